@@ -1,0 +1,97 @@
+//! `allocator-api2`'s `Allocator`, so that `hashbrown`, `Vec` and others work in a heap.
+
+use crate::config::Config;
+use crate::error;
+use crate::heap::Heap;
+use crate::local::Local;
+use crate::provider::PageProvider;
+use allocator_api2::alloc::{AllocError, Allocator};
+use core::alloc::Layout;
+use core::cell::RefCell;
+use core::fmt;
+use core::ptr::NonNull;
+use lock_api::RawMutex;
+
+fn slice(object: Result<NonNull<u8>, error::AllocError>, size: usize) -> Result<NonNull<[u8]>, AllocError> {
+    let object = object.map_err(|_| AllocError)?;
+    Ok(NonNull::slice_from_raw_parts(object, size))
+}
+
+// SAFETY: what the heap hands out stays where it is and valid until it is freed, however the heap's
+// reference is copied or moved, because the heap itself is borrowed.
+unsafe impl<P: PageProvider, R: RawMutex, C: Config> Allocator for &Heap<P, R, C> {
+    fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+        slice(self.alloc(layout), layout.size())
+    }
+
+    fn allocate_zeroed(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+        slice(self.alloc_zeroed(layout), layout.size())
+    }
+
+    unsafe fn deallocate(&self, object: NonNull<u8>, layout: Layout) {
+        // SAFETY: the caller's promise.
+        let _refused = unsafe { self.free(object, layout) };
+    }
+
+    unsafe fn grow(&self, object: NonNull<u8>, old: Layout, new: Layout) -> Result<NonNull<[u8]>, AllocError> {
+        // SAFETY: the caller's promise.
+        slice(unsafe { self.resize(object, old, new) }, new.size())
+    }
+
+    unsafe fn shrink(&self, object: NonNull<u8>, old: Layout, new: Layout) -> Result<NonNull<[u8]>, AllocError> {
+        // SAFETY: the caller's promise.
+        slice(unsafe { self.resize(object, old, new) }, new.size())
+    }
+}
+
+/// A local as an `Allocator`, for collections that stay on one thread: `&LocalAllocator` is one.
+pub struct LocalAllocator<'h, P: PageProvider, R: RawMutex, C: Config> {
+    local: RefCell<Local<'h, P, R, C>>,
+}
+
+impl<'h, P: PageProvider, R: RawMutex, C: Config> LocalAllocator<'h, P, R, C> {
+    /// Makes an allocator of a local.
+    #[must_use]
+    pub const fn new(local: Local<'h, P, R, C>) -> Self {
+        Self { local: RefCell::new(local) }
+    }
+
+    /// The local again.
+    #[must_use]
+    pub fn into_inner(self) -> Local<'h, P, R, C> {
+        self.local.into_inner()
+    }
+}
+
+// SAFETY: as for the heap; the allocator is borrowed. The local never calls out, so the borrow of the
+// cell is never met by another.
+unsafe impl<P: PageProvider, R: RawMutex, C: Config> Allocator for &LocalAllocator<'_, P, R, C> {
+    fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+        slice(self.local.borrow_mut().alloc(layout), layout.size())
+    }
+
+    fn allocate_zeroed(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+        slice(self.local.borrow_mut().alloc_zeroed(layout), layout.size())
+    }
+
+    unsafe fn deallocate(&self, object: NonNull<u8>, layout: Layout) {
+        // SAFETY: the caller's promise.
+        let _refused = unsafe { self.local.borrow_mut().free(object, layout) };
+    }
+
+    unsafe fn grow(&self, object: NonNull<u8>, old: Layout, new: Layout) -> Result<NonNull<[u8]>, AllocError> {
+        // SAFETY: the caller's promise.
+        slice(unsafe { self.local.borrow_mut().resize(object, old, new) }, new.size())
+    }
+
+    unsafe fn shrink(&self, object: NonNull<u8>, old: Layout, new: Layout) -> Result<NonNull<[u8]>, AllocError> {
+        // SAFETY: the caller's promise.
+        slice(unsafe { self.local.borrow_mut().resize(object, old, new) }, new.size())
+    }
+}
+
+impl<P: PageProvider, R: RawMutex, C: Config> fmt::Debug for LocalAllocator<'_, P, R, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalAllocator").finish_non_exhaustive()
+    }
+}

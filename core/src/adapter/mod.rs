@@ -1,0 +1,10 @@
+//! The heap under other people's interfaces: `GlobalAlloc`, and `allocator-api2`'s `Allocator`.
+//! Built on the public face only.
+
+mod global;
+#[cfg(feature = "allocator-api2")]
+mod allocator;
+
+#[cfg(feature = "allocator-api2")]
+pub use allocator::LocalAllocator;
+pub use global::{FindLocal, Global, LockedLocal, SharedOnly};

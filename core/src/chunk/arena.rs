@@ -1,0 +1,104 @@
+//! Memory for metadata: bump allocation from regions of its own, with a list of unused pieces for
+//! each kind.
+//!
+//! A piece is reused only as its own kind and goes back to the provider only when the heap is
+//! dropped, so whoever holds an outdated pointer to it reads valid memory of that kind.
+
+use super::tree::Node;
+use core::alloc::Layout;
+use core::mem::size_of;
+use core::ptr::{self, NonNull};
+
+/// The size and alignment of a metadata region.
+pub(crate) const META_REGION: usize = 64 * 1024;
+
+/// What is at the start of a metadata region.
+pub(super) const META_HEADER: usize = size_of::<Node>().next_multiple_of(64);
+
+/// Kinds of metadata other than slabs, which keep their own list because their content must survive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Description of a chunk.
+    Chunk,
+    /// Description of a large object.
+    Large,
+    /// A depot row.
+    Row,
+    /// A local's cells for one row.
+    LocalRow,
+    /// Small storage for a cell.
+    SmallStore,
+    /// Full storage for a cell.
+    FullStore,
+}
+
+const KINDS: usize = 6;
+
+struct Unused {
+    next: *mut Unused,
+}
+
+/// The bump region and the unused pieces. Guarded by the pages' lock.
+#[derive(Debug)]
+pub(super) struct Arena {
+    bump: *mut u8,
+    left: usize,
+    unused: [*mut Unused; KINDS],
+}
+
+impl Arena {
+    pub(super) const fn new() -> Self {
+        Self {
+            bump: ptr::null_mut(),
+            left: 0,
+            unused: [ptr::null_mut(); KINDS],
+        }
+    }
+
+    /// A piece of memory for `kind`, or `None` if a metadata region is needed first. Every call for
+    /// one kind passes the same layout, of at most a page.
+    pub(super) fn take(&mut self, kind: Kind, layout: Layout) -> Option<NonNull<u8>> {
+        let head = &mut self.unused[kind as usize];
+        // SAFETY: unused pieces are ours and valid, and begin with a link.
+        if let Some(piece) = unsafe { head.as_ref() } {
+            let taken = NonNull::new((*head).cast());
+            *head = piece.next;
+            return taken;
+        }
+        self.bump(layout)
+    }
+
+    /// Fresh memory.
+    pub(super) fn bump(&mut self, layout: Layout) -> Option<NonNull<u8>> {
+        let skip = self.bump.addr().next_multiple_of(layout.align()) - self.bump.addr();
+        let need = skip + layout.size();
+        if need > self.left {
+            return None;
+        }
+        // SAFETY: `need` bytes are left in the region.
+        let piece = unsafe { self.bump.add(skip) };
+        // SAFETY: as above.
+        self.bump = unsafe { self.bump.add(need) };
+        self.left -= need;
+        NonNull::new(piece)
+    }
+
+    /// Puts a piece back.
+    ///
+    /// # Safety
+    /// It came from `take` of this kind, nobody uses it, and it is at least a pointer long.
+    pub(super) unsafe fn put(&mut self, kind: Kind, piece: NonNull<u8>) {
+        let head = &mut self.unused[kind as usize];
+        let piece: *mut Unused = piece.as_ptr().cast();
+        // SAFETY: the piece is valid, ours, and long enough.
+        unsafe { piece.write(Unused { next: *head }) };
+        *head = piece;
+    }
+
+    /// Bumps from a new region now. What was left of the old one is given up: it is less than the
+    /// piece that did not fit.
+    pub(super) fn refill(&mut self, first: *mut u8, size: usize) {
+        self.bump = first;
+        self.left = size;
+    }
+}

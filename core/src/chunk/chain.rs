@@ -1,0 +1,92 @@
+//! Doubly linked lists through fields of their members, guarded by the pages' lock.
+//!
+//! Invariant: a member is in chain `N` exactly when its `N`th links say so.
+
+use core::ptr;
+
+/// A member's place in one chain.
+#[derive(Debug)]
+pub(super) struct Links<T> {
+    next: *mut T,
+    prev: *mut T,
+    linked: bool,
+}
+
+impl<T> Links<T> {
+    pub(super) const UNLINKED: Self = Self {
+        next: ptr::null_mut(),
+        prev: ptr::null_mut(),
+        linked: false,
+    };
+}
+
+/// A type with links for chain number `N`.
+pub(super) trait Linked<const N: usize>: Sized {
+    fn links(&mut self) -> &mut Links<Self>;
+}
+
+/// The head of a chain.
+#[derive(Debug)]
+pub(super) struct Chain<T, const N: usize> {
+    first: *mut T,
+}
+
+impl<T: Linked<N>, const N: usize> Chain<T, N> {
+    pub(super) const fn new() -> Self {
+        Self { first: ptr::null_mut() }
+    }
+
+    pub(super) fn first(&self) -> *mut T {
+        self.first
+    }
+
+    /// # Safety
+    /// `member` is valid, and may be linked in no chain but this one.
+    pub(super) unsafe fn insert(&mut self, member: *mut T) {
+        // SAFETY: the member is valid, and so are those that are linked here.
+        unsafe {
+            if (*member).links().linked {
+                return;
+            }
+            *(*member).links() = Links {
+                next: self.first,
+                prev: ptr::null_mut(),
+                linked: true,
+            };
+            if !self.first.is_null() {
+                (*self.first).links().prev = member;
+            }
+        }
+        self.first = member;
+    }
+
+    /// # Safety
+    /// As for [`Chain::insert`].
+    pub(super) unsafe fn remove(&mut self, member: *mut T) {
+        // SAFETY: as in `insert`.
+        unsafe {
+            let Links { next, prev, linked } =
+                core::mem::replace((*member).links(), Links::UNLINKED);
+            if !linked {
+                return;
+            }
+            if !next.is_null() {
+                (*next).links().prev = prev;
+            }
+            if prev.is_null() {
+                self.first = next;
+            } else {
+                (*prev).links().next = next;
+            }
+        }
+    }
+
+    /// The member behind `member`.
+    ///
+    /// # Safety
+    /// `member` is linked here.
+    pub(super) unsafe fn after(member: *mut T) -> *mut T {
+        // SAFETY: it is valid.
+        unsafe { (*member).links().next }
+    }
+}

@@ -1,0 +1,522 @@
+//! Pages: what the heap holds from its provider, free runs in it, address to slab, decommit.
+//!
+//! Principles:
+//! - One lock guards all bookkeeping, and every section under it is short and bounded. The provider
+//!   is called between sections, never in one: what it works on is first taken out of circulation.
+//! - The provider's answers are checked before they are used. What fails the check is handed back.
+//! - Everything that is taken is in the tree of regions, so everything can be given back.
+//! - This layer knows runs of granules. It does not know what an object is.
+
+mod arena;
+mod block;
+mod chain;
+mod map;
+mod runs;
+mod tree;
+
+use crate::class::{BLOCK, GRANULE};
+use crate::error::AllocError;
+use crate::provider::{Capabilities, PageProvider, Region};
+use crate::slab::Slab;
+use crate::sync::{AtomicU64, AtomicUsize, Lock, Ordering};
+use arena::{META_HEADER, META_REGION};
+use block::PageShape;
+use core::alloc::Layout;
+use core::ptr::NonNull;
+use lock_api::RawMutex;
+use runs::State;
+use tree::{Node, Use};
+
+pub(crate) use arena::Kind;
+pub(crate) use map::{Geometry, Map, NO_ROW};
+pub(crate) use runs::{Chunk, RowBlocks, Short};
+
+/// A run of granules that was handed out.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Run {
+    pub(crate) base: *mut u8,
+    pub(crate) chunk: *mut Chunk,
+    /// No granule of it was written since it was fresh.
+    clean: bool,
+    /// A granule of it was decommitted and may need a commit.
+    gone: bool,
+}
+
+/// Bytes by where they are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct PageBytes {
+    pub(crate) taken: usize,
+    pub(crate) resident: usize,
+    pub(crate) warm: usize,
+}
+
+/// The heap's pages.
+///
+/// Orderings: `taken`, `limit`, `warm` and the counts are `Relaxed`. `taken` is only compared with
+/// the limit and changed by read-modify-writes, so no two requests pass the limit together; the
+/// others are hints and figures. All else is under the lock.
+#[derive(Debug)]
+pub(crate) struct Pages<P, R> {
+    provider: P,
+    state: Lock<R, State<P>>,
+    /// Bytes that are held from the provider or being asked for.
+    taken: AtomicUsize,
+    limit: AtomicUsize,
+    /// A copy of `State::warm` for those who only want to know whether to act.
+    warm: AtomicUsize,
+    decommits: AtomicU64,
+    failed_decommits: AtomicU64,
+    refused_regions: AtomicU64,
+    /// Chunks that were given back. `Release` when one has left the tree, `Acquire` by those who
+    /// remember that a chunk was ours: they see the count before its memory can be someone else's.
+    released_chunks: AtomicUsize,
+}
+
+impl<P: PageProvider, R: RawMutex> Pages<P, R> {
+    pub(crate) const fn new(provider: P) -> Self {
+        Self {
+            provider,
+            state: Lock::new(State::new()),
+            taken: AtomicUsize::new(0),
+            limit: AtomicUsize::new(usize::MAX),
+            warm: AtomicUsize::new(0),
+            decommits: AtomicU64::new(0),
+            failed_decommits: AtomicU64::new(0),
+            refused_regions: AtomicU64::new(0),
+            released_chunks: AtomicUsize::new(0),
+        }
+    }
+
+    pub(crate) const fn provider(&self) -> &P {
+        &self.provider
+    }
+
+    pub(crate) fn set_limit(&self, bytes: usize) {
+        self.limit.store(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn bytes(&self) -> PageBytes {
+        self.state.with(|state| PageBytes {
+            taken: self.taken.load(Ordering::Relaxed),
+            resident: state.resident,
+            warm: state.warm,
+        })
+    }
+
+    /// Decommit calls that worked, decommit calls that failed, regions that were refused.
+    pub(crate) fn counts(&self) -> [u64; 3] {
+        [&self.decommits, &self.failed_decommits, &self.refused_regions]
+            .map(|c| c.load(Ordering::Relaxed))
+    }
+
+    /// Bytes of warm pages, as of a moment ago.
+    pub(crate) fn warm(&self) -> usize {
+        self.warm.load(Ordering::Relaxed)
+    }
+
+    /// Whether pages can go back one by one.
+    pub(crate) fn can_decommit(&self) -> bool {
+        self.provider.capabilities().contains(Capabilities::DECOMMIT)
+            && PageShape::new(self.provider.page_size()).is_some()
+    }
+
+    /// A slab's metadata and a run for it, from the blocks of `row`. The flag tells whether the run
+    /// reads as zero.
+    ///
+    /// # Safety
+    /// `row` is a row of this heap.
+    pub(crate) unsafe fn take_slab<'s>(
+        &self,
+        row: *mut RowBlocks,
+        meta: Layout,
+        granules: u32,
+        align: u32,
+    ) -> Result<(&'s Slab, Run, bool), AllocError> {
+        let (slab, run) = self.supplied(|state| {
+            let slab = state.take_slab(meta)?;
+            // SAFETY: the caller's row.
+            unsafe { state.take_run(row, granules, align) }
+                .map(|run| (slab, run))
+                // SAFETY: the slab was just taken, so it is owned and has not begun a life.
+                .inspect_err(|_| unsafe { state.put_slab(slab) })
+        })?;
+        let bytes = granules as usize * GRANULE;
+        match self.ready(&run, bytes) {
+            Ok(zero) => Ok((slab, run, zero)),
+            Err(error) => {
+                // SAFETY: as above, and nothing of the run was used.
+                unsafe { self.put_slab(slab, run.chunk, run.base.addr(), granules) };
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes a slab and its run back.
+    ///
+    /// # Safety
+    /// They belong together and are the caller's alone; the slab's life was ended.
+    pub(crate) unsafe fn put_slab(&self, slab: &Slab, chunk: *mut Chunk, base: usize, granules: u32) {
+        self.state.with(|state| {
+            // SAFETY: the caller's promise.
+            unsafe {
+                state.put_slab(slab);
+                state.put_run(chunk, base, granules);
+            }
+            self.warm.store(state.warm, Ordering::Relaxed);
+        });
+    }
+
+    /// Takes only the run of a slab back: its metadata is used up and stays out of use for good.
+    ///
+    /// # Safety
+    /// As for [`Self::put_slab`].
+    pub(crate) unsafe fn put_run(&self, chunk: *mut Chunk, base: usize, granules: u32) {
+        self.state.with(|state| {
+            // SAFETY: the caller's promise.
+            unsafe { state.put_run(chunk, base, granules) };
+            self.warm.store(state.warm, Ordering::Relaxed);
+        });
+    }
+
+    /// A slab's metadata and a run of whole blocks.
+    pub(crate) fn take_long<'s>(
+        &self,
+        meta: Layout,
+        blocks: u32,
+    ) -> Result<(&'s Slab, Run, bool), AllocError> {
+        let (slab, run) = self.supplied(|state| {
+            let slab = state.take_slab(meta)?;
+            state
+                .take_long_run(blocks)
+                .map(|run| (slab, run))
+                // SAFETY: the slab was just taken.
+                .inspect_err(|_| unsafe { state.put_slab(slab) })
+        })?;
+        match self.ready(&run, blocks as usize * BLOCK) {
+            Ok(zero) => Ok((slab, run, zero)),
+            Err(error) => {
+                // SAFETY: nothing of it was used.
+                unsafe { self.put_long(slab, run.chunk, run.base.addr(), blocks) };
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes a slab and its run of whole blocks back.
+    ///
+    /// # Safety
+    /// As for [`Self::put_slab`].
+    pub(crate) unsafe fn put_long(&self, slab: &Slab, chunk: *mut Chunk, base: usize, blocks: u32) {
+        self.state.with(|state| {
+            // SAFETY: the caller's promise.
+            unsafe {
+                state.put_slab(slab);
+                state.put_long_run(chunk, base, blocks);
+            }
+            self.warm.store(state.warm, Ordering::Relaxed);
+        });
+    }
+
+    /// Makes a run usable; whether it reads as zero.
+    fn ready(&self, run: &Run, bytes: usize) -> Result<bool, AllocError> {
+        let can = self.provider.capabilities();
+        if run.gone && !can.contains(Capabilities::LAZY_COMMIT) {
+            let page = self.provider.page_size();
+            let lead = run.base.addr() % page;
+            // SAFETY: blocks are multiples of pages, so the page begins in the same chunk.
+            let base = unsafe { NonNull::new_unchecked(run.base.sub(lead)) };
+            let size = (lead + bytes).next_multiple_of(page);
+            // SAFETY: whole pages inside the chunk; parts of them may be in use, as commit allows.
+            unsafe { self.provider.commit(Region { base, size }) }
+                .map_err(|_| AllocError::OutOfMemory)?;
+        }
+        let zero = if run.gone {
+            Capabilities::DECOMMIT_ZERO | Capabilities::FRESH_ZERO
+        } else {
+            Capabilities::FRESH_ZERO
+        };
+        Ok(run.clean && can.contains(zero))
+    }
+
+    /// A piece of metadata memory.
+    pub(crate) fn take_meta(&self, kind: Kind, layout: Layout) -> Result<NonNull<u8>, AllocError> {
+        self.supplied(|state| state.arena.take(kind, layout).ok_or(Short::Meta))
+    }
+
+    /// # Safety
+    /// `piece` came from [`Self::take_meta`] of this kind and nobody uses it.
+    pub(crate) unsafe fn put_meta(&self, kind: Kind, piece: NonNull<u8>) {
+        // SAFETY: the caller's promise.
+        self.state.with(|state| unsafe { state.arena.put(kind, piece) });
+    }
+
+    /// A region of `size` bytes, a multiple of the page, for a large object; whether it reads as zero.
+    /// It begins at a multiple of the chunk size, where no object of a chunk ever is.
+    pub(crate) fn take_region(&self, size: usize, align: usize) -> Result<(NonNull<u8>, bool), AllocError> {
+        let align = align.max(Geometry::<P>::CHUNK);
+        let piece = self.take_meta(Kind::Large, Layout::new::<Node>())?;
+        let added = self.acquire(size, align).and_then(|region| {
+            self.add(region, |state| {
+                let node: *mut Node = piece.as_ptr().cast();
+                // SAFETY: the piece is a node's memory, and the region was checked.
+                unsafe {
+                    node.write(Node::new(region, Use::Large));
+                    state.tree.insert(node);
+                }
+                state.resident += region.size;
+            })?;
+            Ok(region)
+        });
+        match added {
+            Ok(region) => {
+                let zero = self.provider.capabilities().contains(Capabilities::FRESH_ZERO);
+                let _exposed = region.base.as_ptr().expose_provenance();
+                Ok((region.base, zero))
+            }
+            Err(error) => {
+                // SAFETY: the piece was not used.
+                unsafe { self.put_meta(Kind::Large, piece) };
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives the region of a large object back. `false` if no such object begins at `address`.
+    ///
+    /// # Safety
+    /// Nobody uses the object.
+    pub(crate) unsafe fn put_region(&self, address: usize) -> bool {
+        let region = self.state.with(|state| {
+            let found = state.tree.find(address);
+            // SAFETY: what the tree finds is valid under the lock.
+            let node = unsafe { found.as_ref() }?;
+            if node.purpose != Use::Large || node.region.base.addr().get() != address {
+                return None;
+            }
+            let region = node.region;
+            state.resident -= region.size;
+            // SAFETY: the node is in the tree, and its piece is of this kind.
+            unsafe {
+                state.tree.remove(found);
+                state.arena.put(Kind::Large, NonNull::new(found.cast())?);
+            }
+            Some(region)
+        });
+        region.is_some_and(|region| {
+            self.release(region);
+            true
+        })
+    }
+
+    /// Decommits warm pages until at most `keep` bytes of them are left, or none can be had; without
+    /// decommit, releases empty chunks.
+    pub(crate) fn cool(&self, keep: usize) {
+        if !self.can_decommit() {
+            self.release_empty_chunks();
+            return;
+        }
+        loop {
+            let transit = self.state.with(|state| {
+                if state.warm > keep { state.begin_decommit() } else { None }
+            });
+            let Some(transit) = transit else { break };
+            // SAFETY: pages in transit are whole, inside a chunk, and nobody uses them.
+            let done = unsafe { self.provider.decommit(transit.region) }.is_ok();
+            let count = if done { &self.decommits } else { &self.failed_decommits };
+            count.fetch_add(1, Ordering::Relaxed);
+            self.state.with(|state| {
+                state.end_decommit(&transit, done);
+                self.warm.store(state.warm, Ordering::Relaxed);
+            });
+        }
+    }
+
+    /// Gives every chunk that is not in use back.
+    pub(crate) fn release_empty_chunks(&self) {
+        while let Some(region) = self.state.with(|state| {
+            let region = state.pop_empty_chunk();
+            self.warm.store(state.warm, Ordering::Relaxed);
+            region
+        }) {
+            self.released_chunks.fetch_add(1, Ordering::Release);
+            self.release(region);
+        }
+    }
+
+    /// Whether `address` is in a chunk of this heap.
+    pub(crate) fn holds_chunk(&self, address: usize) -> bool {
+        self.state.with(|state| {
+            // SAFETY: what the tree finds is valid under the lock.
+            unsafe { state.tree.find(address).as_ref() }
+                .is_some_and(|node| node.purpose == Use::Chunk)
+        })
+    }
+
+    /// How many chunks were given back: what was known of chunks holds while this stays the same.
+    pub(crate) fn released_chunks(&self) -> usize {
+        self.released_chunks.load(Ordering::Acquire)
+    }
+
+    /// Runs `f` under the lock until it has all it needs, getting it from the provider between.
+    fn supplied<T>(
+        &self,
+        mut f: impl FnMut(&mut State<P>) -> Result<T, Short>,
+    ) -> Result<T, AllocError> {
+        // Each turn that ends in a shortage adds a region, which others may use up meanwhile; then
+        // they have progressed, and the limit or the provider ends it for all.
+        loop {
+            let short = self.state.with(|state| {
+                let result = f(state);
+                self.warm.store(state.warm, Ordering::Relaxed);
+                result
+            });
+            match short {
+                Ok(value) => return Ok(value),
+                Err(Short::Meta) => self.supply_meta()?,
+                Err(Short::Chunk) => self.supply_chunk()?,
+            }
+        }
+    }
+
+    #[cold]
+    fn supply_meta(&self) -> Result<(), AllocError> {
+        let region = self.acquire(META_REGION, META_REGION)?;
+        self.add(region, |state| {
+            let node: *mut Node = region.base.as_ptr().cast();
+            // The tags of a checked heap are reached through their address.
+            let _exposed = node.expose_provenance();
+            // SAFETY: the region is ours and longer than a node.
+            unsafe {
+                node.write(Node::new(region, Use::Meta));
+                state.tree.insert(node);
+                let first = region.base.as_ptr().add(META_HEADER);
+                state.arena.refill(first, region.size - META_HEADER);
+            }
+            state.resident += region.size;
+        })
+    }
+
+    #[cold]
+    fn supply_chunk(&self) -> Result<(), AllocError> {
+        let piece = self.take_meta(Kind::Chunk, State::<P>::chunk_layout())?;
+        let size = Geometry::<P>::CHUNK;
+        let added = self.acquire(size, size).and_then(|region| {
+            // SAFETY: the region was checked, and the piece is a chunk description's memory.
+            self.add(region, |state| unsafe {
+                if let Some(page) = PageShape::new(self.provider.page_size()) {
+                    state.page = page;
+                }
+                state.add_chunk(region, piece);
+            })
+        });
+        // SAFETY: if nothing was added, the piece was not used.
+        added.inspect_err(|_| unsafe { self.put_meta(Kind::Chunk, piece) })
+    }
+
+    /// A region of the asked shape, within the limit.
+    fn acquire(&self, size: usize, align: usize) -> Result<Region, AllocError> {
+        self.reserve(size)?;
+        let Some(region) = self.provider.acquire(size, align) else {
+            self.taken.fetch_sub(size, Ordering::Relaxed);
+            return Err(AllocError::OutOfMemory);
+        };
+        let in_space = region.end().is_some() && region.size <= isize::MAX as usize;
+        let aligned = region.base.addr().get().is_multiple_of(align);
+        if !(in_space && aligned && region.size >= size) {
+            self.taken.fetch_sub(size, Ordering::Relaxed);
+            return Err(self.refuse(region));
+        }
+        self.taken.fetch_add(region.size - size, Ordering::Relaxed);
+        Ok(region)
+    }
+
+    /// Counts `size` bytes as taken if the limit allows.
+    fn reserve(&self, size: usize) -> Result<(), AllocError> {
+        let limit = self.limit.load(Ordering::Relaxed);
+        self.taken
+            .try_update(Ordering::Relaxed, Ordering::Relaxed, |taken| {
+                taken.checked_add(size).filter(|sum| *sum <= limit)
+            })
+            .map(|_| ())
+            .map_err(|_| AllocError::Limit)
+    }
+
+    /// Runs `f` under the lock with an acquired region, or refuses one that overlaps a held one.
+    fn add(&self, region: Region, f: impl FnOnce(&mut State<P>)) -> Result<(), AllocError> {
+        let added = self.state.with(|state| {
+            let end = region.end().filter(|end| !state.tree.overlaps(region, *end));
+            end.map(|_| f(state)).is_some()
+        });
+        if added {
+            return Ok(());
+        }
+        self.taken.fetch_sub(region.size, Ordering::Relaxed);
+        Err(self.refuse(region))
+    }
+
+    /// Hands a region that was never used back.
+    #[cold]
+    fn refuse(&self, region: Region) -> AllocError {
+        self.refused_regions.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the provider just gave it, and nothing of it was used.
+        unsafe { self.provider.release(region) };
+        AllocError::OutOfMemory
+    }
+
+    fn release(&self, region: Region) {
+        // SAFETY: the region was removed from all bookkeeping, and nobody uses it.
+        unsafe { self.provider.release(region) };
+        self.taken.fetch_sub(region.size, Ordering::Relaxed);
+    }
+}
+
+/// What the walker is told of a region.
+#[cfg(feature = "walker")]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RegionView {
+    pub(crate) size: usize,
+    pub(crate) resident: usize,
+    pub(crate) warm: usize,
+    pub(crate) sums_agree: bool,
+    pub(crate) is_large: bool,
+}
+
+#[cfg(feature = "walker")]
+pub(crate) use runs::BlockView;
+
+#[cfg(feature = "walker")]
+impl<P: PageProvider, R: RawMutex> Pages<P, R> {
+    /// Calls `f` for each region and, before it, `g` for each of its blocks.
+    pub(crate) fn view(&self, mut f: impl FnMut(RegionView), mut g: impl FnMut(BlockView)) {
+        self.state.with(|state| {
+            state.tree.for_each(&mut |node| {
+                // SAFETY: nodes in the tree are valid under the lock.
+                let (size, purpose) = unsafe { ((*node).region.size, (*node).purpose) };
+                let (warm, resident, sums_agree) = if purpose == Use::Chunk {
+                    // SAFETY: it is the node of a chunk.
+                    unsafe { state.view_chunk(node, &mut g) }
+                } else {
+                    (0, size, true)
+                };
+                let is_large = purpose == Use::Large;
+                f(RegionView { size, resident, warm, sums_agree, is_large });
+            });
+        });
+    }
+}
+
+impl<P: PageProvider, R: RawMutex> Pages<P, R> {
+    /// Gives every region back. The heap is being dropped: there are no other users.
+    pub(crate) fn dissolve(&mut self) {
+        let state = self.state.get_mut();
+        // Chunks and large objects first: their descriptions lie in the metadata regions.
+        for metadata_too in [false, true] {
+            while let Some(node) = state.tree.pop(|use_| metadata_too || use_ != Use::Meta) {
+                // SAFETY: the node is valid until its own region is released, after this read.
+                let region = unsafe { (*node).region };
+                // SAFETY: nothing uses the heap any more.
+                unsafe { self.provider.release(region) };
+            }
+        }
+    }
+}

@@ -1,0 +1,670 @@
+//! Runs of granules: which are free, which are warm, which went back. All under the pages' lock.
+//!
+//! # Invariants
+//!
+//! For each block, with the bits of its granules:
+//! - `free` and the runs handed out are disjoint, and with the header's granules they are all 64,
+//!   except while a decommit is under way: its granules are then in neither (*in transit*);
+//! - `dirty` holds every granule that may have been written since its memory was fresh;
+//! - `gone` holds the granules that were decommitted and not used since; `gone & dirty` is empty.
+//!
+//! A block is in one of four states: *free* (its bit is in the chunk's `free_blocks`), *owned* by a
+//! row (it is in the row's bucket for its longest free run, if it has one), part of a *long run*, or
+//! *in transit*. A page is *warm* when all its granules are free and some granule is dirty: it is
+//! what a decommit would give back. `State::warm` is the sum over all blocks, at all times.
+
+use super::Run;
+use super::arena::{Arena, Kind};
+use super::block::{PageShape, fit, longest_run, mask};
+use super::chain::{Chain, Linked, Links};
+use super::map::{Geometry, Map, NO_ROW};
+use super::tree::{Node, Tree, Use};
+use crate::class::{BLOCK, GRANULE};
+use crate::provider::{PageProvider, Region};
+use crate::slab::{Link, Slab};
+use core::alloc::Layout;
+use core::marker::PhantomData;
+use core::mem::size_of;
+use core::ptr::{self, NonNull};
+
+/// Chunks with a free block.
+const OPEN: usize = 0;
+/// Chunks with warm pages.
+const WARM: usize = 1;
+
+/// 64 granules of a chunk.
+#[derive(Debug)]
+pub(crate) struct Block {
+    pub(super) free: u64,
+    pub(super) dirty: u64,
+    pub(super) gone: u64,
+    /// The row's buckets, for an owned block.
+    row: *mut RowBlocks,
+    links: Links<Block>,
+    bucket: u8,
+    index: u8,
+}
+
+/// A chunk's description. `blocks` is followed in memory by as many as the geometry says.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Chunk {
+    node: Node,
+    /// Where the chunk begins: its region's base.
+    base: *mut u8,
+    free_blocks: u64,
+    warm: usize,
+    open_links: Links<Chunk>,
+    warm_links: Links<Chunk>,
+    blocks: [Block; 0],
+}
+
+impl Linked<OPEN> for Chunk {
+    fn links(&mut self) -> &mut Links<Self> {
+        &mut self.open_links
+    }
+}
+impl Linked<WARM> for Chunk {
+    fn links(&mut self) -> &mut Links<Self> {
+        &mut self.warm_links
+    }
+}
+impl Linked<0> for Block {
+    fn links(&mut self) -> &mut Links<Self> {
+        &mut self.links
+    }
+}
+
+/// A row's blocks by the length of their longest free run: bucket `b` has runs of `2^b` or more.
+#[derive(Debug)]
+pub(crate) struct RowBlocks {
+    id: u16,
+    buckets: [Chain<Block, 0>; 7],
+}
+
+impl RowBlocks {
+    pub(crate) const fn new(id: u16) -> Self {
+        Self {
+            id,
+            buckets: [const { Chain::new() }; 7],
+        }
+    }
+}
+
+/// Memory that is being decommitted: in no list, so nobody else can have it.
+#[derive(Debug)]
+pub(super) struct Transit {
+    chunk: *mut Chunk,
+    /// Whole blocks, or none.
+    blocks: u64,
+    /// The block and its granules, if no whole blocks.
+    part: (u32, u64),
+    pub(super) region: Region,
+}
+
+/// What must be got from the provider before a request can be met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Short {
+    /// A metadata region.
+    Meta,
+    /// A chunk.
+    Chunk,
+}
+
+/// Everything that the pages' lock guards.
+#[derive(Debug)]
+pub(super) struct State<P> {
+    pub(super) tree: Tree,
+    pub(super) arena: Arena,
+    unused_slabs: *const Slab,
+    open: Chain<Chunk, OPEN>,
+    warm_chunks: Chain<Chunk, WARM>,
+    pub(super) page: PageShape,
+    /// Bytes of warm pages.
+    pub(super) warm: usize,
+    /// Bytes of chunk pages that were touched and not decommitted, and of other regions.
+    pub(super) resident: usize,
+    /// Chunks of which every block is free.
+    empty_chunks: usize,
+    provider: PhantomData<P>,
+}
+
+// SAFETY: the pointers name metadata that only this state reaches, under its lock.
+unsafe impl<P> Send for State<P> {}
+
+impl<P: PageProvider> State<P> {
+    pub(super) const fn new() -> Self {
+        Self {
+            tree: Tree::new(),
+            arena: Arena::new(),
+            unused_slabs: ptr::null(),
+            open: Chain::new(),
+            warm_chunks: Chain::new(),
+            page: match PageShape::new(4096) {
+                Some(shape) => shape,
+                None => panic!("a block is made of 4 KiB pages"),
+            },
+            warm: 0,
+            resident: 0,
+            empty_chunks: 0,
+            provider: PhantomData,
+        }
+    }
+
+    pub(super) fn chunk_layout() -> Layout {
+        let size = size_of::<Chunk>() + Geometry::<P>::BLOCKS * size_of::<Block>();
+        Layout::new::<Chunk>().align_to(64).map_or(Layout::new::<Chunk>(), |l| {
+            Layout::from_size_align(size, l.align()).unwrap_or(l)
+        })
+    }
+
+    /// Takes a chunk in: `region` was checked, `piece` is memory of [`Self::chunk_layout`].
+    ///
+    /// # Safety
+    /// Both are ours and unused; the region overlaps nothing in the tree.
+    pub(super) unsafe fn add_chunk(&mut self, region: Region, piece: NonNull<u8>) {
+        let chunk: *mut Chunk = piece.as_ptr().cast();
+        let base = region.base.as_ptr();
+        // SAFETY: the piece is long enough for the chunk and its blocks, and the region is ours.
+        unsafe {
+            Geometry::<P>::write_map(base);
+            chunk.write(Chunk {
+                node: Node::new(region, Use::Chunk),
+                base,
+                free_blocks: Self::all_blocks(),
+                warm: 0,
+                open_links: Links::UNLINKED,
+                warm_links: Links::UNLINKED,
+                blocks: [],
+            });
+            for index in 0..Geometry::<P>::BLOCKS {
+                let full = Self::full(index as u32);
+                Self::block(chunk, index as u32).write(Block {
+                    free: full,
+                    dirty: !full,
+                    gone: 0,
+                    row: ptr::null_mut(),
+                    links: Links::UNLINKED,
+                    bucket: 0,
+                    index: index as u8,
+                });
+            }
+            self.tree.insert(chunk.cast());
+            self.open.insert(chunk);
+        }
+        self.empty_chunks += 1;
+        self.resident += Self::header_bytes(self.page);
+    }
+
+    /// Lets an unused chunk go: its region, for the provider.
+    ///
+    /// # Safety
+    /// `chunk` is here and every block of it is free.
+    unsafe fn remove_chunk(&mut self, chunk: *mut Chunk) -> Region {
+        // SAFETY: the chunk is valid until its piece is put back, which comes last.
+        unsafe {
+            for index in 0..Geometry::<P>::BLOCKS {
+                self.change(chunk, index as u32, |block, page| {
+                    block.dirty &= page.touching(!Self::full(u32::from(block.index)));
+                });
+            }
+            self.resident -= Self::header_bytes(self.page);
+            self.empty_chunks -= 1;
+            let region = (*chunk).node.region;
+            self.tree.remove(chunk.cast());
+            self.open.remove(chunk);
+            self.warm_chunks.remove(chunk);
+            if let Some(piece) = NonNull::new(chunk.cast()) {
+                self.arena.put(Kind::Chunk, piece);
+            }
+            region
+        }
+    }
+
+    /// A chunk of which no byte is in use.
+    pub(super) fn pop_empty_chunk(&mut self) -> Option<Region> {
+        if self.empty_chunks == 0 {
+            return None;
+        }
+        let mut at = self.open.first();
+        while !at.is_null() {
+            // SAFETY: linked chunks are valid.
+            unsafe {
+                if (*at).free_blocks == Self::all_blocks() {
+                    return Some(self.remove_chunk(at));
+                }
+                at = Chain::<Chunk, OPEN>::after(at);
+            }
+        }
+        None
+    }
+
+    /// A run of `len` granules from the row's blocks, or from a block that it gets for it.
+    ///
+    /// # Safety
+    /// `row` is a valid row of this heap; its buckets are only touched under this lock.
+    pub(super) unsafe fn take_run(
+        &mut self,
+        row: *mut RowBlocks,
+        len: u32,
+        align: u32,
+    ) -> Result<Run, Short> {
+        // SAFETY: the row and the blocks in its buckets are valid.
+        unsafe {
+            if let Some((block, start)) = Self::find_run(&(*row).buckets, len, align) {
+                let chunk = Self::chunk_of(block);
+                return Ok(self.carve(chunk, u32::from((*block).index), mask(start, len)));
+            }
+            let (chunk, index) = self.take_blocks(1, !0)?;
+            let block = Self::block(chunk, index);
+            (*block).row = row;
+            Map::<P>::at((*chunk).base).set_row(index as usize, (*row).id);
+            let Some(start) = fit((*block).free, len, align) else {
+                // Only block 0 is not whole, and no run is longer than half a block.
+                debug_assert!(false, "a fresh block holds any run");
+                return Err(Short::Chunk);
+            };
+            Ok(self.carve(chunk, index, mask(start, len)))
+        }
+    }
+
+    /// The best-fitting bucket first; a few of its blocks are looked at, so this is bounded.
+    unsafe fn find_run(
+        buckets: &[Chain<Block, 0>; 7],
+        len: u32,
+        align: u32,
+    ) -> Option<(*mut Block, u32)> {
+        for bucket in buckets.iter().skip(len.ilog2() as usize) {
+            let mut at = bucket.first();
+            for _ in 0..4 {
+                if at.is_null() {
+                    break;
+                }
+                // SAFETY: blocks in buckets are valid.
+                unsafe {
+                    if let Some(start) = fit((*at).free, len, align) {
+                        return Some((at, start));
+                    }
+                    at = Chain::<Block, 0>::after(at);
+                }
+            }
+        }
+        None
+    }
+
+    /// `count` neighbouring blocks of one chunk, out of those of its free ones that are in `wanted`.
+    fn take_blocks(&mut self, count: u32, wanted: u64) -> Result<(*mut Chunk, u32), Short> {
+        let mut at = self.open.first();
+        while !at.is_null() {
+            // SAFETY: linked chunks are valid.
+            unsafe {
+                if let Some(first) = fit((*at).free_blocks & wanted, count, 1) {
+                    self.close_blocks(at, mask(first, count));
+                    return Ok((at, first));
+                }
+                at = Chain::<Chunk, OPEN>::after(at);
+            }
+        }
+        Err(Short::Chunk)
+    }
+
+    /// Takes free blocks out of their chunk's free ones.
+    ///
+    /// # Safety
+    /// The chunk is valid, and they are free.
+    unsafe fn close_blocks(&mut self, chunk: *mut Chunk, blocks: u64) {
+        // SAFETY: the chunk is valid.
+        unsafe {
+            self.empty_chunks -= usize::from((*chunk).free_blocks == Self::all_blocks());
+            (*chunk).free_blocks &= !blocks;
+            if (*chunk).free_blocks == 0 {
+                self.open.remove(chunk);
+            }
+        }
+    }
+
+    /// A run of whole blocks: never block 0, which begins with the header.
+    pub(super) fn take_long_run(&mut self, count: u32) -> Result<Run, Short> {
+        let (chunk, first) = self.take_blocks(count, !1)?;
+        let mut whole: Option<Run> = None;
+        for index in first..first + count {
+            // SAFETY: the blocks were just taken; all but block 0 are whole.
+            let run = unsafe { self.carve(chunk, index, Self::full(index)) };
+            whole = Some(match whole {
+                None => run,
+                Some(w) => Run {
+                    clean: w.clean && run.clean,
+                    gone: w.gone || run.gone,
+                    ..w
+                },
+            });
+        }
+        whole.ok_or(Short::Chunk)
+    }
+
+    /// Marks free granules as handed out.
+    ///
+    /// # Safety
+    /// They are free granules of this block.
+    unsafe fn carve(&mut self, chunk: *mut Chunk, index: u32, granules: u64) -> Run {
+        // SAFETY: the chunk and its blocks are valid.
+        unsafe {
+            let block = Self::block(chunk, index);
+            let clean = (*block).dirty & granules == 0;
+            let gone = (*block).gone & granules != 0;
+            self.change(chunk, index, |block, _| {
+                block.free &= !granules;
+                block.dirty |= granules;
+                block.gone &= !granules;
+            });
+            let offset = index as usize * BLOCK + granules.trailing_zeros() as usize * GRANULE;
+            Run {
+                base: (*chunk).base.add(offset),
+                chunk,
+                clean,
+                gone,
+            }
+        }
+    }
+
+    /// Takes a run of one block back.
+    ///
+    /// # Safety
+    /// `base` and `len` are those of a run that was handed out from `chunk`.
+    pub(super) unsafe fn put_run(&mut self, chunk: *mut Chunk, base: usize, len: u32) {
+        let offset = base & (Geometry::<P>::CHUNK - 1);
+        let granules = mask((offset % BLOCK / GRANULE) as u32, len);
+        // SAFETY: the chunk is valid while a run of it was out.
+        unsafe {
+            let index = (offset / BLOCK) as u32;
+            self.change(chunk, index, |block, _| block.free |= granules);
+            self.settle_block(chunk, index);
+        }
+    }
+
+    /// Takes a run of whole blocks back.
+    ///
+    /// # Safety
+    /// As for [`Self::put_run`].
+    pub(super) unsafe fn put_long_run(&mut self, chunk: *mut Chunk, base: usize, count: u32) {
+        let first = ((base & (Geometry::<P>::CHUNK - 1)) / BLOCK) as u32;
+        for index in first..first + count {
+            // SAFETY: as above.
+            unsafe {
+                self.change(chunk, index, |block, _| {
+                    block.free = Self::full(u32::from(block.index));
+                });
+                self.settle_block(chunk, index);
+            }
+        }
+    }
+
+    /// Puts a wholly free block back into its chunk.
+    ///
+    /// # Safety
+    /// The chunk is valid, and no granule of the block is in use or in transit if all are free.
+    unsafe fn settle_block(&mut self, chunk: *mut Chunk, index: u32) {
+        // SAFETY: the chunk, its blocks and the row that owns the block are valid.
+        unsafe {
+            let block = Self::block(chunk, index);
+            if (*block).free != Self::full(index) {
+                return;
+            }
+            if !(*block).row.is_null() {
+                (&mut (*(*block).row).buckets)[(*block).bucket as usize].remove(block);
+                (*block).row = ptr::null_mut();
+                Map::<P>::at((*chunk).base).set_row(index as usize, NO_ROW);
+            }
+            (*chunk).free_blocks |= 1 << index;
+            self.empty_chunks += usize::from((*chunk).free_blocks == Self::all_blocks());
+            self.open.insert(chunk);
+        }
+    }
+
+    /// Changes a block's bits and keeps everything that is derived from them: the row's buckets, the
+    /// chunk's and the heap's warm bytes, and the resident bytes.
+    ///
+    /// # Safety
+    /// The chunk is valid.
+    unsafe fn change(&mut self, chunk: *mut Chunk, index: u32, f: impl FnOnce(&mut Block, PageShape)) {
+        let page = self.page;
+        // SAFETY: the chunk, its blocks, and the row that owns the block are valid.
+        unsafe {
+            let block = Self::block(chunk, index);
+            let (warm, resident) = (warm_bytes(&*block, page), resident_bytes(&*block, page));
+            f(&mut *block, page);
+            let now = warm_bytes(&*block, page);
+            self.warm = self.warm - warm + now;
+            self.resident = self.resident - resident + resident_bytes(&*block, page);
+            (*chunk).warm = (*chunk).warm - warm + now;
+            if (*chunk).warm == 0 {
+                self.warm_chunks.remove(chunk);
+            } else if now > warm {
+                self.warm_chunks.insert(chunk);
+            }
+            if let Some(row) = (*block).row.as_mut() {
+                row.buckets[(*block).bucket as usize].remove(block);
+                let longest = longest_run((*block).free);
+                if longest > 0 {
+                    (*block).bucket = longest.ilog2() as u8;
+                    row.buckets[(*block).bucket as usize].insert(block);
+                }
+            }
+        }
+    }
+
+    /// Takes some warm pages out of circulation, as long a run as there is in their chunk.
+    pub(super) fn begin_decommit(&mut self) -> Option<Transit> {
+        let chunk = self.warm_chunks.first();
+        if chunk.is_null() {
+            return None;
+        }
+        // SAFETY: a linked chunk and its blocks are valid.
+        unsafe {
+            let mut blocks = 0u64;
+            let mut part = None;
+            for index in 0..Geometry::<P>::BLOCKS as u32 {
+                let block = &*Self::block(chunk, index);
+                let warm = self.page.within(block.free) & self.page.touching(block.dirty);
+                let is_free = (*chunk).free_blocks >> index & 1 == 1;
+                if warm == 0 {
+                    if blocks != 0 {
+                        break;
+                    }
+                } else if is_free {
+                    blocks |= 1 << index;
+                } else if blocks != 0 {
+                    break;
+                } else if part.is_none() {
+                    part = Some((index, first_run(warm)));
+                }
+            }
+            let base = (*chunk).base;
+            if blocks != 0 {
+                self.close_blocks(chunk, blocks);
+                let first = blocks.trailing_zeros();
+                let count = blocks.count_ones();
+                let skip = self.page.within(Self::full(first)).trailing_zeros() as usize;
+                for index in first..first + count {
+                    self.change(chunk, index, |block, _| block.free = 0);
+                }
+                return Some(Transit {
+                    chunk,
+                    blocks,
+                    part: (0, 0),
+                    region: region(
+                        base.add(first as usize * BLOCK + skip * GRANULE),
+                        count as usize * BLOCK - skip * GRANULE,
+                    )?,
+                });
+            }
+            let (index, granules) = part?;
+            self.change(chunk, index, |block, _| block.free &= !granules);
+            let start = index as usize * BLOCK + granules.trailing_zeros() as usize * GRANULE;
+            Some(Transit {
+                chunk,
+                blocks: 0,
+                part: (index, granules),
+                region: region(base.add(start), granules.count_ones() as usize * GRANULE)?,
+            })
+        }
+    }
+
+    /// Brings the pages back into circulation, as gone or, if the provider failed, as they were.
+    /// A chunk that failed is left alone until something else in it becomes warm.
+    pub(super) fn end_decommit(&mut self, transit: &Transit, done: bool) {
+        let chunk = transit.chunk;
+        let give = |block: &mut Block, granules: u64, page: PageShape| {
+            block.free |= granules;
+            if done {
+                let pages = page.within(granules);
+                block.dirty &= !pages;
+                block.gone |= pages;
+            }
+        };
+        // SAFETY: memory in transit keeps its chunk from being released.
+        unsafe {
+            let mut blocks = transit.blocks;
+            while blocks != 0 {
+                let index = blocks.trailing_zeros();
+                blocks &= blocks - 1;
+                self.change(chunk, index, |block, page| give(block, Self::full(index), page));
+                self.settle_block(chunk, index);
+            }
+            let (index, granules) = transit.part;
+            if granules != 0 {
+                self.change(chunk, index, |block, page| give(block, granules, page));
+                self.settle_block(chunk, index);
+            }
+            if !done {
+                self.warm_chunks.remove(chunk);
+            }
+        }
+    }
+
+    /// A slab's metadata: an unused one, or a new one.
+    pub(super) fn take_slab<'s>(&mut self, layout: Layout) -> Result<&'s Slab, Short> {
+        // SAFETY: unused slabs are owned by this list and valid.
+        if let Some(slab) = unsafe { self.unused_slabs.as_ref() } {
+            // SAFETY: as above.
+            self.unused_slabs = unsafe { slab.link() }.next;
+            // SAFETY: as above.
+            unsafe { slab.set_link(Slab::UNLISTED) };
+            return Ok(slab);
+        }
+        let piece = self.arena.bump(layout).ok_or(Short::Meta)?;
+        // SAFETY: the piece is fresh memory of a layout that begins with a slab; what follows it
+        // (the tags of a checked heap) is valid as zero bytes.
+        unsafe {
+            piece.write_bytes(0, layout.size());
+            let slab: *mut Slab = piece.as_ptr().cast();
+            slab.write(Slab::new());
+            Ok(&*slab)
+        }
+    }
+
+    /// # Safety
+    /// The caller owns `slab`, and its life was ended.
+    pub(super) unsafe fn put_slab(&mut self, slab: &Slab) {
+        let link = Link {
+            next: self.unused_slabs,
+            prev: ptr::null(),
+        };
+        // SAFETY: the caller owns it.
+        unsafe { slab.set_link(link) };
+        self.unused_slabs = slab;
+    }
+
+    pub(super) const fn full(index: u32) -> u64 {
+        if index == 0 { !0 << Geometry::<P>::HEADER } else { !0 }
+    }
+
+    const fn all_blocks() -> u64 {
+        mask(0, Geometry::<P>::BLOCKS as u32)
+    }
+
+    fn header_bytes(page: PageShape) -> usize {
+        page.touching(!Self::full(0)).count_ones() as usize * GRANULE
+    }
+
+    /// # Safety
+    /// `chunk` is valid and `index` one of its blocks.
+    pub(super) unsafe fn block(chunk: *mut Chunk, index: u32) -> *mut Block {
+        // SAFETY: the blocks follow the chunk's description, in the same piece of memory.
+        unsafe { chunk.byte_add(size_of::<Chunk>()).cast::<Block>().add(index as usize) }
+    }
+
+    /// # Safety
+    /// `block` is a block of a valid chunk.
+    unsafe fn chunk_of(block: *mut Block) -> *mut Chunk {
+        // SAFETY: block `index` lies that far behind block 0, which follows the chunk.
+        unsafe { block.sub((*block).index as usize).byte_sub(size_of::<Chunk>()).cast() }
+    }
+}
+
+/// What the walker is told of each block.
+#[cfg(feature = "walker")]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BlockView {
+    pub(crate) base: *mut u8,
+    pub(crate) free: u64,
+    pub(crate) header: u64,
+    pub(crate) row: u16,
+    pub(crate) is_free: bool,
+    pub(crate) is_owned: bool,
+}
+
+#[cfg(feature = "walker")]
+impl<P: PageProvider> State<P> {
+    /// Calls `f` for each block of `chunk`, then gives the chunk's sums as they should be.
+    ///
+    /// # Safety
+    /// `node` is the node of a chunk that is here.
+    pub(super) unsafe fn view_chunk(
+        &self,
+        node: *mut Node,
+        f: &mut impl FnMut(BlockView),
+    ) -> (usize, usize, bool) {
+        let chunk: *mut Chunk = node.cast();
+        let (mut warm, mut resident) = (0, 0);
+        // SAFETY: the chunk is valid; the lock is held.
+        unsafe {
+            let map = Map::<P>::at((*chunk).base);
+            for index in 0..Geometry::<P>::BLOCKS as u32 {
+                let block = &*Self::block(chunk, index);
+                warm += warm_bytes(block, self.page);
+                resident += resident_bytes(block, self.page);
+                let base = (*chunk).base.add(index as usize * BLOCK);
+                f(BlockView {
+                    base,
+                    free: block.free,
+                    header: !Self::full(index),
+                    row: map.row(base.addr()),
+                    is_free: (*chunk).free_blocks >> index & 1 == 1,
+                    is_owned: !block.row.is_null(),
+                });
+            }
+            (warm, resident, warm == (*chunk).warm)
+        }
+    }
+}
+
+fn warm_bytes(block: &Block, page: PageShape) -> usize {
+    let warm = page.within(block.free) & page.touching(block.dirty);
+    warm.count_ones() as usize * GRANULE
+}
+
+/// Touched pages. The header's granules are dirty from the start.
+fn resident_bytes(block: &Block, page: PageShape) -> usize {
+    page.touching(block.dirty).count_ones() as usize * GRANULE
+}
+
+/// The lowest run of set bits.
+fn first_run(bits: u64) -> u64 {
+    let start = bits.trailing_zeros();
+    mask(start, (bits >> start).trailing_ones())
+}
+
+fn region(base: *mut u8, size: usize) -> Option<Region> {
+    Some(Region { base: NonNull::new(base)?, size })
+}

@@ -1,0 +1,319 @@
+//! Sizes: which class serves a request, and how a class divides its slabs. All of it is `const`.
+//!
+//! Principles:
+//! - A request becomes a class by one table load; nothing here touches memory that is not `const`.
+//! - A slab has at most 64 slots, because its state is one `u64`, and at most half a block.
+//! - Objects are aligned to the largest power of two that divides their class's size, up to a page,
+//!   so alignment is met by choosing a class and never by asking for more.
+//! - A table that cannot work does not compile.
+
+use core::alloc::Layout;
+
+/// The unit in which a chunk is divided, in bytes.
+pub const GRANULE: usize = 1024;
+
+/// The unit in which an epoch draws memory from a chunk: 64 granules, so that a block's free
+/// granules are one `u64`.
+pub const BLOCK: usize = 64 * GRANULE;
+
+/// The page size that classes align to. Providers with larger pages decommit by their own.
+pub const CLASS_PAGE: usize = 4096;
+
+/// The largest size that a class may have.
+pub const MAX_CLASS_SIZE: usize = 8192;
+
+/// The most classes that a table may have.
+pub const MAX_CLASSES: usize = 48;
+
+/// The longest slab, in granules.
+const MAX_SLAB_GRANULES: usize = 32;
+
+/// What requests are rounded to before the table load.
+const QUANTUM: usize = 16;
+
+const LOOKUP: usize = MAX_CLASS_SIZE / QUANTUM + 1;
+
+/// The default classes: the eight of the seed design with smaller and larger ones about them.
+pub const DEFAULT_SIZES: &[usize] = &[
+    16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192,
+];
+
+/// A finer table for general use: four steps to each doubling.
+pub const FINE_SIZES: &[usize] = &[
+    16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 896, 1024,
+    1280, 1536, 1792, 2048, 2560, 3072, 3584, 4096, 5120, 6144, 7168, 8192,
+];
+
+/// One class: its size, and the shape of its slabs.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(32))]
+pub struct Class {
+    /// A bit for each slot of a slab.
+    pub(crate) all: u64,
+    /// Bytes of an object.
+    pub(crate) size: u32,
+    /// `ceil(2^32 / size)`: turns an offset in a slab into a slot by a multiplication.
+    reciprocal: u32,
+    /// Pointers that a local's magazine for this class may hold.
+    pub(crate) magazine: u16,
+    /// Words that a local's stash for this class may hold.
+    pub(crate) stash: u16,
+    /// Granules of a slab.
+    pub(crate) granules: u8,
+    /// What a slab's first granule is aligned to, in granules.
+    pub(crate) align: u8,
+    /// Slots of a slab.
+    pub(crate) slots: u8,
+}
+
+impl Class {
+    const NONE: Self = Self {
+        all: 0,
+        size: 0,
+        reciprocal: 0,
+        magazine: 0,
+        stash: 0,
+        granules: 0,
+        align: 1,
+        slots: 0,
+    };
+
+    const fn of(size: usize) -> Self {
+        let natural = 1 << size.trailing_zeros();
+        let align = if natural > CLASS_PAGE {
+            CLASS_PAGE
+        } else {
+            natural
+        };
+        let slots = best_slots(size);
+        Self {
+            all: if slots == 64 { !0 } else { (1 << slots) - 1 },
+            size: size as u32,
+            reciprocal: ((1u64 << 32).div_ceil(size as u64)) as u32,
+            magazine: clamp(32 * 1024 / size, 8, 64) as u16,
+            stash: clamp(32 * 1024 / size, 8, 64) as u16 / 2,
+            granules: (slots * size).div_ceil(GRANULE) as u8,
+            align: if align > GRANULE {
+                (align / GRANULE) as u8
+            } else {
+                1
+            },
+            slots: slots as u8,
+        }
+    }
+
+    /// Bytes of an object of this class.
+    #[must_use]
+    pub const fn size(&self) -> usize {
+        self.size as usize
+    }
+
+    /// Objects in a slab of this class.
+    #[must_use]
+    pub const fn slots(&self) -> usize {
+        self.slots as usize
+    }
+
+    /// Bytes of a slab of this class.
+    #[must_use]
+    pub const fn slab_bytes(&self) -> usize {
+        self.granules as usize * GRANULE
+    }
+
+    /// The slot that the byte at `offset` in a slab belongs to. Exact for offsets below a block,
+    /// since `offset * (reciprocal * size - 2^32) < 2^16 * 2^13 < 2^32`.
+    #[inline]
+    pub(crate) const fn slot_of(&self, offset: usize) -> u32 {
+        ((offset as u64 * self.reciprocal as u64) >> 32) as u32
+    }
+}
+
+const fn clamp(value: usize, low: usize, high: usize) -> usize {
+    if value < low {
+        low
+    } else if value > high {
+        high
+    } else {
+        value
+    }
+}
+
+/// The number of slots that wastes the least of its last granule: at most 64, at most
+/// [`MAX_SLAB_GRANULES`], and not fewer than three quarters of what would fit.
+const fn best_slots(size: usize) -> usize {
+    let most = clamp(MAX_SLAB_GRANULES * GRANULE / size, 1, 64);
+    let mut best = most;
+    let mut candidate = most;
+    while candidate * 4 > most * 3 {
+        // waste(candidate) / candidate < waste(best) / best, without division.
+        if tail_waste(candidate * size) * best < tail_waste(best * size) * candidate {
+            best = candidate;
+        }
+        candidate -= 1;
+    }
+    best
+}
+
+const fn tail_waste(bytes: usize) -> usize {
+    bytes.next_multiple_of(GRANULE) - bytes
+}
+
+/// A checked class table. Build it in a `const`: every mistake is then a compile error.
+#[derive(Debug)]
+pub struct ClassTable {
+    lookup: [u8; LOOKUP],
+    classes: [Class; 64],
+    len: u8,
+}
+
+impl ClassTable {
+    /// Builds the table for `sizes`.
+    ///
+    /// # Panics
+    /// In a `const`, and so at compile time: if `sizes` is empty, has more than [`MAX_CLASSES`]
+    /// entries, is not strictly ascending, or has a size that is zero, not a multiple of 16, or
+    /// above [`MAX_CLASS_SIZE`].
+    #[must_use]
+    pub const fn build(sizes: &[usize]) -> Self {
+        assert!(!sizes.is_empty(), "a class table needs at least one size");
+        assert!(sizes.len() <= MAX_CLASSES, "a class table has at most 48 sizes");
+        let mut table = Self {
+            lookup: [Self::TOO_LARGE; LOOKUP],
+            classes: [Class::NONE; 64],
+            len: sizes.len() as u8,
+        };
+        let mut from = 0;
+        let mut index = 0;
+        while index < sizes.len() {
+            let size = sizes[index];
+            assert!(size > 0, "a class of size zero holds nothing");
+            assert!(size.is_multiple_of(QUANTUM), "class sizes are multiples of 16");
+            assert!(size <= MAX_CLASS_SIZE, "class sizes end at 8192");
+            assert!(
+                index == 0 || size > sizes[index - 1],
+                "class sizes are strictly ascending"
+            );
+            table.classes[index] = Class::of(size);
+            while from <= size / QUANTUM {
+                table.lookup[from] = index as u8;
+                from += 1;
+            }
+            index += 1;
+        }
+        table
+    }
+
+    const TOO_LARGE: u8 = 63;
+
+    /// How many classes there are.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "a table is never empty")]
+    pub const fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// The classes, smallest first.
+    #[must_use]
+    pub fn classes(&self) -> &[Class] {
+        self.classes.get(..self.len()).unwrap_or(&[])
+    }
+
+    /// The class with this index. Indices beyond the table name a class of size zero.
+    #[inline]
+    pub(crate) const fn class(&self, index: usize) -> &Class {
+        &self.classes[index & 63]
+    }
+
+    /// The smallest class that holds `layout`, or `None` where a class does not serve it.
+    #[must_use]
+    #[inline]
+    pub const fn index_for(&self, layout: Layout) -> Option<usize> {
+        let (size, align) = (layout.size(), layout.align());
+        if size > MAX_CLASS_SIZE {
+            return None;
+        }
+        if align > QUANTUM {
+            return self.index_for_aligned(size, align);
+        }
+        let index = self.lookup[size.div_ceil(QUANTUM)];
+        if index == Self::TOO_LARGE {
+            None
+        } else {
+            Some(index as usize)
+        }
+    }
+
+    /// The smallest class that holds `size` bytes and whose size is a multiple of `align`.
+    const fn index_for_aligned(&self, size: usize, align: usize) -> Option<usize> {
+        if align > CLASS_PAGE {
+            return None;
+        }
+        // `size` is at most 8192 and `align` at most 4096, both checked: no overflow. A size of
+        // zero takes a slot of `align` bytes.
+        let size = if size == 0 { align } else { size };
+        let rounded = (size + align - 1) & !(align - 1);
+        if rounded > MAX_CLASS_SIZE {
+            return None;
+        }
+        let mut index = self.lookup[rounded / QUANTUM] as usize;
+        while index < self.len() {
+            if (self.class(index).size as usize).is_multiple_of(align) {
+                return Some(index);
+            }
+            index += 1;
+        }
+        None
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const DEFAULT: ClassTable = ClassTable::build(DEFAULT_SIZES);
+    const FINE: ClassTable = ClassTable::build(FINE_SIZES);
+
+    /// Catches a wrong rounding in the lookup or in the alignment search, over every small layout.
+    #[test]
+    fn every_small_layout_gets_the_smallest_class_that_fits() {
+        for table in [&DEFAULT, &FINE] {
+            for size in 0..=MAX_CLASS_SIZE + 64 {
+                for shift in 0..=13 {
+                    let align = 1usize << shift;
+                    let layout = Layout::from_size_align(size, align).unwrap();
+                    let expected = table.classes().iter().position(|c| {
+                        let natural = CLASS_PAGE.min(1 << c.size().trailing_zeros());
+                        c.size() >= size && c.size() >= 1 && natural >= align
+                    });
+                    assert_eq!(table.index_for(layout), expected, "{layout:?}");
+                }
+            }
+        }
+    }
+
+    /// Catches a reciprocal that is off by one at any offset of any class.
+    #[test]
+    fn slots_are_exact_at_every_offset() {
+        for table in [&DEFAULT, &FINE] {
+            for class in table.classes() {
+                for offset in 0..BLOCK {
+                    assert_eq!(class.slot_of(offset) as usize, offset / class.size());
+                }
+            }
+        }
+    }
+
+    /// Catches a slab that is longer than half a block, has no slot, or wastes over a twentieth.
+    #[test]
+    fn slabs_fit_and_waste_little() {
+        for table in [&DEFAULT, &FINE] {
+            for class in table.classes() {
+                let used = class.slots() * class.size();
+                assert!(class.slots() >= 1 && class.slots() <= 64);
+                assert!(used <= class.slab_bytes() && class.slab_bytes() <= BLOCK / 2);
+                assert!((class.slab_bytes() - used) * 20 <= class.slab_bytes(), "{class:?}");
+                assert_eq!(class.all.count_ones() as usize, class.slots());
+            }
+        }
+    }
+}

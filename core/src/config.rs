@@ -1,0 +1,58 @@
+//! What an embedder chooses at compile time.
+
+use crate::class::{ClassTable, DEFAULT_SIZES, FINE_SIZES};
+use core::fmt::Debug;
+use core::marker::PhantomData;
+
+/// The compile-time parameters of a heap.
+pub trait Config: Debug + Send + Sync + 'static {
+    /// The sizes of the classes; see [`ClassTable::build`] for what is allowed. A list that is not
+    /// allowed does not compile.
+    const SIZES: &'static [usize] = DEFAULT_SIZES;
+
+    /// Whether the heap keeps a tag for each slot and checks at each free that the pointer begins a
+    /// live object of this heap and of the layout's class.
+    const CHECKED: bool = cfg!(debug_assertions);
+
+    /// A number that differs between CPUs that run at the same time, as well as it can: where the
+    /// shared path starts to look for a slot when CPUs collide. The default uses the stack's address.
+    fn cpu() -> u32 {
+        let here = 0u8;
+        let stack = (&raw const here).addr() as u64 >> 12;
+        (stack.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 58) as u32
+    }
+}
+
+/// The default table; checked in debug builds.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Standard;
+impl Config for Standard {}
+
+/// The default table; always checked.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Checked;
+impl Config for Checked {
+    const CHECKED: bool = true;
+}
+
+/// The default table; never checked.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Unchecked;
+impl Config for Unchecked {
+    const CHECKED: bool = false;
+}
+
+/// The finer table for general use; checked in debug builds.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Fine;
+impl Config for Fine {
+    const SIZES: &'static [usize] = FINE_SIZES;
+}
+
+/// The class table of a configuration, made at compile time.
+#[derive(Debug)]
+pub(crate) struct Table<C>(PhantomData<C>);
+
+impl<C: Config> Table<C> {
+    pub(crate) const TABLE: &'static ClassTable = &ClassTable::build(C::SIZES);
+}

@@ -1,0 +1,344 @@
+//! The shared lists of slabs with free slots, for each epoch (a row) and class (a bin).
+//!
+//! # Protocol
+//!
+//! A bin lists slabs of one key that may have free slots. Its lock guards the lists, the links of
+//! slabs in them, and the end of a slab's life. A slab's word is changed without the lock.
+//!
+//! - **Listing.** Whoever turns a word from 0 to something (`Given::WasFull`) lists the slab: it
+//!   takes the lock and pushes it if it is in the life that the giver saw while it still pinned the
+//!   slab, is not listed, and has a free slot. A slab that was recycled between the give and the
+//!   lock has another identity and is left alone.
+//! - **Taking.** [`Bin::take`] unlists a slab and then takes its whole word, both under the lock. A
+//!   give that comes between the two finds the word not 0 and leaves it to the taker; one that
+//!   comes after finds 0 and lists the slab again. So no slab with free slots is stranded.
+//! - **The end of a life.** A claimer takes the lock, unlists the slab, ends its life, and then
+//!   either keeps it in the bin's cache (still whole, ready for the next taker) or owns it for good.
+//! - **The shared path.** [`Bin::take_slot`] reads `hint` and takes one bit of a slab that it did
+//!   not pin. Slabs are type-stable, so that is harmless; it then holds a bit, so the slab's
+//!   identity is stable: if its key is not this bin's, the slab was recycled meanwhile, and the
+//!   bit goes back to where it belongs now.
+//!
+//! # Orderings
+//!
+//! `hint` is stored with `Release` after the slab was listed and read with `Acquire`: the reader
+//! sees at least an initialised slab. Nothing else rests on it. See `slab` for the word itself.
+
+mod list;
+#[cfg(all(test, loom))]
+mod models;
+mod row;
+mod spread;
+
+use crate::class::Class;
+use crate::slab::{DoubleFree, Given, Identity, Key, Slab};
+use crate::sync::{AtomicPtr, Lock, Ordering};
+use core::ptr;
+use list::List;
+#[cfg(not(loom))]
+pub(crate) use row::Row;
+pub(crate) use spread::SpreadCounts;
+use spread::{Spread, Window};
+
+/// A slab that the caller owns: it holds every slot, and the slab is in no list.
+#[derive(Debug)]
+#[must_use = "an owned slab that is dropped is lost"]
+pub(crate) struct Owned<'s>(pub(crate) &'s Slab);
+
+/// The lists of one row and class.
+#[derive(Debug)]
+#[repr(align(64))]
+pub(crate) struct Bin<R> {
+    hint: AtomicPtr<Slab>,
+    spread: Spread,
+    lists: Lock<R, Lists>,
+}
+
+#[derive(Debug)]
+struct Lists {
+    /// Slabs that may have free slots.
+    partial: List,
+    /// Whole slabs that the bin owns.
+    cached: List,
+    window: Window,
+}
+
+/// What the lock-free shared take came back with.
+#[derive(Debug)]
+pub(crate) enum SlotTake<'s> {
+    /// A slot of the right slab: its bit.
+    Taken(&'s Slab, u64),
+    /// A slot of a slab that serves another key now: the caller holds this bit and gives it back.
+    Strayed(&'s Slab, u64),
+    /// Nothing to be had without the lock.
+    Empty,
+}
+
+/// Whether an emptied slab stays in its bin's cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// It stays.
+    Cached,
+    /// It goes back to the pages.
+    Recycle,
+}
+
+/// What became of a slab after a give back.
+#[derive(Debug)]
+pub(crate) enum After<'s> {
+    /// Other slots of it are held.
+    InUse,
+    /// It is in the bin's cache.
+    Cached,
+    /// The caller owns it.
+    Recycle(Owned<'s>),
+    /// Its identities are used up: the caller owns it, and its metadata must never be used again.
+    Retire(Owned<'s>),
+}
+
+impl<R: lock_api::RawMutex> Bin<R> {
+    #[cfg(not(loom))]
+    pub(crate) const fn new() -> Self {
+        Self {
+            hint: AtomicPtr::new(ptr::null_mut()),
+            spread: Spread::new(),
+            lists: Lock::new(Lists {
+                partial: List::new(),
+                cached: List::new(),
+                window: Window::new(),
+            }),
+        }
+    }
+    #[cfg(loom)]
+    pub(crate) fn new() -> Self {
+        Self {
+            hint: AtomicPtr::new(ptr::null_mut()),
+            spread: Spread::new(),
+            lists: Lock::new(Lists {
+                partial: List::new(),
+                cached: List::new(),
+                window: Window::new(),
+            }),
+        }
+    }
+
+    /// Takes slabs with free slots off the lists, until `enough` slots or `room` words are taken,
+    /// and gives each word to `sink`; the flag tells whether the slab came from the cache.
+    pub(crate) fn take<'s>(
+        &self,
+        class: &Class,
+        enough: u32,
+        room: usize,
+        mut sink: impl FnMut(&'s Slab, u64, bool),
+    ) {
+        self.lists.with(|lists| {
+            let (mut slots, mut words) = (0, 0);
+            while slots < enough && words < room {
+                // SAFETY: this bin's lock is held.
+                let (slab, word, cached) = if let Some(slab) = unsafe { lists.partial.pop() } {
+                    (slab, slab.take_all(), false)
+                // SAFETY: as above.
+                } else if let Some(slab) = unsafe { lists.cached.pop() } {
+                    (slab, class.all, true)
+                } else {
+                    break;
+                };
+                if word != 0 {
+                    slots += word.count_ones();
+                    words += 1;
+                    sink(slab, word, cached);
+                }
+            }
+        });
+    }
+
+    /// Gives `word` of `slab` back. `keep` decides, under the lock, whether an emptied slab stays.
+    ///
+    /// # Safety
+    /// The caller holds at least one slot of `word`; `slab` is of this bin and of class `class`.
+    #[inline]
+    pub(crate) unsafe fn give_back<'s>(
+        &self,
+        slab: &'s Slab,
+        word: u64,
+        class: &Class,
+        keep: impl FnOnce() -> Keep,
+    ) -> Result<After<'s>, DoubleFree> {
+        // SAFETY: the caller holds a slot of `word`.
+        match unsafe { slab.give(word, class.all) }? {
+            Given::More => Ok(After::InUse),
+            Given::WasFull(identity) => {
+                self.list(slab, identity);
+                Ok(After::InUse)
+            }
+            // SAFETY: the claim made this context the owner.
+            Given::Claimed => Ok(unsafe { self.end_life(slab, keep) }),
+        }
+    }
+
+    /// Lists a slab that got its first free slot, if it still lives the life that the giver saw.
+    #[cold]
+    #[inline(never)]
+    fn list(&self, slab: &Slab, identity: Identity) {
+        self.lists.with(|lists| {
+            // The identity is checked before the link: the link of a slab of another bin is not
+            // ours to read. SAFETY of the calls: this bin's lock is held, and a slab of this
+            // identity belongs to this bin until its life ends under this lock.
+            let alive = slab.identity() == identity;
+            if alive && !unsafe { List::contains_any(slab) } && slab.free() != 0 {
+                // SAFETY: as above, and the slab is in no list.
+                unsafe { lists.partial.push(slab) };
+                self.set_hint(slab);
+            }
+        });
+    }
+
+    /// # Safety
+    /// The caller owns `slab`, which is of this bin.
+    #[cold]
+    #[inline(never)]
+    unsafe fn end_life<'s>(&self, slab: &'s Slab, keep: impl FnOnce() -> Keep) -> After<'s> {
+        self.lists.with(|lists| {
+            // SAFETY: this bin's lock is held and the caller owns the slab; if it is listed, it is
+            // in `partial`, because a slab in the cache is owned by the bin and not by the caller.
+            unsafe {
+                if List::contains_any(slab) {
+                    lists.partial.remove(slab);
+                }
+                if !slab.end_life() {
+                    return After::Retire(Owned(slab));
+                }
+                match keep() {
+                    Keep::Cached => {
+                        lists.cached.push(slab);
+                        After::Cached
+                    }
+                    Keep::Recycle => After::Recycle(Owned(slab)),
+                }
+            }
+        })
+    }
+
+    /// Takes one slot without the lock. `start` is the bit at which a spread search begins.
+    #[inline]
+    pub(crate) fn take_slot<'s>(&self, key: Key, start: impl Fn() -> u32) -> SlotTake<'s> {
+        // Each failed turn means that somebody else took the bit, so someone always progresses; and
+        // each turn looks at the word again, so it ends at the latest when the slab is exhausted.
+        loop {
+            let hint = self.hint.load(Ordering::Acquire);
+            // SAFETY: hints point to type-stable slabs.
+            let Some(slab) = (unsafe { hint.as_ref() }) else {
+                return SlotTake::Empty;
+            };
+            let word = slab.free();
+            if word == 0 {
+                return SlotTake::Empty;
+            }
+            let bit = if self.spread.is_on() {
+                pick(word, start())
+            } else {
+                word & word.wrapping_neg()
+            };
+            if !slab.take_bit(bit) {
+                self.spread.collided();
+                continue;
+            }
+            // The bit pins the slab, so the identity that is read now stays.
+            return if slab.identity().key() == key {
+                SlotTake::Taken(slab, bit)
+            } else {
+                SlotTake::Strayed(slab, bit)
+            };
+        }
+    }
+
+    /// Takes one slot under the lock and makes its slab the hint. The flag tells whether the slab
+    /// came from the cache.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn take_slot_locked<'s>(&self, class: &Class) -> Option<(&'s Slab, u64, bool)> {
+        self.lists.with(|lists| {
+            // SAFETY of the list calls: this bin's lock is held. A listed slab belongs to this bin
+            // for as long as the lock is held, so the bit needs no check of identity.
+            while let Some(slab) = unsafe { lists.partial.first().as_ref() } {
+                let word = slab.free();
+                let bit = word & word.wrapping_neg();
+                if word != 0 && slab.take_bit(bit) {
+                    self.spread.offered(word.count_ones(), &mut lists.window);
+                    self.set_hint(slab);
+                    return Some((slab, bit, false));
+                }
+                if word == 0 {
+                    // Exhausted, or claimed by someone who waits for the lock. A give that finds
+                    // the word 0 after this lists the slab again.
+                    // SAFETY: the slab is the first of this list.
+                    unsafe { lists.partial.remove(slab) };
+                }
+            }
+            // SAFETY: the lock is held.
+            let slab = unsafe { lists.cached.pop() }?;
+            // SAFETY: the cache owned it, so this context does now.
+            Some((slab, unsafe { self.open(lists, slab, class) }, true))
+        })
+    }
+
+    /// Brings an owned slab into circulation and takes its first slot for the caller.
+    pub(crate) fn publish(&self, slab: Owned<'_>, class: &Class) -> u64 {
+        // SAFETY: the caller owns it, by the type, and the lock is held inside.
+        self.lists.with(|lists| unsafe { self.open(lists, slab.0, class) })
+    }
+
+    /// # Safety
+    /// The caller owns `slab`, it is in no list, and `lists` is this bin's, locked.
+    unsafe fn open(&self, lists: &mut Lists, slab: &Slab, class: &Class) -> u64 {
+        let bit = 1;
+        // Listed before it is opened: whoever takes and gives its bits back finds it listed.
+        // SAFETY: as the caller promises.
+        unsafe {
+            lists.partial.push(slab);
+            slab.publish(class.all & !bit);
+        }
+        self.spread.offered(u32::from(class.slots), &mut lists.window);
+        self.set_hint(slab);
+        bit
+    }
+
+    /// Takes one slab out of the cache.
+    pub(crate) fn uncache<'s>(&self) -> Option<Owned<'s>> {
+        // SAFETY: the lock is held, and what the cache owned is now the caller's.
+        self.lists.with(|lists| unsafe { lists.cached.pop() }.map(Owned))
+    }
+
+    /// Whether slabs are in the cache, how many are listed, and what the spread has done.
+    pub(crate) fn census(&self) -> (usize, usize, SpreadCounts) {
+        self.lists
+            .with(|l| (l.cached.len(), l.partial.len(), l.window.counts()))
+    }
+
+    fn set_hint(&self, slab: &Slab) {
+        self.hint.store(ptr::from_ref(slab).cast_mut(), Ordering::Release);
+    }
+
+    /// Calls `f` on each listed slab (`true` for those in the cache).
+    #[cfg(all(feature = "walker", not(loom)))]
+    pub(crate) fn for_each_listed(&self, mut f: impl FnMut(&Slab, bool)) {
+        self.lists.with(|lists| {
+            for (list, cached) in [(&lists.partial, false), (&lists.cached, true)] {
+                let mut at = list.first();
+                // SAFETY: the lock is held, and listed slabs are valid.
+                while let Some(slab) = unsafe { at.as_ref() } {
+                    f(slab, cached);
+                    // SAFETY: as above.
+                    at = unsafe { slab.link() }.next;
+                }
+            }
+        });
+    }
+}
+
+/// The first set bit of `word` at or after bit `start`, going round.
+fn pick(word: u64, start: u32) -> u64 {
+    let start = start % 64;
+    let turned = word.rotate_right(start);
+    (turned & turned.wrapping_neg()).rotate_left(start)
+}

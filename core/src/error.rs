@@ -1,0 +1,54 @@
+//! What can go wrong, each cause by its own name.
+
+use core::fmt;
+
+/// Why an allocation failed. The heap is as it was before the call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum AllocError {
+    /// The provider had no memory, or handed out a region that had to be refused.
+    OutOfMemory,
+    /// The heap's byte limit does not allow another region.
+    Limit,
+    /// No provider can serve this size and alignment.
+    TooLarge,
+}
+
+impl fmt::Display for AllocError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OutOfMemory => "the page provider has no memory left",
+            Self::Limit => "the heap's byte limit is reached: raise it with set_limit, or free",
+            Self::TooLarge => "the size, rounded to pages, is larger than the address space allows",
+        })
+    }
+}
+
+impl core::error::Error for AllocError {}
+
+/// Why a free was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FreeError {
+    /// The object was free already.
+    DoubleFree,
+    /// No object of this heap begins at the pointer.
+    Foreign,
+    /// The pointer lies inside an object, not at its beginning.
+    Interior,
+    /// The layout is not one that the object can have been allocated with.
+    WrongLayout,
+}
+
+impl fmt::Display for FreeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::DoubleFree => "the object was freed already",
+            Self::Foreign => "no object of this heap begins at this pointer",
+            Self::Interior => "the pointer lies inside an object, not at its beginning",
+            Self::WrongLayout => "the layout is not the one that the object was allocated with",
+        })
+    }
+}
+
+impl core::error::Error for FreeError {}

@@ -1,0 +1,129 @@
+//! What is too large for a class: runs in a block, runs of blocks, regions of their own.
+//!
+//! The first two are slabs of one object, whose whole life is in their identity: see
+//! `Slab::claim_single`. Regions begin at a multiple of the chunk size, where no object of a chunk
+//! ever is, so an address tells which of the two it is.
+
+use super::{Heap, Route};
+use crate::chunk::Run;
+use crate::config::Config;
+use crate::depot::Row;
+use crate::error::{AllocError, FreeError};
+use crate::provider::PageProvider;
+use crate::slab::{Body, Key, Slab};
+use core::alloc::Layout;
+use core::ptr::{self, NonNull};
+use lock_api::RawMutex;
+
+impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
+    /// Allocates what no class serves; whether the object reads as zero.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn alloc_large(
+        &self,
+        row: &Row<R>,
+        layout: Layout,
+    ) -> Result<(NonNull<u8>, bool), AllocError> {
+        let pages = &self.pages;
+        match Route::of::<P, C>(layout, pages.provider().page_size()) {
+            Route::Run { granules, align } => {
+                let taken = self.pressed(|| {
+                    // SAFETY: the row is one of this heap.
+                    unsafe { pages.take_slab(row.blocks(), Self::SLAB_LAYOUT, granules, align) }
+                })?;
+                Ok(self.begin_single(row, taken, Key::RUN, granules))
+            }
+            Route::Long { blocks } => {
+                let taken = self.pressed(|| pages.take_long(Self::SLAB_LAYOUT, blocks))?;
+                Ok(self.begin_single(row, taken, Key::LONG, blocks))
+            }
+            Route::Region { bytes } => self.pressed(|| pages.take_region(bytes, layout.align())),
+            Route::Class(_) | Route::TooLarge => Err(AllocError::TooLarge),
+        }
+    }
+
+    /// Makes a slab of one object of what was taken. `length` is in the route's unit.
+    fn begin_single(
+        &self,
+        row: &Row<R>,
+        (slab, run, zero): (&Slab, Run, bool),
+        class: u8,
+        length: u32,
+    ) -> (NonNull<u8>, bool) {
+        let body = Body {
+            base: run.base,
+            row: ptr::from_ref(row).cast(),
+            chunk: run.chunk.cast(),
+            granules: length,
+        };
+        // SAFETY: the slab and its run were just taken, so they are this context's alone.
+        unsafe {
+            slab.adopt(Key::new(row.id(), class), body);
+            self.map_of(run.base.addr()).set_slab(run.base.addr(), 1, slab);
+            (NonNull::new_unchecked(run.base), zero)
+        }
+    }
+
+    /// Frees what no class serves.
+    ///
+    /// # Safety
+    /// As for [`Heap::free`].
+    #[cold]
+    #[inline(never)]
+    pub(crate) unsafe fn free_large(&self, object: NonNull<u8>, layout: Layout) -> Result<(), FreeError> {
+        let address = object.addr().get();
+        let class = match Route::of::<P, C>(layout, self.pages.provider().page_size()) {
+            Route::Run { .. } => Key::RUN,
+            Route::Long { .. } => Key::LONG,
+            Route::Region { .. } => {
+                // SAFETY: the caller gives up the object.
+                let freed = unsafe { self.pages.put_region(address) };
+                return if freed { Ok(()) } else { Err(FreeError::Foreign) };
+            }
+            Route::Class(_) | Route::TooLarge => return Err(FreeError::WrongLayout),
+        };
+        if C::CHECKED && !self.pages.holds_chunk(address) {
+            return Err(FreeError::Foreign);
+        }
+        // SAFETY: the object lies in a chunk that is ours: it was just checked, or the caller
+        // promises it. Entries are null or type-stable slabs.
+        let slab = unsafe { self.map_of(address).slab_checked(address).as_ref() };
+        let slab = slab.ok_or(FreeError::Foreign)?;
+        let key = slab.identity().key();
+        if key.class() < Key::RUN {
+            return Err(if key.is_dead() { FreeError::DoubleFree } else { FreeError::WrongLayout });
+        }
+        // SAFETY: a slab of a live single object has a stable body. For a wild pointer nothing of
+        // it is followed before the claim is won.
+        let body = unsafe { slab.body() };
+        if key.class() != class || body.granules != Self::length_of(layout, &self.pages) {
+            return Err(FreeError::WrongLayout);
+        }
+        if body.base.addr() != address {
+            return Err(FreeError::Interior);
+        }
+        if !slab.claim_single(key) {
+            return Err(FreeError::DoubleFree);
+        }
+        // SAFETY: the claim made this context the owner; the object is the caller's to give up.
+        unsafe {
+            self.map_of(address).set_slab(address, 1, ptr::null());
+            if class == Key::RUN {
+                self.pages.put_slab(slab, body.chunk.cast(), address, body.granules);
+            } else {
+                self.pages.put_long(slab, body.chunk.cast(), address, body.granules);
+            }
+        }
+        self.settle();
+        Ok(())
+    }
+
+    /// The length that a single object of this layout has, in its route's unit.
+    fn length_of(layout: Layout, pages: &crate::chunk::Pages<P, R>) -> u32 {
+        match Route::of::<P, C>(layout, pages.provider().page_size()) {
+            Route::Run { granules, .. } => granules,
+            Route::Long { blocks } => blocks,
+            _ => 0,
+        }
+    }
+}

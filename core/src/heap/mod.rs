@@ -1,0 +1,322 @@
+//! The heap: the public face of the allocator, and the shared path that works from any context.
+//!
+//! Principles:
+//! - A heap is a `const`-constructible value that owns everything it takes from its provider, and
+//!   gives all of it back when it is dropped.
+//! - The shared path needs no thread, CPU or local: an interrupt handler may use it while the code
+//!   that it interrupted is inside its own local.
+//! - A failed request first makes the heap give back what is empty, and tries once more.
+
+mod large;
+mod reclaim;
+mod route;
+mod shared;
+#[cfg(feature = "walker")]
+mod walker;
+
+use crate::chunk::{Map, Pages};
+use crate::config::{Config, Standard, Table};
+use crate::depot::Row;
+use crate::error::{AllocError, FreeError};
+use crate::local::{Local, Registry};
+use crate::provider::PageProvider;
+use crate::sync::{AtomicPtr, AtomicU64, AtomicUsize, Lock, Ordering};
+use core::alloc::Layout;
+use core::fmt;
+use core::ptr::{self, NonNull};
+use lock_api::RawMutex;
+
+pub use reclaim::Policy;
+pub(crate) use route::Route;
+#[cfg(feature = "walker")]
+pub use walker::{Census, Violation};
+
+/// The lock that a heap uses unless it is told otherwise: a spin lock.
+pub type DefaultLock = spin::Mutex<()>;
+
+/// An allocator over the pages of `P`.
+///
+/// `R` is the lock: a kernel whose interrupt handlers allocate brings one that masks interrupts.
+/// `C` holds the compile-time parameters.
+///
+/// A heap can be a `static`, a local variable, or part of something else. What it hands out is valid
+/// until it is freed or the heap is dropped.
+pub struct Heap<P: PageProvider, R: RawMutex = DefaultLock, C: Config = Standard> {
+    pub(crate) pages: Pages<P, R>,
+    /// The row of the epoch that everything without an epoch belongs to. Null until first use.
+    /// `Release` when it is set, `Acquire` when it is read: the reader sees a placed row.
+    root: AtomicPtr<Row<R>>,
+    pub(crate) locals: Lock<R, Registry>,
+    /// The policy, encoded. `Relaxed`: a choice that orders nothing.
+    policy: AtomicUsize,
+    /// Bytes of slabs in bins' caches. `Relaxed`: changed by read-modify-writes only, so it is exact
+    /// at rest; nothing is ordered by it.
+    cached: AtomicUsize,
+    /// Warm bytes at which the next batch is given back. `Relaxed`: a hint.
+    trim_at: AtomicUsize,
+    /// Slots that were found free when their words were given back. `Relaxed`: a count.
+    late_double_frees: AtomicU64,
+    config: core::marker::PhantomData<C>,
+}
+
+// SAFETY: everything inside is atomic or behind `R`, which is a mutex; the provider is shared.
+unsafe impl<P: PageProvider + Sync, R: RawMutex + Sync, C: Config> Sync for Heap<P, R, C> {}
+// SAFETY: the pointers inside name memory that belongs to the heap and moves with it.
+unsafe impl<P: PageProvider + Send, R: RawMutex + Send, C: Config> Send for Heap<P, R, C> {}
+
+/// Where a heap's bytes are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HeapBytes {
+    /// Held from the provider, metadata included.
+    pub taken: usize,
+    /// Of these, what was touched and not given back by decommit. As accounted, not as measured.
+    pub resident: usize,
+    /// Of these, what is empty and could be given back: free pages, and slabs kept for reuse.
+    pub reclaimable: usize,
+}
+
+/// Calls to the provider that were not requests for memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ProviderCounts {
+    /// Decommit calls that succeeded.
+    pub decommits: u64,
+    /// Decommit calls that failed; the pages stay counted as resident.
+    pub failed_decommits: u64,
+    /// Regions that were refused because of their shape or place.
+    pub refused_regions: u64,
+}
+
+impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
+    /// A heap that takes nothing from `provider` before it is first used.
+    #[must_use]
+    pub const fn new(provider: P) -> Self {
+        Self {
+            pages: Pages::new(provider),
+            root: AtomicPtr::new(ptr::null_mut()),
+            locals: Lock::new(Registry::new()),
+            policy: AtomicUsize::new(Policy::DEFAULT.encode()),
+            cached: AtomicUsize::new(0),
+            trim_at: AtomicUsize::new(0),
+            late_double_frees: AtomicU64::new(0),
+            config: core::marker::PhantomData,
+        }
+    }
+
+    /// Allocates, from any context. A size of zero gets a unique pointer that must be freed too.
+    ///
+    /// # Errors
+    /// If there is no memory, the limit is reached, or the size is beyond any provider.
+    #[inline]
+    pub fn alloc(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
+        let row = self.root()?;
+        match Table::<C>::TABLE.index_for(layout) {
+            Some(class) => self.alloc_slot(row, class),
+            None => self.alloc_large(row, layout).map(|(object, _)| object),
+        }
+    }
+
+    /// As [`Heap::alloc`], and the bytes of the layout are zero.
+    ///
+    /// # Errors
+    /// As for [`Heap::alloc`].
+    pub fn alloc_zeroed(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
+        let row = self.root()?;
+        let (object, is_zero) = match Table::<C>::TABLE.index_for(layout) {
+            Some(class) => (self.alloc_slot(row, class)?, false),
+            None => self.alloc_large(row, layout)?,
+        };
+        if !is_zero {
+            // SAFETY: the object has at least this size.
+            unsafe { object.write_bytes(0, layout.size()) };
+        }
+        Ok(object)
+    }
+
+    /// Frees an object, from any context.
+    ///
+    /// # Errors
+    /// If the heap can tell that there is no such object; it is then as it was. Only a checked heap
+    /// can always tell.
+    ///
+    /// # Safety
+    /// `object` was allocated from this heap, by whatever path, with `layout` or with one that
+    /// [`Heap::resize_in_place`] replaced by it; it was not freed since, and nobody uses it.
+    #[inline]
+    pub unsafe fn free(&self, object: NonNull<u8>, layout: Layout) -> Result<(), FreeError> {
+        match Table::<C>::TABLE.index_for(layout) {
+            Some(class) => {
+                if C::CHECKED {
+                    let is_ours = self.pages.holds_chunk(object.addr().get());
+                    // SAFETY: `is_ours` was looked up for this very address.
+                    unsafe { self.check_free(object, class, is_ours) }?;
+                }
+                // SAFETY: the caller's promise.
+                unsafe { self.free_slot(object, class) }
+            }
+            // SAFETY: the caller's promise.
+            None => unsafe { self.free_large(object, layout) },
+        }
+    }
+
+    /// Whether the object serves `new` as it stands, in place of `old`. If so it is from now on to be
+    /// freed with `new`.
+    #[must_use]
+    pub fn resize_in_place(&self, old: Layout, new: Layout) -> bool {
+        let page = self.pages.provider().page_size();
+        Route::of::<P, C>(old, page) == Route::of::<P, C>(new, page)
+    }
+
+    /// Moves an object to where `new` fits, or leaves it where it is if it fits already. The first
+    /// bytes, as many as both layouts have, are kept.
+    ///
+    /// # Errors
+    /// As for [`Heap::alloc`]; the object is then as it was.
+    ///
+    /// # Safety
+    /// As for [`Heap::free`] with `old`. After `Ok` the old pointer is dead.
+    pub unsafe fn resize(
+        &self,
+        object: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Result<NonNull<u8>, AllocError> {
+        if self.resize_in_place(old, new) {
+            return Ok(object);
+        }
+        let moved = self.alloc(new)?;
+        // SAFETY: two different objects of at least this many bytes; the old one is the caller's.
+        unsafe {
+            moved.copy_from_nonoverlapping(object, old.size().min(new.size()));
+            let _freed = self.free(object, old);
+        }
+        Ok(moved)
+    }
+
+    /// How many bytes an object of this layout may use.
+    #[must_use]
+    pub fn usable_size(&self, layout: Layout) -> usize {
+        Route::of::<P, C>(layout, self.pages.provider().page_size()).usable_size::<C>()
+    }
+
+    /// A local: a fast path for one thread or CPU.
+    ///
+    /// # Errors
+    /// If there is no memory for it.
+    pub fn local(&self) -> Result<Local<'_, P, R, C>, AllocError> {
+        Local::new(self, self.root()?)
+    }
+
+    /// The page provider.
+    #[must_use]
+    pub const fn provider(&self) -> &P {
+        self.pages.provider()
+    }
+
+    /// Lets the heap hold at most `bytes` from its provider. What it holds already stays.
+    pub fn set_limit(&self, bytes: usize) {
+        self.pages.set_limit(bytes);
+    }
+
+    /// Where the heap's bytes are. O(1), under one lock; `reclaimable` may lag behind by what other
+    /// threads are doing at the time.
+    #[must_use]
+    pub fn bytes(&self) -> HeapBytes {
+        let pages = self.pages.bytes();
+        HeapBytes {
+            taken: pages.taken,
+            resident: pages.resident,
+            reclaimable: pages.warm + self.cached.load(Ordering::Relaxed),
+        }
+    }
+
+    /// What the provider was asked to take back, and what it did wrong.
+    #[must_use]
+    pub fn provider_counts(&self) -> ProviderCounts {
+        let [decommits, failed_decommits, refused_regions] = self.pages.counts();
+        ProviderCounts { decommits, failed_decommits, refused_regions }
+    }
+
+    /// Slots that turned out, when words met, to have been freed twice. Each is a bug of the
+    /// program; an unchecked heap finds out late.
+    #[must_use]
+    pub fn late_double_frees(&self) -> u64 {
+        self.late_double_frees.load(Ordering::Relaxed)
+    }
+
+    /// Counts the slots, if there are any.
+    #[inline]
+    pub(crate) fn note_if_double(&self, slots: u64) {
+        if slots != 0 {
+            self.note_double_free(slots);
+        }
+    }
+
+    #[cold]
+    pub(crate) fn note_double_free(&self, slots: u64) {
+        let count = u64::from(slots.count_ones());
+        self.late_double_frees.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// The root epoch's row.
+    #[inline]
+    pub(crate) fn root(&self) -> Result<&Row<R>, AllocError> {
+        // SAFETY: a row that was set is valid for as long as the heap.
+        match unsafe { self.root.load(Ordering::Acquire).as_ref() } {
+            Some(row) => Ok(row),
+            None => self.make_root(),
+        }
+    }
+
+    #[cold]
+    fn make_root(&self) -> Result<&Row<R>, AllocError> {
+        let classes = Table::<C>::TABLE.len();
+        let (layout, bins_at) = Row::<R>::layout(classes).map_err(|_| AllocError::TooLarge)?;
+        let memory = self.pages.take_meta(crate::chunk::Kind::Row, layout)?;
+        // SAFETY: memory of the row's own layout, which stays until the heap is dropped.
+        let row = unsafe { Row::<R>::place(memory, bins_at, classes, 0) }.as_ptr();
+        let first = self.root.compare_exchange(
+            ptr::null_mut(),
+            row,
+            Ordering::AcqRel,
+            Ordering::Acquire,
+        );
+        let row = first.err().map_or(row, |other| {
+            // SAFETY: someone else was first, so nobody knows this row.
+            unsafe { self.pages.put_meta(crate::chunk::Kind::Row, memory) };
+            other
+        });
+        // SAFETY: as in `root`.
+        Ok(unsafe { &*row })
+    }
+
+    /// Every row that exists.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &Row<R>> {
+        // SAFETY: as in `root`.
+        unsafe { self.root.load(Ordering::Acquire).as_ref() }.into_iter()
+    }
+
+    /// The map of the chunk that holds an object.
+    ///
+    /// # Safety
+    /// `address` is in a chunk of this heap.
+    #[inline]
+    pub(crate) unsafe fn map_of(&self, address: usize) -> Map<P> {
+        // SAFETY: the caller's promise.
+        unsafe { crate::chunk::Geometry::<P>::map_of(address) }
+    }
+}
+
+impl<P: PageProvider, R: RawMutex, C: Config> Drop for Heap<P, R, C> {
+    fn drop(&mut self) {
+        self.pages.dissolve();
+    }
+}
+
+impl<P: PageProvider, R: RawMutex, C: Config> fmt::Debug for Heap<P, R, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Heap")
+            .field("bytes", &self.bytes())
+            .field("policy", &self.policy())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,169 @@
+//! What happens to memory that became empty.
+//!
+//! Empty memory is in one of two places: whole slabs in their bin's cache, ready for the same epoch
+//! and class, and warm pages, ready for anything. The policy bounds the sum; what exceeds it goes
+//! back to the provider in runs as long as they come.
+
+use super::Heap;
+use crate::config::{Config, Table};
+use crate::depot::Keep;
+use crate::error::AllocError;
+use crate::provider::PageProvider;
+use crate::sync::Ordering;
+use lock_api::RawMutex;
+
+/// When empty memory goes back to the provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    /// At once, page by page as they become free.
+    Eager,
+    /// When more than so many bytes are empty: half of them then, in long runs.
+    Batched {
+        /// How much is kept warm.
+        bytes: usize,
+    },
+    /// When the epoch that it belonged to is closed, or on [`Heap::reclaim`].
+    OnClose,
+    /// Only on [`Heap::reclaim`], or when the provider has nothing left.
+    Never,
+}
+
+/// What caches may hold where the policy sets no bound.
+const CACHE_BOUND: usize = 16 << 20;
+
+impl Policy {
+    /// What a new heap does.
+    pub const DEFAULT: Self = Self::Batched { bytes: 32 << 20 };
+
+    const NEVER: usize = usize::MAX;
+    const ON_CLOSE: usize = usize::MAX - 1;
+
+    pub(super) const fn encode(self) -> usize {
+        match self {
+            Self::Eager => 0,
+            Self::Batched { bytes } if bytes >= Self::ON_CLOSE => Self::ON_CLOSE - 1,
+            Self::Batched { bytes } => bytes,
+            Self::OnClose => Self::ON_CLOSE,
+            Self::Never => Self::NEVER,
+        }
+    }
+
+    const fn decode(code: usize) -> Self {
+        match code {
+            0 => Self::Eager,
+            Self::ON_CLOSE => Self::OnClose,
+            Self::NEVER => Self::Never,
+            bytes => Self::Batched { bytes },
+        }
+    }
+
+    /// Bytes of slabs that bins may keep.
+    const fn cache_bound(self) -> usize {
+        match self {
+            Self::Eager => 0,
+            Self::Batched { bytes } => bytes / 2,
+            Self::OnClose | Self::Never => CACHE_BOUND,
+        }
+    }
+}
+
+impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
+    /// What happens to memory that becomes empty.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        Policy::decode(self.policy.load(Ordering::Relaxed))
+    }
+
+    /// Changes what happens to memory that becomes empty, and applies it to what is empty now.
+    pub fn set_policy(&self, policy: Policy) {
+        self.policy.store(policy.encode(), Ordering::Relaxed);
+        self.trim_at.store(0, Ordering::Relaxed);
+        if policy == Policy::Eager {
+            self.empty_caches(0);
+        }
+        self.settle();
+    }
+
+    /// Gives everything that is empty back to the provider now, from any thread. What locals hold
+    /// stays, up to their bound; they give it up when they are flushed.
+    pub fn reclaim(&self) {
+        self.empty_caches(0);
+        self.pages.release_empty_chunks();
+        if self.pages.can_decommit() {
+            self.pages.cool(0);
+        }
+    }
+
+    /// Runs `f`; if it finds no memory, gives back what is empty and runs it once more.
+    pub(super) fn pressed<T>(&self, f: impl Fn() -> Result<T, AllocError>) -> Result<T, AllocError> {
+        match f() {
+            Err(AllocError::OutOfMemory | AllocError::Limit) => {
+                self.empty_caches(0);
+                self.pages.release_empty_chunks();
+                f()
+            }
+            done => done,
+        }
+    }
+
+    /// Decides, under a bin's lock, whether an emptied slab of so many bytes stays in its cache.
+    pub(super) fn keep(&self, bytes: usize) -> Keep {
+        let bound = self.policy().cache_bound();
+        let before = self.cached.fetch_add(bytes, Ordering::Relaxed);
+        if before + bytes <= bound {
+            return Keep::Cached;
+        }
+        self.cached.fetch_sub(bytes, Ordering::Relaxed);
+        Keep::Recycle
+    }
+
+    /// Notes that slabs of so many bytes left a cache.
+    pub(crate) fn uncached(&self, bytes: usize) {
+        self.cached.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Applies the policy after memory became empty.
+    pub(super) fn settle(&self) {
+        match self.policy() {
+            Policy::Eager => self.pages.cool(0),
+            Policy::Batched { bytes } => {
+                let at = self.trim_at.load(Ordering::Relaxed).max(bytes);
+                if self.reclaimable() > at {
+                    self.trim(bytes);
+                }
+            }
+            Policy::OnClose | Policy::Never => {}
+        }
+    }
+
+    /// Halves what is empty. What could not be given back raises the mark for the next try, so that
+    /// a provider that takes nothing back is not asked at every free.
+    #[cold]
+    fn trim(&self, bytes: usize) {
+        let keep = bytes / 2;
+        self.pages.cool(keep.saturating_sub(self.cached.load(Ordering::Relaxed)));
+        if self.reclaimable() > keep {
+            self.empty_caches(keep / 2);
+            self.pages.cool(keep / 2);
+        }
+        self.trim_at.store(self.reclaimable() + keep, Ordering::Relaxed);
+    }
+
+    fn reclaimable(&self) -> usize {
+        self.pages.warm() + self.cached.load(Ordering::Relaxed)
+    }
+
+    /// Moves cached slabs to the pages until caches hold at most `keep` bytes.
+    fn empty_caches(&self, keep: usize) {
+        for row in self.rows() {
+            for (class, bin) in row.bins() {
+                let bytes = Table::<C>::TABLE.class(class).slab_bytes();
+                while self.cached.load(Ordering::Relaxed) > keep {
+                    let Some(slab) = bin.uncache() else { break };
+                    self.uncached(bytes);
+                    self.return_run(slab, true);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Which of the four ways serves a layout. One function decides, so every path agrees.
+
+use crate::chunk::Geometry;
+use crate::class::{BLOCK, CLASS_PAGE, GRANULE};
+use crate::config::{Config, Table};
+use crate::provider::PageProvider;
+use core::alloc::Layout;
+
+/// The longest run inside one block.
+const MAX_RUN: usize = BLOCK / 2;
+
+/// How a layout is served. Two layouts with the same route are served by the same object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Route {
+    /// By a slot of this class.
+    Class(usize),
+    /// By a run of granules in a block, aligned to so many granules.
+    Run { granules: u32, align: u32 },
+    /// By whole blocks of one chunk.
+    Long { blocks: u32 },
+    /// By a region of its own, of so many bytes.
+    Region { bytes: usize },
+    /// By nothing: rounded to pages it does not fit the address space.
+    TooLarge,
+}
+
+impl Route {
+    /// `page` is the provider's page size.
+    pub(crate) fn of<P: PageProvider, C: Config>(layout: Layout, page: usize) -> Self {
+        if let Some(class) = Table::<C>::TABLE.index_for(layout) {
+            return Self::Class(class);
+        }
+        // A block fits wherever its header ends, so half a block with its alignment always does.
+        const { assert!(Geometry::<P>::HEADER as usize * GRANULE <= MAX_RUN) };
+        let (size, align) = (layout.size().max(1), layout.align());
+        if size <= MAX_RUN && align <= MAX_RUN {
+            return Self::Run {
+                granules: size.div_ceil(GRANULE) as u32,
+                align: (align.max(CLASS_PAGE) / GRANULE) as u32,
+            };
+        }
+        if align <= BLOCK && size <= Geometry::<P>::CHUNK / 2 && Geometry::<P>::BLOCKS > 1 {
+            return Self::Long { blocks: size.div_ceil(BLOCK) as u32 };
+        }
+        match size.checked_next_multiple_of(page.max(GRANULE)) {
+            Some(bytes) if bytes <= isize::MAX as usize => Self::Region { bytes },
+            _ => Self::TooLarge,
+        }
+    }
+
+    pub(crate) fn usable_size<C: Config>(self) -> usize {
+        match self {
+            Self::Class(class) => Table::<C>::TABLE.class(class).size(),
+            Self::Run { granules, .. } => granules as usize * GRANULE,
+            Self::Long { blocks } => blocks as usize * BLOCK,
+            Self::Region { bytes } => bytes,
+            Self::TooLarge => 0,
+        }
+    }
+}

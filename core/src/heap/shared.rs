@@ -1,0 +1,246 @@
+//! The shared path: slots taken and given back one by one, without a local; and the making and
+//! unmaking of slabs, which locals use too.
+
+use super::Heap;
+use crate::chunk::Map;
+use crate::class::Class;
+use crate::config::{Config, Table};
+use crate::depot::{After, Bin, Owned, Row, SlotTake};
+use crate::error::{AllocError, FreeError};
+use crate::provider::PageProvider;
+use crate::slab::{Body, Key, Slab};
+use crate::sync::{AtomicU8, Ordering};
+use core::alloc::Layout;
+use core::ptr::{self, NonNull};
+use lock_api::RawMutex;
+
+/// How far behind a slab its tags begin, in a checked heap.
+const TAGS_AT: usize = size_of::<Slab>();
+
+impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
+    /// What a slab's metadata needs: a line, and in a checked heap a tag for each slot.
+    pub(crate) const SLAB_LAYOUT: Layout = {
+        let tags = if C::CHECKED { 64 } else { 0 };
+        match Layout::from_size_align(TAGS_AT + tags, 64) {
+            Ok(layout) => layout,
+            Err(_) => panic!("a slab's metadata is a few lines"),
+        }
+    };
+
+    /// Takes one slot of a class.
+    #[inline]
+    pub(super) fn alloc_slot(&self, row: &Row<R>, class: usize) -> Result<NonNull<u8>, AllocError> {
+        let key = Key::new(row.id(), class as u8);
+        match row.bin(class).take_slot(key, C::cpu) {
+            SlotTake::Taken(slab, bit) => Ok(self.slot(slab, bit, Table::<C>::TABLE.class(class))),
+            SlotTake::Strayed(slab, bit) => {
+                // SAFETY: the take left this context holding the bit.
+                unsafe { self.give_back_stray(slab, bit) };
+                self.alloc_slot_slow(row, class)
+            }
+            SlotTake::Empty => self.alloc_slot_slow(row, class),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn alloc_slot_slow(&self, row: &Row<R>, class: usize) -> Result<NonNull<u8>, AllocError> {
+        let shape = Table::<C>::TABLE.class(class);
+        let bin = row.bin(class);
+        if let Some((slab, bit, was_cached)) = bin.take_slot_locked(shape) {
+            if was_cached {
+                self.uncached(shape.slab_bytes());
+            }
+            return Ok(self.slot(slab, bit, shape));
+        }
+        let (slab, _) = self.make_slab(row, class)?;
+        let bit = bin.publish(Owned(slab), shape);
+        Ok(self.slot(slab, bit, shape))
+    }
+
+    /// The object in the slot `bit`, which the caller holds; it is live from here on.
+    #[inline]
+    fn slot(&self, slab: &Slab, bit: u64, class: &Class) -> NonNull<u8> {
+        let slot = bit.trailing_zeros();
+        if C::CHECKED {
+            tag(slab, slot).store(LIVE, Ordering::Relaxed);
+        }
+        // SAFETY: the caller holds a slot, so the slab is pinned; slots lie inside its run.
+        unsafe { NonNull::new_unchecked(slab.body().base.add(slot as usize * class.size())) }
+    }
+
+    /// Gives one slot back.
+    ///
+    /// # Safety
+    /// As for [`Heap::free`], for a layout of this class.
+    #[inline]
+    pub(crate) unsafe fn free_slot(&self, object: NonNull<u8>, class: usize) -> Result<(), FreeError> {
+        let address = object.addr().get();
+        let shape = Table::<C>::TABLE.class(class);
+        // SAFETY: a live object of a class lies in a chunk that is ours.
+        let slab = unsafe { self.map_of(address).slab(address).as_ref() }.ok_or(FreeError::Foreign)?;
+        // SAFETY: the object is live, so its bit is held and the slab pinned.
+        let body = unsafe { slab.body() };
+        let bit = 1 << shape.slot_of(address.wrapping_sub(body.base.addr()));
+        // SAFETY: a slab's row is valid for as long as the heap.
+        let row = unsafe { &*body.row.cast::<Row<R>>() };
+        // SAFETY: the caller gives up the object, which holds the bit.
+        unsafe { self.give_back(row.bin(class), slab, bit, shape) }
+    }
+
+    /// Gives a word back, and deals with a slab that became empty.
+    ///
+    /// # Safety
+    /// The caller holds a slot of `word`; `bin` and `class` are the slab's.
+    #[inline]
+    pub(crate) unsafe fn give_back(
+        &self,
+        bin: &Bin<R>,
+        slab: &Slab,
+        word: u64,
+        class: &Class,
+    ) -> Result<(), FreeError> {
+        // SAFETY: the caller's promise.
+        match unsafe { bin.give_back(slab, word, class, || self.keep(class.slab_bytes())) } {
+            Ok(After::InUse | After::Cached) => Ok(()),
+            Ok(After::Recycle(slab)) => {
+                self.unmake_slab(slab, true);
+                Ok(())
+            }
+            Ok(After::Retire(slab)) => {
+                self.unmake_slab(slab, false);
+                Ok(())
+            }
+            Err(double) => {
+                self.note_double_free(double.0);
+                Err(FreeError::DoubleFree)
+            }
+        }
+    }
+
+    /// Gives a bit back that was taken from a slab that had been recycled.
+    ///
+    /// # Safety
+    /// The caller holds the bit.
+    #[cold]
+    unsafe fn give_back_stray(&self, slab: &Slab, bit: u64) {
+        // The bit pins the slab, so what it is now stays true until the bit is given.
+        let class = usize::from(slab.identity().key().class());
+        // SAFETY: pinned; a slab's row is valid for as long as the heap.
+        let row = unsafe { &*slab.body().row.cast::<Row<R>>() };
+        // SAFETY: the caller holds the bit, and the bin and class are the slab's.
+        let _held = unsafe { self.give_back(row.bin(class), slab, bit, Table::<C>::TABLE.class(class)) };
+    }
+
+    /// A new slab, owned by the caller, and whether its slots read as zero.
+    pub(crate) fn make_slab<'s>(&self, row: &Row<R>, class: usize) -> Result<(&'s Slab, bool), AllocError> {
+        let shape = Table::<C>::TABLE.class(class);
+        let (granules, align) = (u32::from(shape.granules), u32::from(shape.align));
+        let (slab, run, zero) = self.pressed(|| {
+            // SAFETY: the row is one of this heap.
+            unsafe { self.pages.take_slab(row.blocks(), Self::SLAB_LAYOUT, granules, align) }
+        })?;
+        let body = Body {
+            base: run.base,
+            row: ptr::from_ref(row).cast(),
+            chunk: run.chunk.cast(),
+            granules,
+        };
+        // SAFETY: the slab and its run were just taken, so they are this context's alone.
+        unsafe {
+            slab.adopt(Key::new(row.id(), class as u8), body);
+            self.map_of(run.base.addr()).set_slab(run.base.addr(), granules as usize, slab);
+        }
+        Ok((slab, zero))
+    }
+
+    /// Gives an owned slab's run back to the pages, and its metadata unless it is used up.
+    fn unmake_slab(&self, slab: Owned<'_>, reusable: bool) {
+        self.return_run(slab, reusable);
+        self.settle();
+    }
+
+    /// As [`Self::unmake_slab`], without applying the policy.
+    pub(super) fn return_run(&self, slab: Owned<'_>, reusable: bool) {
+        let slab = slab.0;
+        // SAFETY: the slab is owned, by its type, so its body is stable, its run is in nobody's
+        // use, and both may go back.
+        unsafe {
+            let body = slab.body();
+            let base = body.base.addr();
+            self.map_of(base).set_slab(base, body.granules as usize, ptr::null());
+            if reusable {
+                self.pages.put_slab(slab, body.chunk.cast(), base, body.granules);
+            } else {
+                self.pages.put_run(body.chunk.cast(), base, body.granules);
+            }
+        }
+    }
+
+    /// Checks that `object` begins a live object of `class`, and notes that it is free.
+    ///
+    /// # Safety
+    /// `is_ours` says truly whether the object's address is in a chunk of this heap.
+    #[inline]
+    pub(crate) unsafe fn check_free(
+        &self,
+        object: NonNull<u8>,
+        class: usize,
+        is_ours: bool,
+    ) -> Result<(), FreeError> {
+        let address = object.addr().get();
+        if !is_ours {
+            return Err(FreeError::Foreign);
+        }
+        // SAFETY: the chunk is ours.
+        let map: Map<P> = unsafe { self.map_of(address) };
+        // SAFETY: entries are null or type-stable slabs; the header's own are never asked for.
+        let slab = unsafe { map.slab_checked(address).as_ref() }.ok_or(FreeError::Foreign)?;
+        if usize::from(slab.identity().key().class()) != class {
+            return Err(FreeError::WrongLayout);
+        }
+        let shape = Table::<C>::TABLE.class(class);
+        // SAFETY: if the pointer is to a live object the slab is pinned. If it is wild, nothing of
+        // the body is followed, and what is computed from it is checked by the tag.
+        let offset = address.wrapping_sub(unsafe { slab.body() }.base.addr());
+        let slot = shape.slot_of(offset);
+        if slot >= u32::from(shape.slots) {
+            return Err(FreeError::Foreign);
+        }
+        if slot as usize * shape.size() != offset {
+            return Err(FreeError::Interior);
+        }
+        // `Relaxed`, and not one read-modify-write: two threads that free the same object at the
+        // same moment may both pass, and are found when their words meet.
+        let tag = tag(slab, slot);
+        if tag.load(Ordering::Relaxed) != LIVE {
+            return Err(FreeError::DoubleFree);
+        }
+        tag.store(FREE, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Notes that a slot of a checked heap is live.
+    #[inline]
+    pub(crate) fn mark_live(&self, address: usize, class: usize) {
+        // SAFETY: the address is a slot that the caller holds, so its chunk is ours, its entry is
+        // its slab, and the slab is pinned.
+        unsafe {
+            let slab = &*self.map_of(address).slab(address);
+            let offset = address.wrapping_sub(slab.body().base.addr());
+            tag(slab, Table::<C>::TABLE.class(class).slot_of(offset)).store(LIVE, Ordering::Relaxed);
+        }
+    }
+}
+
+const FREE: u8 = 0;
+const LIVE: u8 = 1;
+
+/// The tag of a slot of a checked heap. Off-page, so no stray write of the program reaches it.
+#[inline]
+fn tag(slab: &Slab, slot: u32) -> &AtomicU8 {
+    let at = ptr::from_ref(slab).addr() + TAGS_AT + (slot as usize & 63);
+    // SAFETY: in a checked heap 64 tags follow each slab, in the same piece of exposed metadata
+    // memory, which stays until the heap is dropped; they are only accessed atomically.
+    unsafe { &*ptr::with_exposed_provenance(at) }
+}

@@ -1,0 +1,289 @@
+//! The walker: reads a heap at rest and checks that every rule holds that binds its parts together.
+//!
+//! What it checks: each granule of each chunk is free or in exactly one run; each run's map entries,
+//! row and slab agree; for each slab the free slots, the words that locals hold and the live slots
+//! are disjoint and together are all slots; a slab with a free slot is listed, a cached one is whole;
+//! in a checked heap the tags say the same as the words; and every sum that the heap keeps is the
+//! sum of its parts.
+
+use super::Heap;
+use crate::chunk::{BlockView, NO_ROW};
+use crate::class::{BLOCK, GRANULE};
+use crate::config::{Config, Table};
+use crate::depot::Row;
+use crate::local::LocalRow;
+use crate::provider::PageProvider;
+use crate::slab::{Key, Slab};
+use crate::sync::{AtomicU8, Ordering};
+use core::fmt;
+use core::ptr;
+use lock_api::RawMutex;
+
+/// What a heap holds, counted one by one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Slabs of classes, cached ones included.
+    pub slabs: usize,
+    /// Of these, whole ones that wait in a bin's cache.
+    pub cached_slabs: usize,
+    /// Objects in slots.
+    pub live_slots: usize,
+    /// The bytes of their slots.
+    pub live_slot_bytes: usize,
+    /// Slots that nobody holds.
+    pub free_slots: usize,
+    /// Slots that locals hold.
+    pub held_slots: usize,
+    /// Objects that are a run in a chunk.
+    pub runs: usize,
+    /// Their bytes.
+    pub run_bytes: usize,
+    /// Objects with a region of their own.
+    pub regions: usize,
+    /// Their bytes.
+    pub region_bytes: usize,
+    /// Bytes held from the provider.
+    pub taken: usize,
+    /// Of these, touched and not decommitted.
+    pub resident: usize,
+}
+
+/// A rule that does not hold, and an address where it does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Violation {
+    /// The rule.
+    pub rule: &'static str,
+    /// Where: of the slab, the granule or the heap.
+    pub address: usize,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {:#x}", self.rule, self.address)
+    }
+}
+
+impl core::error::Error for Violation {}
+
+/// Collects the first violation.
+struct Verdict(Option<Violation>);
+
+impl Verdict {
+    fn demand(&mut self, holds: bool, rule: &'static str, address: usize) -> bool {
+        if !holds && self.0.is_none() {
+            self.0 = Some(Violation { rule, address });
+        }
+        holds
+    }
+}
+
+impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
+    /// Walks the whole heap and checks it. Takes time with the square of what is in it.
+    ///
+    /// # Errors
+    /// The first rule that does not hold.
+    ///
+    /// # Safety
+    /// Nobody else uses the heap, or any local of it, during the walk.
+    pub unsafe fn walk(&self) -> Result<Census, Violation> {
+        let mut verdict = Verdict(None);
+        let mut census = Census::default();
+        let mut sums = (0, 0, 0);
+        let mut long_left = 0;
+        let regions = core::cell::RefCell::new((&mut verdict, &mut census));
+        self.pages.view(
+            |region| {
+                let (verdict, census) = &mut *regions.borrow_mut();
+                sums.0 += region.size;
+                sums.1 += region.resident;
+                sums.2 += region.warm;
+                verdict.demand(region.sums_agree, "a chunk's warm bytes are its blocks'", 0);
+                if region.is_large {
+                    census.regions += 1;
+                    census.region_bytes += region.size;
+                }
+            },
+            |block| {
+                let (verdict, census) = &mut *regions.borrow_mut();
+                self.walk_block(block, &mut long_left, verdict, census);
+            },
+        );
+        let bytes = self.pages.bytes();
+        (census.taken, census.resident) = (sums.0, sums.1);
+        verdict.demand(sums.0 == bytes.taken, "bytes taken are the regions'", bytes.taken);
+        verdict.demand(sums.1 == bytes.resident, "resident bytes are the regions'", bytes.resident);
+        verdict.demand(sums.2 == bytes.warm, "warm bytes are the chunks'", bytes.warm);
+        verdict.demand(long_left == 0, "a long run ends in its chunk", 0);
+        self.walk_bins(&mut verdict, &mut census);
+        verdict.0.map_or(Ok(census), Err)
+    }
+
+    fn walk_block(&self, block: BlockView, long_left: &mut u32, verdict: &mut Verdict, census: &mut Census) {
+        let base = block.base.addr();
+        let in_use = !(block.free | block.header);
+        verdict.demand(block.free & block.header == 0, "the header is never free", base);
+        verdict.demand(block.is_owned == (block.row != NO_ROW), "the map knows the block's row", base);
+        if *long_left > 0 {
+            *long_left -= 1;
+            verdict.demand(in_use == !0 && !block.is_free && !block.is_owned, "a long run's block is whole", base);
+            return;
+        }
+        if block.is_free {
+            verdict.demand(in_use == 0 && !block.is_owned, "a free block is empty", base);
+            return;
+        }
+        let mut granule = block.header.trailing_ones();
+        while granule < 64 {
+            let address = base + granule as usize * GRANULE;
+            // SAFETY: the address is in a chunk of the heap, and entries are null or slabs.
+            let slab = unsafe { self.map_of(address).slab(address).as_ref() };
+            if block.free >> granule & 1 == 1 {
+                verdict.demand(slab.is_none(), "a free granule has no slab", address);
+                granule += 1;
+                continue;
+            }
+            let Some(slab) = slab else {
+                verdict.demand(false, "a granule in use has a slab", address);
+                return;
+            };
+            // SAFETY: at rest nobody changes it.
+            let body = unsafe { slab.body() };
+            if !verdict.demand(body.base.addr() == address && body.granules > 0, "a run begins where its slab says", address) {
+                return;
+            }
+            let key = slab.identity().key();
+            match key.class() {
+                Key::LONG => {
+                    verdict.demand(granule == 0 && in_use == !0 && !block.is_owned, "a long run begins a block", address);
+                    *long_left = body.granules - 1;
+                    census.runs += 1;
+                    census.run_bytes += body.granules as usize * BLOCK;
+                    return;
+                }
+                Key::RUN => {
+                    verdict.demand(slab.free() == 0, "a single object's word is 0", address);
+                    census.runs += 1;
+                    census.run_bytes += body.granules as usize * GRANULE;
+                }
+                class => self.walk_slab(slab, usize::from(class), address, verdict, census),
+            }
+            verdict.demand(key.row() == block.row, "a slab is of its block's row", address);
+            for other in granule..(granule + body.granules).min(64) {
+                let other_address = base + other as usize * GRANULE;
+                // SAFETY: as above.
+                let entry = unsafe { self.map_of(other_address).slab(other_address) };
+                let expected = ptr::eq(entry, slab) || (key.class() == Key::RUN && entry.is_null());
+                verdict.demand(
+                    block.free >> other & 1 == 0 && (expected || other == granule),
+                    "a run's granules are its own",
+                    other_address,
+                );
+            }
+            granule += body.granules;
+        }
+        verdict.demand(granule == 64, "a run ends in its block", base);
+    }
+
+    fn walk_slab(&self, slab: &Slab, class: usize, address: usize, verdict: &mut Verdict, census: &mut Census) {
+        if !verdict.demand(class < Table::<C>::TABLE.len(), "a slab is of a class of the table", address) {
+            return;
+        }
+        let shape = Table::<C>::TABLE.class(class);
+        // SAFETY: at rest; a slab's row is valid for as long as the heap.
+        let (body, row) = unsafe { (slab.body(), &*slab.body().row.cast::<Row<R>>()) };
+        verdict.demand(body.granules == u32::from(shape.granules), "a slab is as long as its class says", address);
+        let mut is_cached = false;
+        let mut is_listed = false;
+        row.bin(class).for_each_listed(|listed, in_cache| {
+            is_listed |= ptr::eq(listed, slab);
+            is_cached |= ptr::eq(listed, slab) && in_cache;
+        });
+        let free = slab.free();
+        let mut held = if is_cached { shape.all } else { 0 };
+        self.for_each_held(row.id(), class, |word_slab, word, slot_address| {
+            let word = match slot_address {
+                Some(at) if at.wrapping_sub(address) < shape.slab_bytes() => {
+                    let slot = shape.slot_of(at - address);
+                    verdict.demand(slot as usize * shape.size() == at - address, "a held pointer begins a slot", at);
+                    1 << slot
+                }
+                None if ptr::eq(word_slab, slab) => word,
+                _ => 0,
+            };
+            verdict.demand(held & word == 0, "a slot is held once", address);
+            held |= word;
+        });
+        verdict.demand(free & held == 0, "a free slot is not held", address);
+        verdict.demand((free | held) & !shape.all == 0, "a word has only slots", address);
+        verdict.demand(free == 0 || is_listed, "a slab with free slots is listed", address);
+        verdict.demand(free != shape.all, "an empty slab is claimed", address);
+        let live = shape.all & !free & !held;
+        if C::CHECKED {
+            verdict.demand(tags(slab) == live, "the tags are the live slots", address);
+        }
+        census.slabs += 1;
+        census.cached_slabs += usize::from(is_cached);
+        census.live_slots += live.count_ones() as usize;
+        census.live_slot_bytes += live.count_ones() as usize * shape.size();
+        census.free_slots += free.count_ones() as usize;
+        census.held_slots += if is_cached { 0 } else { held.count_ones() as usize };
+    }
+
+    /// Calls `f` for each word and each address that a local of this row holds in this class.
+    fn for_each_held(&self, row: u16, class: usize, mut f: impl FnMut(*const Slab, u64, Option<usize>)) {
+        let classes = Table::<C>::TABLE.len();
+        self.locals.with(|list| {
+            list.for_each(|state| {
+                // SAFETY: states in the list are valid, and at rest.
+                if unsafe { (*state).row } != row {
+                    return;
+                }
+                // SAFETY: as above.
+                unsafe {
+                    LocalRow::for_each_cell(state, classes, |at, cell| {
+                        if at != class {
+                            return;
+                        }
+                        for index in 0..cell.in_magazine() {
+                            f(ptr::null(), 0, Some(cell.magazine(index)));
+                        }
+                        for held in (0..cell.stashed()).map(|i| cell.stash(i)).chain([cell.current()]) {
+                            f(held.slab, held.word, None);
+                        }
+                    });
+                }
+            });
+        });
+    }
+
+    fn walk_bins(&self, verdict: &mut Verdict, census: &mut Census) {
+        let (mut cached, mut cached_bytes) = (0, 0);
+        for row in self.rows() {
+            for (class, bin) in row.bins() {
+                let key = Key::new(row.id(), class as u8);
+                bin.for_each_listed(|slab, in_cache| {
+                    let address = ptr::from_ref(slab).addr();
+                    verdict.demand(slab.identity().key() == key, "a listed slab is of its bin", address);
+                    if in_cache {
+                        verdict.demand(slab.free() == 0, "a cached slab's word is 0", address);
+                        cached += 1;
+                        cached_bytes += Table::<C>::TABLE.class(class).slab_bytes();
+                    }
+                });
+            }
+        }
+        verdict.demand(cached == census.cached_slabs, "cached slabs are in the chunks", cached);
+        let counted = self.cached.load(Ordering::Relaxed);
+        verdict.demand(cached_bytes == counted, "cached bytes are the cached slabs'", counted);
+    }
+}
+
+/// The live slots by a checked heap's tags.
+fn tags(slab: &Slab) -> u64 {
+    let first = ptr::from_ref(slab).addr() + size_of::<Slab>();
+    (0..64).fold(0, |word, slot| {
+        // SAFETY: in a checked heap 64 tags follow each slab in exposed metadata memory.
+        let tag: &AtomicU8 = unsafe { &*ptr::with_exposed_provenance(first + slot) };
+        word | u64::from(tag.load(Ordering::Relaxed)) << slot
+    })
+}

@@ -1,0 +1,57 @@
+//! A memory allocator for programs whose objects die in groups.
+//!
+//! Objects of one epoch share slabs, so memory comes back whole when a phase ends. The crate needs
+//! neither `std` nor `alloc`: all memory, its own metadata included, comes from one trait,
+//! [`provider::PageProvider`].
+//!
+//! The layers, each of which uses only those above it:
+//!
+//! | layer | knows |
+//! |---|---|
+//! | `sync` | atomics, cells, locks |
+//! | [`provider`] | the contract with the outside |
+//! | [`class`] | sizes, alignment, slots per slab: all `const` |
+//! | `slab` | a word's life: claim, give back, full, empty |
+//! | `chunk` | free runs of pages, address to slab, decommit |
+//! | `depot` | the lists of slabs for each epoch and class |
+//! | [`local`](Local) | held words; alloc and free in a few instructions |
+//! | [`heap`](Heap) | the public face: shared path, locals, large sizes, reclaim |
+//! | [`adapter`] | `GlobalAlloc` and `allocator-api2`, on the public face only |
+#![no_std]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod sync;
+
+#[cfg(not(loom))]
+pub mod provider;
+
+pub mod class;
+
+mod slab;
+
+#[cfg(not(loom))]
+mod chunk;
+
+#[cfg_attr(loom, allow(dead_code))]
+mod depot;
+
+#[cfg(not(loom))]
+pub mod config;
+#[cfg(not(loom))]
+mod error;
+#[cfg(not(loom))]
+mod heap;
+#[cfg(not(loom))]
+mod local;
+
+#[cfg(not(loom))]
+pub mod adapter;
+
+#[cfg(not(loom))]
+pub use error::{AllocError, FreeError};
+#[cfg(not(loom))]
+pub use heap::{DefaultLock, Heap, HeapBytes, Policy, ProviderCounts};
+#[cfg(all(not(loom), feature = "walker"))]
+pub use heap::{Census, Violation};
+#[cfg(not(loom))]
+pub use local::Local;

@@ -1,0 +1,299 @@
+//! A provider that misbehaves on demand, for tests of heaps and of anything built on them.
+//!
+//! It wraps a real provider, numbers every call that can fail, and breaks the ones that a test
+//! names. It keeps a ledger of every region that is out, so a test can ask at the end whether each
+//! came back exactly once and whole, and whether anything was written outside.
+
+use super::{Capabilities, PageProvider, ProviderError, Region};
+use core::fmt;
+use core::num::NonZeroUsize;
+use core::ptr::NonNull;
+use spin::Mutex;
+
+/// What a broken call does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It fails, as the contract allows.
+    Refuse,
+    /// `acquire` returns a region that starts this far off the alignment that was asked for.
+    Misaligned(usize),
+    /// `acquire` returns a region that is this much too small.
+    Short(usize),
+    /// `acquire` returns a region that overlaps one that is out.
+    Overlapping,
+    /// `acquire` returns a region that reaches the end of the address space.
+    TopOfMemory,
+}
+
+/// What a [`FaultyProvider`] has counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Accounts {
+    /// Calls of `acquire`, `decommit` and `commit` so far, broken ones included.
+    pub calls: u64,
+    /// Calls that were broken.
+    pub broken: u64,
+    /// Calls of `decommit` that succeeded.
+    pub decommits: u64,
+    /// Bytes that successful decommits gave back.
+    pub decommitted_bytes: u64,
+    /// Real regions that are out.
+    pub regions: usize,
+    /// Their bytes.
+    pub bytes: usize,
+    /// Misshapen regions that were handed out and not handed back.
+    pub misshapen: usize,
+    /// Releases of a region that was not out, or not in that shape: each is a bug of the heap.
+    pub wrong_releases: u64,
+    /// Regions that did not fit the ledger of `LEDGER` entries; its figures are then incomplete.
+    pub unrecorded: u64,
+}
+
+/// Wraps `P` and breaks chosen calls.
+///
+/// `DECOMMIT` makes it offer decommit (by overwriting the pages, which is what the heap must
+/// expect) and demand `commit` before decommitted pages are used again, even where `P` does not.
+pub struct FaultyProvider<P, const DECOMMIT: bool = true, const LEDGER: usize = 1024> {
+    inner: P,
+    state: Mutex<State<LEDGER>>,
+}
+
+struct State<const LEDGER: usize> {
+    accounts: Accounts,
+    /// Calls with these numbers (from 0) are broken.
+    broken: (u64, u64),
+    fault: Fault,
+    out: [Option<Entry>; LEDGER],
+}
+
+#[derive(Clone, Copy)]
+struct Entry {
+    /// What the heap was given.
+    shown: Region,
+    /// What is behind it; `None` for a region that never was real.
+    real: Option<Region>,
+    misshapen: bool,
+}
+
+// SAFETY: the regions in the ledger are bookkeeping; this provider never reads through them except
+// to overwrite pages that their owner gives up.
+unsafe impl<const LEDGER: usize> Send for State<LEDGER> {}
+
+/// What decommitted pages are overwritten with: a heap that trusts their content is caught.
+const LOST: u8 = 0xDB;
+
+impl<P: PageProvider, const DECOMMIT: bool, const LEDGER: usize>
+    FaultyProvider<P, DECOMMIT, LEDGER>
+{
+    /// A provider that behaves until it is told otherwise.
+    pub const fn new(inner: P) -> Self {
+        Self {
+            inner,
+            state: Mutex::new(State {
+                accounts: Accounts {
+                    calls: 0,
+                    broken: 0,
+                    decommits: 0,
+                    decommitted_bytes: 0,
+                    regions: 0,
+                    bytes: 0,
+                    misshapen: 0,
+                    wrong_releases: 0,
+                    unrecorded: 0,
+                },
+                broken: (0, 0),
+                fault: Fault::Refuse,
+                out: [None; LEDGER],
+            }),
+        }
+    }
+
+    /// Breaks `count` calls, beginning with the one that is `after` calls from now.
+    pub fn break_calls(&self, after: u64, count: u64, fault: Fault) {
+        let mut state = self.state.lock();
+        let from = state.accounts.calls.saturating_add(after);
+        state.broken = (from, from.saturating_add(count));
+        state.fault = fault;
+    }
+
+    /// Behaves again.
+    pub fn mend(&self) {
+        self.state.lock().broken = (0, 0);
+    }
+
+    /// What was counted so far.
+    pub fn accounts(&self) -> Accounts {
+        self.state.lock().accounts
+    }
+
+    /// The wrapped provider.
+    pub const fn inner(&self) -> &P {
+        &self.inner
+    }
+
+    /// Counts a call and says how it is to go wrong.
+    fn next_call(&self) -> Option<Fault> {
+        let mut state = self.state.lock();
+        let number = state.accounts.calls;
+        state.accounts.calls += 1;
+        let (from, to) = state.broken;
+        (from..to).contains(&number).then(|| {
+            state.accounts.broken += 1;
+            state.fault
+        })
+    }
+
+    /// Hands out a region in a shape that nobody asked for.
+    fn misshapen(&self, fault: Fault, size: usize, align: usize) -> Option<Region> {
+        let (shown, real) = match fault {
+            Fault::Refuse => return None,
+            Fault::Misaligned(by) => {
+                let by = by.clamp(1, align.max(2) - 1);
+                let real = self.inner.acquire(size.checked_add(by)?, align)?;
+                // SAFETY: `by` is inside the region, which is that much longer.
+                let base = unsafe { real.base.add(by) };
+                (Region { base, size }, Some(real))
+            }
+            Fault::Short(by) => {
+                let real = self.inner.acquire(size, align)?;
+                let size = size.saturating_sub(by.max(1));
+                (Region { size, ..real }, Some(real))
+            }
+            Fault::Overlapping => {
+                let state = self.state.lock();
+                let held = state.out.iter().flatten().find(|e| !e.misshapen)?.shown;
+                (Region { size, ..held }, None)
+            }
+            Fault::TopOfMemory => {
+                let base = NonZeroUsize::new(usize::MAX & !(align - 1))?;
+                let base = NonNull::without_provenance(base);
+                (Region { base, size: size.max(align) }, None)
+            }
+        };
+        self.state.lock().record(shown, real, true);
+        Some(shown)
+    }
+}
+
+impl<const LEDGER: usize> State<LEDGER> {
+    fn record(&mut self, shown: Region, real: Option<Region>, misshapen: bool) {
+        let entry = Entry { shown, real, misshapen };
+        match self.out.iter_mut().find(|e| e.is_none()) {
+            Some(place) => *place = Some(entry),
+            None => self.accounts.unrecorded += 1,
+        }
+        if misshapen {
+            self.accounts.misshapen += 1;
+        } else {
+            self.accounts.regions += 1;
+            self.accounts.bytes += shown.size;
+        }
+    }
+
+    /// Strikes a region out. Misshapen ones first: an overlapping region looks like the one that it
+    /// was copied from, and it is the younger that comes back.
+    fn strike(&mut self, shown: Region) -> Option<Entry> {
+        let matches = |e: &Option<Entry>| e.is_some_and(|e| e.shown == shown);
+        let at = self
+            .out
+            .iter()
+            .position(|e| matches(e) && e.is_some_and(|e| e.misshapen))
+            .or_else(|| self.out.iter().position(matches))?;
+        let entry = self.out.get_mut(at)?.take()?;
+        if entry.misshapen {
+            self.accounts.misshapen -= 1;
+        } else {
+            self.accounts.regions -= 1;
+            self.accounts.bytes -= shown.size;
+        }
+        Some(entry)
+    }
+}
+
+// SAFETY: well-formed regions are the inner provider's own; misshapen ones are what the trait says
+// that a heap must refuse.
+unsafe impl<P: PageProvider, const DECOMMIT: bool, const LEDGER: usize> PageProvider
+    for FaultyProvider<P, DECOMMIT, LEDGER>
+{
+    const CHUNK_SIZE: usize = P::CHUNK_SIZE;
+
+    fn acquire(&self, size: usize, align: usize) -> Option<Region> {
+        if let Some(fault) = self.next_call() {
+            return self.misshapen(fault, size, align);
+        }
+        let region = self.inner.acquire(size, align)?;
+        self.state.lock().record(region, Some(region), false);
+        Some(region)
+    }
+
+    unsafe fn release(&self, region: Region) {
+        let struck = self.state.lock().strike(region);
+        match struck {
+            Some(Entry { real: Some(real), .. }) => {
+                // SAFETY: `real` is what the inner provider gave for this region.
+                unsafe { self.inner.release(real) }
+            }
+            Some(_) => {}
+            None => self.state.lock().accounts.wrong_releases += 1,
+        }
+    }
+
+    unsafe fn decommit(&self, pages: Region) -> Result<(), ProviderError> {
+        if self.next_call().is_some() {
+            return Err(ProviderError);
+        }
+        if DECOMMIT {
+            // SAFETY: the pages lie in one of our regions and nobody uses their content.
+            unsafe { pages.base.write_bytes(LOST, pages.size) };
+        } else {
+            // SAFETY: the caller keeps the same contract.
+            unsafe { self.inner.decommit(pages) }?;
+        }
+        let mut state = self.state.lock();
+        state.accounts.decommits += 1;
+        state.accounts.decommitted_bytes += pages.size as u64;
+        Ok(())
+    }
+
+    unsafe fn commit(&self, pages: Region) -> Result<(), ProviderError> {
+        if self.next_call().is_some() {
+            return Err(ProviderError);
+        }
+        if DECOMMIT {
+            return Ok(());
+        }
+        // SAFETY: the caller keeps the same contract.
+        unsafe { self.inner.commit(pages) }
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let inner = self.inner.capabilities();
+        if DECOMMIT {
+            let content = Capabilities::DECOMMIT_ZERO | Capabilities::LAZY_COMMIT;
+            (inner - content) | Capabilities::DECOMMIT
+        } else {
+            inner
+        }
+    }
+
+    fn page_size(&self) -> usize {
+        self.inner.page_size()
+    }
+
+    fn now_ns(&self) -> Option<u64> {
+        self.inner.now_ns()
+    }
+
+    fn resident_bytes(&self) -> Option<u64> {
+        self.inner.resident_bytes()
+    }
+}
+
+impl<P, const DECOMMIT: bool, const LEDGER: usize> fmt::Debug
+    for FaultyProvider<P, DECOMMIT, LEDGER>
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FaultyProvider")
+            .field("accounts", &self.state.lock().accounts)
+            .finish_non_exhaustive()
+    }
+}

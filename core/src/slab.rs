@@ -1,0 +1,313 @@
+//! A slab and its word: claim, give back, full, empty.
+//!
+//! # States
+//!
+//! A slab's whole shared state is `free`, the slots that nobody holds. At all times
+//!
+//! ```text
+//! free  |  words held (locals, the depot's cache, a claimer)  |  live  =  all slots,   disjoint.
+//! ```
+//!
+//! - *pinned*: somebody holds a bit. The slab cannot become empty, so its body (base, row, chunk)
+//!   and its identity cannot change, and the holder may read them.
+//! - *claimed*: `free` went from `all` to 0 by one CAS. The winner holds every bit and is the only
+//!   owner; it alone may cache the slab, recycle it and write its body.
+//! - *cached*, *unused*: owned by a depot's cache or by the list of unused slabs; `free` is 0, so
+//!   whoever still has a pointer to the slab can take nothing from it.
+//!
+//! # Orderings
+//!
+//! - `give` is `Release`: the holder's last accesses to its slots, and an owner's writes to the
+//!   body, happen before whatever takes those bits. It pairs with the `Acquire` of `take_all`,
+//!   `take_bit` and `claim`. All changes of `free` but [`Slab::publish`] are read-modify-writes, so
+//!   each of them continues the release sequences of all gives before it, and a claimer or taker
+//!   is behind every giver, not only the last.
+//! - `publish` is a plain `Release` store: only an owner makes it, and it has everything behind it.
+//! - `identity` is `Relaxed` throughout. An owner writes it; a reader either holds a bit that it
+//!   got by an `Acquire` after the owner's `Release`, or holds the lock under which the owner wrote.
+
+use crate::sync::{AtomicU64, Cell, Ordering};
+use core::fmt;
+use core::ptr;
+
+/// What a slab is for, and in which of its lives: `[63:24] incarnation | [23:8] row | [7:0] class`.
+///
+/// The incarnation moves on at each claim that recycles or caches, so two lives never compare equal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Identity(u64);
+
+/// The row (epoch) and class of a slab, without its incarnation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Key(u32);
+
+impl Key {
+    /// The class of a slab that is one object of some granules.
+    pub(crate) const RUN: u8 = 254;
+    /// The class of a slab that is one object of whole blocks.
+    pub(crate) const LONG: u8 = 255;
+    /// The key of a slab that was one object and is on its way back.
+    const DEAD: Self = Self::new(u16::MAX, 253);
+
+    pub(crate) fn is_dead(self) -> bool {
+        self == Self::DEAD
+    }
+
+    pub(crate) const fn new(row: u16, class: u8) -> Self {
+        Self((row as u32) << 8 | class as u32)
+    }
+    #[cfg_attr(not(feature = "walker"), expect(dead_code, reason = "the walker names rows"))]
+    pub(crate) const fn row(self) -> u16 {
+        (self.0 >> 8) as u16
+    }
+    pub(crate) const fn class(self) -> u8 {
+        self.0 as u8
+    }
+}
+
+impl Identity {
+    const INCARNATION: u64 = 1 << 24;
+    /// An identity with this incarnation retires its slab: nothing wraps.
+    const LAST: u64 = u64::MAX / Self::INCARNATION;
+
+    pub(crate) const fn key(self) -> Key {
+        Key((self.0 % Self::INCARNATION) as u32)
+    }
+    const fn incarnation(self) -> u64 {
+        self.0 / Self::INCARNATION
+    }
+    const fn next(self) -> Self {
+        Self(self.0.wrapping_add(Self::INCARNATION))
+    }
+    const fn with_key(self, key: Key) -> Self {
+        Self(self.0 - self.0 % Self::INCARNATION + key.0 as u64)
+    }
+}
+
+/// Where a slab's objects are and whom it serves. Stable while the slab is pinned.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Body {
+    /// The first slot.
+    pub(crate) base: *mut u8,
+    /// The row that the slab belongs to.
+    pub(crate) row: *const (),
+    /// The chunk that its memory came from.
+    pub(crate) chunk: *mut (),
+    /// How many granules it has.
+    pub(crate) granules: u32,
+}
+
+/// A slab's place in a list: its bin's lock guards it, or its owner while it is in no bin.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Link {
+    pub(crate) next: *const Slab,
+    /// The slab before, the slab itself for the first of a list, null when in no list.
+    pub(crate) prev: *const Slab,
+}
+
+/// The metadata of one slab: one cache line, type-stable, never in object pages.
+#[repr(C, align(64))]
+pub(crate) struct Slab {
+    free: AtomicU64,
+    identity: AtomicU64,
+    body: Cell<Body>,
+    link: Cell<Link>,
+}
+
+#[cfg(all(not(loom), target_pointer_width = "64"))]
+const _: () = assert!(size_of::<Slab>() == 64);
+
+// SAFETY: `body` and `link` are guarded as their types state; the rest is atomic. The raw pointers
+// are not dereferenced here.
+unsafe impl Send for Slab {}
+// SAFETY: as above.
+unsafe impl Sync for Slab {}
+
+/// The bits of a word that were free already when they were given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DoubleFree(pub(crate) u64);
+
+/// What a give back did to the slab's word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Given {
+    /// The slab had free slots and still has held ones: nothing else to do.
+    More,
+    /// The slab had no free slot: it is to be listed, if it is still in this life.
+    WasFull(Identity),
+    /// The slab is empty and the caller is its owner now.
+    Claimed,
+}
+
+impl Slab {
+    /// An unused slab.
+    #[cfg(not(loom))]
+    pub(crate) const fn new() -> Self {
+        Self {
+            free: AtomicU64::new(0),
+            identity: AtomicU64::new(0),
+            body: Cell::new(Self::NOWHERE),
+            link: Cell::new(Self::UNLISTED),
+        }
+    }
+    /// An unused slab.
+    #[cfg(loom)]
+    pub(crate) fn new() -> Self {
+        Self {
+            free: AtomicU64::new(0),
+            identity: AtomicU64::new(0),
+            body: Cell::new(Self::NOWHERE),
+            link: Cell::new(Self::UNLISTED),
+        }
+    }
+
+    const NOWHERE: Body = Body {
+        base: ptr::null_mut(),
+        row: ptr::null(),
+        chunk: ptr::null_mut(),
+        granules: 0,
+    };
+    pub(crate) const UNLISTED: Link = Link {
+        next: ptr::null(),
+        prev: ptr::null(),
+    };
+
+    /// The slots that nobody holds, as of some moment.
+    #[inline]
+    pub(crate) fn free(&self) -> u64 {
+        self.free.load(Ordering::Relaxed)
+    }
+
+    /// The identity. Stable while the caller pins the slab or holds its bin's lock.
+    #[inline]
+    pub(crate) fn identity(&self) -> Identity {
+        self.identity.load(Ordering::Relaxed).into()
+    }
+
+    /// Where the slab lies and whom it serves.
+    ///
+    /// # Safety
+    /// The caller pins the slab or owns it.
+    #[inline]
+    pub(crate) unsafe fn body(&self) -> Body {
+        // SAFETY: only an owner writes the body, and while the caller pins there is none.
+        unsafe { self.body.get() }
+    }
+
+    /// # Safety
+    /// The caller holds the lock of the bin that the slab's key names, or owns the slab.
+    pub(crate) unsafe fn link(&self) -> Link {
+        // SAFETY: the caller excludes writers.
+        unsafe { self.link.get() }
+    }
+
+    /// # Safety
+    /// As for [`Slab::link`].
+    pub(crate) unsafe fn set_link(&self, link: Link) {
+        // SAFETY: the caller excludes everyone else.
+        unsafe { self.link.set(link) }
+    }
+
+    /// Gives an owned slab a new purpose. The owner holds every slot.
+    ///
+    /// # Safety
+    /// The caller owns the slab, and it is in no list.
+    pub(crate) unsafe fn adopt(&self, key: Key, body: Body) {
+        // SAFETY: an owner is alone.
+        unsafe { self.body.set(body) };
+        let identity = self.identity().with_key(key);
+        self.identity.store(identity.0, Ordering::Relaxed);
+    }
+
+    /// Ends this life of an owned slab: whoever remembers its identity will see that it changed.
+    /// `false` if that was the last one; the slab must then never be used again.
+    ///
+    /// # Safety
+    /// The caller owns the slab and holds the lock of its bin.
+    pub(crate) unsafe fn end_life(&self) -> bool {
+        let identity = self.identity().next();
+        self.identity.store(identity.0, Ordering::Relaxed);
+        identity.incarnation() != Identity::LAST
+    }
+
+    /// Opens an owned slab with `word` free. The caller keeps the other slots.
+    ///
+    /// # Safety
+    /// The caller owns the slab. From here on it is only a holder of the slots not in `word`.
+    pub(crate) unsafe fn publish(&self, word: u64) {
+        self.free.store(word, Ordering::Release);
+    }
+
+    /// Takes every free slot.
+    #[inline]
+    pub(crate) fn take_all(&self) -> u64 {
+        self.free.swap(0, Ordering::Acquire)
+    }
+
+    /// Takes the slot `bit` (a single bit) if it is free.
+    #[inline]
+    pub(crate) fn take_bit(&self, bit: u64) -> bool {
+        self.free.fetch_and(!bit, Ordering::Acquire) & bit != 0
+    }
+
+    /// Gives the slots in `word`, which the caller holds, back. `all` is the class's.
+    ///
+    /// On a double free the slots that were rightly held are given back, the others stay as they
+    /// are, and the slab is left where it is.
+    ///
+    /// # Safety
+    /// The caller holds at least one slot of `word`, so it pins the slab until this call.
+    #[inline]
+    pub(crate) unsafe fn give(&self, word: u64, all: u64) -> Result<Given, DoubleFree> {
+        // A whole word: nobody else can hold or free anything, unless somebody freed twice.
+        if word == all && self.free() == 0 {
+            // The slab was pinned by us alone, so there is no earlier giver to be behind except
+            // those whose bits we took, with `Acquire`.
+            return Ok(Given::Claimed);
+        }
+        let identity = self.identity();
+        let old = self.free.fetch_or(word, Ordering::Release);
+        if old & word != 0 {
+            return Err(DoubleFree(old & word));
+        }
+        if old | word == all {
+            return Ok(if self.claim(all) { Given::Claimed } else { Given::More });
+        }
+        Ok(if old == 0 { Given::WasFull(identity) } else { Given::More })
+    }
+
+    /// For a slab that is one object, whose key is `key`: ends its life and makes the caller, who
+    /// frees it, the owner. Of two frees that meet one wins, and `free` stays 0 throughout, so an
+    /// outdated hint can take nothing from it.
+    pub(crate) fn claim_single(&self, key: Key) -> bool {
+        let now = self.identity();
+        let dead = now.next().with_key(Key::DEAD);
+        // `Relaxed`: the object's holder and the freeing thread were ordered by whoever passed the
+        // pointer on, and the winner needs nothing of the loser.
+        now.key() == key
+            && self
+                .identity
+                .compare_exchange(now.0, dead.0, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+    }
+
+    /// Makes the caller the owner if every slot is free. Of any number of callers one wins.
+    fn claim(&self, all: u64) -> bool {
+        self.free
+            .compare_exchange(all, 0, Ordering::Acquire, Ordering::Relaxed)
+            .is_ok()
+    }
+}
+
+impl From<u64> for Identity {
+    fn from(bits: u64) -> Self {
+        Self(bits)
+    }
+}
+
+impl fmt::Debug for Slab {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slab")
+            .field("free", &format_args!("{:#018x}", self.free()))
+            .field("identity", &self.identity())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,296 @@
+//! A heap beside a model of what it should hold. Every step changes both, and [`World::check`]
+//! compares them: the walker's census with the model's sums, every live object with every other, and
+//! every byte of every object with what was written to it.
+
+use super::Rng;
+use std::alloc::Layout;
+use std::collections::BTreeMap;
+use std::ptr::NonNull;
+use temporal_slab::config::Config;
+use temporal_slab::provider::PageProvider;
+use temporal_slab::{AllocError, Census, DefaultLock, Heap, Local, Policy};
+
+/// One step. Numbers are reduced to what exists, so every value of every field means something.
+#[derive(Debug, Clone, Copy)]
+pub enum Action {
+    /// Allocates; `local` is a local's number, or the shared path beyond them.
+    Alloc {
+        local: u8,
+        size: u32,
+        align: u8,
+        zeroed: bool,
+    },
+    /// Frees the `object`th live object.
+    Free { local: u8, object: u16 },
+    /// Resizes it.
+    Resize { local: u8, object: u16, size: u32 },
+    /// Flushes a local.
+    Flush { local: u8 },
+    /// Drops a local and makes a new one in its place.
+    Renew { local: u8 },
+    /// Gives back what is empty.
+    Reclaim,
+    /// Changes the policy.
+    Policy(Policy),
+}
+
+impl Action {
+    /// A random step: sizes of all classes and routes, small ones more often.
+    pub fn random(rng: &mut Rng) -> Self {
+        let local = rng.below(4) as u8;
+        let object = rng.next() as u16;
+        match rng.below(100) {
+            0..46 => Self::Alloc {
+                local,
+                size: random_size(rng),
+                align: [0, 0, 0, 3, 4, 6, 8, 12, 14, 17][rng.below(10)],
+                zeroed: rng.below(4) == 0,
+            },
+            46..88 => Self::Free { local, object },
+            88..93 => Self::Resize {
+                local,
+                object,
+                size: random_size(rng),
+            },
+            93..95 => Self::Flush { local },
+            95..96 => Self::Renew { local },
+            96..98 => Self::Reclaim,
+            _ => Self::Policy(match rng.below(4) {
+                0 => Policy::Eager,
+                1 => Policy::Batched {
+                    bytes: rng.below(200_000),
+                },
+                2 => Policy::OnClose,
+                _ => Policy::Never,
+            }),
+        }
+    }
+}
+
+fn random_size(rng: &mut Rng) -> u32 {
+    let size = match rng.below(20) {
+        0..12 => rng.below(800),
+        12..17 => rng.below(9000),
+        17..19 => rng.below(40_000),
+        _ => rng.below(200_000),
+    };
+    size as u32
+}
+
+/// An object that should be live.
+#[derive(Debug, Clone, Copy)]
+struct Object {
+    at: NonNull<u8>,
+    layout: Layout,
+    pattern: u8,
+    /// The distance between bytes that were written.
+    grid: usize,
+}
+
+/// A heap, its locals, and what should be in them.
+#[derive(Debug)]
+pub struct World<'h, P: PageProvider, C: Config> {
+    pub heap: &'h Heap<P, DefaultLock, C>,
+    pub locals: Vec<Local<'h, P, DefaultLock, C>>,
+    objects: BTreeMap<usize, Object>,
+    steps: usize,
+}
+
+impl<'h, P: PageProvider, C: Config> World<'h, P, C> {
+    pub fn new(heap: &'h Heap<P, DefaultLock, C>, locals: usize) -> Self {
+        let locals = (0..locals).map_while(|_| heap.local().ok()).collect();
+        Self {
+            heap,
+            locals,
+            objects: BTreeMap::new(),
+            steps: 0,
+        }
+    }
+
+    pub fn live(&self) -> usize {
+        self.objects.len()
+    }
+
+    /// Takes a step. An error leaves the model as it was: the heap must be, too.
+    pub fn step(&mut self, action: Action) -> Result<(), AllocError> {
+        self.steps += 1;
+        match action {
+            Action::Alloc {
+                local,
+                size,
+                align,
+                zeroed,
+            } => {
+                let layout = Layout::from_size_align(size as usize, 1 << align).unwrap();
+                let at = match (self.locals.get_mut(local as usize), zeroed) {
+                    (Some(local), false) => local.alloc(layout),
+                    (Some(local), true) => local.alloc_zeroed(layout),
+                    (None, false) => self.heap.alloc(layout),
+                    (None, true) => self.heap.alloc_zeroed(layout),
+                }?;
+                if zeroed {
+                    // SAFETY: the object is ours and this long.
+                    let bytes = unsafe { std::slice::from_raw_parts(at.as_ptr(), layout.size()) };
+                    assert!(bytes.iter().all(|b| *b == 0), "zeroed memory is zero");
+                }
+                self.adopt(at, layout);
+            }
+            Action::Free { local, object } => {
+                let Some(object) = self.pick(object) else {
+                    return Ok(());
+                };
+                object.verify();
+                // SAFETY: the model says that it is live, with this layout.
+                let freed = unsafe {
+                    match self.locals.get_mut(local as usize) {
+                        Some(local) => local.free(object.at, object.layout),
+                        None => self.heap.free(object.at, object.layout),
+                    }
+                };
+                assert_eq!(freed, Ok(()), "{object:?}");
+                self.objects.remove(&object.at.addr().get());
+            }
+            Action::Resize {
+                local,
+                object,
+                size,
+            } => {
+                let Some(object) = self.pick(object) else {
+                    return Ok(());
+                };
+                object.verify();
+                let new = Layout::from_size_align(size as usize, object.layout.align()).unwrap();
+                // SAFETY: as above.
+                let at = unsafe {
+                    match self.locals.get_mut(local as usize) {
+                        Some(local) => local.resize(object.at, object.layout, new),
+                        None => self.heap.resize(object.at, object.layout, new),
+                    }
+                }?;
+                let kept = new.size().min(object.layout.size());
+                let moved = Object {
+                    at,
+                    layout: Layout::from_size_align(kept, 1).unwrap(),
+                    ..object
+                };
+                moved.verify();
+                self.objects.remove(&object.at.addr().get());
+                self.adopt(at, new);
+            }
+            Action::Flush { local } => {
+                if let Some(local) = self.locals.get_mut(local as usize) {
+                    local.flush();
+                }
+            }
+            Action::Renew { local } => {
+                if (local as usize) < self.locals.len() {
+                    drop(self.locals.swap_remove(local as usize));
+                    self.locals.push(self.heap.local()?);
+                }
+            }
+            Action::Reclaim => self.heap.reclaim(),
+            Action::Policy(policy) => self.heap.set_policy(policy),
+        }
+        Ok(())
+    }
+
+    /// Compares the heap with the model.
+    pub fn check(&self) -> Census {
+        // SAFETY: this world has the only locals, and they are at rest.
+        let census =
+            unsafe { self.heap.walk() }.unwrap_or_else(|v| panic!("step {}: {v}", self.steps));
+        assert_eq!(
+            census.live_slots + census.runs + census.regions,
+            self.objects.len(),
+            "step {}: as many objects as the model has",
+            self.steps
+        );
+        let usable: usize = self
+            .objects
+            .values()
+            .map(|o| self.heap.usable_size(o.layout))
+            .sum();
+        assert_eq!(
+            census.live_slot_bytes + census.run_bytes + census.region_bytes,
+            usable,
+            "step {}: as many bytes as the model has",
+            self.steps
+        );
+        let mut end = 0;
+        for (at, object) in &self.objects {
+            assert!(
+                *at >= end,
+                "step {}: {object:?} overlaps the one before",
+                self.steps
+            );
+            end = at + self.heap.usable_size(object.layout);
+            object.verify();
+        }
+        census
+    }
+
+    /// Frees everything and lets the locals go: the heap must be empty then.
+    pub fn finish(mut self) -> Census {
+        while !self.objects.is_empty() {
+            let local = (self.objects.len() % 5) as u8;
+            self.step(Action::Free { local, object: 0 })
+                .expect("a free needs no memory");
+        }
+        self.locals.clear();
+        self.heap.reclaim();
+        let census = self.check();
+        assert_eq!(census.slabs, 0, "no slab is left: {census:?}");
+        census
+    }
+
+    fn adopt(&mut self, at: NonNull<u8>, layout: Layout) {
+        assert!(
+            at.addr().get().is_multiple_of(layout.align()),
+            "{layout:?} at {at:?}"
+        );
+        let grid = if layout.size() <= 1024 { 1 } else { 509 };
+        let object = Object {
+            at,
+            layout,
+            pattern: self.steps as u8,
+            grid,
+        };
+        object.fill();
+        assert!(
+            self.objects.insert(at.addr().get(), object).is_none(),
+            "{at:?} is out twice"
+        );
+    }
+
+    fn pick(&self, number: u16) -> Option<Object> {
+        let count = self.objects.len();
+        let number = number as usize % count.max(1);
+        self.objects.values().nth(number).copied()
+    }
+}
+
+impl Object {
+    /// Where bytes are written and looked at: all of a small object, a grid of a large one.
+    fn probes(&self) -> impl Iterator<Item = usize> {
+        (0..self.layout.size()).step_by(self.grid)
+    }
+
+    fn byte(&self, index: usize) -> u8 {
+        self.pattern ^ (index as u8).wrapping_mul(31)
+    }
+
+    fn fill(&self) {
+        for index in self.probes() {
+            // SAFETY: inside the object.
+            unsafe { self.at.add(index).write(self.byte(index)) };
+        }
+    }
+
+    fn verify(&self) {
+        for index in self.probes() {
+            // SAFETY: inside the object.
+            let byte = unsafe { self.at.add(index).read() };
+            assert_eq!(byte, self.byte(index), "byte {index} of {self:?}");
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Random sequences against the model, over every configuration. Each catches a broken equation, an
+//! overlap, a lost or changed byte, a wrong sum, or memory that does not come back.
+
+mod common;
+
+use common::Rng;
+use common::host::HostProvider;
+use common::model::{Action, World};
+use temporal_slab::config::{Checked, Config, Fine, Unchecked};
+use temporal_slab::provider::{FaultyProvider, PageProvider, StaticProvider};
+use temporal_slab::{DefaultLock, Heap};
+
+/// Runs of random steps, each checked after every step.
+fn run<P: PageProvider, C: Config>(heap: &Heap<P, DefaultLock, C>, seed: u64, steps: usize) {
+    let mut rng = Rng(seed);
+    let mut world = World::new(heap, 3);
+    for _ in 0..steps {
+        // Too large for a small provider is fine; anything else shows in the check.
+        let _refused = world.step(Action::random(&mut rng));
+        world.check();
+    }
+    world.finish();
+}
+
+const RUNS: u64 = if cfg!(miri) { 1 } else { 24 };
+const STEPS: usize = if cfg!(miri) { 150 } else { 1200 };
+
+#[test]
+fn checked_heap_with_small_chunks() {
+    for seed in 0..RUNS {
+        run(
+            &Heap::<_, DefaultLock, Checked>::new(HostProvider::<65536>::default()),
+            seed,
+            STEPS,
+        );
+    }
+}
+
+#[test]
+fn unchecked_heap_with_small_chunks() {
+    for seed in 0..RUNS {
+        run(
+            &Heap::<_, DefaultLock, Unchecked>::new(HostProvider::<65536>::default()),
+            seed,
+            STEPS,
+        );
+    }
+}
+
+#[test]
+fn fine_table_with_middle_chunks() {
+    for seed in 0..RUNS {
+        run(
+            &Heap::<_, DefaultLock, Fine>::new(HostProvider::<{ 1 << 18 }>::default()),
+            seed,
+            STEPS,
+        );
+    }
+}
+
+#[test]
+fn large_chunks() {
+    for seed in 0..RUNS {
+        run(
+            &Heap::<_, DefaultLock, Checked>::new(HostProvider::<{ 4 << 20 }>::default()),
+            seed,
+            STEPS,
+        );
+    }
+}
+
+/// A provider that loses the content of decommitted pages and wants commits.
+#[test]
+fn lossy_decommit() {
+    for seed in 0..RUNS {
+        let provider: FaultyProvider<_, true> =
+            FaultyProvider::new(HostProvider::<65536>::default());
+        let heap = Heap::<_, DefaultLock, Checked>::new(&provider);
+        run(&heap, seed, STEPS);
+        drop(heap);
+        let accounts = provider.accounts();
+        assert_eq!(
+            (accounts.regions, accounts.bytes, accounts.wrong_releases),
+            (0, 0, 0)
+        );
+        assert_eq!(accounts.unrecorded, 0);
+    }
+}
+
+/// A small fixed memory, which runs out all the time and cannot decommit.
+#[test]
+fn fixed_memory_that_runs_out() {
+    for seed in 0..RUNS {
+        let mut memory = vec![core::mem::MaybeUninit::uninit(); 700_000];
+        let provider: StaticProvider<'_> = StaticProvider::new(&mut memory);
+        let before = provider.free_bytes();
+        let heap = Heap::<_, DefaultLock, Checked>::new(&provider);
+        run(&heap, seed, STEPS);
+        drop(heap);
+        assert_eq!(
+            provider.free_bytes(),
+            before,
+            "all of it came back, in one piece"
+        );
+    }
+}
+
+/// A 16 KiB page: runs smaller than a page decommit with their neighbours.
+#[test]
+fn sequences_that_only_grow_then_only_shrink() {
+    for seed in 0..RUNS {
+        let heap = Heap::<_, DefaultLock, Checked>::new(HostProvider::<65536>::default());
+        let mut rng = Rng(seed);
+        let mut world = World::new(&heap, 2);
+        let count = if cfg!(miri) { 60 } else { 2000 };
+        for step in 0..count {
+            let (local, size) = (rng.below(3) as u8, rng.below(700) as u32);
+            world
+                .step(Action::Alloc {
+                    local,
+                    size,
+                    align: 0,
+                    zeroed: false,
+                })
+                .unwrap();
+            if step % 97 == 0 {
+                world.check();
+            }
+        }
+        while world.live() > 0 {
+            let (local, object) = (rng.below(3) as u8, rng.next() as u16);
+            world.step(Action::Free { local, object }).unwrap();
+            if world.live() % 97 == 0 {
+                world.check();
+            }
+        }
+        world.finish();
+    }
+}

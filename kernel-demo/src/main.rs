@@ -1,0 +1,20 @@
+//! A minimal x86_64 kernel: it says hello on the first serial port and leaves QEMU by an exit code.
+//!
+//! Built for `x86_64-unknown-none` it is a kernel. For any other target it is a program that says
+//! so, which keeps commands over the whole workspace (`cargo clippy --workspace`) working.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+#[cfg(target_os = "none")]
+mod exit;
+#[cfg(target_os = "none")]
+mod kernel;
+#[cfg(target_os = "none")]
+mod port;
+#[cfg(target_os = "none")]
+mod serial;
+
+#[cfg(not(target_os = "none"))]
+fn main() {
+    eprintln!("This is a kernel: build it with --target x86_64-unknown-none and boot it.");
+    std::process::exit(1);
+}

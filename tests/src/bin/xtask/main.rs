@@ -1,0 +1,39 @@
+//! The project's tasks: `cargo xtask <task>`.
+
+mod command;
+mod counts;
+mod runner;
+mod setup;
+mod stages;
+mod toolchain;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// The project's tasks.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", version)]
+enum Task {
+    /// Install what this machine lacks for the other tasks; quick when nothing is lacking.
+    Setup,
+    /// Set up, then run every check: formatting, lints, builds, tests, models.
+    Test(runner::Options),
+}
+
+fn main() -> ExitCode {
+    let result = match Task::parse() {
+        Task::Setup => setup::run().map(|()| true),
+        Task::Test(options) => runner::run(&options),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            // `{:#}` gives the causes on one line; a backtrace would only show this program's own
+            // calls.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

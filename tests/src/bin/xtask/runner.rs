@@ -1,0 +1,203 @@
+//! `cargo xtask test`: runs stages and sums them up.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::command::display;
+use crate::counts::Counts;
+use crate::setup;
+use crate::stages::{self, Stage};
+
+/// What to run, and how much to show of it.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Run this stage only; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// List the stages and run none.
+    #[arg(long)]
+    list: bool,
+    /// Show the output of every stage as it comes, not only that of failed ones.
+    #[arg(long)]
+    verbose: bool,
+}
+
+/// What came of a stage.
+struct Outcome {
+    ok: bool,
+    counts: Counts,
+    /// All that its commands wrote, unless that was shown already.
+    output: Vec<u8>,
+}
+
+/// Runs the chosen stages, all of them even when one fails; whether all were ok.
+pub(crate) fn run(options: &Options) -> Result<bool> {
+    if options.list {
+        stages::all()
+            .iter()
+            .for_each(|stage| println!("{}", stage.name));
+        return Ok(true);
+    }
+    let start = Instant::now();
+    // Before the set-up, which can take minutes.
+    check_names(&options.only)?;
+
+    let mut failed = Vec::new();
+    let mut counts = Counts::default();
+    // What is lacking fails the stages that need it; the others can run.
+    if let Err(error) = setup::run() {
+        eprintln!("error: {error:#}");
+        failed.push("setup");
+        counts.failed += 1;
+    }
+
+    // Only now, because the set-up decides which toolchain there is.
+    let stages = stages::all();
+    let width = stages
+        .iter()
+        .map(|stage| stage.name.len())
+        .max()
+        .unwrap_or(0);
+    let chosen = stages
+        .into_iter()
+        .filter(|stage| is_chosen(stage.name, &options.only));
+    let mut number = 0;
+    for stage in chosen {
+        number += 1;
+        let name = stage.name;
+        let outcome = run_stage(stage, width, options.verbose)?;
+        counts += outcome.counts;
+        if !outcome.ok {
+            failed.push(name);
+            // A stage can fail without a failed test: by a warning, or a crash. The last line is
+            // not to hide that.
+            counts.failed += u64::from(outcome.counts.failed == 0);
+        }
+    }
+
+    let verdict = if failed.is_empty() {
+        "all ok".into()
+    } else {
+        format!("failed: {}", failed.join(", "))
+    };
+    println!(
+        "\n{number} stages in {:.1} s, {verdict}\n{counts}",
+        start.elapsed().as_secs_f64()
+    );
+    Ok(failed.is_empty())
+}
+
+fn is_chosen(name: &str, only: &[String]) -> bool {
+    only.is_empty() || only.iter().any(|chosen| chosen == name)
+}
+
+fn check_names(only: &[String]) -> Result<()> {
+    let names: Vec<_> = stages::all().iter().map(|stage| stage.name).collect();
+    for name in only {
+        if !names.contains(&name.as_str()) {
+            bail!(
+                "there is no stage `{name}`; the stages are: {}",
+                names.join(", ")
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Runs one stage and prints its line.
+fn run_stage(stage: Stage, width: usize, verbose: bool) -> Result<Outcome> {
+    let start = Instant::now();
+    let mut stdout = io::stdout();
+    let title = format!("{:width$} ...", stage.name);
+    // The line begins before the stage does, so that one sees what is running.
+    if verbose {
+        writeln!(stdout, "{title}")?;
+    } else {
+        write!(stdout, "{title} ")?;
+        stdout.flush()?;
+    }
+
+    let mut outcome = Outcome {
+        ok: true,
+        counts: Counts::default(),
+        output: Vec::new(),
+    };
+    for command in stage.commands {
+        outcome.ok &= run_command(command, verbose, &mut outcome)?;
+    }
+    if outcome.ok && stage.needs_tests && outcome.counts == Counts::default() {
+        outcome.ok = false;
+        outcome.output.extend_from_slice(b"not a single test ran\n");
+    }
+
+    if verbose {
+        write!(stdout, "{title} ")?;
+    }
+    let verdict = if outcome.ok { "ok" } else { "FAILED" };
+    writeln!(
+        stdout,
+        "{verdict:6} {:7.1} s",
+        start.elapsed().as_secs_f64()
+    )?;
+    if !outcome.ok {
+        stdout.write_all(&outcome.output)?;
+    }
+    Ok(outcome)
+}
+
+/// Runs one command of a stage, adds its tests and its output to `outcome`, and says whether it
+/// succeeded.
+fn run_command(mut command: Command, verbose: bool, outcome: &mut Outcome) -> Result<bool> {
+    let shown = display(&command);
+    // One pipe for both streams keeps their lines in order.
+    let (reader, writer) = io::pipe().context("cannot make a pipe")?;
+    command
+        .stdout(writer.try_clone().context("cannot make a pipe")?)
+        .stderr(writer);
+
+    let mut show = |line: &[u8]| -> Result<()> {
+        if verbose {
+            io::stdout()
+                .write_all(line)
+                .context("cannot write to standard output")?;
+        } else {
+            outcome.output.extend_from_slice(line);
+        }
+        Ok(())
+    };
+    show(format!("$ {shown}\n").as_bytes())?;
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => {
+            show(format!("cannot run it: {error}\n").as_bytes())?;
+            return Ok(false);
+        }
+    };
+    // It holds our ends for writing, and the pipe ends only when all of them are closed.
+    drop(command);
+
+    let mut reader = BufReader::new(reader);
+    let mut line = Vec::new();
+    // By bytes: a test may write what is not UTF-8.
+    while reader
+        .read_until(b'\n', &mut line)
+        .with_context(|| format!("cannot read from `{shown}`"))?
+        > 0
+    {
+        if let Some(counts) = Counts::of_line(&String::from_utf8_lossy(&line)) {
+            outcome.counts += counts;
+        }
+        show(&line)?;
+        line.clear();
+    }
+    let status = child
+        .wait()
+        .with_context(|| format!("cannot wait for `{shown}`"))?;
+    if !status.success() {
+        show(format!("`{shown}`: {status}\n").as_bytes())?;
+    }
+    Ok(status.success())
+}

@@ -1,0 +1,130 @@
+//! The stages of `cargo xtask test`.
+
+use std::process::Command;
+
+use crate::command::{target_dir, words};
+use crate::toolchain;
+
+/// What Miri is to be strict about: no pointer is made from an integer, not even one whose provenance
+/// was exposed, because Miri cannot check what such a pointer may reach.
+const MIRI_FLAGS: &str = "-Zmiri-strict-provenance";
+
+/// How many times loom may preempt a thread in one execution. Bugs of atomic protocols show with
+/// two or three; without a bound the larger models do not end.
+const LOOM_PREEMPTIONS: &str = "3";
+
+/// A named check that consists of commands; it is ok when all of them are.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    pub(crate) name: &'static str,
+    pub(crate) commands: Vec<Command>,
+    /// It fails if it runs no test: a wrong `cfg` or name could empty it without anybody noticing.
+    pub(crate) needs_tests: bool,
+}
+
+/// All stages, the quick ones first.
+pub(crate) fn all() -> Vec<Stage> {
+    vec![
+        check("fmt", [words("cargo fmt --all --check")]),
+        check(
+            "clippy",
+            [
+                words("cargo clippy --all-targets --all-features -- -D warnings"),
+                words(
+                    "cargo clippy -p temporal-slab-kernel-demo --target x86_64-unknown-none \
+                     -- -D warnings",
+                ),
+            ],
+        ),
+        check(
+            "no-std",
+            [words(
+                "cargo build -p temporal-slab --all-features --target x86_64-unknown-none",
+            )],
+        ),
+        check(
+            "kernel",
+            [words(
+                "cargo build -p temporal-slab-kernel-demo --target x86_64-unknown-none",
+            )],
+        ),
+        check("doc", [doc()]),
+        tests(
+            "tests",
+            words("cargo test --no-fail-fast --all-features --lib --bins --tests --examples"),
+        ),
+        // They have a stage of their own because `cargo test` runs them alone or after all others.
+        // There need not be any.
+        check(
+            "doc-tests",
+            [words("cargo test --no-fail-fast --all-features --doc")],
+        ),
+        tests(
+            "i686",
+            words(
+                "cargo test --no-fail-fast -p temporal-slab --all-features \
+                 --target i686-unknown-linux-gnu",
+            ),
+        ),
+        tests("loom", loom()),
+        tests("miri", miri("")),
+        tests("miri-i686", miri("--target i686-unknown-linux-gnu")),
+    ]
+}
+
+fn check<const N: usize>(name: &'static str, commands: [Command; N]) -> Stage {
+    Stage {
+        name,
+        commands: Vec::from(commands),
+        needs_tests: false,
+    }
+}
+
+fn tests(name: &'static str, command: Command) -> Stage {
+    Stage {
+        name,
+        commands: vec![command],
+        needs_tests: true,
+    }
+}
+
+fn doc() -> Command {
+    let mut command = words("cargo doc --no-deps --all-features");
+    command.env("RUSTDOCFLAGS", "-D warnings");
+    command
+}
+
+fn loom() -> Command {
+    let mut command =
+        words("cargo test --no-fail-fast -p temporal-slab --release --all-features --test loom_*");
+    // Other flags would otherwise have everything built anew each time.
+    command.arg("--target-dir").arg(target_dir().join("loom"));
+    command
+        .env("RUSTFLAGS", "--cfg loom")
+        .env("LOOM_MAX_PREEMPTIONS", LOOM_PREEMPTIONS);
+    command
+}
+
+fn miri(target: &str) -> Command {
+    // If there is no such toolchain, the stage fails with rustup's word on it.
+    let toolchain = toolchain::miri().unwrap_or("nightly");
+    let line = format!(
+        "cargo +{toolchain} miri test --no-fail-fast -p temporal-slab --all-features {target}"
+    );
+    let mut command = words(&line);
+    command.arg("--target-dir").arg(target_dir().join("miri"));
+    command.env("MIRIFLAGS", MIRI_FLAGS);
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    #[test]
+    fn names_are_distinct() {
+        let stages = super::all();
+        let names: HashSet<_> = stages.iter().map(|stage| stage.name).collect();
+        assert_eq!(names.len(), stages.len());
+    }
+}
