@@ -49,9 +49,9 @@ pub mod adapter;
 
 #[cfg(not(loom))]
 pub use error::{AllocError, FreeError};
-#[cfg(not(loom))]
-pub use heap::{DefaultLock, Heap, HeapBytes, Policy, ProviderCounts};
 #[cfg(all(not(loom), feature = "walker"))]
 pub use heap::{Census, Violation};
+#[cfg(not(loom))]
+pub use heap::{DefaultLock, Heap, HeapBytes, Policy, ProviderCounts, SharedPathCounts};
 #[cfg(not(loom))]
 pub use local::Local;

@@ -55,7 +55,10 @@ impl Key {
     pub(crate) const fn new(row: u16, class: u8) -> Self {
         Self((row as u32) << 8 | class as u32)
     }
-    #[cfg_attr(not(feature = "walker"), expect(dead_code, reason = "the walker names rows"))]
+    #[cfg_attr(
+        not(feature = "walker"),
+        expect(dead_code, reason = "the walker names rows")
+    )]
     pub(crate) const fn row(self) -> u16 {
         (self.0 >> 8) as u16
     }
@@ -269,9 +272,17 @@ impl Slab {
             return Err(DoubleFree(old & word));
         }
         if old | word == all {
-            return Ok(if self.claim(all) { Given::Claimed } else { Given::More });
+            return Ok(if self.claim(all) {
+                Given::Claimed
+            } else {
+                Given::More
+            });
         }
-        Ok(if old == 0 { Given::WasFull(identity) } else { Given::More })
+        Ok(if old == 0 {
+            Given::WasFull(identity)
+        } else {
+            Given::More
+        })
     }
 
     /// For a slab that is one object, whose key is `key`: ends its life and makes the caller, who

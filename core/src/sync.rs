@@ -116,7 +116,10 @@ mod imp {
         }
 
         pub(crate) fn with<T2>(&self, f: impl FnOnce(&mut T) -> T2) -> T2 {
-            f(&mut self.data.lock().expect("a model does not panic under a lock"))
+            f(&mut self
+                .data
+                .lock()
+                .expect("a model does not panic under a lock"))
         }
     }
 

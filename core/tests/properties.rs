@@ -130,7 +130,7 @@ fn sequences_that_only_grow_then_only_shrink() {
         while world.live() > 0 {
             let (local, object) = (rng.below(3) as u8, rng.next() as u16);
             world.step(Action::Free { local, object }).unwrap();
-            if world.live() % 97 == 0 {
+            if world.live().is_multiple_of(97) {
                 world.check();
             }
         }

@@ -12,7 +12,10 @@ use core::fmt;
 use core::ptr::NonNull;
 use lock_api::RawMutex;
 
-fn slice(object: Result<NonNull<u8>, error::AllocError>, size: usize) -> Result<NonNull<[u8]>, AllocError> {
+fn slice(
+    object: Result<NonNull<u8>, error::AllocError>,
+    size: usize,
+) -> Result<NonNull<[u8]>, AllocError> {
     let object = object.map_err(|_| AllocError)?;
     Ok(NonNull::slice_from_raw_parts(object, size))
 }
@@ -33,12 +36,22 @@ unsafe impl<P: PageProvider, R: RawMutex, C: Config> Allocator for &Heap<P, R, C
         let _refused = unsafe { self.free(object, layout) };
     }
 
-    unsafe fn grow(&self, object: NonNull<u8>, old: Layout, new: Layout) -> Result<NonNull<[u8]>, AllocError> {
+    unsafe fn grow(
+        &self,
+        object: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Result<NonNull<[u8]>, AllocError> {
         // SAFETY: the caller's promise.
         slice(unsafe { self.resize(object, old, new) }, new.size())
     }
 
-    unsafe fn shrink(&self, object: NonNull<u8>, old: Layout, new: Layout) -> Result<NonNull<[u8]>, AllocError> {
+    unsafe fn shrink(
+        &self,
+        object: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Result<NonNull<[u8]>, AllocError> {
         // SAFETY: the caller's promise.
         slice(unsafe { self.resize(object, old, new) }, new.size())
     }
@@ -53,7 +66,9 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> LocalAllocator<'h, P, R, C> {
     /// Makes an allocator of a local.
     #[must_use]
     pub const fn new(local: Local<'h, P, R, C>) -> Self {
-        Self { local: RefCell::new(local) }
+        Self {
+            local: RefCell::new(local),
+        }
     }
 
     /// The local again.
@@ -79,14 +94,30 @@ unsafe impl<P: PageProvider, R: RawMutex, C: Config> Allocator for &LocalAllocat
         let _refused = unsafe { self.local.borrow_mut().free(object, layout) };
     }
 
-    unsafe fn grow(&self, object: NonNull<u8>, old: Layout, new: Layout) -> Result<NonNull<[u8]>, AllocError> {
+    unsafe fn grow(
+        &self,
+        object: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Result<NonNull<[u8]>, AllocError> {
         // SAFETY: the caller's promise.
-        slice(unsafe { self.local.borrow_mut().resize(object, old, new) }, new.size())
+        slice(
+            unsafe { self.local.borrow_mut().resize(object, old, new) },
+            new.size(),
+        )
     }
 
-    unsafe fn shrink(&self, object: NonNull<u8>, old: Layout, new: Layout) -> Result<NonNull<[u8]>, AllocError> {
+    unsafe fn shrink(
+        &self,
+        object: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Result<NonNull<[u8]>, AllocError> {
         // SAFETY: the caller's promise.
-        slice(unsafe { self.local.borrow_mut().resize(object, old, new) }, new.size())
+        slice(
+            unsafe { self.local.borrow_mut().resize(object, old, new) },
+            new.size(),
+        )
     }
 }
 

@@ -33,7 +33,9 @@ pub unsafe trait FindLocal<P: PageProvider + 'static, R: RawMutex + 'static, C: 
 pub struct SharedOnly;
 
 // SAFETY: it never hands out a local.
-unsafe impl<P: PageProvider + 'static, R: RawMutex + 'static, C: Config> FindLocal<P, R, C> for SharedOnly {
+unsafe impl<P: PageProvider + 'static, R: RawMutex + 'static, C: Config> FindLocal<P, R, C>
+    for SharedOnly
+{
     fn with<T>(
         &self,
         _heap: &'static Heap<P, R, C>,
@@ -45,7 +47,11 @@ unsafe impl<P: PageProvider + 'static, R: RawMutex + 'static, C: Config> FindLoc
 
 /// One local behind a lock, for kernels with one CPU. Whoever finds it in use, such as an interrupt
 /// handler, takes the shared path and does not wait.
-pub struct LockedLocal<P: PageProvider + 'static, R: RawMutex + 'static = DefaultLock, C: Config = Standard> {
+pub struct LockedLocal<
+    P: PageProvider + 'static,
+    R: RawMutex + 'static = DefaultLock,
+    C: Config = Standard,
+> {
     local: Mutex<R, Option<Local<'static, P, R, C>>>,
 }
 
@@ -53,7 +59,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> LockedLocal<P, R, C> {
     /// A place for the local, which is made at first use.
     #[must_use]
     pub const fn new() -> Self {
-        Self { local: Mutex::from_raw(R::INIT, None) }
+        Self {
+            local: Mutex::from_raw(R::INIT, None),
+        }
     }
 }
 
@@ -216,6 +224,8 @@ where
 
 impl<P: PageProvider, F, R: RawMutex, C: Config> fmt::Debug for Global<P, F, R, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Global").field("heap", self.heap).finish_non_exhaustive()
+        f.debug_struct("Global")
+            .field("heap", self.heap)
+            .finish_non_exhaustive()
     }
 }

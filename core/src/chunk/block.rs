@@ -47,7 +47,11 @@ pub(crate) const fn longest_run(free: u64) -> u32 {
 
 /// A bit at every multiple of `every` (a power of two up to 64).
 const fn lanes(every: u32) -> u64 {
-    if every >= 64 { 1 } else { u64::MAX / ((1 << every) - 1) }
+    if every >= 64 {
+        1
+    } else {
+        u64::MAX / ((1 << every) - 1)
+    }
 }
 
 /// Granules in pages; the heap works with pages of 1 to 64 granules.
@@ -61,7 +65,9 @@ impl PageShape {
     pub(crate) const fn new(page_size: usize) -> Option<Self> {
         let granules = page_size / GRANULE;
         if page_size.is_power_of_two() && granules >= 1 && granules <= 64 {
-            Some(Self { granules: granules as u32 })
+            Some(Self {
+                granules: granules as u32,
+            })
         } else {
             None
         }
@@ -97,7 +103,9 @@ mod tests {
         let mut seed = 1u64;
         let count = if cfg!(miri) { 50 } else { 3000 };
         let random = (0..count).map(move |i| {
-            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            seed = seed
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
             let a = seed ^ (seed >> 29);
             // Dense, sparse and even words.
             match i % 3 {
@@ -106,7 +114,9 @@ mod tests {
                 _ => a & a.rotate_left(13),
             }
         });
-        [0, 1, !0, 1 << 63, !1, !(1 << 63), 0xFFFF_0000_FFFF_0000].into_iter().chain(random)
+        [0, 1, !0, 1 << 63, !1, !(1 << 63), 0xFFFF_0000_FFFF_0000]
+            .into_iter()
+            .chain(random)
     }
 
     fn is_set(word: u64, bit: u32) -> bool {
@@ -135,7 +145,7 @@ mod tests {
     fn pages_agree_with_counting() {
         for set in words() {
             for granules in [1, 2, 4, 8, 16, 32, 64] {
-                let shape = PageShape::new(granules as usize * GRANULE).unwrap();
+                let shape = PageShape::new(granules * GRANULE).unwrap();
                 for page in (0..64).step_by(granules) {
                     let bits = mask(page, granules as u32);
                     let all = set & bits == bits;

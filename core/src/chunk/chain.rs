@@ -33,7 +33,9 @@ pub(super) struct Chain<T, const N: usize> {
 
 impl<T: Linked<N>, const N: usize> Chain<T, N> {
     pub(super) const fn new() -> Self {
-        Self { first: ptr::null_mut() }
+        Self {
+            first: ptr::null_mut(),
+        }
     }
 
     pub(super) fn first(&self) -> *mut T {

@@ -35,7 +35,10 @@ pub(crate) struct Geometry<P>(PhantomData<P>);
 
 impl<P: PageProvider> Geometry<P> {
     pub(crate) const CHUNK: usize = {
-        assert!(P::CHUNK_SIZE.is_power_of_two(), "CHUNK_SIZE is a power of two");
+        assert!(
+            P::CHUNK_SIZE.is_power_of_two(),
+            "CHUNK_SIZE is a power of two"
+        );
         assert!(P::CHUNK_SIZE >= BLOCK, "CHUNK_SIZE is at least 64 KiB");
         assert!(P::CHUNK_SIZE <= 4 << 20, "CHUNK_SIZE is at most 4 MiB");
         P::CHUNK_SIZE
@@ -103,7 +106,10 @@ impl<P: PageProvider> Map<P> {
     /// # Safety
     /// `chunk` is the base of a chunk that the heap holds for as long as the result is used.
     pub(crate) const unsafe fn at(chunk: *const u8) -> Self {
-        Self { chunk, geometry: PhantomData }
+        Self {
+            chunk,
+            geometry: PhantomData,
+        }
     }
 
     /// The row of the block that holds `address`.
@@ -138,13 +144,16 @@ impl<P: PageProvider> Map<P> {
     pub(crate) fn set_slab(&self, address: usize, count: usize, slab: *const Slab) {
         let first = (address & (Geometry::<P>::CHUNK - 1)) / GRANULE;
         for granule in first..first + count {
-            self.entry(granule).store(slab.cast_mut(), Ordering::Relaxed);
+            self.entry(granule)
+                .store(slab.cast_mut(), Ordering::Relaxed);
         }
     }
 
     #[inline]
     fn entry(&self, granule: usize) -> &AtomicPtr<Slab> {
-        debug_assert!(granule < Geometry::<P>::ENTRIES && granule >= Geometry::<P>::HEADER as usize);
+        debug_assert!(
+            granule < Geometry::<P>::ENTRIES && granule >= Geometry::<P>::HEADER as usize
+        );
         // SAFETY: the granule is inside the chunk, so its entry is inside the map, which is valid
         // and only accessed atomically while the chunk is held.
         unsafe { &*self.chunk.cast::<AtomicPtr<Slab>>().add(granule) }
@@ -153,6 +162,12 @@ impl<P: PageProvider> Map<P> {
     #[inline]
     fn row_cell(&self, block: usize) -> &AtomicU16 {
         // SAFETY: as for `entry`.
-        unsafe { &*self.chunk.add(Geometry::<P>::ROWS_AT).cast::<AtomicU16>().add(block) }
+        unsafe {
+            &*self
+                .chunk
+                .add(Geometry::<P>::ROWS_AT)
+                .cast::<AtomicU16>()
+                .add(block)
+        }
     }
 }

@@ -15,7 +15,7 @@ mod runs;
 mod tree;
 
 use crate::class::{BLOCK, GRANULE};
-use crate::error::AllocError;
+use crate::error::{AllocError, FreeError};
 use crate::provider::{Capabilities, PageProvider, Region};
 use crate::slab::Slab;
 use crate::sync::{AtomicU64, AtomicUsize, Lock, Ordering};
@@ -105,8 +105,12 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
 
     /// Decommit calls that worked, decommit calls that failed, regions that were refused.
     pub(crate) fn counts(&self) -> [u64; 3] {
-        [&self.decommits, &self.failed_decommits, &self.refused_regions]
-            .map(|c| c.load(Ordering::Relaxed))
+        [
+            &self.decommits,
+            &self.failed_decommits,
+            &self.refused_regions,
+        ]
+        .map(|c| c.load(Ordering::Relaxed))
     }
 
     /// Bytes of warm pages, as of a moment ago.
@@ -116,7 +120,9 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
 
     /// Whether pages can go back one by one.
     pub(crate) fn can_decommit(&self) -> bool {
-        self.provider.capabilities().contains(Capabilities::DECOMMIT)
+        self.provider
+            .capabilities()
+            .contains(Capabilities::DECOMMIT)
             && PageShape::new(self.provider.page_size()).is_some()
     }
 
@@ -155,7 +161,13 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
     ///
     /// # Safety
     /// They belong together and are the caller's alone; the slab's life was ended.
-    pub(crate) unsafe fn put_slab(&self, slab: &Slab, chunk: *mut Chunk, base: usize, granules: u32) {
+    pub(crate) unsafe fn put_slab(
+        &self,
+        slab: &Slab,
+        chunk: *mut Chunk,
+        base: usize,
+        granules: u32,
+    ) {
         self.state.with(|state| {
             // SAFETY: the caller's promise.
             unsafe {
@@ -247,12 +259,17 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
     /// `piece` came from [`Self::take_meta`] of this kind and nobody uses it.
     pub(crate) unsafe fn put_meta(&self, kind: Kind, piece: NonNull<u8>) {
         // SAFETY: the caller's promise.
-        self.state.with(|state| unsafe { state.arena.put(kind, piece) });
+        self.state
+            .with(|state| unsafe { state.arena.put(kind, piece) });
     }
 
     /// A region of `size` bytes, a multiple of the page, for a large object; whether it reads as zero.
     /// It begins at a multiple of the chunk size, where no object of a chunk ever is.
-    pub(crate) fn take_region(&self, size: usize, align: usize) -> Result<(NonNull<u8>, bool), AllocError> {
+    pub(crate) fn take_region(
+        &self,
+        size: usize,
+        align: usize,
+    ) -> Result<(NonNull<u8>, bool), AllocError> {
         let align = align.max(Geometry::<P>::CHUNK);
         let piece = self.take_meta(Kind::Large, Layout::new::<Node>())?;
         let added = self.acquire(size, align).and_then(|region| {
@@ -260,7 +277,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
                 let node: *mut Node = piece.as_ptr().cast();
                 // SAFETY: the piece is a node's memory, and the region was checked.
                 unsafe {
-                    node.write(Node::new(region, Use::Large));
+                    node.write(Node::new(region, Use::Large(size)));
                     state.tree.insert(node);
                 }
                 state.resident += region.size;
@@ -269,7 +286,10 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         });
         match added {
             Ok(region) => {
-                let zero = self.provider.capabilities().contains(Capabilities::FRESH_ZERO);
+                let zero = self
+                    .provider
+                    .capabilities()
+                    .contains(Capabilities::FRESH_ZERO);
                 let _exposed = region.base.as_ptr().expose_provenance();
                 Ok((region.base, zero))
             }
@@ -281,31 +301,36 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         }
     }
 
-    /// Gives the region of a large object back. `false` if no such object begins at `address`.
+    /// Gives the region of a large object of `size` bytes back. On `Err` nothing has changed.
     ///
     /// # Safety
     /// Nobody uses the object.
-    pub(crate) unsafe fn put_region(&self, address: usize) -> bool {
+    pub(crate) unsafe fn put_region(&self, address: usize, size: usize) -> Result<(), FreeError> {
         let region = self.state.with(|state| {
             let found = state.tree.find(address);
             // SAFETY: what the tree finds is valid under the lock.
-            let node = unsafe { found.as_ref() }?;
-            if node.purpose != Use::Large || node.region.base.addr().get() != address {
-                return None;
-            }
+            let node = unsafe { found.as_ref() }.ok_or(FreeError::Foreign)?;
             let region = node.region;
+            match node.purpose {
+                Use::Large(_) if region.base.addr().get() != address => {
+                    return Err(FreeError::Interior);
+                }
+                Use::Large(asked) if asked != size => return Err(FreeError::WrongLayout),
+                Use::Large(_) => {}
+                Use::Chunk | Use::Meta => return Err(FreeError::Foreign),
+            }
             state.resident -= region.size;
             // SAFETY: the node is in the tree, and its piece is of this kind.
             unsafe {
                 state.tree.remove(found);
-                state.arena.put(Kind::Large, NonNull::new(found.cast())?);
+                state
+                    .arena
+                    .put(Kind::Large, NonNull::new_unchecked(found.cast()));
             }
-            Some(region)
-        });
-        region.is_some_and(|region| {
-            self.release(region);
-            true
-        })
+            Ok(region)
+        })?;
+        self.release(region);
+        Ok(())
     }
 
     /// Decommits warm pages until at most `keep` bytes of them are left, or none can be had; without
@@ -317,12 +342,20 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         }
         loop {
             let transit = self.state.with(|state| {
-                if state.warm > keep { state.begin_decommit() } else { None }
+                if state.warm > keep {
+                    state.begin_decommit()
+                } else {
+                    None
+                }
             });
             let Some(transit) = transit else { break };
             // SAFETY: pages in transit are whole, inside a chunk, and nobody uses them.
             let done = unsafe { self.provider.decommit(transit.region) }.is_ok();
-            let count = if done { &self.decommits } else { &self.failed_decommits };
+            let count = if done {
+                &self.decommits
+            } else {
+                &self.failed_decommits
+            };
             count.fetch_add(1, Ordering::Relaxed);
             self.state.with(|state| {
                 state.end_decommit(&transit, done);
@@ -331,8 +364,9 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         }
     }
 
-    /// Gives every chunk that is not in use back.
-    pub(crate) fn release_empty_chunks(&self) {
+    /// Gives every chunk that is not in use back; whether there was one.
+    pub(crate) fn release_empty_chunks(&self) -> bool {
+        let mut released = false;
         while let Some(region) = self.state.with(|state| {
             let region = state.pop_empty_chunk();
             self.warm.store(state.warm, Ordering::Relaxed);
@@ -340,7 +374,9 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         }) {
             self.released_chunks.fetch_add(1, Ordering::Release);
             self.release(region);
+            released = true;
         }
+        released
     }
 
     /// Whether `address` is in a chunk of this heap.
@@ -444,7 +480,9 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
     /// Runs `f` under the lock with an acquired region, or refuses one that overlaps a held one.
     fn add(&self, region: Region, f: impl FnOnce(&mut State<P>)) -> Result<(), AllocError> {
         let added = self.state.with(|state| {
-            let end = region.end().filter(|end| !state.tree.overlaps(region, *end));
+            let end = region
+                .end()
+                .filter(|end| !state.tree.overlaps(region, *end));
             end.map(|_| f(state)).is_some()
         });
         if added {
@@ -498,8 +536,14 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
                 } else {
                     (0, size, true)
                 };
-                let is_large = purpose == Use::Large;
-                f(RegionView { size, resident, warm, sums_agree, is_large });
+                let is_large = matches!(purpose, Use::Large(_));
+                f(RegionView {
+                    size,
+                    resident,
+                    warm,
+                    sums_agree,
+                    is_large,
+                });
             });
         });
     }

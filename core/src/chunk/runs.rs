@@ -153,9 +153,11 @@ impl<P: PageProvider> State<P> {
 
     pub(super) fn chunk_layout() -> Layout {
         let size = size_of::<Chunk>() + Geometry::<P>::BLOCKS * size_of::<Block>();
-        Layout::new::<Chunk>().align_to(64).map_or(Layout::new::<Chunk>(), |l| {
-            Layout::from_size_align(size, l.align()).unwrap_or(l)
-        })
+        Layout::new::<Chunk>()
+            .align_to(64)
+            .map_or(Layout::new::<Chunk>(), |l| {
+                Layout::from_size_align(size, l.align()).unwrap_or(l)
+            })
     }
 
     /// Takes a chunk in: `region` was checked, `piece` is memory of [`Self::chunk_layout`].
@@ -426,7 +428,12 @@ impl<P: PageProvider> State<P> {
     ///
     /// # Safety
     /// The chunk is valid.
-    unsafe fn change(&mut self, chunk: *mut Chunk, index: u32, f: impl FnOnce(&mut Block, PageShape)) {
+    unsafe fn change(
+        &mut self,
+        chunk: *mut Chunk,
+        index: u32,
+        f: impl FnOnce(&mut Block, PageShape),
+    ) {
         let page = self.page;
         // SAFETY: the chunk, its blocks, and the row that owns the block are valid.
         unsafe {
@@ -528,7 +535,9 @@ impl<P: PageProvider> State<P> {
             while blocks != 0 {
                 let index = blocks.trailing_zeros();
                 blocks &= blocks - 1;
-                self.change(chunk, index, |block, page| give(block, Self::full(index), page));
+                self.change(chunk, index, |block, page| {
+                    give(block, Self::full(index), page)
+                });
                 self.settle_block(chunk, index);
             }
             let (index, granules) = transit.part;
@@ -576,7 +585,11 @@ impl<P: PageProvider> State<P> {
     }
 
     pub(super) const fn full(index: u32) -> u64 {
-        if index == 0 { !0 << Geometry::<P>::HEADER } else { !0 }
+        if index == 0 {
+            !0 << Geometry::<P>::HEADER
+        } else {
+            !0
+        }
     }
 
     const fn all_blocks() -> u64 {
@@ -591,14 +604,24 @@ impl<P: PageProvider> State<P> {
     /// `chunk` is valid and `index` one of its blocks.
     pub(super) unsafe fn block(chunk: *mut Chunk, index: u32) -> *mut Block {
         // SAFETY: the blocks follow the chunk's description, in the same piece of memory.
-        unsafe { chunk.byte_add(size_of::<Chunk>()).cast::<Block>().add(index as usize) }
+        unsafe {
+            chunk
+                .byte_add(size_of::<Chunk>())
+                .cast::<Block>()
+                .add(index as usize)
+        }
     }
 
     /// # Safety
     /// `block` is a block of a valid chunk.
     unsafe fn chunk_of(block: *mut Block) -> *mut Chunk {
         // SAFETY: block `index` lies that far behind block 0, which follows the chunk.
-        unsafe { block.sub((*block).index as usize).byte_sub(size_of::<Chunk>()).cast() }
+        unsafe {
+            block
+                .sub((*block).index as usize)
+                .byte_sub(size_of::<Chunk>())
+                .cast()
+        }
     }
 }
 
@@ -666,5 +689,8 @@ fn first_run(bits: u64) -> u64 {
 }
 
 fn region(base: *mut u8, size: usize) -> Option<Region> {
-    Some(Region { base: NonNull::new(base)?, size })
+    Some(Region {
+        base: NonNull::new(base)?,
+        size,
+    })
 }

@@ -16,8 +16,8 @@ pub(crate) enum Use {
     Meta,
     /// A chunk.
     Chunk,
-    /// One large object.
-    Large,
+    /// One large object that asked for so many bytes.
+    Large(usize),
 }
 
 /// A held region. First field of whatever describes it, so that the node's address is its.
@@ -58,7 +58,9 @@ pub(super) struct Tree {
 
 impl Tree {
     pub(super) const fn new() -> Self {
-        Self { root: ptr::null_mut() }
+        Self {
+            root: ptr::null_mut(),
+        }
     }
 
     /// Whether `region`, which ends at `end`, shares a byte with a held one.
@@ -222,7 +224,9 @@ mod tests {
         let mut model: BTreeMap<usize, (usize, *mut Node)> = BTreeMap::new();
         let mut seed = 7u64;
         let mut random = |n: usize| {
-            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            seed = seed
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
             (seed >> 33) as usize % n
         };
         let steps = if cfg!(miri) { 300 } else { 20_000 };

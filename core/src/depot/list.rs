@@ -10,7 +10,6 @@ use core::ptr;
 #[derive(Debug)]
 pub(super) struct List {
     first: *const Slab,
-    len: usize,
 }
 
 // SAFETY: a list is only the head of pointers to type-stable slabs; its bin's lock guards it.
@@ -18,18 +17,11 @@ unsafe impl Send for List {}
 
 impl List {
     pub(super) const fn new() -> Self {
-        Self {
-            first: ptr::null(),
-            len: 0,
-        }
+        Self { first: ptr::null() }
     }
 
     pub(super) fn first(&self) -> *const Slab {
         self.first
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.len
     }
 
     /// # Safety
@@ -45,13 +37,18 @@ impl List {
         let old = self.first;
         // SAFETY: the lock guards both links; `old` is a listed slab or null.
         unsafe {
-            slab.set_link(Link { next: old, prev: slab });
+            slab.set_link(Link {
+                next: old,
+                prev: slab,
+            });
             if let Some(old) = old.as_ref() {
-                old.set_link(Link { prev: slab, ..old.link() });
+                old.set_link(Link {
+                    prev: slab,
+                    ..old.link()
+                });
             }
         }
         self.first = slab;
-        self.len += 1;
     }
 
     /// # Safety
@@ -64,16 +61,21 @@ impl List {
             let is_first = ptr::eq(prev, slab);
             if let Some(next_slab) = next.as_ref() {
                 let prev = if is_first { next } else { prev };
-                next_slab.set_link(Link { prev, ..next_slab.link() });
+                next_slab.set_link(Link {
+                    prev,
+                    ..next_slab.link()
+                });
             }
             if is_first {
                 self.first = next;
             } else {
-                (*prev).set_link(Link { next, ..(*prev).link() });
+                (*prev).set_link(Link {
+                    next,
+                    ..(*prev).link()
+                });
             }
             slab.set_link(Slab::UNLISTED);
         }
-        self.len -= 1;
     }
 
     /// # Safety

@@ -27,6 +27,7 @@
 mod list;
 #[cfg(all(test, loom))]
 mod models;
+#[cfg(not(loom))]
 mod row;
 mod spread;
 
@@ -182,10 +183,13 @@ impl<R: lock_api::RawMutex> Bin<R> {
     fn list(&self, slab: &Slab, identity: Identity) {
         self.lists.with(|lists| {
             // The identity is checked before the link: the link of a slab of another bin is not
-            // ours to read. SAFETY of the calls: this bin's lock is held, and a slab of this
-            // identity belongs to this bin until its life ends under this lock.
-            let alive = slab.identity() == identity;
-            if alive && !unsafe { List::contains_any(slab) } && slab.free() != 0 {
+            // ours to read.
+            if slab.identity() != identity || slab.free() == 0 {
+                return;
+            }
+            // SAFETY: this bin's lock is held, and a slab of this identity belongs to this bin until
+            // its life ends under this lock.
+            if !unsafe { List::contains_any(slab) } {
                 // SAFETY: as above, and the slab is in no list.
                 unsafe { lists.partial.push(slab) };
                 self.set_hint(slab);
@@ -258,8 +262,9 @@ impl<R: lock_api::RawMutex> Bin<R> {
     #[inline(never)]
     pub(crate) fn take_slot_locked<'s>(&self, class: &Class) -> Option<(&'s Slab, u64, bool)> {
         self.lists.with(|lists| {
-            // SAFETY of the list calls: this bin's lock is held. A listed slab belongs to this bin
-            // for as long as the lock is held, so the bit needs no check of identity.
+            // A listed slab belongs to this bin for as long as the lock is held, so the bit needs no
+            // check of identity.
+            // SAFETY: this bin's lock is held, and listed slabs are valid.
             while let Some(slab) = unsafe { lists.partial.first().as_ref() } {
                 let word = slab.free();
                 let bit = word & word.wrapping_neg();
@@ -285,7 +290,8 @@ impl<R: lock_api::RawMutex> Bin<R> {
     /// Brings an owned slab into circulation and takes its first slot for the caller.
     pub(crate) fn publish(&self, slab: Owned<'_>, class: &Class) -> u64 {
         // SAFETY: the caller owns it, by the type, and the lock is held inside.
-        self.lists.with(|lists| unsafe { self.open(lists, slab.0, class) })
+        self.lists
+            .with(|lists| unsafe { self.open(lists, slab.0, class) })
     }
 
     /// # Safety
@@ -298,7 +304,8 @@ impl<R: lock_api::RawMutex> Bin<R> {
             lists.partial.push(slab);
             slab.publish(class.all & !bit);
         }
-        self.spread.offered(u32::from(class.slots), &mut lists.window);
+        self.spread
+            .offered(u32::from(class.slots), &mut lists.window);
         self.set_hint(slab);
         bit
     }
@@ -306,17 +313,18 @@ impl<R: lock_api::RawMutex> Bin<R> {
     /// Takes one slab out of the cache.
     pub(crate) fn uncache<'s>(&self) -> Option<Owned<'s>> {
         // SAFETY: the lock is held, and what the cache owned is now the caller's.
-        self.lists.with(|lists| unsafe { lists.cached.pop() }.map(Owned))
+        self.lists
+            .with(|lists| unsafe { lists.cached.pop() }.map(Owned))
     }
 
-    /// Whether slabs are in the cache, how many are listed, and what the spread has done.
-    pub(crate) fn census(&self) -> (usize, usize, SpreadCounts) {
-        self.lists
-            .with(|l| (l.cached.len(), l.partial.len(), l.window.counts()))
+    /// What the spread of starts has done, and whether it is on.
+    pub(crate) fn spread_counts(&self) -> (SpreadCounts, bool) {
+        (self.lists.with(|l| l.window.counts()), self.spread.is_on())
     }
 
     fn set_hint(&self, slab: &Slab) {
-        self.hint.store(ptr::from_ref(slab).cast_mut(), Ordering::Release);
+        self.hint
+            .store(ptr::from_ref(slab).cast_mut(), Ordering::Release);
     }
 
     /// Calls `f` on each listed slab (`true` for those in the cache).

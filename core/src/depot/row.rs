@@ -34,7 +34,12 @@ impl<R: RawMutex> Row<R> {
     /// # Safety
     /// `memory` is of `layout(classes)`, with bins at `bins_at`, unused, and stays valid for as long
     /// as the row is used.
-    pub(crate) unsafe fn place(memory: NonNull<u8>, bins_at: usize, classes: usize, id: u16) -> NonNull<Self> {
+    pub(crate) unsafe fn place(
+        memory: NonNull<u8>,
+        bins_at: usize,
+        classes: usize,
+        id: u16,
+    ) -> NonNull<Self> {
         // SAFETY: the memory is long enough for the row and its bins.
         unsafe {
             let bins = memory.add(bins_at).cast::<Bin<R>>();

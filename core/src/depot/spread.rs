@@ -73,7 +73,9 @@ impl Spread {
     /// Notes that `takes` slots were put before the shared path, and judges a full window.
     pub(super) fn offered(&self, takes: u32, window: &mut Window) {
         window.takes = window.takes.saturating_add(takes);
-        window.retries = window.retries.saturating_add(self.retries.swap(0, Ordering::Relaxed));
+        window.retries = window
+            .retries
+            .saturating_add(self.retries.swap(0, Ordering::Relaxed));
         if window.takes >= WINDOW {
             let on = window.judge(self.is_on());
             self.mode.store(u8::from(on), Ordering::Relaxed);
@@ -108,7 +110,11 @@ impl Window {
         self.counts.checks += 1;
         self.counts.takes += takes;
         self.counts.retries += retries;
-        let wrong = if on { retries * 10 < takes } else { retries * 10 > takes * 3 };
+        let wrong = if on {
+            retries * 10 < takes
+        } else {
+            retries * 10 > takes * 3
+        };
         self.agreed = if wrong { self.agreed + 1 } else { 0 };
         if self.agreed < DWELL {
             return on;

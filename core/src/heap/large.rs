@@ -59,7 +59,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         // SAFETY: the slab and its run were just taken, so they are this context's alone.
         unsafe {
             slab.adopt(Key::new(row.id(), class), body);
-            self.map_of(run.base.addr()).set_slab(run.base.addr(), 1, slab);
+            self.map_of(run.base.addr())
+                .set_slab(run.base.addr(), 1, slab);
             (NonNull::new_unchecked(run.base), zero)
         }
     }
@@ -70,15 +71,18 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// As for [`Heap::free`].
     #[cold]
     #[inline(never)]
-    pub(crate) unsafe fn free_large(&self, object: NonNull<u8>, layout: Layout) -> Result<(), FreeError> {
+    pub(crate) unsafe fn free_large(
+        &self,
+        object: NonNull<u8>,
+        layout: Layout,
+    ) -> Result<(), FreeError> {
         let address = object.addr().get();
         let class = match Route::of::<P, C>(layout, self.pages.provider().page_size()) {
             Route::Run { .. } => Key::RUN,
             Route::Long { .. } => Key::LONG,
-            Route::Region { .. } => {
+            Route::Region { bytes } => {
                 // SAFETY: the caller gives up the object.
-                let freed = unsafe { self.pages.put_region(address) };
-                return if freed { Ok(()) } else { Err(FreeError::Foreign) };
+                return unsafe { self.pages.put_region(address, bytes) };
             }
             Route::Class(_) | Route::TooLarge => return Err(FreeError::WrongLayout),
         };
@@ -91,7 +95,11 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let slab = slab.ok_or(FreeError::Foreign)?;
         let key = slab.identity().key();
         if key.class() < Key::RUN {
-            return Err(if key.is_dead() { FreeError::DoubleFree } else { FreeError::WrongLayout });
+            return Err(if key.is_dead() {
+                FreeError::DoubleFree
+            } else {
+                FreeError::WrongLayout
+            });
         }
         // SAFETY: a slab of a live single object has a stable body. For a wild pointer nothing of
         // it is followed before the claim is won.
@@ -109,9 +117,11 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         unsafe {
             self.map_of(address).set_slab(address, 1, ptr::null());
             if class == Key::RUN {
-                self.pages.put_slab(slab, body.chunk.cast(), address, body.granules);
+                self.pages
+                    .put_slab(slab, body.chunk.cast(), address, body.granules);
             } else {
-                self.pages.put_long(slab, body.chunk.cast(), address, body.granules);
+                self.pages
+                    .put_long(slab, body.chunk.cast(), address, body.granules);
             }
         }
         self.settle();

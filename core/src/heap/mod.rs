@@ -75,6 +75,21 @@ pub struct HeapBytes {
     pub reclaimable: usize,
 }
 
+/// How the shared path's takes collided, and what was done about it: see the `spread` of starts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SharedPathCounts {
+    /// Windows of takes that were judged.
+    pub checks: u64,
+    /// Changes between sequential starts and starts spread by CPU.
+    pub switches: u64,
+    /// Slots offered to the shared path in these windows.
+    pub takes: u64,
+    /// Takes in these windows that found their bit gone.
+    pub retries: u64,
+    /// Bins whose starts are spread now.
+    pub spread_bins: usize,
+}
+
 /// Calls to the provider that were not requests for memory.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ProviderCounts {
@@ -233,7 +248,26 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     #[must_use]
     pub fn provider_counts(&self) -> ProviderCounts {
         let [decommits, failed_decommits, refused_regions] = self.pages.counts();
-        ProviderCounts { decommits, failed_decommits, refused_regions }
+        ProviderCounts {
+            decommits,
+            failed_decommits,
+            refused_regions,
+        }
+    }
+
+    /// How takes on the shared path collided so far, over all bins. Takes the lock of each bin in turn.
+    #[must_use]
+    pub fn shared_path_counts(&self) -> SharedPathCounts {
+        let mut sum = SharedPathCounts::default();
+        for (_, bin) in self.rows().flat_map(Row::bins) {
+            let (counts, is_spread) = bin.spread_counts();
+            sum.checks += counts.checks;
+            sum.switches += counts.switches;
+            sum.takes += counts.takes;
+            sum.retries += counts.retries;
+            sum.spread_bins += usize::from(is_spread);
+        }
+        sum
     }
 
     /// Slots that turned out, when words met, to have been freed twice. Each is a bug of the
@@ -274,12 +308,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let memory = self.pages.take_meta(crate::chunk::Kind::Row, layout)?;
         // SAFETY: memory of the row's own layout, which stays until the heap is dropped.
         let row = unsafe { Row::<R>::place(memory, bins_at, classes, 0) }.as_ptr();
-        let first = self.root.compare_exchange(
-            ptr::null_mut(),
-            row,
-            Ordering::AcqRel,
-            Ordering::Acquire,
-        );
+        let first =
+            self.root
+                .compare_exchange(ptr::null_mut(), row, Ordering::AcqRel, Ordering::Acquire);
         let row = first.err().map_or(row, |other| {
             // SAFETY: someone else was first, so nobody knows this row.
             unsafe { self.pages.put_meta(crate::chunk::Kind::Row, memory) };

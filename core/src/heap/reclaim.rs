@@ -94,12 +94,15 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
     }
 
-    /// Runs `f`; if it finds no memory, gives back what is empty and runs it once more.
-    pub(super) fn pressed<T>(&self, f: impl Fn() -> Result<T, AllocError>) -> Result<T, AllocError> {
+    /// Runs `f`; if it finds no memory, gives back what is empty and, if there was any, runs it again.
+    pub(super) fn pressed<T>(
+        &self,
+        f: impl Fn() -> Result<T, AllocError>,
+    ) -> Result<T, AllocError> {
         match f() {
-            Err(AllocError::OutOfMemory | AllocError::Limit) => {
-                self.empty_caches(0);
-                self.pages.release_empty_chunks();
+            Err(AllocError::OutOfMemory | AllocError::Limit)
+                if self.empty_caches(0) | self.pages.release_empty_chunks() =>
+            {
                 f()
             }
             done => done,
@@ -141,20 +144,23 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     #[cold]
     fn trim(&self, bytes: usize) {
         let keep = bytes / 2;
-        self.pages.cool(keep.saturating_sub(self.cached.load(Ordering::Relaxed)));
+        self.pages
+            .cool(keep.saturating_sub(self.cached.load(Ordering::Relaxed)));
         if self.reclaimable() > keep {
             self.empty_caches(keep / 2);
             self.pages.cool(keep / 2);
         }
-        self.trim_at.store(self.reclaimable() + keep, Ordering::Relaxed);
+        self.trim_at
+            .store(self.reclaimable() + keep, Ordering::Relaxed);
     }
 
     fn reclaimable(&self) -> usize {
         self.pages.warm() + self.cached.load(Ordering::Relaxed)
     }
 
-    /// Moves cached slabs to the pages until caches hold at most `keep` bytes.
-    fn empty_caches(&self, keep: usize) {
+    /// Moves cached slabs to the pages until caches hold at most `keep` bytes; whether there were any.
+    fn empty_caches(&self, keep: usize) -> bool {
+        let mut moved = false;
         for row in self.rows() {
             for (class, bin) in row.bins() {
                 let bytes = Table::<C>::TABLE.class(class).slab_bytes();
@@ -162,8 +168,10 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                     let Some(slab) = bin.uncache() else { break };
                     self.uncached(bytes);
                     self.return_run(slab, true);
+                    moved = true;
                 }
             }
         }
+        moved
     }
 }

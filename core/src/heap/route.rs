@@ -40,7 +40,9 @@ impl Route {
             };
         }
         if align <= BLOCK && size <= Geometry::<P>::CHUNK / 2 && Geometry::<P>::BLOCKS > 1 {
-            return Self::Long { blocks: size.div_ceil(BLOCK) as u32 };
+            return Self::Long {
+                blocks: size.div_ceil(BLOCK) as u32,
+            };
         }
         match size.checked_next_multiple_of(page.max(GRANULE)) {
             Some(bytes) if bytes <= isize::MAX as usize => Self::Region { bytes },

@@ -44,7 +44,11 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
 
     #[cold]
     #[inline(never)]
-    pub(crate) fn alloc_slot_slow(&self, row: &Row<R>, class: usize) -> Result<NonNull<u8>, AllocError> {
+    pub(crate) fn alloc_slot_slow(
+        &self,
+        row: &Row<R>,
+        class: usize,
+    ) -> Result<NonNull<u8>, AllocError> {
         let shape = Table::<C>::TABLE.class(class);
         let bin = row.bin(class);
         if let Some((slab, bit, was_cached)) = bin.take_slot_locked(shape) {
@@ -74,11 +78,16 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// # Safety
     /// As for [`Heap::free`], for a layout of this class.
     #[inline]
-    pub(crate) unsafe fn free_slot(&self, object: NonNull<u8>, class: usize) -> Result<(), FreeError> {
+    pub(crate) unsafe fn free_slot(
+        &self,
+        object: NonNull<u8>,
+        class: usize,
+    ) -> Result<(), FreeError> {
         let address = object.addr().get();
         let shape = Table::<C>::TABLE.class(class);
         // SAFETY: a live object of a class lies in a chunk that is ours.
-        let slab = unsafe { self.map_of(address).slab(address).as_ref() }.ok_or(FreeError::Foreign)?;
+        let slab =
+            unsafe { self.map_of(address).slab(address).as_ref() }.ok_or(FreeError::Foreign)?;
         // SAFETY: the object is live, so its bit is held and the slab pinned.
         let body = unsafe { slab.body() };
         let bit = 1 << shape.slot_of(address.wrapping_sub(body.base.addr()));
@@ -129,16 +138,24 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         // SAFETY: pinned; a slab's row is valid for as long as the heap.
         let row = unsafe { &*slab.body().row.cast::<Row<R>>() };
         // SAFETY: the caller holds the bit, and the bin and class are the slab's.
-        let _held = unsafe { self.give_back(row.bin(class), slab, bit, Table::<C>::TABLE.class(class)) };
+        let _held =
+            unsafe { self.give_back(row.bin(class), slab, bit, Table::<C>::TABLE.class(class)) };
     }
 
     /// A new slab, owned by the caller, and whether its slots read as zero.
-    pub(crate) fn make_slab<'s>(&self, row: &Row<R>, class: usize) -> Result<(&'s Slab, bool), AllocError> {
+    pub(crate) fn make_slab<'s>(
+        &self,
+        row: &Row<R>,
+        class: usize,
+    ) -> Result<(&'s Slab, bool), AllocError> {
         let shape = Table::<C>::TABLE.class(class);
         let (granules, align) = (u32::from(shape.granules), u32::from(shape.align));
         let (slab, run, zero) = self.pressed(|| {
             // SAFETY: the row is one of this heap.
-            unsafe { self.pages.take_slab(row.blocks(), Self::SLAB_LAYOUT, granules, align) }
+            unsafe {
+                self.pages
+                    .take_slab(row.blocks(), Self::SLAB_LAYOUT, granules, align)
+            }
         })?;
         let body = Body {
             base: run.base,
@@ -149,7 +166,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         // SAFETY: the slab and its run were just taken, so they are this context's alone.
         unsafe {
             slab.adopt(Key::new(row.id(), class as u8), body);
-            self.map_of(run.base.addr()).set_slab(run.base.addr(), granules as usize, slab);
+            self.map_of(run.base.addr())
+                .set_slab(run.base.addr(), granules as usize, slab);
         }
         Ok((slab, zero))
     }
@@ -168,9 +186,11 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         unsafe {
             let body = slab.body();
             let base = body.base.addr();
-            self.map_of(base).set_slab(base, body.granules as usize, ptr::null());
+            self.map_of(base)
+                .set_slab(base, body.granules as usize, ptr::null());
             if reusable {
-                self.pages.put_slab(slab, body.chunk.cast(), base, body.granules);
+                self.pages
+                    .put_slab(slab, body.chunk.cast(), base, body.granules);
             } else {
                 self.pages.put_run(body.chunk.cast(), base, body.granules);
             }
@@ -228,7 +248,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         unsafe {
             let slab = &*self.map_of(address).slab(address);
             let offset = address.wrapping_sub(slab.body().base.addr());
-            tag(slab, Table::<C>::TABLE.class(class).slot_of(offset)).store(LIVE, Ordering::Relaxed);
+            tag(slab, Table::<C>::TABLE.class(class).slot_of(offset))
+                .store(LIVE, Ordering::Relaxed);
         }
     }
 }

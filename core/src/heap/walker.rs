@@ -110,26 +110,60 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         );
         let bytes = self.pages.bytes();
         (census.taken, census.resident) = (sums.0, sums.1);
-        verdict.demand(sums.0 == bytes.taken, "bytes taken are the regions'", bytes.taken);
-        verdict.demand(sums.1 == bytes.resident, "resident bytes are the regions'", bytes.resident);
-        verdict.demand(sums.2 == bytes.warm, "warm bytes are the chunks'", bytes.warm);
+        verdict.demand(
+            sums.0 == bytes.taken,
+            "bytes taken are the regions'",
+            bytes.taken,
+        );
+        verdict.demand(
+            sums.1 == bytes.resident,
+            "resident bytes are the regions'",
+            bytes.resident,
+        );
+        verdict.demand(
+            sums.2 == bytes.warm,
+            "warm bytes are the chunks'",
+            bytes.warm,
+        );
         verdict.demand(long_left == 0, "a long run ends in its chunk", 0);
         self.walk_bins(&mut verdict, &mut census);
         verdict.0.map_or(Ok(census), Err)
     }
 
-    fn walk_block(&self, block: BlockView, long_left: &mut u32, verdict: &mut Verdict, census: &mut Census) {
+    fn walk_block(
+        &self,
+        block: BlockView,
+        long_left: &mut u32,
+        verdict: &mut Verdict,
+        census: &mut Census,
+    ) {
         let base = block.base.addr();
         let in_use = !(block.free | block.header);
-        verdict.demand(block.free & block.header == 0, "the header is never free", base);
-        verdict.demand(block.is_owned == (block.row != NO_ROW), "the map knows the block's row", base);
+        verdict.demand(
+            block.free & block.header == 0,
+            "the header is never free",
+            base,
+        );
+        verdict.demand(
+            block.is_owned == (block.row != NO_ROW),
+            "the map knows the block's row",
+            base,
+        );
         if *long_left > 0 {
             *long_left -= 1;
-            verdict.demand(in_use == !0 && !block.is_free && !block.is_owned, "a long run's block is whole", base);
+            verdict.demand(
+                in_use == !0 && !block.is_free && !block.is_owned,
+                "a long run's block is whole",
+                base,
+            );
             return;
         }
         if block.is_free {
-            verdict.demand(in_use == 0 && !block.is_owned, "a free block is empty", base);
+            verdict.demand(
+                in_use == 0 && !block.is_owned,
+                "a free block is empty",
+                base,
+            );
             return;
         }
         let mut granule = block.header.trailing_ones();
@@ -148,13 +182,21 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             };
             // SAFETY: at rest nobody changes it.
             let body = unsafe { slab.body() };
-            if !verdict.demand(body.base.addr() == address && body.granules > 0, "a run begins where its slab says", address) {
+            if !verdict.demand(
+                body.base.addr() == address && body.granules > 0,
+                "a run begins where its slab says",
+                address,
+            ) {
                 return;
             }
             let key = slab.identity().key();
             match key.class() {
                 Key::LONG => {
-                    verdict.demand(granule == 0 && in_use == !0 && !block.is_owned, "a long run begins a block", address);
+                    verdict.demand(
+                        granule == 0 && in_use == !0 && !block.is_owned,
+                        "a long run begins a block",
+                        address,
+                    );
                     *long_left = body.granules - 1;
                     census.runs += 1;
                     census.run_bytes += body.granules as usize * BLOCK;
@@ -167,7 +209,11 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 }
                 class => self.walk_slab(slab, usize::from(class), address, verdict, census),
             }
-            verdict.demand(key.row() == block.row, "a slab is of its block's row", address);
+            verdict.demand(
+                key.row() == block.row,
+                "a slab is of its block's row",
+                address,
+            );
             for other in granule..(granule + body.granules).min(64) {
                 let other_address = base + other as usize * GRANULE;
                 // SAFETY: as above.
@@ -184,14 +230,29 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         verdict.demand(granule == 64, "a run ends in its block", base);
     }
 
-    fn walk_slab(&self, slab: &Slab, class: usize, address: usize, verdict: &mut Verdict, census: &mut Census) {
-        if !verdict.demand(class < Table::<C>::TABLE.len(), "a slab is of a class of the table", address) {
+    fn walk_slab(
+        &self,
+        slab: &Slab,
+        class: usize,
+        address: usize,
+        verdict: &mut Verdict,
+        census: &mut Census,
+    ) {
+        if !verdict.demand(
+            class < Table::<C>::TABLE.len(),
+            "a slab is of a class of the table",
+            address,
+        ) {
             return;
         }
         let shape = Table::<C>::TABLE.class(class);
         // SAFETY: at rest; a slab's row is valid for as long as the heap.
         let (body, row) = unsafe { (slab.body(), &*slab.body().row.cast::<Row<R>>()) };
-        verdict.demand(body.granules == u32::from(shape.granules), "a slab is as long as its class says", address);
+        verdict.demand(
+            body.granules == u32::from(shape.granules),
+            "a slab is as long as its class says",
+            address,
+        );
         let mut is_cached = false;
         let mut is_listed = false;
         row.bin(class).for_each_listed(|listed, in_cache| {
@@ -204,7 +265,11 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             let word = match slot_address {
                 Some(at) if at.wrapping_sub(address) < shape.slab_bytes() => {
                     let slot = shape.slot_of(at - address);
-                    verdict.demand(slot as usize * shape.size() == at - address, "a held pointer begins a slot", at);
+                    verdict.demand(
+                        slot as usize * shape.size() == at - address,
+                        "a held pointer begins a slot",
+                        at,
+                    );
                     1 << slot
                 }
                 None if ptr::eq(word_slab, slab) => word,
@@ -214,8 +279,16 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             held |= word;
         });
         verdict.demand(free & held == 0, "a free slot is not held", address);
-        verdict.demand((free | held) & !shape.all == 0, "a word has only slots", address);
-        verdict.demand(free == 0 || is_listed, "a slab with free slots is listed", address);
+        verdict.demand(
+            (free | held) & !shape.all == 0,
+            "a word has only slots",
+            address,
+        );
+        verdict.demand(
+            free == 0 || is_listed,
+            "a slab with free slots is listed",
+            address,
+        );
         verdict.demand(free != shape.all, "an empty slab is claimed", address);
         let live = shape.all & !free & !held;
         if C::CHECKED {
@@ -226,11 +299,20 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         census.live_slots += live.count_ones() as usize;
         census.live_slot_bytes += live.count_ones() as usize * shape.size();
         census.free_slots += free.count_ones() as usize;
-        census.held_slots += if is_cached { 0 } else { held.count_ones() as usize };
+        census.held_slots += if is_cached {
+            0
+        } else {
+            held.count_ones() as usize
+        };
     }
 
     /// Calls `f` for each word and each address that a local of this row holds in this class.
-    fn for_each_held(&self, row: u16, class: usize, mut f: impl FnMut(*const Slab, u64, Option<usize>)) {
+    fn for_each_held(
+        &self,
+        row: u16,
+        class: usize,
+        mut f: impl FnMut(*const Slab, u64, Option<usize>),
+    ) {
         let classes = Table::<C>::TABLE.len();
         self.locals.with(|list| {
             list.for_each(|state| {
@@ -247,7 +329,10 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                         for index in 0..cell.in_magazine() {
                             f(ptr::null(), 0, Some(cell.magazine(index)));
                         }
-                        for held in (0..cell.stashed()).map(|i| cell.stash(i)).chain([cell.current()]) {
+                        for held in (0..cell.stashed())
+                            .map(|i| cell.stash(i))
+                            .chain([cell.current()])
+                        {
                             f(held.slab, held.word, None);
                         }
                     });
@@ -263,7 +348,11 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 let key = Key::new(row.id(), class as u8);
                 bin.for_each_listed(|slab, in_cache| {
                     let address = ptr::from_ref(slab).addr();
-                    verdict.demand(slab.identity().key() == key, "a listed slab is of its bin", address);
+                    verdict.demand(
+                        slab.identity().key() == key,
+                        "a listed slab is of its bin",
+                        address,
+                    );
                     if in_cache {
                         verdict.demand(slab.free() == 0, "a cached slab's word is 0", address);
                         cached += 1;
@@ -272,9 +361,17 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 });
             }
         }
-        verdict.demand(cached == census.cached_slabs, "cached slabs are in the chunks", cached);
+        verdict.demand(
+            cached == census.cached_slabs,
+            "cached slabs are in the chunks",
+            cached,
+        );
         let counted = self.cached.load(Ordering::Relaxed);
-        verdict.demand(cached_bytes == counted, "cached bytes are the cached slabs'", counted);
+        verdict.demand(
+            cached_bytes == counted,
+            "cached bytes are the cached slabs'",
+            counted,
+        );
     }
 }
 

@@ -22,9 +22,15 @@ pub(crate) struct Held {
 }
 
 /// The room of a full store: more than any class's own limits.
-pub(crate) const FULL: Room = Room { magazine: 64, stash: 32 };
+pub(crate) const FULL: Room = Room {
+    magazine: 64,
+    stash: 32,
+};
 /// The room of the store that a cell starts with.
-pub(crate) const SMALL: Room = Room { magazine: 16, stash: 8 };
+pub(crate) const SMALL: Room = Room {
+    magazine: 16,
+    stash: 8,
+};
 
 /// How much a store has room for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -227,7 +233,6 @@ impl Cell {
         Some(unsafe { *self.stash.add(self.stashed as usize) })
     }
 
-
     /// Forgets the oldest `count` stashed words.
     pub(super) fn stash_drop_oldest(&mut self, count: usize) {
         let left = self.stashed() - count;
@@ -238,7 +243,10 @@ impl Cell {
 
     /// The current word.
     pub(crate) const fn current(&self) -> Held {
-        Held { slab: self.slab, word: self.word }
+        Held {
+            slab: self.slab,
+            word: self.word,
+        }
     }
 
     /// Makes `held` the current word, whose slab begins at `base`. The old one must be used up.

@@ -12,13 +12,13 @@ mod registry;
 
 use crate::chunk::{Kind, Map};
 use crate::class::MAX_CLASSES;
+use crate::config::Standard;
 use crate::config::{Config, Table};
 use crate::depot::Row;
 use crate::error::{AllocError, FreeError};
 use crate::heap::{DefaultLock, Heap};
 use crate::provider::PageProvider;
 use crate::slab::Slab;
-use crate::config::Standard;
 use core::alloc::Layout;
 use core::fmt;
 use core::ptr::{self, NonNull};
@@ -72,11 +72,17 @@ impl LocalRow {
     /// # Safety
     /// `state` is that of a local of a heap with so many classes, and nobody uses the local now.
     #[cfg(feature = "walker")]
-    pub(crate) unsafe fn for_each_cell(state: *mut Self, classes: usize, mut f: impl FnMut(usize, &Cell)) {
+    pub(crate) unsafe fn for_each_cell(
+        state: *mut Self,
+        classes: usize,
+        mut f: impl FnMut(usize, &Cell),
+    ) {
         if let Some((_, cells_at)) = Self::layout(classes) {
             for class in 0..classes {
                 // SAFETY: the cells follow the state in the same memory, and are at rest.
-                f(class, unsafe { &*state.byte_add(cells_at).cast::<Cell>().add(class) });
+                f(class, unsafe {
+                    &*state.byte_add(cells_at).cast::<Cell>().add(class)
+                });
             }
         }
     }
@@ -104,8 +110,15 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             cells
         };
         // SAFETY: the state is valid until the drop removes it.
-        heap.locals.with(|list| unsafe { list.insert(state.as_ptr()) });
-        Ok(Self { heap, row, state, cells, home: row.id() })
+        heap.locals
+            .with(|list| unsafe { list.insert(state.as_ptr()) });
+        Ok(Self {
+            heap,
+            row,
+            state,
+            cells,
+            home: row.id(),
+        })
     }
 
     /// Allocates. A size of zero gets a unique pointer that must be freed too.
@@ -115,7 +128,10 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     #[inline]
     pub fn alloc(&mut self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
         let Some(class) = Table::<C>::TABLE.index_for(layout) else {
-            return self.heap.alloc_large(self.row, layout).map(|(object, _)| object);
+            return self
+                .heap
+                .alloc_large(self.row, layout)
+                .map(|(object, _)| object);
         };
         let size = Table::<C>::TABLE.class(class).size();
         let cell = self.cell(class);
@@ -253,7 +269,10 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     #[inline(never)]
     fn refill(&mut self, class: usize) -> Result<NonNull<u8>, AllocError> {
         self.restock(class)?;
-        match self.cell(class).next_slot(Table::<C>::TABLE.class(class).size()) {
+        match self
+            .cell(class)
+            .next_slot(Table::<C>::TABLE.class(class).size())
+        {
             Some(slot) => {
                 if C::CHECKED {
                     self.heap.mark_live(slot.addr(), class);
@@ -278,12 +297,13 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         if cell.stashed() == 0 {
             let shape = Table::<C>::TABLE.class(class);
             let (enough, room) = (u32::from(shape.magazine) / 2, cell.stash_room());
-            row.bin(class).take(shape, enough, room, |slab, word, was_cached| {
-                if was_cached {
-                    heap.uncached(shape.slab_bytes());
-                }
-                cell.stash_push(Held { slab, word });
-            });
+            row.bin(class)
+                .take(shape, enough, room, |slab, word, was_cached| {
+                    if was_cached {
+                        heap.uncached(shape.slab_bytes());
+                    }
+                    cell.stash_push(Held { slab, word });
+                });
         }
         if let Some(held) = cell.stash_pop() {
             // SAFETY: the held word pins the slab.
@@ -319,7 +339,10 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// Turns the oldest `count` addresses of the magazine into words.
     fn spill_oldest(&mut self, class: usize, count: usize) {
         let shape = Table::<C>::TABLE.class(class);
-        let mut held = Held { slab: ptr::null(), word: 0 };
+        let mut held = Held {
+            slab: ptr::null(),
+            word: 0,
+        };
         let mut base = 0;
         for index in 0..count {
             let address = self.cell(class).magazine(index);
@@ -328,7 +351,10 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
                 self.stash(class, held);
                 // SAFETY: a held slot lies in a chunk of the heap, and pins its slab.
                 unsafe {
-                    held = Held { slab: self.slab_of(address), word: 0 };
+                    held = Held {
+                        slab: self.slab_of(address),
+                        word: 0,
+                    };
                     base = (*held.slab).body().base.addr();
                 }
             }
@@ -347,7 +373,10 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         let held = unsafe {
             let slab = self.slab_of(address);
             let offset = address - (*slab).body().base.addr();
-            Held { slab, word: 1 << shape.slot_of(offset) }
+            Held {
+                slab,
+                word: 1 << shape.slot_of(offset),
+            }
         };
         self.stash(class, held);
     }
@@ -398,7 +427,8 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         // SAFETY: this local holds the word, and holds only words of its row and this class. A double
         // free was counted where it was found; the rest of the word went back.
         let _counted = unsafe {
-            self.heap.give_back(self.row.bin(class), &*held.slab, held.word, shape)
+            self.heap
+                .give_back(self.row.bin(class), &*held.slab, held.word, shape)
         };
     }
 
@@ -450,7 +480,11 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// As for [`Heap::free`], for a layout of this class.
     #[cold]
     #[inline(never)]
-    unsafe fn free_elsewhere(&mut self, object: NonNull<u8>, class: usize) -> Result<(), FreeError> {
+    unsafe fn free_elsewhere(
+        &mut self,
+        object: NonNull<u8>,
+        class: usize,
+    ) -> Result<(), FreeError> {
         // SAFETY: the caller's promise.
         unsafe { self.heap.free_slot(object, class) }
     }
@@ -503,7 +537,11 @@ impl<P: PageProvider, R: RawMutex, C: Config> Drop for Local<'_, P, R, C> {
         for class in 0..Table::<C>::TABLE.len() {
             self.flush_class(class);
             let is_full_size = self.cell(class).is_full_size();
-            let kind = if is_full_size { Kind::FullStore } else { Kind::SmallStore };
+            let kind = if is_full_size {
+                Kind::FullStore
+            } else {
+                Kind::SmallStore
+            };
             if let Some(store) = NonNull::new(self.cell(class).take_store()) {
                 // SAFETY: the store is empty, and it was of this kind.
                 unsafe { pages.put_meta(kind, store) };
@@ -511,7 +549,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Drop for Local<'_, P, R, C> {
         }
         // SAFETY: the state was inserted when the local was made, and nobody has it after this.
         unsafe {
-            self.heap.locals.with(|list| list.remove(self.state.as_ptr()));
+            self.heap
+                .locals
+                .with(|list| list.remove(self.state.as_ptr()));
             pages.put_meta(Kind::LocalRow, self.state.cast());
         }
     }
@@ -519,6 +559,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Drop for Local<'_, P, R, C> {
 
 impl<P: PageProvider, R: RawMutex, C: Config> fmt::Debug for Local<'_, P, R, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Local").field("row", &self.home).finish_non_exhaustive()
+        f.debug_struct("Local")
+            .field("row", &self.home)
+            .finish_non_exhaustive()
     }
 }

@@ -14,7 +14,9 @@ unsafe impl Send for Registry {}
 
 impl Registry {
     pub(crate) const fn new() -> Self {
-        Self { first: ptr::null_mut() }
+        Self {
+            first: ptr::null_mut(),
+        }
     }
 
     /// # Safety

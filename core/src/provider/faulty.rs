@@ -44,6 +44,8 @@ pub struct Accounts {
     pub misshapen: usize,
     /// Releases of a region that was not out, or not in that shape: each is a bug of the heap.
     pub wrong_releases: u64,
+    /// Misshapen regions that came back written to.
+    pub scribbled: u64,
     /// Regions that did not fit the ledger of `LEDGER` entries; its figures are then incomplete.
     pub unrecorded: u64,
 }
@@ -78,7 +80,8 @@ struct Entry {
 // to overwrite pages that their owner gives up.
 unsafe impl<const LEDGER: usize> Send for State<LEDGER> {}
 
-/// What decommitted pages are overwritten with: a heap that trusts their content is caught.
+/// What decommitted pages and misshapen regions are overwritten with: a heap that trusts the content
+/// of the first, or writes to the second, is caught.
 const LOST: u8 = 0xDB;
 
 impl<P: PageProvider, const DECOMMIT: bool, const LEDGER: usize>
@@ -98,6 +101,7 @@ impl<P: PageProvider, const DECOMMIT: bool, const LEDGER: usize>
                     bytes: 0,
                     misshapen: 0,
                     wrong_releases: 0,
+                    scribbled: 0,
                     unrecorded: 0,
                 },
                 broken: (0, 0),
@@ -159,16 +163,37 @@ impl<P: PageProvider, const DECOMMIT: bool, const LEDGER: usize>
                 (Region { size, ..real }, Some(real))
             }
             Fault::Overlapping => {
+                // Aligned as asked, and long enough to reach into a region that is out.
                 let state = self.state.lock();
                 let held = state.out.iter().flatten().find(|e| !e.misshapen)?.shown;
-                (Region { size, ..held }, None)
+                let lead = held.base.addr().get() % align;
+                let base = held
+                    .base
+                    .map_addr(|at| NonZeroUsize::new(at.get() - lead).unwrap_or(at));
+                (
+                    Region {
+                        base,
+                        size: size.max(lead + 1),
+                    },
+                    None,
+                )
             }
             Fault::TopOfMemory => {
                 let base = NonZeroUsize::new(usize::MAX & !(align - 1))?;
                 let base = NonNull::without_provenance(base);
-                (Region { base, size: size.max(align) }, None)
+                (
+                    Region {
+                        base,
+                        size: size.max(align),
+                    },
+                    None,
+                )
             }
         };
+        if real.is_some() {
+            // SAFETY: the shown part lies in the real region, which is ours.
+            unsafe { shown.base.write_bytes(LOST, shown.size) };
+        }
         self.state.lock().record(shown, real, true);
         Some(shown)
     }
@@ -176,7 +201,11 @@ impl<P: PageProvider, const DECOMMIT: bool, const LEDGER: usize>
 
 impl<const LEDGER: usize> State<LEDGER> {
     fn record(&mut self, shown: Region, real: Option<Region>, misshapen: bool) {
-        let entry = Entry { shown, real, misshapen };
+        let entry = Entry {
+            shown,
+            real,
+            misshapen,
+        };
         match self.out.iter_mut().find(|e| e.is_none()) {
             Some(place) => *place = Some(entry),
             None => self.accounts.unrecorded += 1,
@@ -227,8 +256,22 @@ unsafe impl<P: PageProvider, const DECOMMIT: bool, const LEDGER: usize> PageProv
 
     unsafe fn release(&self, region: Region) {
         let struck = self.state.lock().strike(region);
+        if let Some(Entry {
+            shown,
+            real: Some(_),
+            misshapen: true,
+        }) = struck
+        {
+            // SAFETY: the shown part lies in the real region, which nobody uses.
+            let bytes = unsafe { core::slice::from_raw_parts(shown.base.as_ptr(), shown.size) };
+            if bytes.iter().any(|byte| *byte != LOST) {
+                self.state.lock().accounts.scribbled += 1;
+            }
+        }
         match struck {
-            Some(Entry { real: Some(real), .. }) => {
+            Some(Entry {
+                real: Some(real), ..
+            }) => {
                 // SAFETY: `real` is what the inner provider gave for this region.
                 unsafe { self.inner.release(real) }
             }

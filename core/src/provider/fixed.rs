@@ -184,7 +184,11 @@ unsafe impl<const CHUNK: usize> PageProvider for StaticProvider<'_, CHUNK> {
 
     unsafe fn release(&self, region: Region) {
         // SAFETY: the region came from `cut`, so it meets the invariant and is nobody's now.
-        unsafe { self.extents.lock().insert(region.base.as_ptr(), region.size) }
+        unsafe {
+            self.extents
+                .lock()
+                .insert(region.base.as_ptr(), region.size)
+        }
     }
 
     unsafe fn decommit(&self, _pages: Region) -> Result<(), ProviderError> {

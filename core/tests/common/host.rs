@@ -1,9 +1,10 @@
 //! A provider over the host's own allocator, which gives zeroed regions and can grow, and short
 //! names for the heaps that tests use.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc};
+use core::alloc::Layout;
+use core::ptr::NonNull;
+use std::alloc::{alloc_zeroed, dealloc};
 use std::collections::BTreeMap;
-use std::ptr::NonNull;
 use std::sync::Mutex;
 use temporal_slab::provider::{Capabilities, PageProvider, ProviderError, Region};
 

@@ -1,6 +1,10 @@
 //! What the tests of the core share: providers over host memory, and a model that a heap is run
 //! against, step by step.
-#![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test binary uses its own part"
+)]
 
 pub mod host;
 pub mod model;

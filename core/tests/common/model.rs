@@ -3,9 +3,9 @@
 //! every byte of every object with what was written to it.
 
 use super::Rng;
-use std::alloc::Layout;
+use core::alloc::Layout;
+use core::ptr::NonNull;
 use std::collections::BTreeMap;
-use std::ptr::NonNull;
 use temporal_slab::config::Config;
 use temporal_slab::provider::PageProvider;
 use temporal_slab::{AllocError, Census, DefaultLock, Heap, Local, Policy};
@@ -130,7 +130,7 @@ impl<'h, P: PageProvider, C: Config> World<'h, P, C> {
                 }?;
                 if zeroed {
                     // SAFETY: the object is ours and this long.
-                    let bytes = unsafe { std::slice::from_raw_parts(at.as_ptr(), layout.size()) };
+                    let bytes = unsafe { core::slice::from_raw_parts(at.as_ptr(), layout.size()) };
                     assert!(bytes.iter().all(|b| *b == 0), "zeroed memory is zero");
                 }
                 self.adopt(at, layout);

@@ -1,0 +1,9 @@
+//! What benchmarks share.
+
+pub(crate) mod contender;
+pub(crate) mod driver;
+pub(crate) mod mmap;
+pub(crate) mod options;
+pub(crate) mod partner;
+pub(crate) mod pattern;
+pub(crate) mod report;
