@@ -174,6 +174,8 @@ pub struct ClassTable {
     lookup: [u8; LOOKUP],
     classes: [Class; 64],
     len: u8,
+    /// The largest class's size: what `lookup` is filled for.
+    largest: u32,
 }
 
 impl ClassTable {
@@ -191,9 +193,10 @@ impl ClassTable {
             "a class table has at most 48 sizes"
         );
         let mut table = Self {
-            lookup: [Self::TOO_LARGE; LOOKUP],
+            lookup: [0; LOOKUP],
             classes: [Class::NONE; 64],
             len: sizes.len() as u8,
+            largest: sizes[sizes.len() - 1] as u32,
         };
         let mut from = 0;
         let mut index = 0;
@@ -219,8 +222,6 @@ impl ClassTable {
         table
     }
 
-    const TOO_LARGE: u8 = 63;
-
     /// How many classes there are.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "a table is never empty")]
@@ -244,36 +245,32 @@ impl ClassTable {
     #[must_use]
     #[inline]
     pub const fn index_for(&self, layout: Layout) -> Option<usize> {
-        let (size, align) = (layout.size(), layout.align());
-        if size > MAX_CLASS_SIZE {
+        if layout.align() > QUANTUM {
+            return self.index_for_aligned(layout.size(), layout.align());
+        }
+        if layout.size() > self.largest as usize {
             return None;
         }
-        if align > QUANTUM {
-            return self.index_for_aligned(size, align);
-        }
-        let index = self.lookup[size.div_ceil(QUANTUM)];
-        if index == Self::TOO_LARGE {
-            None
-        } else {
-            Some(index as usize)
-        }
+        Some(self.lookup[layout.size().div_ceil(QUANTUM)] as usize)
     }
 
     /// The smallest class that holds `size` bytes and whose size is a multiple of `align`.
+    #[inline(never)]
     const fn index_for_aligned(&self, size: usize, align: usize) -> Option<usize> {
-        if align > CLASS_PAGE {
+        if align > CLASS_PAGE || size > self.largest as usize {
             return None;
         }
         // `size` is at most 8192 and `align` at most 4096, both checked: no overflow. A size of
         // zero takes a slot of `align` bytes.
         let size = if size == 0 { align } else { size };
         let rounded = (size + align - 1) & !(align - 1);
-        if rounded > MAX_CLASS_SIZE {
+        if rounded > self.largest as usize {
             return None;
         }
         let mut index = self.lookup[rounded / QUANTUM] as usize;
         while index < self.len() {
-            if (self.class(index).size as usize).is_multiple_of(align) {
+            // `align` is a power of two.
+            if self.class(index).size & (align as u32 - 1) == 0 {
                 return Some(index);
             }
             index += 1;

@@ -253,13 +253,20 @@ impl Slab {
 
     /// Gives the slots in `word`, which the caller holds, back. `all` is the class's.
     ///
+    /// `may_claim` is asked when the slab became empty; if it says no, the slab stays listed and whole.
+    ///
     /// On a double free the slots that were rightly held are given back, the others stay as they
     /// are, and the slab is left where it is.
     ///
     /// # Safety
     /// The caller holds at least one slot of `word`, so it pins the slab until this call.
     #[inline]
-    pub(crate) unsafe fn give(&self, word: u64, all: u64) -> Result<Given, DoubleFree> {
+    pub(crate) unsafe fn give(
+        &self,
+        word: u64,
+        all: u64,
+        may_claim: impl FnOnce() -> bool,
+    ) -> Result<Given, DoubleFree> {
         // A whole word: nobody else can hold or free anything, unless somebody freed twice.
         if word == all && self.free() == 0 {
             // The slab was pinned by us alone, so there is no earlier giver to be behind except
@@ -272,7 +279,7 @@ impl Slab {
             return Err(DoubleFree(old & word));
         }
         if old | word == all {
-            return Ok(if self.claim(all) {
+            return Ok(if may_claim() && self.claim(all) {
                 Given::Claimed
             } else {
                 Given::More
@@ -301,7 +308,7 @@ impl Slab {
     }
 
     /// Makes the caller the owner if every slot is free. Of any number of callers one wins.
-    fn claim(&self, all: u64) -> bool {
+    pub(crate) fn claim(&self, all: u64) -> bool {
         self.free
             .compare_exchange(all, 0, Ordering::Acquire, Ordering::Relaxed)
             .is_ok()

@@ -14,6 +14,11 @@
 //!   comes after finds 0 and lists the slab again. So no slab with free slots is stranded.
 //! - **The end of a life.** A claimer takes the lock, unlists the slab, ends its life, and then
 //!   either keeps it in the bin's cache (still whole, ready for the next taker) or owns it for good.
+//! - **Lingering.** A program that allocates and frees one object over and over through the shared
+//!   path would claim and reopen its slab each time. So a slab that becomes empty while it is the
+//!   hint may stay as it is, listed and whole, if the policy allows; takers find it like any other.
+//!   The hint may move on at that moment, so such a slab is not always the hint: [`Bin::sweep`]
+//!   looks at the whole list.
 //! - **The shared path.** [`Bin::take_slot`] reads `hint` and takes one bit of a slab that it did
 //!   not pin. Slabs are type-stable, so that is harmless; it then holds a bit, so the slab's
 //!   identity is stable: if its key is not this bin's, the slab was recycled meanwhile, and the
@@ -153,7 +158,8 @@ impl<R: lock_api::RawMutex> Bin<R> {
         });
     }
 
-    /// Gives `word` of `slab` back. `keep` decides, under the lock, whether an emptied slab stays.
+    /// Gives `word` of `slab` back. `may_linger` decides whether an emptied hint stays as it is, `keep`,
+    /// under the lock, whether another emptied slab stays in the cache.
     ///
     /// # Safety
     /// The caller holds at least one slot of `word`; `slab` is of this bin and of class `class`.
@@ -163,10 +169,16 @@ impl<R: lock_api::RawMutex> Bin<R> {
         slab: &'s Slab,
         word: u64,
         class: &Class,
+        may_linger: impl FnOnce() -> bool,
         keep: impl FnOnce() -> Keep,
     ) -> Result<After<'s>, DoubleFree> {
+        let may_claim = || {
+            // `Relaxed`: a pointer that is only compared.
+            let is_hint = ptr::eq(self.hint.load(Ordering::Relaxed), slab);
+            !(is_hint && may_linger())
+        };
         // SAFETY: the caller holds a slot of `word`.
-        match unsafe { slab.give(word, class.all) }? {
+        match unsafe { slab.give(word, class.all, may_claim) }? {
             Given::More => Ok(After::InUse),
             Given::WasFull(identity) => {
                 self.list(slab, identity);
@@ -308,6 +320,32 @@ impl<R: lock_api::RawMutex> Bin<R> {
             .offered(u32::from(class.slots), &mut lists.window);
         self.set_hint(slab);
         bit
+    }
+
+    /// Takes one whole slab off the list: one that lingers.
+    pub(crate) fn sweep<'s>(&self, class: &Class) -> Option<After<'s>> {
+        self.lists.with(|lists| {
+            let mut at = lists.partial.first();
+            // SAFETY: this bin's lock is held, and listed slabs are valid.
+            while let Some(slab) = unsafe { at.as_ref() } {
+                if slab.free() == class.all && slab.claim(class.all) {
+                    // SAFETY: the claim made this context the owner; the slab is in this list.
+                    let reusable = unsafe {
+                        lists.partial.remove(slab);
+                        slab.end_life()
+                    };
+                    let owned = Owned(slab);
+                    return Some(if reusable {
+                        After::Recycle(owned)
+                    } else {
+                        After::Retire(owned)
+                    });
+                }
+                // SAFETY: as above.
+                at = unsafe { slab.link() }.next;
+            }
+            None
+        })
     }
 
     /// Takes one slab out of the cache.

@@ -87,7 +87,10 @@ impl World {
     fn give(&self, word: u64, keep: Keep) -> After<'_> {
         self.touch(word);
         // SAFETY: in each model the calling thread holds `word`.
-        let given = unsafe { self.here.give_back(&self.slab, word, &self.class, || keep) };
+        let given = unsafe {
+            self.here
+                .give_back(&self.slab, word, &self.class, || false, || keep)
+        };
         given.expect("no model frees twice")
     }
 
@@ -225,9 +228,13 @@ fn recycle_against_listing_leaves_the_next_life_alone() {
                 // A local of the new life holds every slot and gives one back.
                 // SAFETY: the recycler owns the slab.
                 let given = unsafe {
-                    world
-                        .there
-                        .give_back(&world.slab, 0b01, &world.class, || Keep::Recycle)
+                    world.there.give_back(
+                        &world.slab,
+                        0b01,
+                        &world.class,
+                        || false,
+                        || Keep::Recycle,
+                    )
                 };
                 assert!(matches!(given, Ok(After::InUse)));
             }
@@ -276,7 +283,7 @@ fn shared_take_against_recycle_into_another_class() {
                 let given = unsafe {
                     world
                         .there
-                        .give_back(slab, bit, &world.class, || Keep::Recycle)
+                        .give_back(slab, bit, &world.class, || false, || Keep::Recycle)
                 };
                 assert!(matches!(given, Ok(After::InUse)));
                 thread.join().unwrap();
@@ -360,5 +367,45 @@ fn cache_against_listing() {
         assert_eq!(taken, 0b11, "the claimer took it out whole");
         world.check();
         assert_eq!(World::listed(&world.here, &world.slab), (0, 0));
+    });
+}
+
+/// A slab is left whole where the shared path looks first, while a sweep and a take come by: it is
+/// taken or swept, never both, and a sweep afterwards finds it if neither got it.
+///
+/// Mutation: `Bin::sweep` does not claim. Mutation: `Slab::claim` loads, compares and stores.
+#[test]
+fn sweep_against_take_and_lingering_give() {
+    loom::model(|| {
+        let world = World::new(2, 0b01);
+        let sweep = |world: &World| match world.here.sweep(&world.class) {
+            Some(_) => {
+                world.adopt(THERE);
+                1
+            }
+            None => 0,
+        };
+        let other = Arc::clone(&world);
+        let sweeper = thread::spawn(move || sweep(&other));
+        world.touch(0b10);
+        // SAFETY: this thread holds slot 1.
+        let given = unsafe {
+            let keep = || Keep::Recycle;
+            world
+                .here
+                .give_back(&world.slab, 0b10, &world.class, || true, keep)
+        };
+        assert!(matches!(given, Ok(After::InUse)), "it lingers");
+        let taken = match world.here.take_slot(HERE, || 0) {
+            SlotTake::Taken(_, bit) => {
+                world.touch(bit);
+                1
+            }
+            SlotTake::Empty => 0,
+            SlotTake::Strayed(..) => panic!("nobody opened the slab elsewhere"),
+        };
+        let swept = sweeper.join().unwrap();
+        assert!(taken + swept <= 1);
+        assert_eq!(taken + swept + sweep(&world), 1);
     });
 }

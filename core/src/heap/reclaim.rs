@@ -2,11 +2,13 @@
 //!
 //! Empty memory is in one of two places: whole slabs in their bin's cache, ready for the same epoch
 //! and class, and warm pages, ready for anything. The policy bounds the sum; what exceeds it goes
-//! back to the provider in runs as long as they come.
+//! back to the provider in runs as long as they come. Beside these, except under [`Policy::Eager`], one
+//! slab of each epoch and class that the shared path uses may be empty and stay open for its next take;
+//! it is not counted as reclaimable, and [`Heap::reclaim`] takes it too.
 
 use super::Heap;
 use crate::config::{Config, Table};
-use crate::depot::Keep;
+use crate::depot::{After, Keep};
 use crate::error::AllocError;
 use crate::provider::PageProvider;
 use crate::sync::Ordering;
@@ -79,6 +81,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         self.policy.store(policy.encode(), Ordering::Relaxed);
         self.trim_at.store(0, Ordering::Relaxed);
         if policy == Policy::Eager {
+            self.sweep();
             self.empty_caches(0);
         }
         self.settle();
@@ -87,6 +90,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// Gives everything that is empty back to the provider now, from any thread. What locals hold
     /// stays, up to their bound; they give it up when they are flushed.
     pub fn reclaim(&self) {
+        self.sweep();
         self.empty_caches(0);
         self.pages.release_empty_chunks();
         if self.pages.can_decommit() {
@@ -101,7 +105,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     ) -> Result<T, AllocError> {
         match f() {
             Err(AllocError::OutOfMemory | AllocError::Limit)
-                if self.empty_caches(0) | self.pages.release_empty_chunks() =>
+                if self.sweep() | self.empty_caches(0) | self.pages.release_empty_chunks() =>
             {
                 f()
             }
@@ -118,6 +122,11 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
         self.cached.fetch_sub(bytes, Ordering::Relaxed);
         Keep::Recycle
+    }
+
+    /// Whether an empty slab may stay as it is where the shared path looks first.
+    pub(super) fn may_linger(&self) -> bool {
+        self.policy() != Policy::Eager
     }
 
     /// Notes that slabs of so many bytes left a cache.
@@ -158,6 +167,20 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         self.pages.warm() + self.cached.load(Ordering::Relaxed)
     }
 
+    /// Moves every whole slab that lingers in a list to the pages; whether there was one.
+    fn sweep(&self) -> bool {
+        let mut moved = false;
+        for row in self.rows() {
+            for (class, bin) in row.bins() {
+                while let Some(after) = bin.sweep(Table::<C>::TABLE.class(class)) {
+                    self.return_run(after);
+                    moved = true;
+                }
+            }
+        }
+        moved
+    }
+
     /// Moves cached slabs to the pages until caches hold at most `keep` bytes; whether there were any.
     fn empty_caches(&self, keep: usize) -> bool {
         let mut moved = false;
@@ -167,7 +190,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 while self.cached.load(Ordering::Relaxed) > keep {
                     let Some(slab) = bin.uncache() else { break };
                     self.uncached(bytes);
-                    self.return_run(slab, true);
+                    self.return_run(After::Recycle(slab));
                     moved = true;
                 }
             }

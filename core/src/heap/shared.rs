@@ -110,14 +110,15 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         class: &Class,
     ) -> Result<(), FreeError> {
         // SAFETY: the caller's promise.
-        match unsafe { bin.give_back(slab, word, class, || self.keep(class.slab_bytes())) } {
+        let after = unsafe {
+            let keep = || self.keep(class.slab_bytes());
+            bin.give_back(slab, word, class, || self.may_linger(), keep)
+        };
+        match after {
             Ok(After::InUse | After::Cached) => Ok(()),
-            Ok(After::Recycle(slab)) => {
-                self.unmake_slab(slab, true);
-                Ok(())
-            }
-            Ok(After::Retire(slab)) => {
-                self.unmake_slab(slab, false);
+            Ok(after) => {
+                self.return_run(after);
+                self.settle();
                 Ok(())
             }
             Err(double) => {
@@ -173,14 +174,12 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     }
 
     /// Gives an owned slab's run back to the pages, and its metadata unless it is used up.
-    fn unmake_slab(&self, slab: Owned<'_>, reusable: bool) {
-        self.return_run(slab, reusable);
-        self.settle();
-    }
-
-    /// As [`Self::unmake_slab`], without applying the policy.
-    pub(super) fn return_run(&self, slab: Owned<'_>, reusable: bool) {
-        let slab = slab.0;
+    pub(super) fn return_run(&self, after: After<'_>) {
+        let (slab, reusable) = match after {
+            After::Recycle(Owned(slab)) => (slab, true),
+            After::Retire(Owned(slab)) => (slab, false),
+            After::InUse | After::Cached => return,
+        };
         // SAFETY: the slab is owned, by its type, so its body is stable, its run is in nobody's
         // use, and both may go back.
         unsafe {

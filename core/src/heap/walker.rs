@@ -289,7 +289,11 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             "a slab with free slots is listed",
             address,
         );
-        verdict.demand(free != shape.all, "an empty slab is claimed", address);
+        verdict.demand(
+            free != shape.all || self.may_linger(),
+            "an empty slab is claimed",
+            address,
+        );
         let live = shape.all & !free & !held;
         if C::CHECKED {
             verdict.demand(tags(slab) == live, "the tags are the live slots", address);
