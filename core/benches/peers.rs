@@ -15,6 +15,7 @@
 mod support;
 
 use core::time::Duration;
+use std::process::ExitCode;
 
 use criterion::{Criterion, SamplingMode, Throughput};
 
@@ -23,8 +24,14 @@ use support::options::Options;
 use support::pattern::{Pattern, Scratch};
 use support::report::Table;
 
-fn main() {
-    let options = Options::read();
+fn main() -> ExitCode {
+    let options = match Options::read() {
+        Ok(options) => options,
+        Err(error) => {
+            eprintln!("peers: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     let mut table = Table::new();
     let mut entrants = Entrant::all();
     let mut scratch = Scratch::new();
@@ -33,7 +40,8 @@ fn main() {
     if options.table {
         for row in Row::all().filter(|row| row.name().contains(&options.filter)) {
             eprintln!("in turns: {}", row.name());
-            table.add(row, &interleaved(row, &mut entrants, &mut scratch, &options));
+            let figures = interleaved(row, &mut entrants, &mut scratch, &options);
+            table.add(row, &figures);
         }
     }
     if options.criterion {
@@ -41,6 +49,7 @@ fn main() {
     }
     // Last, where one finds it.
     print!("{}", table.finish());
+    ExitCode::SUCCESS
 }
 
 fn run_criterion(entrants: &mut [Entrant], scratch: &mut Scratch) {

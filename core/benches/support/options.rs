@@ -1,6 +1,6 @@
 //! What the user asked for.
 
-use core::fmt::Debug;
+use core::fmt::Display;
 use core::str::FromStr;
 use core::time::Duration;
 use std::env;
@@ -58,23 +58,27 @@ pub(crate) struct Options {
 
 impl Options {
     /// From the command line, which criterion reads too, and the environment.
-    pub(crate) fn read() -> Self {
+    ///
+    /// # Errors
+    /// What is wrong with a variable, for the user.
+    pub(crate) fn read() -> Result<Self, String> {
         let args: Vec<String> = env::args().skip(1).collect();
         // Without it this is `cargo test --benches`: criterion then runs everything once.
         let is_bench = args.iter().any(|arg| arg == "--bench");
         let is_other = args.iter().any(|arg| NO_TABLE.contains(&arg.as_str()));
-        let part: String = variable("PEERS_PART", "all".into());
-        assert!(
-            ["all", "table", "criterion"].contains(&part.as_str()),
-            "PEERS_PART is `{part}`; it can be all, table or criterion"
-        );
-        Self {
+        let part: String = variable("PEERS_PART", "all".into())?;
+        if !["all", "table", "criterion"].contains(&part.as_str()) {
+            return Err(format!(
+                "PEERS_PART is `{part}`; it can be all, table or criterion"
+            ));
+        }
+        Ok(Self {
             filter: filter(&args).unwrap_or_default(),
             table: is_bench && !is_other && part != "criterion",
             criterion: part != "table",
-            rounds: variable("PEERS_ROUNDS", 15usize).max(1),
-            slice: Duration::from_millis(variable("PEERS_SLICE_MS", 25u64).max(1)),
-        }
+            rounds: variable("PEERS_ROUNDS", 15usize)?.max(1),
+            slice: Duration::from_millis(variable("PEERS_SLICE_MS", 25u64)?.max(1)),
+        })
     }
 }
 
@@ -91,12 +95,11 @@ fn filter(args: &[String]) -> Option<String> {
     None
 }
 
-fn variable<T: FromStr<Err: Debug>>(name: &str, default: T) -> T {
+fn variable<T: FromStr<Err: Display>>(name: &str, default: T) -> Result<T, String> {
     match env::var(name) {
-        Ok(value) => match value.parse() {
-            Ok(value) => value,
-            Err(error) => panic!("{name} is `{value}`, which cannot be read: {error:?}"),
-        },
-        Err(_) => default,
+        Ok(value) => value
+            .parse()
+            .map_err(|error| format!("{name} is `{value}`: {error}")),
+        Err(_) => Ok(default),
     }
 }

@@ -69,6 +69,75 @@ struct Lists {
     window: Window,
 }
 
+impl Lists {
+    /// Does under the lock what a give calls for; whether it listed the slab.
+    ///
+    /// # Safety
+    /// `given` is what a give of `slab`, which was of this bin then, came back with.
+    unsafe fn follow<'s>(
+        &mut self,
+        slab: &'s Slab,
+        given: Given,
+        keep: impl FnOnce() -> Keep,
+    ) -> (After<'s>, bool) {
+        match given {
+            Given::More => (After::InUse, false),
+            // SAFETY: passed on.
+            Given::WasFull(identity) => (After::InUse, unsafe { self.list(slab, identity) }),
+            // SAFETY: the claim made the caller the owner.
+            Given::Claimed => (unsafe { self.end_life(slab, keep) }, false),
+        }
+    }
+
+    /// Lists a slab that got its first free slot, if it still lives the life that the giver saw.
+    ///
+    /// # Safety
+    /// The slab was of this bin when it had that identity.
+    unsafe fn list(&mut self, slab: &Slab, identity: Identity) -> bool {
+        // The identity is checked before the link: the link of a slab of another bin is not ours to
+        // read.
+        if slab.identity() != identity || slab.free() == 0 {
+            return false;
+        }
+        // SAFETY: this bin's lock is held, and a slab of this identity belongs to this bin until its
+        // life ends under this lock.
+        unsafe {
+            if List::contains_any(slab) {
+                return false;
+            }
+            self.partial.push(slab);
+        }
+        true
+    }
+
+    /// Ends the life of an emptied slab.
+    ///
+    /// # Safety
+    /// The caller owns `slab`, which is of this bin.
+    unsafe fn end_life<'s>(&mut self, slab: &'s Slab, keep: impl FnOnce() -> Keep) -> After<'s> {
+        // SAFETY: this bin's lock is held and the caller owns the slab; if it is listed, it is in
+        // `partial`, because a slab in the cache is owned by the bin and not by the caller.
+        unsafe {
+            if List::contains_any(slab) {
+                self.partial.remove(slab);
+            }
+            if !slab.end_life() {
+                return After::Retire(Owned(slab));
+            }
+            match keep() {
+                Keep::Cached => {
+                    self.cached.push(slab);
+                    After::Cached
+                }
+                Keep::Recycle => After::Recycle(Owned(slab)),
+            }
+        }
+    }
+}
+
+/// How many words are given back with one visit to the lock.
+const GIVE_BATCH: usize = 32;
+
 /// What the lock-free shared take came back with.
 #[derive(Debug)]
 pub(crate) enum SlotTake<'s> {
@@ -128,34 +197,34 @@ impl<R: lock_api::RawMutex> Bin<R> {
         }
     }
 
-    /// Takes slabs with free slots off the lists, until `enough` slots or `room` words are taken,
-    /// and gives each word to `sink`; the flag tells whether the slab came from the cache.
+    /// Takes at most `room` slabs with free slots off the lists and gives each word to `sink`. Gives
+    /// the number of slabs that came from the cache.
     pub(crate) fn take<'s>(
         &self,
         class: &Class,
-        enough: u32,
         room: usize,
-        mut sink: impl FnMut(&'s Slab, u64, bool),
-    ) {
+        mut sink: impl FnMut(&'s Slab, u64),
+    ) -> usize {
         self.lists.with(|lists| {
-            let (mut slots, mut words) = (0, 0);
-            while slots < enough && words < room {
+            let (mut words, mut from_cache) = (0, 0);
+            while words < room {
                 // SAFETY: this bin's lock is held.
-                let (slab, word, cached) = if let Some(slab) = unsafe { lists.partial.pop() } {
-                    (slab, slab.take_all(), false)
+                let (slab, word) = if let Some(slab) = unsafe { lists.partial.pop() } {
+                    (slab, slab.take_all())
                 // SAFETY: as above.
                 } else if let Some(slab) = unsafe { lists.cached.pop() } {
-                    (slab, class.all, true)
+                    from_cache += 1;
+                    (slab, class.all)
                 } else {
                     break;
                 };
                 if word != 0 {
-                    slots += word.count_ones();
                     words += 1;
-                    sink(slab, word, cached);
+                    sink(slab, word);
                 }
             }
-        });
+            from_cache
+        })
     }
 
     /// Gives `word` of `slab` back. `may_linger` decides whether an emptied hint stays as it is, `keep`,
@@ -178,61 +247,73 @@ impl<R: lock_api::RawMutex> Bin<R> {
             !(is_hint && may_linger())
         };
         // SAFETY: the caller holds a slot of `word`.
-        match unsafe { slab.give(word, class.all, may_claim) }? {
-            Given::More => Ok(After::InUse),
-            Given::WasFull(identity) => {
-                self.list(slab, identity);
-                Ok(After::InUse)
-            }
-            // SAFETY: the claim made this context the owner.
-            Given::Claimed => Ok(unsafe { self.end_life(slab, keep) }),
+        let given = unsafe { slab.give(word, class.all, may_claim) }?;
+        if given == Given::More {
+            return Ok(After::InUse);
         }
+        Ok(self.follow(slab, given, keep))
     }
 
-    /// Lists a slab that got its first free slot, if it still lives the life that the giver saw.
     #[cold]
     #[inline(never)]
-    fn list(&self, slab: &Slab, identity: Identity) {
-        self.lists.with(|lists| {
-            // The identity is checked before the link: the link of a slab of another bin is not
-            // ours to read.
-            if slab.identity() != identity || slab.free() == 0 {
-                return;
-            }
-            // SAFETY: this bin's lock is held, and a slab of this identity belongs to this bin until
-            // its life ends under this lock.
-            if !unsafe { List::contains_any(slab) } {
-                // SAFETY: as above, and the slab is in no list.
-                unsafe { lists.partial.push(slab) };
-                self.set_hint(slab);
-            }
-        });
+    fn follow<'s>(&self, slab: &'s Slab, given: Given, keep: impl FnOnce() -> Keep) -> After<'s> {
+        // SAFETY: `given` is what the give of this slab came back with.
+        let (after, listed) = self
+            .lists
+            .with(|lists| unsafe { lists.follow(slab, given, keep) });
+        if listed {
+            self.set_hint(slab);
+        }
+        after
     }
 
+    /// Gives many words back with one visit to the lock, and tells `sink` of each slab that left.
+    /// Gives the number of slots that were free already.
+    ///
     /// # Safety
-    /// The caller owns `slab`, which is of this bin.
-    #[cold]
-    #[inline(never)]
-    unsafe fn end_life<'s>(&self, slab: &'s Slab, keep: impl FnOnce() -> Keep) -> After<'s> {
-        self.lists.with(|lists| {
-            // SAFETY: this bin's lock is held and the caller owns the slab; if it is listed, it is
-            // in `partial`, because a slab in the cache is owned by the bin and not by the caller.
-            unsafe {
-                if List::contains_any(slab) {
-                    lists.partial.remove(slab);
-                }
-                if !slab.end_life() {
-                    return After::Retire(Owned(slab));
-                }
-                match keep() {
-                    Keep::Cached => {
-                        lists.cached.push(slab);
-                        After::Cached
+    /// For each pair as for [`Bin::give_back`].
+    pub(crate) unsafe fn give_back_all<'s>(
+        &self,
+        held: impl Iterator<Item = (&'s Slab, u64)>,
+        class: &Class,
+        keep: impl Fn() -> Keep,
+        mut sink: impl FnMut(After<'s>),
+    ) -> u32 {
+        let mut doubles = 0;
+        let mut held = held.fuse();
+        loop {
+            // What the gives came back with and needs the lock.
+            let mut later: [Option<(&Slab, Given)>; GIVE_BATCH] = [None; GIVE_BATCH];
+            let mut count = 0;
+            for (slab, word) in held.by_ref().take(GIVE_BATCH) {
+                // SAFETY: the caller holds a slot of `word`.
+                match unsafe { slab.give(word, class.all, || true) } {
+                    Ok(Given::More) => {}
+                    Ok(given) => {
+                        if let Some(place) = later.get_mut(count) {
+                            *place = Some((slab, given));
+                            count += 1;
+                        }
                     }
-                    Keep::Recycle => After::Recycle(Owned(slab)),
+                    Err(double) => doubles += double.0.count_ones(),
                 }
             }
-        })
+            if count == 0 {
+                return doubles;
+            }
+            let mut gone: [Option<After<'s>>; GIVE_BATCH] = [const { None }; GIVE_BATCH];
+            self.lists.with(|lists| {
+                for (place, (slab, given)) in gone.iter_mut().zip(later.into_iter().flatten()) {
+                    // SAFETY: `given` is what the give of this slab came back with.
+                    let (after, listed) = unsafe { lists.follow(slab, given, &keep) };
+                    if listed {
+                        self.set_hint(slab);
+                    }
+                    *place = Some(after);
+                }
+            });
+            gone.into_iter().flatten().for_each(&mut sink);
+        }
     }
 
     /// Takes one slot without the lock. `start` is the bit at which a spread search begins.

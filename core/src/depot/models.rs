@@ -200,9 +200,7 @@ fn give_back_against_take_strands_nothing() {
         let other = Arc::clone(&world);
         let thread = thread::spawn(move || {
             let mut taken = 0;
-            other
-                .here
-                .take(&other.class, 3, 2, |_, word, _| taken |= word);
+            other.here.take(&other.class, 2, |_, word| taken |= word);
             other.touch(taken);
             taken
         });
@@ -355,9 +353,7 @@ fn cache_against_listing() {
         let give = |world: &World, word| {
             let mut taken = 0;
             if let After::Cached = world.give(word, Keep::Cached) {
-                world
-                    .here
-                    .take(&world.class, 2, 1, |_, word, _| taken |= word);
+                world.here.take(&world.class, 1, |_, word| taken |= word);
                 world.touch(taken);
             }
             taken

@@ -277,18 +277,17 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         self.late_double_frees.load(Ordering::Relaxed)
     }
 
-    /// Counts the slots, if there are any.
+    /// Counts the slots of two held words that are in both.
     #[inline]
-    pub(crate) fn note_if_double(&self, slots: u64) {
+    pub(crate) fn note_overlap(&self, slots: u64) {
         if slots != 0 {
-            self.note_double_free(slots);
+            self.note_double_free(u64::from(slots.count_ones()));
         }
     }
 
     #[cold]
     pub(crate) fn note_double_free(&self, slots: u64) {
-        let count = u64::from(slots.count_ones());
-        self.late_double_frees.fetch_add(count, Ordering::Relaxed);
+        self.late_double_frees.fetch_add(slots, Ordering::Relaxed);
     }
 
     /// The root epoch's row.

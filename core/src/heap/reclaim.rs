@@ -125,7 +125,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     }
 
     /// Whether an empty slab may stay as it is where the shared path looks first.
-    pub(super) fn may_linger(&self) -> bool {
+    pub(crate) fn may_linger(&self) -> bool {
         self.policy() != Policy::Eager
     }
 

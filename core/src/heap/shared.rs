@@ -122,9 +122,38 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 Ok(())
             }
             Err(double) => {
-                self.note_double_free(double.0);
+                self.note_double_free(u64::from(double.0.count_ones()));
                 Err(FreeError::DoubleFree)
             }
+        }
+    }
+
+    /// Gives many words back at once.
+    ///
+    /// # Safety
+    /// For each as for [`Heap::give_back`].
+    pub(crate) unsafe fn give_back_all<'s>(
+        &self,
+        bin: &Bin<R>,
+        held: impl Iterator<Item = (&'s Slab, u64)>,
+        class: &Class,
+    ) {
+        let mut left = false;
+        // SAFETY: the caller's promise.
+        let doubles = unsafe {
+            let keep = || self.keep(class.slab_bytes());
+            bin.give_back_all(held, class, keep, |after| {
+                if !matches!(after, After::InUse | After::Cached) {
+                    self.return_run(after);
+                    left = true;
+                }
+            })
+        };
+        if doubles > 0 {
+            self.note_double_free(u64::from(doubles));
+        }
+        if left {
+            self.settle();
         }
     }
 

@@ -219,6 +219,11 @@ impl Cell {
         unsafe { *self.stash.add(index) }
     }
 
+    /// The word that was stashed last.
+    pub(super) fn newest(&self) -> Option<Held> {
+        self.stashed().checked_sub(1).map(|last| self.stash(last))
+    }
+
     /// Stashes a word; there must be room.
     pub(super) fn stash_push(&mut self, held: Held) {
         debug_assert!(self.stash_room() > 0);

@@ -258,6 +258,14 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     }
 
     #[inline]
+    fn cell_ref(&self, class: usize) -> &Cell {
+        debug_assert!(class < Table::<C>::TABLE.len());
+        // SAFETY: there is a cell for each class of the table, and only `cell` borrows one
+        // exclusively, with `self`.
+        unsafe { &*self.cells.as_ptr().add(class) }
+    }
+
+    #[inline]
     fn cell(&mut self, class: usize) -> &mut Cell {
         debug_assert!(class < Table::<C>::TABLE.len() && class < MAX_CLASSES);
         // SAFETY: there is a cell for each class of the table, and `self` is borrowed exclusively.
@@ -296,14 +304,18 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         }
         if cell.stashed() == 0 {
             let shape = Table::<C>::TABLE.class(class);
-            let (enough, room) = (u32::from(shape.magazine) / 2, cell.stash_room());
-            row.bin(class)
-                .take(shape, enough, room, |slab, word, was_cached| {
-                    if was_cached {
-                        heap.uncached(shape.slab_bytes());
-                    }
-                    cell.stash_push(Held { slab, word });
-                });
+            // A cell that is used much takes several words with one visit to the lock.
+            let room = if cell.is_full_size() {
+                cell.stash_room() / 2
+            } else {
+                2
+            };
+            let from_cache = row.bin(class).take(shape, room, |slab, word| {
+                cell.stash_push(Held { slab, word });
+            });
+            if from_cache > 0 {
+                heap.uncached(from_cache * shape.slab_bytes());
+            }
         }
         if let Some(held) = cell.stash_pop() {
             // SAFETY: the held word pins the slab.
@@ -332,112 +344,105 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         self.spill_oldest(class, count);
         if !self.cell(class).push(address) {
             // There was no memory for a store: the slot goes back alone.
-            self.stash_address(class, address);
+            // SAFETY: the object is given up by whoever freed it.
+            let _freed = unsafe {
+                self.heap.free_slot(
+                    NonNull::new_unchecked(ptr::with_exposed_provenance_mut(address)),
+                    class,
+                )
+            };
         }
     }
 
     /// Turns the oldest `count` addresses of the magazine into words.
     fn spill_oldest(&mut self, class: usize, count: usize) {
         let shape = Table::<C>::TABLE.class(class);
-        let mut held = Held {
-            slab: ptr::null(),
-            word: 0,
-        };
-        let mut base = 0;
-        for index in 0..count {
-            let address = self.cell(class).magazine(index);
-            // Neighbours of the last slab need no look-up. A first address is below no slab's end.
-            if held.word == 0 || address.wrapping_sub(base) >= shape.slab_bytes() {
-                self.stash(class, held);
-                // SAFETY: a held slot lies in a chunk of the heap, and pins its slab.
-                unsafe {
-                    held = Held {
-                        slab: self.slab_of(address),
-                        word: 0,
-                    };
-                    base = (*held.slab).body().base.addr();
+        let mut index = 0;
+        while index < count {
+            // SAFETY: a held slot lies in a chunk of the heap, and pins its slab.
+            let (slab, base) = unsafe {
+                let slab = self.slab_of(self.cell_ref(class).magazine(index));
+                (slab, (*slab).body().base.addr())
+            };
+            let (mut word, first) = (0u64, index);
+            // Neighbours are mostly of the same slab and need no look-up.
+            while index < count {
+                let offset = self.cell_ref(class).magazine(index).wrapping_sub(base);
+                if offset >= shape.slab_bytes() {
+                    break;
                 }
+                word |= 1 << shape.slot_of(offset);
+                index += 1;
             }
-            let bit = 1 << shape.slot_of(address - base);
-            self.heap.note_if_double(held.word & bit);
-            held.word |= bit;
+            let doubles = (index - first) as u64 - u64::from(word.count_ones());
+            if doubles > 0 {
+                self.heap.note_double_free(doubles);
+            }
+            self.stash(class, Held { slab, word });
         }
-        self.stash(class, held);
         self.cell(class).drop_oldest(count);
     }
 
-    /// Stashes the slot at one address.
-    fn stash_address(&mut self, class: usize, address: usize) {
-        let shape = Table::<C>::TABLE.class(class);
-        // SAFETY: the caller holds the slot, which pins its slab.
-        let held = unsafe {
-            let slab = self.slab_of(address);
-            let offset = address - (*slab).body().base.addr();
-            Held {
-                slab,
-                word: 1 << shape.slot_of(offset),
-            }
-        };
-        self.stash(class, held);
-    }
-
     /// Keeps a word for later: with the current word or the newest of the stash if it is of the same
-    /// slab, else as a new entry. A word that is whole goes back at once.
+    /// slab, else as a new entry. If there is no room the older half of the stash goes back.
     fn stash(&mut self, class: usize, mut held: Held) {
-        if held.word == 0 {
-            return;
-        }
-        let all = Table::<C>::TABLE.class(class).all;
         let heap = self.heap;
         let cell = self.cell(class);
         let current = cell.current();
         if current.word != 0 && ptr::eq(current.slab, held.slab) {
-            heap.note_if_double(current.word & held.word);
-            held.word |= current.word;
-            if held.word != all {
-                cell.widen_current(held.word);
-                return;
-            }
-            let _whole = cell.take_current();
-        } else if let Some(newest) = cell.stashed().checked_sub(1).map(|i| cell.stash(i))
+            heap.note_overlap(current.word & held.word);
+            cell.widen_current(current.word | held.word);
+            return;
+        }
+        if let Some(newest) = cell.newest()
             && ptr::eq(newest.slab, held.slab)
         {
-            heap.note_if_double(newest.word & held.word);
+            heap.note_overlap(newest.word & held.word);
             held.word |= newest.word;
             let _merged = cell.stash_pop();
         }
-        if held.word == all || !cell.has_store() {
+        // Under the policies that keep memory warm a whole word waits here like any other, within the
+        // same bound; it is the cheapest to hand out again.
+        let is_whole = held.word == Table::<C>::TABLE.class(class).all;
+        if !cell.has_store() || (is_whole && !heap.may_linger()) {
             self.give_back(class, held);
             return;
         }
         if cell.stash_room() == 0 {
-            let count = cell.stashed().div_ceil(2);
-            for index in 0..count {
-                let old = self.cell(class).stash(index);
-                self.give_back(class, old);
-            }
-            self.cell(class).stash_drop_oldest(count);
+            self.give_oldest(class, self.cell_ref(class).stashed().div_ceil(2));
         }
         self.cell(class).stash_push(held);
     }
 
     /// Gives a held word back to its slab.
     fn give_back(&self, class: usize, held: Held) {
-        let shape = Table::<C>::TABLE.class(class);
-        // SAFETY: this local holds the word, and holds only words of its row and this class. A double
-        // free was counted where it was found; the rest of the word went back.
-        let _counted = unsafe {
+        // SAFETY: this local holds the word, and holds only words of its row and this class; held
+        // slabs are valid.
+        unsafe {
+            let words = core::iter::once((&*held.slab, held.word));
             self.heap
-                .give_back(self.row.bin(class), &*held.slab, held.word, shape)
-        };
+                .give_back_all(self.row.bin(class), words, Table::<C>::TABLE.class(class));
+        }
+    }
+
+    /// Gives the oldest `count` stashed words back.
+    fn give_oldest(&mut self, class: usize, count: usize) {
+        let cell = self.cell_ref(class);
+        // SAFETY: as in `give_back`.
+        unsafe {
+            let words = (0..count)
+                .map(|index| cell.stash(index))
+                .map(|h| (&*h.slab, h.word));
+            self.heap
+                .give_back_all(self.row.bin(class), words, Table::<C>::TABLE.class(class));
+        }
+        self.cell(class).stash_drop_oldest(count);
     }
 
     fn flush_class(&mut self, class: usize) {
         let count = self.cell(class).in_magazine();
         self.spill_oldest(class, count);
-        while let Some(held) = self.cell(class).stash_pop() {
-            self.give_back(class, held);
-        }
+        self.give_oldest(class, self.cell_ref(class).stashed());
         if let Some(held) = self.cell(class).take_current() {
             self.give_back(class, held);
         }
