@@ -140,6 +140,31 @@ fn policies_do_what_they_say() {
     }
 }
 
+/// The shared path gives back as much as a local does. Catches slabs that stay open one by one.
+#[test]
+fn the_shared_path_gives_memory_back() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let heap = TestHeap::new(Mmap);
+    let objects: Vec<_> = (0..OBJECTS)
+        .map(|_| heap.alloc(layout()).unwrap())
+        .collect();
+    for object in objects {
+        // SAFETY: it is live and used no more.
+        unsafe { heap.free(object, layout()).unwrap() };
+    }
+    let bytes = heap.bytes();
+    assert!(
+        bytes.resident < 40 << 20 && bytes.reclaimable > 10 << 20,
+        "{bytes:?}"
+    );
+    heap.reclaim();
+    let bytes = heap.bytes();
+    assert!(
+        bytes.resident < 2 << 20 && bytes.reclaimable == 0,
+        "{bytes:?}"
+    );
+}
+
 /// A change of policy applies to what is empty already.
 #[test]
 fn a_policy_changes_on_a_live_heap() {

@@ -17,8 +17,8 @@
 //! - **Lingering.** A program that allocates and frees one object over and over through the shared
 //!   path would claim and reopen its slab each time. So a slab that becomes empty while it is the
 //!   hint may stay as it is, listed and whole, if the policy allows; takers find it like any other.
-//!   The hint may move on at that moment, so such a slab is not always the hint: [`Bin::sweep`]
-//!   looks at the whole list.
+//!   The hint moves only when the slab that it names is used up, so one slab of a bin lingers; but it
+//!   may move on between a giver's look at it and the give's end, so [`Bin::sweep`] looks at all.
 //! - **The shared path.** [`Bin::take_slot`] reads `hint` and takes one bit of a slab that it did
 //!   not pin. Slabs are type-stable, so that is harmless; it then holds a bit, so the slab's
 //!   identity is stable: if its key is not this bin's, the slab was recycled meanwhile, and the
@@ -70,7 +70,7 @@ struct Lists {
 }
 
 impl Lists {
-    /// Does under the lock what a give calls for; whether it listed the slab.
+    /// Does under the lock what a give calls for.
     ///
     /// # Safety
     /// `given` is what a give of `slab`, which was of this bin then, came back with.
@@ -79,13 +79,16 @@ impl Lists {
         slab: &'s Slab,
         given: Given,
         keep: impl FnOnce() -> Keep,
-    ) -> (After<'s>, bool) {
+    ) -> After<'s> {
         match given {
-            Given::More => (After::InUse, false),
-            // SAFETY: passed on.
-            Given::WasFull(identity) => (After::InUse, unsafe { self.list(slab, identity) }),
+            Given::More => After::InUse,
+            Given::WasFull(identity) => {
+                // SAFETY: passed on.
+                unsafe { self.list(slab, identity) };
+                After::InUse
+            }
             // SAFETY: the claim made the caller the owner.
-            Given::Claimed => (unsafe { self.end_life(slab, keep) }, false),
+            Given::Claimed => unsafe { self.end_life(slab, keep) },
         }
     }
 
@@ -93,21 +96,19 @@ impl Lists {
     ///
     /// # Safety
     /// The slab was of this bin when it had that identity.
-    unsafe fn list(&mut self, slab: &Slab, identity: Identity) -> bool {
+    unsafe fn list(&mut self, slab: &Slab, identity: Identity) {
         // The identity is checked before the link: the link of a slab of another bin is not ours to
         // read.
         if slab.identity() != identity || slab.free() == 0 {
-            return false;
+            return;
         }
         // SAFETY: this bin's lock is held, and a slab of this identity belongs to this bin until its
         // life ends under this lock.
         unsafe {
-            if List::contains_any(slab) {
-                return false;
+            if !List::contains_any(slab) {
+                self.partial.push(slab);
             }
-            self.partial.push(slab);
         }
-        true
     }
 
     /// Ends the life of an emptied slab.
@@ -305,11 +306,7 @@ impl<R: lock_api::RawMutex> Bin<R> {
             self.lists.with(|lists| {
                 for (place, (slab, given)) in gone.iter_mut().zip(later.into_iter().flatten()) {
                     // SAFETY: `given` is what the give of this slab came back with.
-                    let (after, listed) = unsafe { lists.follow(slab, given, &keep) };
-                    if listed {
-                        self.set_hint(slab);
-                    }
-                    *place = Some(after);
+                    *place = Some(unsafe { lists.follow(slab, given, &keep) });
                 }
             });
             gone.into_iter().flatten().for_each(&mut sink);

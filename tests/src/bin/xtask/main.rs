@@ -2,6 +2,7 @@
 
 mod command;
 mod counts;
+mod instructions;
 mod runner;
 mod setup;
 mod stages;
@@ -19,12 +20,15 @@ enum Task {
     Setup,
     /// Set up, then run every check: formatting, lints, builds, tests, models.
     Test(runner::Options),
+    /// Count the instructions of the fast paths and fail if there are more than were recorded.
+    Instructions(instructions::Options),
 }
 
 fn main() -> ExitCode {
     let result = match Task::parse() {
         Task::Setup => setup::run().map(|()| true),
         Task::Test(options) => runner::run(&options),
+        Task::Instructions(options) => instructions::run(&options),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

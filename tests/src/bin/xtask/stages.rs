@@ -66,6 +66,7 @@ pub(crate) fn all() -> Vec<Stage> {
                  --target i686-unknown-linux-gnu",
             ),
         ),
+        check("instructions", [words("cargo xtask instructions")]),
         tests("loom", loom()),
         tests("miri", miri("")),
         tests("miri-i686", miri("--target i686-unknown-linux-gnu")),
