@@ -259,13 +259,8 @@ impl<R: lock_api::RawMutex> Bin<R> {
     #[inline(never)]
     fn follow<'s>(&self, slab: &'s Slab, given: Given, keep: impl FnOnce() -> Keep) -> After<'s> {
         // SAFETY: `given` is what the give of this slab came back with.
-        let (after, listed) = self
-            .lists
-            .with(|lists| unsafe { lists.follow(slab, given, keep) });
-        if listed {
-            self.set_hint(slab);
-        }
-        after
+        self.lists
+            .with(|lists| unsafe { lists.follow(slab, given, keep) })
     }
 
     /// Gives many words back with one visit to the lock, and tells `sink` of each slab that left.
