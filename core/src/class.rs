@@ -243,7 +243,7 @@ impl ClassTable {
 
     /// The smallest class that holds `layout`, or `None` where a class does not serve it.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub const fn index_for(&self, layout: Layout) -> Option<usize> {
         if layout.align() > QUANTUM {
             return self.index_for_aligned(layout.size(), layout.align());

@@ -23,7 +23,7 @@ fn run<P: PageProvider, C: Config>(heap: &Heap<P, DefaultLock, C>, seed: u64, st
 }
 
 const RUNS: u64 = if cfg!(miri) { 1 } else { 24 };
-const STEPS: usize = if cfg!(miri) { 150 } else { 1200 };
+const STEPS: usize = if cfg!(miri) { 80 } else { 1200 };
 
 #[test]
 fn checked_heap_with_small_chunks() {
@@ -91,7 +91,7 @@ fn lossy_decommit() {
 #[test]
 fn fixed_memory_that_runs_out() {
     for seed in 0..RUNS {
-        let mut memory = vec![core::mem::MaybeUninit::uninit(); 700_000];
+        let mut memory = Box::<[u8]>::new_uninit_slice(700_000);
         let provider: StaticProvider<'_> = StaticProvider::new(&mut memory);
         let before = provider.free_bytes();
         let heap = Heap::<_, DefaultLock, Checked>::new(&provider);

@@ -22,7 +22,7 @@ struct Parcel {
 unsafe impl Send for Parcel {}
 
 const THREADS: usize = if cfg!(miri) { 3 } else { 8 };
-const STEPS: usize = if cfg!(miri) { 60 } else { 60_000 };
+const STEPS: usize = if cfg!(miri) { 40 } else { 60_000 };
 
 /// What a thread does: allocates, writes a mark all over, passes on or keeps, checks and frees.
 fn work<C: Config>(

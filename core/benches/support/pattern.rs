@@ -110,6 +110,9 @@ impl Scratch {
 /// Numbers that no predictor foresees, at three cycles each.
 struct Draw(u64);
 
+/// How many draws there are before they begin anew: more than a branch predictor remembers.
+const DRAWS: usize = 1 << 16;
+
 impl Draw {
     #[inline]
     fn below(&mut self, bound: usize) -> usize {
@@ -120,6 +123,16 @@ impl Draw {
         // The upper bits of this generator are the random ones.
         (((self.0 >> 32) * bound as u64) >> 32) as usize
     }
+}
+
+/// Places and sizes in the order in which they are used, drawn before the clock runs: a generator in
+/// the loop would take as long as an allocation and make all contenders look alike.
+fn draws() -> Vec<(u16, u16)> {
+    let mut draw = Draw(1);
+    let (min, count) = (*MIXED.start(), MIXED.end() - MIXED.start() + 1);
+    (0..DRAWS)
+        .map(|_| (draw.below(LIVE) as u16, (min + draw.below(count)) as u16))
+        .collect()
 }
 
 /// Allocates and writes the first bytes, as every program does sooner or later. `black_box` keeps
@@ -261,10 +274,10 @@ fn random<C: Contender>(
     units: usize,
     objects: &mut [NonNull<u8>],
 ) -> Duration {
-    let mut draw = Draw(1);
-    let mut replace = |contender: &mut C, objects: &mut [NonNull<u8>], count| {
-        for _ in 0..count {
-            let place = &mut objects[draw.below(LIVE)];
+    let draws = draws();
+    let replace = |contender: &mut C, objects: &mut [NonNull<u8>], count| {
+        for &(place, _) in draws.iter().cycle().take(count) {
+            let place = &mut objects[place as usize];
             // SAFETY: what is in a place is live, and is replaced at once.
             unsafe { contender.free(*place, layout) };
             *place = make(contender, layout);
@@ -286,26 +299,22 @@ fn mixed<C: Contender>(
     units: usize,
     objects: &mut [(NonNull<u8>, u32)],
 ) -> Duration {
-    let (min, count) = (*MIXED.start(), MIXED.end() - MIXED.start() + 1);
-    let mut draw = Draw(1);
-    let sized = |contender: &mut C, draw: &mut Draw| {
-        let size = min + draw.below(count);
-        (make(contender, layout_of(size)), size as u32)
-    };
-    let replace = |contender: &mut C, draw: &mut Draw, objects: &mut [_], count| {
-        for _ in 0..count {
-            let place: &mut (NonNull<u8>, u32) = &mut objects[draw.below(LIVE)];
+    let draws = draws();
+    let sized = |contender: &mut C, size: u32| (make(contender, layout_of(size as usize)), size);
+    let replace = |contender: &mut C, objects: &mut [(NonNull<u8>, u32)], count| {
+        for &(place, size) in draws.iter().cycle().take(count) {
+            let place = &mut objects[place as usize];
             // SAFETY: what is in a place is live, and is replaced at once.
             unsafe { contender.free(place.0, layout_of(place.1 as usize)) };
-            *place = sized(contender, draw);
+            *place = sized(contender, u32::from(size));
         }
     };
-    for place in &mut *objects {
-        *place = sized(contender, &mut draw);
+    for (place, &(_, size)) in objects.iter_mut().zip(&draws) {
+        *place = sized(contender, u32::from(size));
     }
-    replace(contender, &mut draw, objects, SHUFFLES);
+    replace(contender, objects, SHUFFLES);
     let start = Instant::now();
-    replace(contender, &mut draw, objects, units);
+    replace(contender, objects, units);
     let time = start.elapsed();
     for &mut (object, size) in objects {
         // SAFETY: every place holds a live object of its size.

@@ -12,6 +12,8 @@ mod block;
 mod chain;
 mod map;
 mod runs;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 use crate::class::{BLOCK, GRANULE};
@@ -28,7 +30,9 @@ use runs::State;
 use tree::{Node, Use};
 
 pub(crate) use arena::Kind;
-pub(crate) use map::{Geometry, Map, NO_ROW};
+#[cfg(feature = "walker")]
+pub(crate) use map::NO_ROW;
+pub(crate) use map::{Geometry, Map};
 pub(crate) use runs::{Chunk, RowBlocks, Short};
 
 /// A run of granules that was handed out.
@@ -127,7 +131,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
     }
 
     /// A slab's metadata and a run for it, from the blocks of `row`. The flag tells whether the run
-    /// reads as zero.
+    /// reads as zero. Before a chunk is got for it, `relieve` may make room, and says whether it did.
     ///
     /// # Safety
     /// `row` is a row of this heap.
@@ -137,8 +141,9 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         meta: Layout,
         granules: u32,
         align: u32,
+        relieve: impl Fn() -> bool,
     ) -> Result<(&'s Slab, Run, bool), AllocError> {
-        let (slab, run) = self.supplied(|state| {
+        let (slab, run) = self.supplied(relieve, |state| {
             let slab = state.take_slab(meta)?;
             // SAFETY: the caller's row.
             unsafe { state.take_run(row, granules, align) }
@@ -195,8 +200,9 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         &self,
         meta: Layout,
         blocks: u32,
+        relieve: impl Fn() -> bool,
     ) -> Result<(&'s Slab, Run, bool), AllocError> {
-        let (slab, run) = self.supplied(|state| {
+        let (slab, run) = self.supplied(relieve, |state| {
             let slab = state.take_slab(meta)?;
             state
                 .take_long_run(blocks)
@@ -252,7 +258,8 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
 
     /// A piece of metadata memory.
     pub(crate) fn take_meta(&self, kind: Kind, layout: Layout) -> Result<NonNull<u8>, AllocError> {
-        self.supplied(|state| state.arena.take(kind, layout).ok_or(Short::Meta))
+        let take = |state: &mut State<P>| state.arena.take(kind, layout).ok_or(Short::Meta);
+        self.supplied(|| false, take)
     }
 
     /// # Safety
@@ -396,6 +403,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
     /// Runs `f` under the lock until it has all it needs, getting it from the provider between.
     fn supplied<T>(
         &self,
+        relieve: impl Fn() -> bool,
         mut f: impl FnMut(&mut State<P>) -> Result<T, Short>,
     ) -> Result<T, AllocError> {
         // Each turn that ends in a shortage adds a region, which others may use up meanwhile; then
@@ -409,6 +417,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
             match short {
                 Ok(value) => return Ok(value),
                 Err(Short::Meta) => self.supply_meta()?,
+                Err(Short::Chunk) if relieve() => {}
                 Err(Short::Chunk) => self.supply_chunk()?,
             }
         }

@@ -29,12 +29,17 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             Route::Run { granules, align } => {
                 let taken = self.pressed(|| {
                     // SAFETY: the row is one of this heap.
-                    unsafe { pages.take_slab(row.blocks(), Self::SLAB_LAYOUT, granules, align) }
+                    unsafe {
+                        pages.take_slab(row.blocks(), Self::SLAB_LAYOUT, granules, align, || {
+                            self.relieve()
+                        })
+                    }
                 })?;
                 Ok(self.begin_single(row, taken, Key::RUN, granules))
             }
             Route::Long { blocks } => {
-                let taken = self.pressed(|| pages.take_long(Self::SLAB_LAYOUT, blocks))?;
+                let taken =
+                    self.pressed(|| pages.take_long(Self::SLAB_LAYOUT, blocks, || self.relieve()))?;
                 Ok(self.begin_single(row, taken, Key::LONG, blocks))
             }
             Route::Region { bytes } => self.pressed(|| pages.take_region(bytes, layout.align())),

@@ -19,7 +19,7 @@ use lock_api::RawMutex;
 pub enum Policy {
     /// At once, page by page as they become free.
     Eager,
-    /// When more than so many bytes are empty: half of them then, in long runs.
+    /// When more than so many bytes are empty: a batch of them then, of up to 2 MiB, in long runs.
     Batched {
         /// How much is kept warm.
         bytes: usize,
@@ -30,8 +30,8 @@ pub enum Policy {
     Never,
 }
 
-/// What caches may hold where the policy sets no bound.
-const CACHE_BOUND: usize = 16 << 20;
+/// The most that goes back at once under [`Policy::Batched`]: about a tenth of a millisecond's work.
+const BATCH: usize = 2 << 20;
 
 impl Policy {
     /// What a new heap does.
@@ -63,8 +63,8 @@ impl Policy {
     const fn cache_bound(self) -> usize {
         match self {
             Self::Eager => 0,
-            Self::Batched { bytes } => bytes / 2,
-            Self::OnClose | Self::Never => CACHE_BOUND,
+            Self::Batched { bytes } => bytes,
+            Self::OnClose | Self::Never => usize::MAX,
         }
     }
 }
@@ -148,19 +148,32 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
     }
 
-    /// Halves what is empty. What could not be given back raises the mark for the next try, so that
-    /// a provider that takes nothing back is not asked at every free.
+    /// Gives a batch of what is empty back. What could not be given back raises the mark for the next
+    /// try, so that a provider that takes nothing back is not asked at every free.
     #[cold]
     fn trim(&self, bytes: usize) {
-        let keep = bytes / 2;
-        self.pages
-            .cool(keep.saturating_sub(self.cached.load(Ordering::Relaxed)));
+        let batch = BATCH.min(bytes / 2);
+        let keep = bytes - batch;
+        self.cool_all_but(keep);
         if self.reclaimable() > keep {
             self.empty_caches(keep / 2);
-            self.pages.cool(keep / 2);
+            self.cool_all_but(keep);
         }
         self.trim_at
-            .store(self.reclaimable() + keep, Ordering::Relaxed);
+            .store(self.reclaimable() + batch, Ordering::Relaxed);
+    }
+
+    /// Decommits pages until at most `keep` bytes, with the caches', are empty.
+    fn cool_all_but(&self, keep: usize) {
+        let cached = self.cached.load(Ordering::Relaxed);
+        self.pages.cool(keep.saturating_sub(cached));
+    }
+
+    /// Moves as much as a chunk from caches to the pages, if they hold that much: before the heap
+    /// grows, it uses what it has. Whether it did.
+    pub(super) fn relieve(&self) -> bool {
+        let cached = self.cached.load(Ordering::Relaxed);
+        cached >= P::CHUNK_SIZE && self.empty_caches(cached - P::CHUNK_SIZE)
     }
 
     fn reclaimable(&self) -> usize {

@@ -184,7 +184,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             // SAFETY: the row is one of this heap.
             unsafe {
                 self.pages
-                    .take_slab(row.blocks(), Self::SLAB_LAYOUT, granules, align)
+                    .take_slab(row.blocks(), Self::SLAB_LAYOUT, granules, align, || {
+                        self.relieve()
+                    })
             }
         })?;
         let body = Body {

@@ -125,7 +125,9 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     ///
     /// # Errors
     /// If there is no memory, the limit is reached, or the size is beyond any provider.
-    #[inline]
+    // Always: the compiler takes the unlikely half of the body for a reason not to, and a call costs
+    // as much as the rest.
+    #[inline(always)]
     pub fn alloc(&mut self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
         let Some(class) = Table::<C>::TABLE.index_for(layout) else {
             return self
@@ -159,7 +161,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     ///
     /// # Safety
     /// As for [`Heap::free`].
-    #[inline]
+    #[inline(always)]
     pub unsafe fn free(&mut self, object: NonNull<u8>, layout: Layout) -> Result<(), FreeError> {
         let Some(class) = Table::<C>::TABLE.index_for(layout) else {
             // SAFETY: the caller's promise.

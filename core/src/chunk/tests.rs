@@ -1,0 +1,144 @@
+//! Pages by themselves: runs, long runs, regions and decommit against a model, with nothing but
+//! strict provenance. What is above this layer recovers pointers from addresses; this does not.
+
+extern crate std;
+
+use super::{Geometry, Pages, RowBlocks, Run};
+use crate::class::{BLOCK, GRANULE};
+use crate::provider::{FaultyProvider, StaticProvider};
+use crate::slab::Slab;
+use core::alloc::Layout;
+use core::ptr::NonNull;
+use std::boxed::Box;
+use std::vec::Vec;
+
+type Provider<'m> = FaultyProvider<StaticProvider<'m, { 4 * BLOCK }>, true, 64>;
+
+/// Something that is out.
+enum Out<'s> {
+    Short(&'s Slab, Run, u32),
+    Long(&'s Slab, Run, u32),
+    Region(NonNull<u8>, usize),
+}
+
+impl Out<'_> {
+    fn bytes(&self) -> (*mut u8, usize) {
+        match self {
+            Out::Short(_, run, granules) => (run.base, *granules as usize * GRANULE),
+            Out::Long(_, run, blocks) => (run.base, *blocks as usize * BLOCK),
+            Out::Region(base, size) => (base.as_ptr(), *size),
+        }
+    }
+
+    /// Writes a mark at both ends.
+    fn mark(&self, mark: u8) {
+        let (base, size) = self.bytes();
+        // SAFETY: it is out, so it is ours.
+        unsafe {
+            base.write(mark);
+            base.add(size - 1).write(mark);
+        }
+    }
+
+    fn is_marked(&self, mark: u8) -> bool {
+        let (base, size) = self.bytes();
+        // SAFETY: as above, and both were written.
+        unsafe { base.read() == mark && base.add(size - 1).read() == mark }
+    }
+}
+
+/// Catches two runs that overlap, a decommit of memory in use, a sum that drifts, and memory that
+/// does not come back.
+#[test]
+fn runs_and_regions_are_disjoint_and_come_back() {
+    let mut memory = Box::<[u8]>::new_uninit_slice(3 << 20);
+    let provider: Provider<'_> = FaultyProvider::new(StaticProvider::new(&mut memory));
+    let mut pages: Pages<&Provider<'_>, spin::Mutex<()>> = Pages::new(&provider);
+    let mut rows = [RowBlocks::new(0), RowBlocks::new(1)];
+    let rows = &raw mut rows;
+    let meta = Layout::new::<Slab>();
+    let mut out: Vec<(Out<'_>, u8)> = Vec::new();
+    let mut seed = 11u64;
+    let mut random = |n: usize| {
+        seed = seed
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
+        (seed >> 33) as usize % n
+    };
+    let steps = if cfg!(miri) { 250 } else { 20_000 };
+    for step in 0..steps {
+        let mark = step as u8;
+        let taken = match random(16) {
+            0..6 => {
+                let (granules, align) = (1 + random(32) as u32, [1, 1, 2, 4][random(4)]);
+                // SAFETY: the rows outlive the pages' use of them.
+                let row = unsafe { (*rows).as_mut_ptr().add(random(2)) };
+                // SAFETY: as above.
+                let taken = unsafe { pages.take_slab(row, meta, granules, align, || false) };
+                taken.map(|(slab, run, _)| {
+                    assert!(run.base.addr().is_multiple_of(align as usize * GRANULE));
+                    Out::Short(slab, run, granules)
+                })
+            }
+            6 => {
+                let blocks = 1 + random(3) as u32;
+                let taken = pages.take_long(meta, blocks, || false);
+                taken.map(|(slab, run, _)| {
+                    assert!(run.base.addr().is_multiple_of(BLOCK));
+                    Out::Long(slab, run, blocks)
+                })
+            }
+            7 => {
+                let size = 4096 * (1 + random(20));
+                pages.take_region(size, 1).map(|(base, _)| {
+                    assert!(
+                        base.addr()
+                            .get()
+                            .is_multiple_of(Geometry::<&Provider<'_>>::CHUNK)
+                    );
+                    Out::Region(base, size)
+                })
+            }
+            8..14 if !out.is_empty() => {
+                let (gone, mark) = out.swap_remove(random(out.len()));
+                assert!(gone.is_marked(mark), "somebody wrote to what was out");
+                // SAFETY: it was out and is used no more.
+                unsafe {
+                    match gone {
+                        Out::Short(slab, run, n) => {
+                            pages.put_slab(slab, run.chunk, run.base.addr(), n)
+                        }
+                        Out::Long(slab, run, n) => {
+                            pages.put_long(slab, run.chunk, run.base.addr(), n)
+                        }
+                        Out::Region(base, n) => pages.put_region(base.addr().get(), n).unwrap(),
+                    }
+                }
+                continue;
+            }
+            14 => {
+                pages.cool(random(100_000));
+                continue;
+            }
+            _ => {
+                pages.release_empty_chunks();
+                continue;
+            }
+        };
+        if let Ok(taken) = taken {
+            taken.mark(mark);
+            out.push((taken, mark));
+        }
+        let bytes = pages.bytes();
+        assert_eq!(bytes.taken, provider.accounts().bytes);
+        assert!(bytes.resident <= bytes.taken && bytes.warm <= bytes.resident);
+    }
+    assert!(out.iter().all(|(one, mark)| one.is_marked(*mark)));
+    assert!(provider.accounts().decommits > 0);
+    pages.dissolve();
+    let accounts = provider.accounts();
+    assert_eq!(
+        (accounts.regions, accounts.bytes, accounts.wrong_releases),
+        (0, 0, 0)
+    );
+}
