@@ -55,3 +55,9 @@ pub use heap::{Census, Violation};
 pub use heap::{DefaultLock, Heap, HeapBytes, Policy, ProviderCounts, SharedPathCounts};
 #[cfg(not(loom))]
 pub use local::Local;
+
+// The example in the README is a test like any other.
+#[cfg(all(doctest, not(loom)))]
+#[doc = include_str!("../../README.md")]
+#[derive(Debug)]
+pub struct ReadmeExample;

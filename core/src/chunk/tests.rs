@@ -55,7 +55,7 @@ fn runs_and_regions_are_disjoint_and_come_back() {
     let provider: Provider<'_> = FaultyProvider::new(StaticProvider::new(&mut memory));
     let mut pages: Pages<&Provider<'_>, spin::Mutex<()>> = Pages::new(&provider);
     let mut rows = [RowBlocks::new(0), RowBlocks::new(1)];
-    let rows = &raw mut rows;
+    let rows = rows.as_mut_ptr();
     let meta = Layout::new::<Slab>();
     let mut out: Vec<(Out<'_>, u8)> = Vec::new();
     let mut seed = 11u64;
@@ -72,7 +72,7 @@ fn runs_and_regions_are_disjoint_and_come_back() {
             0..6 => {
                 let (granules, align) = (1 + random(32) as u32, [1, 1, 2, 4][random(4)]);
                 // SAFETY: the rows outlive the pages' use of them.
-                let row = unsafe { (*rows).as_mut_ptr().add(random(2)) };
+                let row = unsafe { rows.add(random(2)) };
                 // SAFETY: as above.
                 let taken = unsafe { pages.take_slab(row, meta, granules, align, || false) };
                 taken.map(|(slab, run, _)| {

@@ -229,7 +229,7 @@ mod tests {
                 .wrapping_add(1442695040888963407);
             (seed >> 33) as usize % n
         };
-        let steps = if cfg!(miri) { 300 } else { 20_000 };
+        let steps = if cfg!(miri) { 60 } else { 20_000 };
         for _ in 0..steps {
             let wanted = region((random(500) + 1) * 1024, (random(4) + 1) * 1024);
             let base = wanted.base.addr().get();

@@ -264,7 +264,9 @@ unsafe impl<P: PageProvider, const DECOMMIT: bool, const LEDGER: usize> PageProv
         {
             // SAFETY: the shown part lies in the real region, which nobody uses.
             let bytes = unsafe { core::slice::from_raw_parts(shown.base.as_ptr(), shown.size) };
-            if bytes.iter().any(|byte| *byte != LOST) {
+            // Miri takes a second for a quarter of a mebibyte.
+            let step = if cfg!(miri) { 509 } else { 1 };
+            if bytes.iter().step_by(step).any(|byte| *byte != LOST) {
                 self.state.lock().accounts.scribbled += 1;
             }
         }

@@ -73,10 +73,10 @@ pub(crate) fn all() -> Vec<Stage> {
         check("instructions", [words("cargo xtask instructions")]),
         tests("loom", loom()),
         tests("miri-strict", miri(MIRI_STRICT, "--lib")),
-        tests("miri", miri(MIRI_WHOLE, "--tests")),
+        tests("miri", miri(MIRI_WHOLE, "--test *")),
         tests(
             "miri-i686",
-            miri(MIRI_WHOLE, "--lib --tests --target i686-unknown-linux-gnu"),
+            miri(MIRI_WHOLE, "--test * --target i686-unknown-linux-gnu"),
         ),
     ]
 }
