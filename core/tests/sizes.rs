@@ -19,8 +19,12 @@ fn sizes() -> Vec<usize> {
     ];
     for shift in 1..usize::BITS {
         let power = 1usize << shift;
-        for off in [0, 1, 31, 32] {
-            sizes.extend([power.saturating_sub(off), power.saturating_add(off)]);
+        for off in if cfg!(miri) {
+            &[1][..]
+        } else {
+            &[0, 1, 31, 32]
+        } {
+            sizes.extend([power.saturating_sub(*off), power.saturating_add(*off)]);
         }
     }
     sizes.sort_unstable();
@@ -36,7 +40,7 @@ fn try_all<C: Config>() {
     for shift in 0..=30 {
         let align = 1usize << shift;
         // The host of a Miri run really moves its memory about.
-        if cfg!(miri) && shift % 7 != 0 {
+        if cfg!(miri) && ![0, 12, 21].contains(&shift) {
             continue;
         }
         for size in sizes() {

@@ -258,9 +258,15 @@ impl<R: lock_api::RawMutex> Bin<R> {
     #[cold]
     #[inline(never)]
     fn follow<'s>(&self, slab: &'s Slab, given: Given, keep: impl FnOnce() -> Keep) -> After<'s> {
-        // SAFETY: `given` is what the give of this slab came back with.
-        self.lists
-            .with(|lists| unsafe { lists.follow(slab, given, keep) })
+        let listed = matches!(given, Given::WasFull(_));
+        self.lists.with(|lists| {
+            // SAFETY: `given` is what the give of this slab came back with.
+            let after = unsafe { lists.follow(slab, given, keep) };
+            if listed {
+                self.offer_hint(slab);
+            }
+            after
+        })
     }
 
     /// Gives many words back with one visit to the lock, and tells `sink` of each slab that left.
@@ -431,6 +437,16 @@ impl<R: lock_api::RawMutex> Bin<R> {
     /// What the spread of starts has done, and whether it is on.
     pub(crate) fn spread_counts(&self) -> (SpreadCounts, bool) {
         (self.lists.with(|l| l.window.counts()), self.spread.is_on())
+    }
+
+    /// Makes a slab that got a free slot the hint if the shared path finds nothing at the hint. A hint
+    /// with free slots stays: it may be whole and linger, and would then be forgotten.
+    fn offer_hint(&self, slab: &Slab) {
+        // SAFETY: hints point to type-stable slabs.
+        let hint = unsafe { self.hint.load(Ordering::Acquire).as_ref() };
+        if hint.is_none_or(|hint| hint.free() == 0) {
+            self.set_hint(slab);
+        }
     }
 
     fn set_hint(&self, slab: &Slab) {
