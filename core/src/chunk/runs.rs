@@ -30,7 +30,7 @@ use core::ptr::{self, NonNull};
 /// Chunks with a free block.
 const OPEN: usize = 0;
 /// Chunks with warm pages.
-const WARM: usize = 1;
+pub(super) const WARM: usize = 1;
 
 /// 64 granules of a chunk.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ pub(crate) struct Block {
     pub(super) dirty: u64,
     pub(super) gone: u64,
     /// The row's buckets, for an owned block.
-    row: *mut RowBlocks,
+    pub(super) row: *mut RowBlocks,
     links: Links<Block>,
     bucket: u8,
     index: u8,
@@ -51,9 +51,9 @@ pub(crate) struct Block {
 pub(crate) struct Chunk {
     node: Node,
     /// Where the chunk begins: its region's base.
-    base: *mut u8,
-    free_blocks: u64,
-    warm: usize,
+    pub(super) base: *mut u8,
+    pub(super) free_blocks: u64,
+    pub(super) warm: usize,
     open_links: Links<Chunk>,
     warm_links: Links<Chunk>,
     blocks: [Block; 0],
@@ -91,17 +91,6 @@ impl RowBlocks {
     }
 }
 
-/// Memory that is being decommitted: in no list, so nobody else can have it.
-#[derive(Debug)]
-pub(super) struct Transit {
-    chunk: *mut Chunk,
-    /// Whole blocks, or none.
-    blocks: u64,
-    /// The block and its granules, if no whole blocks.
-    part: (u32, u64),
-    pub(super) region: Region,
-}
-
 /// What must be got from the provider before a request can be met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Short {
@@ -118,7 +107,7 @@ pub(super) struct State<P> {
     pub(super) arena: Arena,
     unused_slabs: *const Slab,
     open: Chain<Chunk, OPEN>,
-    warm_chunks: Chain<Chunk, WARM>,
+    pub(super) warm_chunks: Chain<Chunk, WARM>,
     pub(super) page: PageShape,
     /// Bytes of warm pages.
     pub(super) warm: usize,
@@ -314,7 +303,7 @@ impl<P: PageProvider> State<P> {
     ///
     /// # Safety
     /// The chunk is valid, and they are free.
-    unsafe fn close_blocks(&mut self, chunk: *mut Chunk, blocks: u64) {
+    pub(super) unsafe fn close_blocks(&mut self, chunk: *mut Chunk, blocks: u64) {
         // SAFETY: the chunk is valid.
         unsafe {
             self.empty_chunks -= usize::from((*chunk).free_blocks == Self::all_blocks());
@@ -405,7 +394,7 @@ impl<P: PageProvider> State<P> {
     ///
     /// # Safety
     /// The chunk is valid, and no granule of the block is in use or in transit if all are free.
-    unsafe fn settle_block(&mut self, chunk: *mut Chunk, index: u32) {
+    pub(super) unsafe fn settle_block(&mut self, chunk: *mut Chunk, index: u32) {
         // SAFETY: the chunk, its blocks and the row that owns the block are valid.
         unsafe {
             let block = Self::block(chunk, index);
@@ -428,7 +417,7 @@ impl<P: PageProvider> State<P> {
     ///
     /// # Safety
     /// The chunk is valid.
-    unsafe fn change(
+    pub(super) unsafe fn change(
         &mut self,
         chunk: *mut Chunk,
         index: u32,
@@ -456,97 +445,6 @@ impl<P: PageProvider> State<P> {
                     (*block).bucket = longest.ilog2() as u8;
                     row.buckets[(*block).bucket as usize].insert(block);
                 }
-            }
-        }
-    }
-
-    /// Takes some warm pages out of circulation, as long a run as there is in their chunk.
-    pub(super) fn begin_decommit(&mut self) -> Option<Transit> {
-        let chunk = self.warm_chunks.first();
-        if chunk.is_null() {
-            return None;
-        }
-        // SAFETY: a linked chunk and its blocks are valid.
-        unsafe {
-            let mut blocks = 0u64;
-            let mut part = None;
-            for index in 0..Geometry::<P>::BLOCKS as u32 {
-                let block = &*Self::block(chunk, index);
-                let warm = self.page.within(block.free) & self.page.touching(block.dirty);
-                let is_free = (*chunk).free_blocks >> index & 1 == 1;
-                if warm == 0 {
-                    if blocks != 0 {
-                        break;
-                    }
-                } else if is_free {
-                    blocks |= 1 << index;
-                } else if blocks != 0 {
-                    break;
-                } else if part.is_none() {
-                    part = Some((index, first_run(warm)));
-                }
-            }
-            let base = (*chunk).base;
-            if blocks != 0 {
-                self.close_blocks(chunk, blocks);
-                let first = blocks.trailing_zeros();
-                let count = blocks.count_ones();
-                let skip = self.page.within(Self::full(first)).trailing_zeros() as usize;
-                for index in first..first + count {
-                    self.change(chunk, index, |block, _| block.free = 0);
-                }
-                return Some(Transit {
-                    chunk,
-                    blocks,
-                    part: (0, 0),
-                    region: region(
-                        base.add(first as usize * BLOCK + skip * GRANULE),
-                        count as usize * BLOCK - skip * GRANULE,
-                    )?,
-                });
-            }
-            let (index, granules) = part?;
-            self.change(chunk, index, |block, _| block.free &= !granules);
-            let start = index as usize * BLOCK + granules.trailing_zeros() as usize * GRANULE;
-            Some(Transit {
-                chunk,
-                blocks: 0,
-                part: (index, granules),
-                region: region(base.add(start), granules.count_ones() as usize * GRANULE)?,
-            })
-        }
-    }
-
-    /// Brings the pages back into circulation, as gone or, if the provider failed, as they were.
-    /// A chunk that failed is left alone until something else in it becomes warm.
-    pub(super) fn end_decommit(&mut self, transit: &Transit, done: bool) {
-        let chunk = transit.chunk;
-        let give = |block: &mut Block, granules: u64, page: PageShape| {
-            block.free |= granules;
-            if done {
-                let pages = page.within(granules);
-                block.dirty &= !pages;
-                block.gone |= pages;
-            }
-        };
-        // SAFETY: memory in transit keeps its chunk from being released.
-        unsafe {
-            let mut blocks = transit.blocks;
-            while blocks != 0 {
-                let index = blocks.trailing_zeros();
-                blocks &= blocks - 1;
-                self.change(chunk, index, |block, page| {
-                    give(block, Self::full(index), page)
-                });
-                self.settle_block(chunk, index);
-            }
-            let (index, granules) = transit.part;
-            if granules != 0 {
-                self.change(chunk, index, |block, page| give(block, granules, page));
-                self.settle_block(chunk, index);
-            }
-            if !done {
-                self.warm_chunks.remove(chunk);
             }
         }
     }
@@ -596,7 +494,7 @@ impl<P: PageProvider> State<P> {
         mask(0, Geometry::<P>::BLOCKS as u32)
     }
 
-    fn header_bytes(page: PageShape) -> usize {
+    pub(super) fn header_bytes(page: PageShape) -> usize {
         page.touching(!Self::full(0)).count_ones() as usize * GRANULE
     }
 
@@ -625,72 +523,12 @@ impl<P: PageProvider> State<P> {
     }
 }
 
-/// What the walker is told of each block.
-#[cfg(feature = "walker")]
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct BlockView {
-    pub(crate) base: *mut u8,
-    pub(crate) free: u64,
-    pub(crate) header: u64,
-    pub(crate) row: u16,
-    pub(crate) is_free: bool,
-    pub(crate) is_owned: bool,
-}
-
-#[cfg(feature = "walker")]
-impl<P: PageProvider> State<P> {
-    /// Calls `f` for each block of `chunk`, then gives the chunk's sums as they should be.
-    ///
-    /// # Safety
-    /// `node` is the node of a chunk that is here.
-    pub(super) unsafe fn view_chunk(
-        &self,
-        node: *mut Node,
-        f: &mut impl FnMut(BlockView),
-    ) -> (usize, usize, bool) {
-        let chunk: *mut Chunk = node.cast();
-        let (mut warm, mut resident) = (0, 0);
-        // SAFETY: the chunk is valid; the lock is held.
-        unsafe {
-            let map = Map::<P>::at((*chunk).base);
-            for index in 0..Geometry::<P>::BLOCKS as u32 {
-                let block = &*Self::block(chunk, index);
-                warm += warm_bytes(block, self.page);
-                resident += resident_bytes(block, self.page);
-                let base = (*chunk).base.add(index as usize * BLOCK);
-                f(BlockView {
-                    base,
-                    free: block.free,
-                    header: !Self::full(index),
-                    row: map.row(base.addr()),
-                    is_free: (*chunk).free_blocks >> index & 1 == 1,
-                    is_owned: !block.row.is_null(),
-                });
-            }
-            (warm, resident, warm == (*chunk).warm)
-        }
-    }
-}
-
-fn warm_bytes(block: &Block, page: PageShape) -> usize {
+pub(super) fn warm_bytes(block: &Block, page: PageShape) -> usize {
     let warm = page.within(block.free) & page.touching(block.dirty);
     warm.count_ones() as usize * GRANULE
 }
 
 /// Touched pages. The header's granules are dirty from the start.
-fn resident_bytes(block: &Block, page: PageShape) -> usize {
+pub(super) fn resident_bytes(block: &Block, page: PageShape) -> usize {
     page.touching(block.dirty).count_ones() as usize * GRANULE
-}
-
-/// The lowest run of set bits.
-fn first_run(bits: u64) -> u64 {
-    let start = bits.trailing_zeros();
-    mask(start, (bits >> start).trailing_ones())
-}
-
-fn region(base: *mut u8, size: usize) -> Option<Region> {
-    Some(Region {
-        base: NonNull::new(base)?,
-        size,
-    })
 }

@@ -1,0 +1,149 @@
+//! Getting regions from the provider and giving them back, always between two sections under the
+//! lock. What the provider hands out is checked first; what fails the check is handed back unused.
+
+use super::arena::{META_HEADER, META_REGION};
+use super::block::PageShape;
+use super::map::Geometry;
+use super::runs::{Short, State};
+use super::tree::{Node, Use};
+use super::{Kind, Pages};
+use crate::error::AllocError;
+use crate::provider::{PageProvider, Region};
+use crate::sync::Ordering;
+use lock_api::RawMutex;
+
+impl<P: PageProvider, R: RawMutex> Pages<P, R> {
+    /// Runs `f` under the lock until it has all it needs, getting it from the provider between.
+    pub(super) fn supplied<T>(
+        &self,
+        relieve: impl Fn() -> bool,
+        mut f: impl FnMut(&mut State<P>) -> Result<T, Short>,
+    ) -> Result<T, AllocError> {
+        // Each turn that ends in a shortage adds a region, which others may use up meanwhile; then
+        // they have progressed, and the limit or the provider ends it for all.
+        loop {
+            let short = self.state.with(|state| {
+                let result = f(state);
+                self.warm.store(state.warm, Ordering::Relaxed);
+                result
+            });
+            match short {
+                Ok(value) => return Ok(value),
+                Err(Short::Meta) => self.supply_meta()?,
+                Err(Short::Chunk) if relieve() => {}
+                Err(Short::Chunk) => self.supply_chunk()?,
+            }
+        }
+    }
+
+    #[cold]
+    fn supply_meta(&self) -> Result<(), AllocError> {
+        let region = self.acquire(META_REGION, META_REGION)?;
+        self.add(region, |state| {
+            let node: *mut Node = region.base.as_ptr().cast();
+            // The tags of a checked heap are reached through their address.
+            let _exposed = node.expose_provenance();
+            // SAFETY: the region is ours and longer than a node.
+            unsafe {
+                node.write(Node::new(region, Use::Meta));
+                state.tree.insert(node);
+                let first = region.base.as_ptr().add(META_HEADER);
+                state.arena.refill(first, region.size - META_HEADER);
+            }
+            state.resident += region.size;
+        })
+    }
+
+    #[cold]
+    fn supply_chunk(&self) -> Result<(), AllocError> {
+        let piece = self.take_meta(Kind::Chunk, State::<P>::chunk_layout())?;
+        let size = Geometry::<P>::CHUNK;
+        let added = self.acquire(size, size).and_then(|region| {
+            // SAFETY: the region was checked, and the piece is a chunk description's memory.
+            self.add(region, |state| unsafe {
+                if let Some(page) = PageShape::new(self.provider.page_size()) {
+                    state.page = page;
+                }
+                state.add_chunk(region, piece);
+            })
+        });
+        // SAFETY: if nothing was added, the piece was not used.
+        added.inspect_err(|_| unsafe { self.put_meta(Kind::Chunk, piece) })
+    }
+
+    /// A region of the asked shape, within the limit.
+    pub(super) fn acquire(&self, size: usize, align: usize) -> Result<Region, AllocError> {
+        self.reserve(size)?;
+        let Some(region) = self.provider.acquire(size, align) else {
+            self.taken.fetch_sub(size, Ordering::Relaxed);
+            return Err(AllocError::OutOfMemory);
+        };
+        let in_space = region.end().is_some() && region.size <= isize::MAX as usize;
+        let aligned = region.base.addr().get().is_multiple_of(align);
+        if !(in_space && aligned && region.size >= size) {
+            self.taken.fetch_sub(size, Ordering::Relaxed);
+            return Err(self.refuse(region));
+        }
+        self.taken.fetch_add(region.size - size, Ordering::Relaxed);
+        Ok(region)
+    }
+
+    /// Counts `size` bytes as taken if the limit allows.
+    fn reserve(&self, size: usize) -> Result<(), AllocError> {
+        let limit = self.limit.load(Ordering::Relaxed);
+        self.taken
+            .try_update(Ordering::Relaxed, Ordering::Relaxed, |taken| {
+                taken.checked_add(size).filter(|sum| *sum <= limit)
+            })
+            .map(|_| ())
+            .map_err(|_| AllocError::Limit)
+    }
+
+    /// Runs `f` under the lock with an acquired region, or refuses one that overlaps a held one.
+    pub(super) fn add(
+        &self,
+        region: Region,
+        f: impl FnOnce(&mut State<P>),
+    ) -> Result<(), AllocError> {
+        let added = self.state.with(|state| {
+            let end = region
+                .end()
+                .filter(|end| !state.tree.overlaps(region, *end));
+            end.map(|_| f(state)).is_some()
+        });
+        if added {
+            return Ok(());
+        }
+        self.taken.fetch_sub(region.size, Ordering::Relaxed);
+        Err(self.refuse(region))
+    }
+
+    /// Hands a region that was never used back.
+    #[cold]
+    fn refuse(&self, region: Region) -> AllocError {
+        self.refused_regions.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the provider just gave it, and nothing of it was used.
+        unsafe { self.provider.release(region) };
+        AllocError::OutOfMemory
+    }
+
+    pub(super) fn release(&self, region: Region) {
+        // SAFETY: the region was removed from all bookkeeping, and nobody uses it.
+        unsafe { self.provider.release(region) };
+        self.taken.fetch_sub(region.size, Ordering::Relaxed);
+    }
+
+    /// Gives every region back. The heap is being dropped: there are no other users.
+    pub(crate) fn dissolve(&mut self) {
+        let state = self.state.get_mut();
+        // Chunks and large objects first: their descriptions lie in the metadata regions.
+        for metadata_too in [false, true] {
+            while let Some(node) = state.tree.pop(|use_| metadata_too || use_ != Use::Meta) {
+                // SAFETY: the node is valid until its own region is released, after this read.
+                let region = unsafe { (*node).region };
+                // SAFETY: nothing uses the heap any more.
+                unsafe { self.provider.release(region) };
+            }
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Decommit under the pages' lock: pages are taken out of circulation before the provider works on
+//! them, and brought back after. While they are *in transit* nobody can have them, and their chunk
+//! cannot be released.
+
+use super::block::{PageShape, mask};
+use super::map::Geometry;
+use super::runs::{Block, Chunk, State};
+use crate::class::{BLOCK, GRANULE};
+use crate::provider::{PageProvider, Region};
+use core::ptr::NonNull;
+
+/// Memory that is being decommitted: in no list, so nobody else can have it.
+#[derive(Debug)]
+pub(super) struct Transit {
+    chunk: *mut Chunk,
+    /// Whole blocks, or none.
+    blocks: u64,
+    /// The block and its granules, if no whole blocks.
+    part: (u32, u64),
+    pub(super) region: Region,
+}
+
+impl<P: PageProvider> State<P> {
+    /// Takes some warm pages out of circulation, as long a run as there is in their chunk.
+    pub(super) fn begin_decommit(&mut self) -> Option<Transit> {
+        let chunk = self.warm_chunks.first();
+        if chunk.is_null() {
+            return None;
+        }
+        // SAFETY: a linked chunk and its blocks are valid.
+        unsafe {
+            let mut blocks = 0u64;
+            let mut part = None;
+            for index in 0..Geometry::<P>::BLOCKS as u32 {
+                let block = &*Self::block(chunk, index);
+                let warm = self.page.within(block.free) & self.page.touching(block.dirty);
+                let is_free = (*chunk).free_blocks >> index & 1 == 1;
+                if warm == 0 {
+                    if blocks != 0 {
+                        break;
+                    }
+                } else if is_free {
+                    blocks |= 1 << index;
+                } else if blocks != 0 {
+                    break;
+                } else if part.is_none() {
+                    part = Some((index, first_run(warm)));
+                }
+            }
+            let base = (*chunk).base;
+            if blocks != 0 {
+                self.close_blocks(chunk, blocks);
+                let first = blocks.trailing_zeros();
+                let count = blocks.count_ones();
+                let skip = self.page.within(Self::full(first)).trailing_zeros() as usize;
+                for index in first..first + count {
+                    self.change(chunk, index, |block, _| block.free = 0);
+                }
+                return Some(Transit {
+                    chunk,
+                    blocks,
+                    part: (0, 0),
+                    region: region(
+                        base.add(first as usize * BLOCK + skip * GRANULE),
+                        count as usize * BLOCK - skip * GRANULE,
+                    )?,
+                });
+            }
+            let (index, granules) = part?;
+            self.change(chunk, index, |block, _| block.free &= !granules);
+            let start = index as usize * BLOCK + granules.trailing_zeros() as usize * GRANULE;
+            Some(Transit {
+                chunk,
+                blocks: 0,
+                part: (index, granules),
+                region: region(base.add(start), granules.count_ones() as usize * GRANULE)?,
+            })
+        }
+    }
+
+    /// Brings the pages back into circulation, as gone or, if the provider failed, as they were.
+    /// A chunk that failed is left alone until something else in it becomes warm.
+    pub(super) fn end_decommit(&mut self, transit: &Transit, done: bool) {
+        let chunk = transit.chunk;
+        let give = |block: &mut Block, granules: u64, page: PageShape| {
+            block.free |= granules;
+            if done {
+                let pages = page.within(granules);
+                block.dirty &= !pages;
+                block.gone |= pages;
+            }
+        };
+        // SAFETY: memory in transit keeps its chunk from being released.
+        unsafe {
+            let mut blocks = transit.blocks;
+            while blocks != 0 {
+                let index = blocks.trailing_zeros();
+                blocks &= blocks - 1;
+                self.change(chunk, index, |block, page| {
+                    give(block, Self::full(index), page)
+                });
+                self.settle_block(chunk, index);
+            }
+            let (index, granules) = transit.part;
+            if granules != 0 {
+                self.change(chunk, index, |block, page| give(block, granules, page));
+                self.settle_block(chunk, index);
+            }
+            if !done {
+                self.warm_chunks.remove(chunk);
+            }
+        }
+    }
+}
+
+/// The lowest run of set bits.
+fn first_run(bits: u64) -> u64 {
+    let start = bits.trailing_zeros();
+    mask(start, (bits >> start).trailing_ones())
+}
+
+fn region(base: *mut u8, size: usize) -> Option<Region> {
+    Some(Region {
+        base: NonNull::new(base)?,
+        size,
+    })
+}

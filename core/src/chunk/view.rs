@@ -1,0 +1,52 @@
+//! What the walker is shown of a chunk.
+
+use super::map::{Geometry, Map};
+use super::runs::{Chunk, State, resident_bytes, warm_bytes};
+use super::tree::Node;
+use crate::class::BLOCK;
+use crate::provider::PageProvider;
+
+/// What the walker is told of each block.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BlockView {
+    pub(crate) base: *mut u8,
+    pub(crate) free: u64,
+    pub(crate) header: u64,
+    pub(crate) row: u16,
+    pub(crate) is_free: bool,
+    pub(crate) is_owned: bool,
+}
+
+impl<P: PageProvider> State<P> {
+    /// Calls `f` for each block of `chunk`, then gives the chunk's sums as they should be.
+    ///
+    /// # Safety
+    /// `node` is the node of a chunk that is here.
+    pub(super) unsafe fn view_chunk(
+        &self,
+        node: *mut Node,
+        f: &mut impl FnMut(BlockView),
+    ) -> (usize, usize, bool) {
+        let chunk: *mut Chunk = node.cast();
+        let (mut warm, mut resident) = (0, 0);
+        // SAFETY: the chunk is valid; the lock is held.
+        unsafe {
+            let map = Map::<P>::at((*chunk).base);
+            for index in 0..Geometry::<P>::BLOCKS as u32 {
+                let block = &*Self::block(chunk, index);
+                warm += warm_bytes(block, self.page);
+                resident += resident_bytes(block, self.page);
+                let base = (*chunk).base.add(index as usize * BLOCK);
+                f(BlockView {
+                    base,
+                    free: block.free,
+                    header: !Self::full(index),
+                    row: map.row(base.addr()),
+                    is_free: (*chunk).free_blocks >> index & 1 == 1,
+                    is_owned: !block.row.is_null(),
+                });
+            }
+            (warm, resident, warm == (*chunk).warm)
+        }
+    }
+}
