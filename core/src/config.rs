@@ -5,6 +5,29 @@ use core::fmt::Debug;
 use core::marker::PhantomData;
 
 /// The compile-time parameters of a heap.
+///
+/// What cannot work does not compile: a class of size zero, a list that does not ascend, an empty one,
+/// a size that is no multiple of 16, a size that is too large, more sizes than a table may have.
+///
+/// ```compile_fail,E0080
+/// const T: temporal_slab::class::ClassTable = temporal_slab::class::ClassTable::build(&[0, 16]);
+/// ```
+/// ```compile_fail,E0080
+/// const T: temporal_slab::class::ClassTable = temporal_slab::class::ClassTable::build(&[32, 16]);
+/// ```
+/// ```compile_fail,E0080
+/// const T: temporal_slab::class::ClassTable = temporal_slab::class::ClassTable::build(&[]);
+/// ```
+/// ```compile_fail,E0080
+/// const T: temporal_slab::class::ClassTable = temporal_slab::class::ClassTable::build(&[24]);
+/// ```
+/// ```compile_fail,E0080
+/// const T: temporal_slab::class::ClassTable = temporal_slab::class::ClassTable::build(&[16384]);
+/// ```
+/// ```compile_fail,E0080
+/// const SIZES: [usize; 49] = { let mut s = [16; 49]; let mut i = 0; while i < 49 { s[i] = 16 * (i + 1); i += 1; } s };
+/// const T: temporal_slab::class::ClassTable = temporal_slab::class::ClassTable::build(&SIZES);
+/// ```
 pub trait Config: Debug + Send + Sync + 'static {
     /// The sizes of the classes; see [`ClassTable::build`] for what is allowed. A list that is not
     /// allowed does not compile.

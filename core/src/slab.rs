@@ -69,8 +69,9 @@ impl Key {
 
 impl Identity {
     const INCARNATION: u64 = 1 << 24;
-    /// An identity with this incarnation retires its slab: nothing wraps.
-    const LAST: u64 = u64::MAX / Self::INCARNATION;
+    /// A slab that reaches this incarnation is retired: nothing wraps. A few are left above it for those
+    /// that are claimed on the way there.
+    const LAST: u64 = u64::MAX / Self::INCARNATION - 8;
 
     pub(crate) const fn key(self) -> Key {
         Key((self.0 % Self::INCARNATION) as u32)
@@ -228,7 +229,7 @@ impl Slab {
     pub(crate) unsafe fn end_life(&self) -> bool {
         let identity = self.identity().next();
         self.identity.store(identity.0, Ordering::Relaxed);
-        identity.incarnation() != Identity::LAST
+        identity.incarnation() < Identity::LAST
     }
 
     /// Opens an owned slab with `word` free. The caller keeps the other slots.
@@ -292,19 +293,18 @@ impl Slab {
         })
     }
 
-    /// For a slab that is one object, whose key is `key`: ends its life and makes the caller, who
-    /// frees it, the owner. Of two frees that meet one wins, and `free` stays 0 throughout, so an
-    /// outdated hint can take nothing from it.
-    pub(crate) fn claim_single(&self, key: Key) -> bool {
-        let now = self.identity();
-        let dead = now.next().with_key(Key::DEAD);
+    /// For a slab that is one object and that the caller saw in the life `seen`: ends that life and
+    /// makes the caller, who frees the object, the owner. Of two frees that meet one wins, and `free`
+    /// stays 0 throughout, so an outdated hint can take nothing from it. Gives, if it won, whether the
+    /// slab may be used again.
+    pub(crate) fn claim_single(&self, seen: Identity) -> Option<bool> {
+        let dead = seen.next().with_key(Key::DEAD);
         // `Relaxed`: the object's holder and the freeing thread were ordered by whoever passed the
         // pointer on, and the winner needs nothing of the loser.
-        now.key() == key
-            && self
-                .identity
-                .compare_exchange(now.0, dead.0, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok()
+        self.identity
+            .compare_exchange(seen.0, dead.0, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok()
+            .then(|| dead.incarnation() < Identity::LAST)
     }
 
     /// Makes the caller the owner if every slot is free. Of any number of callers one wins.
@@ -327,5 +327,41 @@ impl fmt::Debug for Slab {
             .field("free", &format_args!("{:#018x}", self.free()))
             .field("identity", &self.identity())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// Of two frees of one object that both passed their checks, the second must not win against the
+    /// next object that got the same metadata. Catches a claim that compares with an identity read
+    /// anew.
+    #[test]
+    fn a_single_object_is_claimed_in_the_life_that_was_seen() {
+        let (slab, key) = (Slab::new(), Key::new(0, Key::RUN));
+        // SAFETY: nobody else knows the slab.
+        unsafe { slab.adopt(key, Slab::NOWHERE) };
+        let seen = slab.identity();
+        assert_eq!(slab.claim_single(seen), Some(true));
+        assert_eq!(slab.claim_single(seen), None, "the second free");
+        // SAFETY: the claim made this test the owner.
+        unsafe { slab.adopt(key, Slab::NOWHERE) };
+        assert_eq!(slab.identity().key(), seen.key());
+        assert_eq!(slab.claim_single(seen), None, "a free of the object before");
+        assert_eq!(slab.claim_single(slab.identity()), Some(true));
+    }
+
+    /// Catches an incarnation that wraps: a slab at its last one is not used again.
+    #[test]
+    fn incarnations_do_not_wrap() {
+        let slab = Slab::new();
+        slab.identity.store(
+            (Identity::LAST - 2) * Identity::INCARNATION,
+            Ordering::Relaxed,
+        );
+        // SAFETY: nobody else knows the slab.
+        let lives = unsafe { [slab.end_life(), slab.end_life(), slab.end_life()] };
+        assert_eq!(lives, [true, false, false]);
     }
 }

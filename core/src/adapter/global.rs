@@ -9,10 +9,12 @@ use crate::error::{AllocError, FreeError};
 use crate::heap::{DefaultLock, Heap};
 use crate::local::Local;
 use crate::provider::PageProvider;
+use crate::sync::{AtomicBool, Ordering};
 use core::alloc::{GlobalAlloc, Layout};
+use core::cell::UnsafeCell;
 use core::fmt;
 use core::ptr::{self, NonNull};
-use lock_api::{Mutex, RawMutex};
+use lock_api::RawMutex;
 
 /// Finds the local that the current context may use.
 ///
@@ -45,14 +47,27 @@ unsafe impl<P: PageProvider + 'static, R: RawMutex + 'static, C: Config> FindLoc
     }
 }
 
-/// One local behind a lock, for kernels with one CPU. Whoever finds it in use, such as an interrupt
-/// handler, takes the shared path and does not wait.
+/// One local and a flag that says that it is in use, for kernels with one CPU. Whoever finds it in use,
+/// such as an interrupt handler, takes the shared path and does not wait; interrupts stay as they are.
+///
+/// The local belongs to the heap that the first call names. Calls that name another get `None`.
 pub struct LockedLocal<
     P: PageProvider + 'static,
     R: RawMutex + 'static = DefaultLock,
     C: Config = Standard,
 > {
-    local: Mutex<R, Option<Local<'static, P, R, C>>>,
+    /// Set with `Acquire`, cleared with `Release`: each user of the local is behind the one before.
+    in_use: AtomicBool,
+    local: UnsafeCell<Option<Local<'static, P, R, C>>>,
+}
+
+// SAFETY: the flag lets one context at a time have the local, which may be sent between them.
+unsafe impl<P, R, C> Sync for LockedLocal<P, R, C>
+where
+    P: PageProvider + Sync,
+    R: RawMutex + Sync,
+    C: Config,
+{
 }
 
 impl<P: PageProvider, R: RawMutex, C: Config> LockedLocal<P, R, C> {
@@ -60,7 +75,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> LockedLocal<P, R, C> {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            local: Mutex::from_raw(R::INIT, None),
+            in_use: AtomicBool::new(false),
+            local: UnsafeCell::new(None),
         }
     }
 }
@@ -77,7 +93,16 @@ impl<P: PageProvider, R: RawMutex, C: Config> fmt::Debug for LockedLocal<P, R, C
     }
 }
 
-// SAFETY: the mutex lets one context in at a time, and the others get `None`.
+/// Clears the flag however its holder leaves.
+struct InUse<'a>(&'a AtomicBool);
+
+impl Drop for InUse<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+// SAFETY: the flag lets one context in at a time, and the others get `None`.
 unsafe impl<P, R, C> FindLocal<P, R, C> for LockedLocal<P, R, C>
 where
     P: PageProvider + Sync,
@@ -89,13 +114,16 @@ where
         heap: &'static Heap<P, R, C>,
         f: impl FnOnce(Option<&mut Local<'static, P, R, C>>) -> T,
     ) -> T {
-        let Some(mut place) = self.local.try_lock() else {
+        if self.in_use.swap(true, Ordering::Acquire) {
             return f(None);
-        };
+        }
+        let _in_use = InUse(&self.in_use);
+        // SAFETY: the flag was clear and is ours until `_in_use` drops.
+        let place = unsafe { &mut *self.local.get() };
         if place.is_none() {
             *place = heap.local().ok();
         }
-        f(place.as_mut())
+        f(place.as_mut().filter(|local| ptr::eq(local.heap(), heap)))
     }
 }
 

@@ -38,11 +38,18 @@ struct Unused {
     next: *mut Unused,
 }
 
+struct Spare {
+    next: *mut Spare,
+    size: usize,
+}
+
 /// The bump region and the unused pieces. Guarded by the pages' lock.
 #[derive(Debug)]
 pub(super) struct Arena {
     bump: *mut u8,
     left: usize,
+    /// Parts of regions that were put aside when another came.
+    spare: *mut Spare,
     unused: [*mut Unused; KINDS],
 }
 
@@ -51,6 +58,7 @@ impl Arena {
         Self {
             bump: ptr::null_mut(),
             left: 0,
+            spare: ptr::null_mut(),
             unused: [ptr::null_mut(); KINDS],
         }
     }
@@ -70,17 +78,23 @@ impl Arena {
 
     /// Fresh memory.
     pub(super) fn bump(&mut self, layout: Layout) -> Option<NonNull<u8>> {
-        let skip = self.bump.addr().next_multiple_of(layout.align()) - self.bump.addr();
-        let need = skip + layout.size();
-        if need > self.left {
-            return None;
+        loop {
+            let skip = self.bump.addr().next_multiple_of(layout.align()) - self.bump.addr();
+            let need = skip + layout.size();
+            if need <= self.left {
+                // SAFETY: `need` bytes are left in the region.
+                let piece = unsafe { self.bump.add(skip) };
+                // SAFETY: as above.
+                self.bump = unsafe { self.bump.add(need) };
+                self.left -= need;
+                return NonNull::new(piece);
+            }
+            // What is left is given up: it is less than this piece.
+            // SAFETY: spare parts are ours and valid, and begin with their link.
+            let spare = unsafe { self.spare.as_ref() }?;
+            (self.bump, self.left) = (self.spare.cast(), spare.size);
+            self.spare = spare.next;
         }
-        // SAFETY: `need` bytes are left in the region.
-        let piece = unsafe { self.bump.add(skip) };
-        // SAFETY: as above.
-        self.bump = unsafe { self.bump.add(need) };
-        self.left -= need;
-        NonNull::new(piece)
     }
 
     /// Puts a piece back.
@@ -95,9 +109,24 @@ impl Arena {
         *head = piece;
     }
 
-    /// Bumps from a new region now. What was left of the old one is given up: it is less than the
-    /// piece that did not fit.
-    pub(super) fn refill(&mut self, first: *mut u8, size: usize) {
+    /// Bumps from a new region now. What was left of the old one is put aside: two threads may have
+    /// found it short at the same time, and each brought a region.
+    ///
+    /// # Safety
+    /// The `size` bytes at `first` are ours and unused, and `first` is aligned to 64.
+    pub(super) unsafe fn refill(&mut self, first: *mut u8, size: usize) {
+        let lead = self.bump.addr().next_multiple_of(64) - self.bump.addr();
+        if self.left >= lead + size_of::<Spare>() {
+            let spare = Spare {
+                next: self.spare,
+                size: self.left - lead,
+            };
+            // SAFETY: the rest of the old region is ours, and long enough for the link.
+            unsafe {
+                self.spare = self.bump.add(lead).cast();
+                self.spare.write(spare);
+            }
+        }
         self.bump = first;
         self.left = size;
     }

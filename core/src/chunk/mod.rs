@@ -25,6 +25,7 @@ use crate::error::{AllocError, FreeError};
 use crate::provider::{Capabilities, PageProvider, Region};
 use crate::slab::Slab;
 use crate::sync::{AtomicU64, AtomicUsize, Lock, Ordering};
+use arena::{META_HEADER, META_REGION};
 use block::PageShape;
 use core::alloc::Layout;
 use core::ptr::NonNull;
@@ -59,7 +60,7 @@ pub(crate) struct PageBytes {
 
 /// The heap's pages.
 ///
-/// Orderings: `taken`, `limit`, `warm` and the counts are `Relaxed`. `taken` is only compared with
+/// Orderings: `taken`, `limit`, `warm`, `returned` and the counts are `Relaxed`. `taken` is only compared with
 /// the limit and changed by read-modify-writes, so no two requests pass the limit together; the
 /// others are hints and figures. All else is under the lock.
 #[derive(Debug)]
@@ -77,6 +78,8 @@ pub(crate) struct Pages<P, R> {
     /// Chunks that were given back. `Release` when one has left the tree, `Acquire` by those who
     /// remember that a chunk was ours: they see the count before its memory can be someone else's.
     released_chunks: AtomicUsize,
+    /// Counts what came back: slabs, pages, regions.
+    returned: AtomicUsize,
 }
 
 impl<P: PageProvider, R: RawMutex> Pages<P, R> {
@@ -91,6 +94,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
             failed_decommits: AtomicU64::new(0),
             refused_regions: AtomicU64::new(0),
             released_chunks: AtomicUsize::new(0),
+            returned: AtomicUsize::new(0),
         }
     }
 
@@ -146,10 +150,10 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         align: u32,
         relieve: impl Fn() -> bool,
     ) -> Result<(&'s Slab, Run, bool), AllocError> {
-        let (slab, run) = self.supplied(relieve, |state| {
+        let (slab, run) = self.supplied(relieve, |state, effort| {
             let slab = state.take_slab(meta)?;
             // SAFETY: the caller's row.
-            unsafe { state.take_run(row, granules, align) }
+            unsafe { state.take_run(row, granules, align, effort) }
                 .map(|run| (slab, run))
                 // SAFETY: the slab was just taken, so it is owned and has not begun a life.
                 .inspect_err(|_| unsafe { state.put_slab(slab) })
@@ -159,43 +163,61 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
             Ok(zero) => Ok((slab, run, zero)),
             Err(error) => {
                 // SAFETY: as above, and nothing of the run was used.
-                unsafe { self.put_slab(slab, run.chunk, run.base.addr(), granules) };
+                unsafe { self.put_slab(Some(slab), run.chunk, run.base.addr(), granules) };
                 Err(error)
             }
         }
     }
 
-    /// Takes a slab and its run back.
+    /// Takes a run back, and its slab's metadata unless that is used up.
     ///
     /// # Safety
     /// They belong together and are the caller's alone; the slab's life was ended.
     pub(crate) unsafe fn put_slab(
         &self,
-        slab: &Slab,
+        slab: Option<&Slab>,
         chunk: *mut Chunk,
         base: usize,
         granules: u32,
     ) {
-        self.state.with(|state| {
-            // SAFETY: the caller's promise.
-            unsafe {
-                state.put_slab(slab);
-                state.put_run(chunk, base, granules);
-            }
-            self.warm.store(state.warm, Ordering::Relaxed);
+        // SAFETY: the caller's promise.
+        self.put(slab, |state| unsafe {
+            state.put_run(chunk, base, granules)
         });
     }
 
-    /// Takes only the run of a slab back: its metadata is used up and stays out of use for good.
+    /// As [`Self::put_slab`], for a run of whole blocks.
     ///
     /// # Safety
     /// As for [`Self::put_slab`].
-    pub(crate) unsafe fn put_run(&self, chunk: *mut Chunk, base: usize, granules: u32) {
+    pub(crate) unsafe fn put_long(
+        &self,
+        slab: Option<&Slab>,
+        chunk: *mut Chunk,
+        base: usize,
+        blocks: u32,
+    ) {
+        // SAFETY: the caller's promise.
+        self.put(slab, |state| unsafe {
+            state.put_long_run(chunk, base, blocks)
+        });
+    }
+
+    fn put(&self, slab: Option<&Slab>, put_run: impl FnOnce(&mut State<P>)) {
         self.state.with(|state| {
-            // SAFETY: the caller's promise.
-            unsafe { state.put_run(chunk, base, granules) };
+            if let Some(slab) = slab {
+                // SAFETY: the callers' callers own it, and ended its life.
+                unsafe { state.put_slab(slab) };
+            }
+            put_run(state);
             self.warm.store(state.warm, Ordering::Relaxed);
         });
+        self.returned.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Changes whenever memory comes back: what failed for lack of it may then be tried again.
+    pub(crate) fn returned(&self) -> usize {
+        self.returned.load(Ordering::Relaxed)
     }
 
     /// A slab's metadata and a run of whole blocks.
@@ -205,7 +227,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         blocks: u32,
         relieve: impl Fn() -> bool,
     ) -> Result<(&'s Slab, Run, bool), AllocError> {
-        let (slab, run) = self.supplied(relieve, |state| {
+        let (slab, run) = self.supplied(relieve, |state, _| {
             let slab = state.take_slab(meta)?;
             state
                 .take_long_run(blocks)
@@ -217,25 +239,10 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
             Ok(zero) => Ok((slab, run, zero)),
             Err(error) => {
                 // SAFETY: nothing of it was used.
-                unsafe { self.put_long(slab, run.chunk, run.base.addr(), blocks) };
+                unsafe { self.put_long(Some(slab), run.chunk, run.base.addr(), blocks) };
                 Err(error)
             }
         }
-    }
-
-    /// Takes a slab and its run of whole blocks back.
-    ///
-    /// # Safety
-    /// As for [`Self::put_slab`].
-    pub(crate) unsafe fn put_long(&self, slab: &Slab, chunk: *mut Chunk, base: usize, blocks: u32) {
-        self.state.with(|state| {
-            // SAFETY: the caller's promise.
-            unsafe {
-                state.put_slab(slab);
-                state.put_long_run(chunk, base, blocks);
-            }
-            self.warm.store(state.warm, Ordering::Relaxed);
-        });
     }
 
     /// Makes a run usable; whether it reads as zero.
@@ -248,8 +255,14 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
             let base = unsafe { NonNull::new_unchecked(run.base.sub(lead)) };
             let size = (lead + bytes).next_multiple_of(page);
             // SAFETY: whole pages inside the chunk; parts of them may be in use, as commit allows.
-            unsafe { self.provider.commit(Region { base, size }) }
-                .map_err(|_| AllocError::OutOfMemory)?;
+            let committed = unsafe { self.provider.commit(Region { base, size }) };
+            if committed.is_err() {
+                // SAFETY: the run was just handed out.
+                self.state.with(|state| unsafe {
+                    state.mark_gone(run.chunk, run.base.addr(), bytes / GRANULE);
+                });
+                return Err(AllocError::OutOfMemory);
+            }
         }
         let zero = if run.gone {
             Capabilities::DECOMMIT_ZERO | Capabilities::FRESH_ZERO
@@ -261,7 +274,10 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
 
     /// A piece of metadata memory.
     pub(crate) fn take_meta(&self, kind: Kind, layout: Layout) -> Result<NonNull<u8>, AllocError> {
-        let take = |state: &mut State<P>| state.arena.take(kind, layout).ok_or(Short::Meta);
+        if layout.size() + layout.align() > META_REGION - META_HEADER {
+            return Err(AllocError::TooLarge);
+        }
+        let take = |state: &mut State<P>, _| state.arena.take(kind, layout).ok_or(Short::Meta);
         self.supplied(|| false, take)
     }
 
@@ -274,13 +290,12 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
     }
 
     /// A region of `size` bytes, a multiple of the page, for a large object; whether it reads as zero.
-    /// It begins at a multiple of the chunk size, where no object of a chunk ever is.
+    /// `align` is the chunk size or more, so that it begins where no object of a chunk ever is.
     pub(crate) fn take_region(
         &self,
         size: usize,
         align: usize,
     ) -> Result<(NonNull<u8>, bool), AllocError> {
-        let align = align.max(Geometry::<P>::CHUNK);
         let piece = self.take_meta(Kind::Large, Layout::new::<Node>())?;
         let added = self.acquire(size, align).and_then(|region| {
             self.add(region, |state| {
@@ -367,6 +382,8 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
                 &self.failed_decommits
             };
             count.fetch_add(1, Ordering::Relaxed);
+            self.returned
+                .fetch_add(usize::from(done), Ordering::Relaxed);
             self.state.with(|state| {
                 state.end_decommit(&transit, done);
                 self.warm.store(state.warm, Ordering::Relaxed);
@@ -374,9 +391,8 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         }
     }
 
-    /// Gives every chunk that is not in use back; whether there was one.
-    pub(crate) fn release_empty_chunks(&self) -> bool {
-        let mut released = false;
+    /// Gives every chunk that is not in use back.
+    pub(crate) fn release_empty_chunks(&self) {
         while let Some(region) = self.state.with(|state| {
             let region = state.pop_empty_chunk();
             self.warm.store(state.warm, Ordering::Relaxed);
@@ -384,17 +400,19 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         }) {
             self.released_chunks.fetch_add(1, Ordering::Release);
             self.release(region);
-            released = true;
         }
-        released
     }
 
     /// Whether `address` is in a chunk of this heap.
     pub(crate) fn holds_chunk(&self, address: usize) -> bool {
         self.state.with(|state| {
             // SAFETY: what the tree finds is valid under the lock.
-            unsafe { state.tree.find(address).as_ref() }
-                .is_some_and(|node| node.purpose == Use::Chunk)
+            let found = unsafe { state.tree.find(address).as_ref() };
+            // A region may be longer than a chunk; what is behind the chunk is nobody's.
+            found.is_some_and(|node| {
+                let offset = address - node.region.base.addr().get();
+                node.purpose == Use::Chunk && offset < Geometry::<P>::CHUNK
+            })
         })
     }
 

@@ -6,7 +6,7 @@
 //! - `free` and the runs handed out are disjoint, and with the header's granules they are all 64,
 //!   except while a decommit is under way: its granules are then in neither (*in transit*);
 //! - `dirty` holds every granule that may have been written since its memory was fresh;
-//! - `gone` holds the granules that were decommitted and not used since; `gone & dirty` is empty.
+//! - `gone` holds the granules that were decommitted and not committed since.
 //!
 //! A block is in one of four states: *free* (its bit is in the chunk's `free_blocks`), *owned* by a
 //! row (it is in the row's bucket for its longest free run, if it has one), part of a *long run*, or
@@ -89,6 +89,15 @@ impl RowBlocks {
             buckets: [const { Chain::new() }; 7],
         }
     }
+}
+
+/// How long to look for a run in blocks that are partly in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effort {
+    /// Briefly: there may be whole blocks, or the provider may have more.
+    Bounded,
+    /// To the end: the provider refused.
+    Full,
 }
 
 /// What must be got from the provider before a request can be met.
@@ -239,10 +248,11 @@ impl<P: PageProvider> State<P> {
         row: *mut RowBlocks,
         len: u32,
         align: u32,
+        effort: Effort,
     ) -> Result<Run, Short> {
         // SAFETY: the row and the blocks in its buckets are valid.
         unsafe {
-            if let Some((block, start)) = Self::find_run(&(*row).buckets, len, align) {
+            if let Some((block, start)) = Self::find_run(&(*row).buckets, len, align, effort) {
                 let chunk = Self::chunk_of(block);
                 return Ok(self.carve(chunk, u32::from((*block).index), mask(start, len)));
             }
@@ -259,15 +269,21 @@ impl<P: PageProvider> State<P> {
         }
     }
 
-    /// The best-fitting bucket first; a few of its blocks are looked at, so this is bounded.
+    /// The best-fitting bucket first. Unless nothing else is left, a few of its blocks are looked at,
+    /// so this is bounded.
     unsafe fn find_run(
         buckets: &[Chain<Block, 0>; 7],
         len: u32,
         align: u32,
+        effort: Effort,
     ) -> Option<(*mut Block, u32)> {
+        let most = match effort {
+            Effort::Bounded => 4,
+            Effort::Full => usize::MAX,
+        };
         for bucket in buckets.iter().skip(len.ilog2() as usize) {
             let mut at = bucket.first();
-            for _ in 0..4 {
+            for _ in 0..most {
                 if at.is_null() {
                     break;
                 }
@@ -354,6 +370,22 @@ impl<P: PageProvider> State<P> {
                 chunk,
                 clean,
                 gone,
+            }
+        }
+    }
+
+    /// Notes that granules of a run that is out still need a commit.
+    ///
+    /// # Safety
+    /// `base` is that of a run of `count` granules that was handed out from `chunk`.
+    pub(super) unsafe fn mark_gone(&mut self, chunk: *mut Chunk, base: usize, count: usize) {
+        let offset = base & (Geometry::<P>::CHUNK - 1);
+        for granule in offset / GRANULE..offset / GRANULE + count {
+            // SAFETY: the chunk is valid while a run of it is out.
+            unsafe {
+                self.change(chunk, (granule / 64) as u32, |block, _| {
+                    block.gone |= 1 << (granule % 64);
+                });
             }
         }
     }

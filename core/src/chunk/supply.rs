@@ -4,7 +4,7 @@
 use super::arena::{META_HEADER, META_REGION};
 use super::block::PageShape;
 use super::map::Geometry;
-use super::runs::{Short, State};
+use super::runs::{Effort, Short, State};
 use super::tree::{Node, Use};
 use super::{Kind, Pages};
 use crate::error::AllocError;
@@ -17,21 +17,27 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
     pub(super) fn supplied<T>(
         &self,
         relieve: impl Fn() -> bool,
-        mut f: impl FnMut(&mut State<P>) -> Result<T, Short>,
+        mut f: impl FnMut(&mut State<P>, Effort) -> Result<T, Short>,
     ) -> Result<T, AllocError> {
         // Each turn that ends in a shortage adds a region, which others may use up meanwhile; then
         // they have progressed, and the limit or the provider ends it for all.
-        loop {
-            let short = self.state.with(|state| {
-                let result = f(state);
+        let mut turn = |effort| {
+            self.state.with(|state| {
+                let result = f(state, effort);
                 self.warm.store(state.warm, Ordering::Relaxed);
                 result
-            });
-            match short {
+            })
+        };
+        loop {
+            match turn(Effort::Bounded) {
                 Ok(value) => return Ok(value),
                 Err(Short::Meta) => self.supply_meta()?,
                 Err(Short::Chunk) if relieve() => {}
-                Err(Short::Chunk) => self.supply_chunk()?,
+                Err(Short::Chunk) => {
+                    if let Err(refused) = self.supply_chunk() {
+                        return turn(Effort::Full).map_err(|_| refused);
+                    }
+                }
             }
         }
     }
@@ -58,12 +64,11 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
     fn supply_chunk(&self) -> Result<(), AllocError> {
         let piece = self.take_meta(Kind::Chunk, State::<P>::chunk_layout())?;
         let size = Geometry::<P>::CHUNK;
+        let page = PageShape::new(self.provider.page_size());
         let added = self.acquire(size, size).and_then(|region| {
             // SAFETY: the region was checked, and the piece is a chunk description's memory.
             self.add(region, |state| unsafe {
-                if let Some(page) = PageShape::new(self.provider.page_size()) {
-                    state.page = page;
-                }
+                state.page = page.unwrap_or(state.page);
                 state.add_chunk(region, piece);
             })
         });
@@ -84,7 +89,12 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
             self.taken.fetch_sub(size, Ordering::Relaxed);
             return Err(self.refuse(region));
         }
-        self.taken.fetch_add(region.size - size, Ordering::Relaxed);
+        // A longer region than was asked for counts in full.
+        if let Err(limit) = self.reserve(region.size - size) {
+            self.taken.fetch_sub(size, Ordering::Relaxed);
+            self.refuse(region);
+            return Err(limit);
+        }
         Ok(region)
     }
 
@@ -131,6 +141,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         // SAFETY: the region was removed from all bookkeeping, and nobody uses it.
         unsafe { self.provider.release(region) };
         self.taken.fetch_sub(region.size, Ordering::Relaxed);
+        self.returned.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Gives every region back. The heap is being dropped: there are no other users.

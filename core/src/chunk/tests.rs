@@ -90,14 +90,16 @@ fn runs_and_regions_are_disjoint_and_come_back() {
             }
             7 => {
                 let size = 4096 * (1 + random(20));
-                pages.take_region(size, 1).map(|(base, _)| {
-                    assert!(
-                        base.addr()
-                            .get()
-                            .is_multiple_of(Geometry::<&Provider<'_>>::CHUNK)
-                    );
-                    Out::Region(base, size)
-                })
+                pages
+                    .take_region(size, Geometry::<&Provider<'_>>::CHUNK)
+                    .map(|(base, _)| {
+                        assert!(
+                            base.addr()
+                                .get()
+                                .is_multiple_of(Geometry::<&Provider<'_>>::CHUNK)
+                        );
+                        Out::Region(base, size)
+                    })
             }
             8..14 if !out.is_empty() => {
                 let (gone, mark) = out.swap_remove(random(out.len()));
@@ -106,10 +108,10 @@ fn runs_and_regions_are_disjoint_and_come_back() {
                 unsafe {
                     match gone {
                         Out::Short(slab, run, n) => {
-                            pages.put_slab(slab, run.chunk, run.base.addr(), n)
+                            pages.put_slab(Some(slab), run.chunk, run.base.addr(), n)
                         }
                         Out::Long(slab, run, n) => {
-                            pages.put_long(slab, run.chunk, run.base.addr(), n)
+                            pages.put_long(Some(slab), run.chunk, run.base.addr(), n)
                         }
                         Out::Region(base, n) => pages.put_region(base.addr().get(), n).unwrap(),
                     }

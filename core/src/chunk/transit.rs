@@ -88,6 +88,9 @@ impl<P: PageProvider> State<P> {
                 let pages = page.within(granules);
                 block.dirty &= !pages;
                 block.gone |= pages;
+            } else {
+                // Their content may be lost all the same: nothing of it counts as clean any more.
+                block.dirty |= granules;
             }
         };
         // SAFETY: memory in transit keeps its chunk from being released.

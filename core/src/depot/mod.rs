@@ -286,22 +286,26 @@ impl<R: lock_api::RawMutex> Bin<R> {
         loop {
             // What the gives came back with and needs the lock.
             let mut later: [Option<(&Slab, Given)>; GIVE_BATCH] = [None; GIVE_BATCH];
-            let mut count = 0;
+            let (mut count, mut given) = (0, 0);
             for (slab, word) in held.by_ref().take(GIVE_BATCH) {
+                given += 1;
                 // SAFETY: the caller holds a slot of `word`.
                 match unsafe { slab.give(word, class.all, || true) } {
                     Ok(Given::More) => {}
-                    Ok(given) => {
+                    Ok(call) => {
                         if let Some(place) = later.get_mut(count) {
-                            *place = Some((slab, given));
+                            *place = Some((slab, call));
                             count += 1;
                         }
                     }
                     Err(double) => doubles += double.0.count_ones(),
                 }
             }
-            if count == 0 {
+            if given == 0 {
                 return doubles;
+            }
+            if count == 0 {
+                continue;
             }
             let mut gone: [Option<After<'s>>; GIVE_BATCH] = [const { None }; GIVE_BATCH];
             self.lists.with(|lists| {

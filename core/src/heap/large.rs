@@ -42,7 +42,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                     self.pressed(|| pages.take_long(Self::SLAB_LAYOUT, blocks, || self.relieve()))?;
                 Ok(self.begin_single(row, taken, Key::LONG, blocks))
             }
-            Route::Region { bytes } => self.pressed(|| pages.take_region(bytes, layout.align())),
+            Route::Region { bytes, align } => self.pressed(|| pages.take_region(bytes, align)),
             Route::Class(_) | Route::TooLarge => Err(AllocError::TooLarge),
         }
     }
@@ -85,7 +85,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let class = match Route::of::<P, C>(layout, self.pages.provider().page_size()) {
             Route::Run { .. } => Key::RUN,
             Route::Long { .. } => Key::LONG,
-            Route::Region { bytes } => {
+            Route::Region { bytes, .. } => {
                 // SAFETY: the caller gives up the object.
                 return unsafe { self.pages.put_region(address, bytes) };
             }
@@ -98,7 +98,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         // promises it. Entries are null or type-stable slabs.
         let slab = unsafe { self.map_of(address).slab_checked(address).as_ref() };
         let slab = slab.ok_or(FreeError::Foreign)?;
-        let key = slab.identity().key();
+        // Read once, before anything that is checked: the claim is for this life and no other.
+        let seen = slab.identity();
+        let key = seen.key();
         if key.class() < Key::RUN {
             return Err(if key.is_dead() {
                 FreeError::DoubleFree
@@ -115,18 +117,19 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         if body.base.addr() != address {
             return Err(FreeError::Interior);
         }
-        if !slab.claim_single(key) {
+        let Some(reusable) = slab.claim_single(seen) else {
             return Err(FreeError::DoubleFree);
-        }
+        };
+        let metadata = reusable.then_some(slab);
         // SAFETY: the claim made this context the owner; the object is the caller's to give up.
         unsafe {
             self.map_of(address).set_slab(address, 1, ptr::null());
             if class == Key::RUN {
                 self.pages
-                    .put_slab(slab, body.chunk.cast(), address, body.granules);
+                    .put_slab(metadata, body.chunk.cast(), address, body.granules);
             } else {
                 self.pages
-                    .put_long(slab, body.chunk.cast(), address, body.granules);
+                    .put_long(metadata, body.chunk.cast(), address, body.granules);
             }
         }
         self.settle();

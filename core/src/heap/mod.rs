@@ -117,7 +117,10 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
     }
 
-    /// Allocates, from any context. A size of zero gets a unique pointer that must be freed too.
+    /// Allocates, without a local. A size of zero gets a unique pointer that must be freed too.
+    ///
+    /// This works from any context that `R` keeps others out of: with the default lock, a spin lock
+    /// that masks nothing, an interrupt handler must not interrupt code that may be in the heap.
     ///
     /// # Errors
     /// If there is no memory, the limit is reached, or the size is beyond any provider.
@@ -147,7 +150,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         Ok(object)
     }
 
-    /// Frees an object, from any context.
+    /// Frees an object, without a local; from where, see [`Heap::alloc`].
     ///
     /// # Errors
     /// If the heap can tell that there is no such object; it is then as it was. Only a checked heap
@@ -304,7 +307,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     fn make_root(&self) -> Result<&Row<R>, AllocError> {
         let classes = Table::<C>::TABLE.len();
         let (layout, bins_at) = Row::<R>::layout(classes).map_err(|_| AllocError::TooLarge)?;
-        let memory = self.pages.take_meta(crate::chunk::Kind::Row, layout)?;
+        let memory = self.pressed(|| self.pages.take_meta(crate::chunk::Kind::Row, layout))?;
         // SAFETY: memory of the row's own layout, which stays until the heap is dropped.
         let row = unsafe { Row::<R>::place(memory, bins_at, classes, 0) }.as_ptr();
         let first =

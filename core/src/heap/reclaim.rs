@@ -90,6 +90,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// Gives everything that is empty back to the provider now, from any thread. What locals hold
     /// stays, up to their bound; they give it up when they are flushed.
     pub fn reclaim(&self) {
+        self.trim_at.store(0, Ordering::Relaxed);
         self.sweep();
         self.empty_caches(0);
         self.pages.release_empty_chunks();
@@ -98,16 +99,18 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
     }
 
-    /// Runs `f`; if it finds no memory, gives back what is empty and, if there was any, runs it again.
-    pub(super) fn pressed<T>(
+    /// Runs `f`; if it finds no memory, gives back what is empty, and runs it again if anything came
+    /// back since, by this context or another.
+    pub(crate) fn pressed<T>(
         &self,
         f: impl Fn() -> Result<T, AllocError>,
     ) -> Result<T, AllocError> {
+        let before = self.pages.returned();
         match f() {
-            Err(AllocError::OutOfMemory | AllocError::Limit)
-                if self.sweep() | self.empty_caches(0) | self.pages.release_empty_chunks() =>
-            {
-                f()
+            Err(short @ (AllocError::OutOfMemory | AllocError::Limit)) => {
+                self.reclaim();
+                let changed = self.pages.returned() != before;
+                if changed { f() } else { Err(short) }
             }
             done => done,
         }
@@ -139,9 +142,12 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         match self.policy() {
             Policy::Eager => self.pages.cool(0),
             Policy::Batched { bytes } => {
-                let at = self.trim_at.load(Ordering::Relaxed).max(bytes);
-                if self.reclaimable() > at {
+                let (empty, at) = (self.reclaimable(), self.trim_at.load(Ordering::Relaxed));
+                if empty > at.max(bytes) {
                     self.trim(bytes);
+                } else if empty + 2 * BATCH < at {
+                    // A mark that a failure raised comes down with what is empty.
+                    self.trim_at.store(empty + BATCH, Ordering::Relaxed);
                 }
             }
             Policy::OnClose | Policy::Never => {}
@@ -180,18 +186,15 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         self.pages.warm() + self.cached.load(Ordering::Relaxed)
     }
 
-    /// Moves every whole slab that lingers in a list to the pages; whether there was one.
-    fn sweep(&self) -> bool {
-        let mut moved = false;
+    /// Moves every whole slab that lingers in a list to the pages.
+    fn sweep(&self) {
         for row in self.rows() {
             for (class, bin) in row.bins() {
                 while let Some(after) = bin.sweep(Table::<C>::TABLE.class(class)) {
                     self.return_run(after);
-                    moved = true;
                 }
             }
         }
-        moved
     }
 
     /// Moves cached slabs to the pages until caches hold at most `keep` bytes; whether there were any.

@@ -18,8 +18,8 @@ pub(crate) enum Route {
     Run { granules: u32, align: u32 },
     /// By whole blocks of one chunk.
     Long { blocks: u32 },
-    /// By a region of its own, of so many bytes.
-    Region { bytes: usize },
+    /// By a region of its own, of so many bytes, aligned to a chunk or more.
+    Region { bytes: usize, align: usize },
     /// By nothing: rounded to pages it does not fit the address space.
     TooLarge,
 }
@@ -45,7 +45,10 @@ impl Route {
             };
         }
         match size.checked_next_multiple_of(page.max(GRANULE)) {
-            Some(bytes) if bytes <= isize::MAX as usize => Self::Region { bytes },
+            Some(bytes) if bytes <= isize::MAX as usize => Self::Region {
+                bytes,
+                align: align.max(Geometry::<P>::CHUNK),
+            },
             _ => Self::TooLarge,
         }
     }
@@ -55,7 +58,7 @@ impl Route {
             Self::Class(class) => Table::<C>::TABLE.class(class).size(),
             Self::Run { granules, .. } => granules as usize * GRANULE,
             Self::Long { blocks } => blocks as usize * BLOCK,
-            Self::Region { bytes } => bytes,
+            Self::Region { bytes, .. } => bytes,
             Self::TooLarge => 0,
         }
     }

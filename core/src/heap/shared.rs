@@ -206,24 +206,20 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
 
     /// Gives an owned slab's run back to the pages, and its metadata unless it is used up.
     pub(super) fn return_run(&self, after: After<'_>) {
-        let (slab, reusable) = match after {
-            After::Recycle(Owned(slab)) => (slab, true),
-            After::Retire(Owned(slab)) => (slab, false),
+        let (slab, metadata) = match after {
+            After::Recycle(Owned(slab)) => (slab, Some(slab)),
+            After::Retire(Owned(slab)) => (slab, None),
             After::InUse | After::Cached => return,
         };
         // SAFETY: the slab is owned, by its type, so its body is stable, its run is in nobody's
         // use, and both may go back.
         unsafe {
             let body = slab.body();
-            let base = body.base.addr();
+            let (base, granules) = (body.base.addr(), body.granules);
             self.map_of(base)
-                .set_slab(base, body.granules as usize, ptr::null());
-            if reusable {
-                self.pages
-                    .put_slab(slab, body.chunk.cast(), base, body.granules);
-            } else {
-                self.pages.put_run(body.chunk.cast(), base, body.granules);
-            }
+                .set_slab(base, granules as usize, ptr::null());
+            self.pages
+                .put_slab(metadata, body.chunk.cast(), base, granules);
         }
     }
 

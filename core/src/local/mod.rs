@@ -92,7 +92,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     pub(crate) fn new(heap: &'h Heap<P, R, C>, row: &'h Row<R>) -> Result<Self, AllocError> {
         let classes = Table::<C>::TABLE.len();
         let (layout, cells_at) = LocalRow::layout(classes).ok_or(AllocError::TooLarge)?;
-        let memory = heap.pages.take_meta(Kind::LocalRow, layout)?;
+        let memory = heap.pressed(|| heap.pages.take_meta(Kind::LocalRow, layout))?;
         let state: NonNull<LocalRow> = memory.cast();
         // SAFETY: the memory is of this layout and nobody else's.
         let cells = unsafe {
@@ -389,12 +389,17 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// slab, else as a new entry. If there is no room the older half of the stash goes back.
     fn stash(&mut self, class: usize, mut held: Held) {
         let heap = self.heap;
+        let all = Table::<C>::TABLE.class(class).all;
         let cell = self.cell(class);
         let current = cell.current();
         if current.word != 0 && ptr::eq(current.slab, held.slab) {
             heap.note_overlap(current.word & held.word);
-            cell.widen_current(current.word | held.word);
-            return;
+            held.word |= current.word;
+            if held.word != all || heap.may_linger() {
+                cell.widen_current(held.word);
+                return;
+            }
+            let _whole = cell.take_current();
         }
         if let Some(newest) = cell.newest()
             && ptr::eq(newest.slab, held.slab)
@@ -405,8 +410,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         }
         // Under the policies that keep memory warm a whole word waits here like any other, within the
         // same bound; it is the cheapest to hand out again.
-        let is_whole = held.word == Table::<C>::TABLE.class(class).all;
-        if !cell.has_store() || (is_whole && !heap.may_linger()) {
+        if !cell.has_store() || (held.word == all && !heap.may_linger()) {
             self.give_back(class, held);
             return;
         }
@@ -501,10 +505,12 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     fn knows(&mut self, address: usize) -> bool {
         let chunk = address & !(P::CHUNK_SIZE - 1);
         let released = self.heap.pages.released_chunks();
-        // SAFETY: the state is this local's alone.
-        let state = unsafe { self.state.as_mut() };
         let place = (chunk / P::CHUNK_SIZE) % KNOWN;
-        if state.known[place] == chunk && state.known_at == released && chunk != 0 {
+        let state = self.state.as_ptr();
+        // Fields one by one: the list's links in the state are written by others.
+        // SAFETY: these fields are this local's alone.
+        let is_known = unsafe { (*state).known[place] == chunk && (*state).known_at == released };
+        if is_known && chunk != 0 {
             return true;
         }
         self.learn(chunk, place, released)
@@ -513,16 +519,19 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     #[cold]
     #[inline(never)]
     fn learn(&mut self, chunk: usize, place: usize, released: usize) -> bool {
-        // SAFETY: the state is this local's alone.
-        let state = unsafe { self.state.as_mut() };
-        if state.known_at != released {
-            state.known = [0; KNOWN];
-            state.known_at = released;
+        let state = self.state.as_ptr();
+        // SAFETY: as in `knows`.
+        unsafe {
+            if (*state).known_at != released {
+                (*state).known = [0; KNOWN];
+                (*state).known_at = released;
+            }
         }
         // A chunk is size-aligned, so all of it is ours or none of it.
         let is_ours = self.heap.pages.holds_chunk(chunk);
         if is_ours {
-            state.known[place] = chunk;
+            // SAFETY: as in `knows`.
+            unsafe { (*state).known[place] = chunk };
         }
         is_ours
     }

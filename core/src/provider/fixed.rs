@@ -9,7 +9,7 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::mem::{MaybeUninit, align_of, size_of};
 use core::ptr::{self, NonNull};
-use spin::Mutex;
+use lock_api::{Mutex, RawMutex};
 
 /// Serves regions from one fixed piece of memory. It cannot grow and has no physical memory to
 /// give back, so what a heap returns is whole regions, which the next request may have again.
@@ -30,9 +30,10 @@ use spin::Mutex;
 /// unsafe { HEAP.free(object, layout).unwrap() };
 /// ```
 ///
-/// `CHUNK` is the chunk size that heaps over it use.
-pub struct StaticProvider<'m, const CHUNK: usize = 65536> {
-    extents: Mutex<Extents>,
+/// `CHUNK` is the chunk size that heaps over it use. `R` is its lock: a kernel whose interrupt handlers
+/// allocate brings the one that masks interrupts, as for the heap.
+pub struct StaticProvider<'m, const CHUNK: usize = 65536, R = spin::Mutex<()>> {
+    extents: Mutex<R, Extents>,
     memory: PhantomData<&'m mut [u8]>,
 }
 
@@ -56,7 +57,7 @@ const _: () = assert!(size_of::<Extent>() <= UNIT && align_of::<Extent>() <= UNI
 // SAFETY: the pointers name memory that this provider alone owns; the mutex orders all access.
 unsafe impl Send for Extents {}
 
-impl<'m, const CHUNK: usize> StaticProvider<'m, CHUNK> {
+impl<'m, const CHUNK: usize, R: RawMutex> StaticProvider<'m, CHUNK, R> {
     /// A provider over `memory`, for as long as it is borrowed.
     #[must_use]
     pub const fn new(memory: &'m mut [MaybeUninit<u8>]) -> Self {
@@ -71,10 +72,13 @@ impl<'m, const CHUNK: usize> StaticProvider<'m, CHUNK> {
     #[must_use]
     pub const unsafe fn from_raw(base: *mut u8, size: usize) -> Self {
         Self {
-            extents: Mutex::new(Extents {
-                first: ptr::null_mut(),
-                raw: (base, size),
-            }),
+            extents: Mutex::from_raw(
+                R::INIT,
+                Extents {
+                    first: ptr::null_mut(),
+                    raw: (base, size),
+                },
+            ),
             memory: PhantomData,
         }
     }
@@ -171,10 +175,13 @@ impl Extents {
 
 // SAFETY: `cut` hands out runs that no free extent and no other run overlaps; they lie in memory
 // that the constructor's caller gave up. decommit and commit touch nothing.
-unsafe impl<const CHUNK: usize> PageProvider for StaticProvider<'_, CHUNK> {
+unsafe impl<const CHUNK: usize, R: RawMutex> PageProvider for StaticProvider<'_, CHUNK, R> {
     const CHUNK_SIZE: usize = CHUNK;
 
     fn acquire(&self, size: usize, align: usize) -> Option<Region> {
+        if size == 0 || !align.is_power_of_two() {
+            return None;
+        }
         let size = size.checked_next_multiple_of(UNIT)?;
         let mut extents = self.extents.lock();
         extents.adopt_raw();
@@ -204,7 +211,7 @@ unsafe impl<const CHUNK: usize> PageProvider for StaticProvider<'_, CHUNK> {
     }
 }
 
-impl<const CHUNK: usize> fmt::Debug for StaticProvider<'_, CHUNK> {
+impl<const CHUNK: usize, R> fmt::Debug for StaticProvider<'_, CHUNK, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StaticProvider").finish_non_exhaustive()
     }

@@ -79,7 +79,23 @@ impl core::error::Error for ProviderError {}
 /// one that the heap still holds) is not undefined behaviour: the heap refuses it and releases it.
 pub unsafe trait PageProvider {
     /// The size and alignment of the chunks that the heap asks for: a power of two from 64 KiB to
-    /// 4 MiB. Anything else does not compile.
+    /// 4 MiB. Anything else does not compile:
+    ///
+    /// ```compile_fail,E0080
+    /// use temporal_slab::{Heap, provider::StaticProvider};
+    /// let heap: Heap<StaticProvider<'_, 0>> = Heap::new(StaticProvider::new(&mut []));
+    /// let _ = heap.local();
+    /// ```
+    /// ```compile_fail,E0080
+    /// use temporal_slab::{Heap, provider::StaticProvider};
+    /// let heap: Heap<StaticProvider<'_, 100_000>> = Heap::new(StaticProvider::new(&mut []));
+    /// let _ = heap.local();
+    /// ```
+    /// ```compile_fail,E0080
+    /// use temporal_slab::{Heap, provider::StaticProvider};
+    /// let heap: Heap<StaticProvider<'_, 8388608>> = Heap::new(StaticProvider::new(&mut []));
+    /// let _ = heap.local();
+    /// ```
     const CHUNK_SIZE: usize;
 
     /// A region of at least `size` bytes whose base is a multiple of `align`, or `None`.
