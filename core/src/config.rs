@@ -33,6 +33,9 @@ pub trait Config: Debug + Send + Sync + 'static {
     /// allowed does not compile.
     const SIZES: &'static [usize] = DEFAULT_SIZES;
 
+    /// How many epochs there can be at a time, from 2 to 256; anything else does not compile.
+    const RING: usize = 128;
+
     /// Whether the heap keeps a tag for each slot and checks at each free that the pointer begins a
     /// live object of this heap and of the layout's class.
     const CHECKED: bool = cfg!(debug_assertions);
@@ -77,5 +80,11 @@ impl Config for Fine {
 pub(crate) struct Table<C>(PhantomData<C>);
 
 impl<C: Config> Table<C> {
+    /// The ring's length, checked.
+    pub(crate) const RING: usize = {
+        assert!(C::RING >= 2, "the ring has at least 2 positions");
+        assert!(C::RING <= 256, "the ring has at most 256 positions");
+        C::RING
+    };
     pub(crate) const TABLE: &'static ClassTable = &ClassTable::build(C::SIZES);
 }

@@ -12,6 +12,8 @@ pub enum AllocError {
     Limit,
     /// No provider can serve this size and alignment.
     TooLarge,
+    /// The epoch that the allocation names is closed.
+    EpochClosed,
 }
 
 impl fmt::Display for AllocError {
@@ -19,6 +21,7 @@ impl fmt::Display for AllocError {
         f.write_str(match self {
             Self::OutOfMemory => "the page provider has no memory left",
             Self::Limit => "the heap's byte limit is reached: raise it with set_limit, or free",
+            Self::EpochClosed => "the epoch is closed: its token must not be used any more",
             Self::TooLarge => "the size, rounded to pages, is larger than the address space allows",
         })
     }

@@ -32,6 +32,9 @@ mod slab;
 #[cfg(not(loom))]
 mod chunk;
 
+#[cfg(not(loom))]
+mod epoch;
+
 #[cfg_attr(loom, allow(dead_code))]
 mod depot;
 
@@ -47,6 +50,8 @@ mod local;
 #[cfg(not(loom))]
 pub mod adapter;
 
+#[cfg(not(loom))]
+pub use epoch::{Epoch, EpochError, EpochInfo, EpochState, Label};
 #[cfg(not(loom))]
 pub use error::{AllocError, FreeError};
 #[cfg(all(not(loom), feature = "walker"))]

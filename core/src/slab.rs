@@ -180,6 +180,11 @@ impl Slab {
         self.free.load(Ordering::Relaxed)
     }
 
+    /// As [`Slab::free`], in one order with the gives: see `Bin::set_closed`.
+    pub(crate) fn free_in_order(&self) -> u64 {
+        self.free.load(Ordering::SeqCst)
+    }
+
     /// The identity. Stable while the caller pins the slab or holds its bin's lock.
     #[inline]
     pub(crate) fn identity(&self) -> Identity {
@@ -275,7 +280,8 @@ impl Slab {
             return Ok(Given::Claimed);
         }
         let identity = self.identity();
-        let old = self.free.fetch_or(word, Ordering::Release);
+        // `Release`, and `SeqCst` for the sake of `Bin::set_closed`.
+        let old = self.free.fetch_or(word, Ordering::SeqCst);
         if old & word != 0 {
             return Err(DoubleFree(old & word));
         }

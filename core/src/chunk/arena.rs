@@ -24,6 +24,8 @@ pub(crate) enum Kind {
     Large,
     /// A depot row.
     Row,
+    /// The ring of epochs.
+    Ring,
     /// A local's cells for one row.
     LocalRow,
     /// Small storage for a cell.
@@ -32,7 +34,7 @@ pub(crate) enum Kind {
     FullStore,
 }
 
-const KINDS: usize = 6;
+const KINDS: usize = 7;
 
 struct Unused {
     next: *mut Unused,

@@ -139,6 +139,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
 
     /// A slab's metadata and a run for it, from the blocks of `row`. The flag tells whether the run
     /// reads as zero. Before a chunk is got for it, `relieve` may make room, and says whether it did.
+    /// `is_open` is asked under the lock whether the row may still grow.
     ///
     /// # Safety
     /// `row` is a row of this heap.
@@ -148,12 +149,18 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         meta: Layout,
         granules: u32,
         align: u32,
+        is_open: impl Fn() -> bool,
         relieve: impl Fn() -> bool,
     ) -> Result<(&'s Slab, Run, bool), AllocError> {
         let (slab, run) = self.supplied(relieve, |state, effort| {
+            if !is_open() {
+                return Err(Short::Closed);
+            }
             let slab = state.take_slab(meta)?;
             // SAFETY: the caller's row.
             unsafe { state.take_run(row, granules, align, effort) }
+                // SAFETY: as above.
+                .inspect(|_| unsafe { (*row).pieces += 1 })
                 .map(|run| (slab, run))
                 // SAFETY: the slab was just taken, so it is owned and has not begun a life.
                 .inspect_err(|_| unsafe { state.put_slab(slab) })
@@ -192,6 +199,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
     /// As for [`Self::put_slab`].
     pub(crate) unsafe fn put_long(
         &self,
+        row: *mut RowBlocks,
         slab: Option<&Slab>,
         chunk: *mut Chunk,
         base: usize,
@@ -199,7 +207,8 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
     ) {
         // SAFETY: the caller's promise.
         self.put(slab, |state| unsafe {
-            state.put_long_run(chunk, base, blocks)
+            (*row).pieces -= 1;
+            state.put_long_run(chunk, base, blocks);
         });
     }
 
@@ -220,17 +229,27 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         self.returned.load(Ordering::Relaxed)
     }
 
-    /// A slab's metadata and a run of whole blocks.
-    pub(crate) fn take_long<'s>(
+    /// A slab's metadata and a run of whole blocks; otherwise as [`Self::take_slab`].
+    ///
+    /// # Safety
+    /// As for [`Self::take_slab`].
+    pub(crate) unsafe fn take_long<'s>(
         &self,
+        row: *mut RowBlocks,
         meta: Layout,
         blocks: u32,
+        is_open: impl Fn() -> bool,
         relieve: impl Fn() -> bool,
     ) -> Result<(&'s Slab, Run, bool), AllocError> {
         let (slab, run) = self.supplied(relieve, |state, _| {
+            if !is_open() {
+                return Err(Short::Closed);
+            }
             let slab = state.take_slab(meta)?;
             state
                 .take_long_run(blocks)
+                // SAFETY: the caller's row.
+                .inspect(|_| unsafe { (*row).pieces += 1 })
                 .map(|run| (slab, run))
                 // SAFETY: the slab was just taken.
                 .inspect_err(|_| unsafe { state.put_slab(slab) })
@@ -239,7 +258,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
             Ok(zero) => Ok((slab, run, zero)),
             Err(error) => {
                 // SAFETY: nothing of it was used.
-                unsafe { self.put_long(Some(slab), run.chunk, run.base.addr(), blocks) };
+                unsafe { self.put_long(row, Some(slab), run.chunk, run.base.addr(), blocks) };
                 Err(error)
             }
         }
@@ -290,23 +309,38 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
     }
 
     /// A region of `size` bytes, a multiple of the page, for a large object; whether it reads as zero.
-    /// `align` is the chunk size or more, so that it begins where no object of a chunk ever is.
-    pub(crate) fn take_region(
+    /// `align` is the chunk size or more, so that it begins where no object of a chunk ever is. It
+    /// counts as a piece of `row`, unless `is_open` says that the row may not grow.
+    ///
+    /// # Safety
+    /// `row` is a row of this heap.
+    pub(crate) unsafe fn take_region(
         &self,
+        row: *mut RowBlocks,
         size: usize,
         align: usize,
+        is_open: impl Fn() -> bool,
     ) -> Result<(NonNull<u8>, bool), AllocError> {
         let piece = self.take_meta(Kind::Large, Layout::new::<Node>())?;
         let added = self.acquire(size, align).and_then(|region| {
-            self.add(region, |state| {
+            let is_added = self.add(region, |state| {
+                if !is_open() {
+                    return false;
+                }
                 let node: *mut Node = piece.as_ptr().cast();
-                // SAFETY: the piece is a node's memory, and the region was checked.
+                // SAFETY: the piece is a node's memory, and the region was checked; the row is valid.
                 unsafe {
-                    node.write(Node::new(region, Use::Large(size)));
+                    node.write(Node::new(region, Use::Large { asked: size, row }));
                     state.tree.insert(node);
+                    (*row).pieces += 1;
                 }
                 state.resident += region.size;
+                true
             })?;
+            if !is_added {
+                self.release(region);
+                return Err(AllocError::EpochClosed);
+            }
             Ok(region)
         });
         match added {
@@ -326,36 +360,56 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         }
     }
 
-    /// Gives the region of a large object of `size` bytes back. On `Err` nothing has changed.
+    /// Gives the region of a large object of `size` bytes back, and tells which row it was a piece of.
+    /// On `Err` nothing has changed.
     ///
     /// # Safety
     /// Nobody uses the object.
-    pub(crate) unsafe fn put_region(&self, address: usize, size: usize) -> Result<(), FreeError> {
-        let region = self.state.with(|state| {
+    pub(crate) unsafe fn put_region(
+        &self,
+        address: usize,
+        size: usize,
+    ) -> Result<*mut RowBlocks, FreeError> {
+        let (region, row) = self.state.with(|state| {
             let found = state.tree.find(address);
             // SAFETY: what the tree finds is valid under the lock.
             let node = unsafe { found.as_ref() }.ok_or(FreeError::Foreign)?;
             let region = node.region;
-            match node.purpose {
-                Use::Large(_) if region.base.addr().get() != address => {
-                    return Err(FreeError::Interior);
-                }
-                Use::Large(asked) if asked != size => return Err(FreeError::WrongLayout),
-                Use::Large(_) => {}
-                Use::Chunk | Use::Meta => return Err(FreeError::Foreign),
+            let Use::Large { asked, row } = node.purpose else {
+                return Err(FreeError::Foreign);
+            };
+            if region.base.addr().get() != address {
+                return Err(FreeError::Interior);
+            }
+            if asked != size {
+                return Err(FreeError::WrongLayout);
             }
             state.resident -= region.size;
-            // SAFETY: the node is in the tree, and its piece is of this kind.
+            // SAFETY: the row is valid for as long as the heap; the node is in the tree, and its piece is of this kind.
             unsafe {
+                (*row).pieces -= 1;
                 state.tree.remove(found);
                 state
                     .arena
                     .put(Kind::Large, NonNull::new_unchecked(found.cast()));
             }
-            Ok(region)
+            Ok((region, row))
         })?;
         self.release(region);
-        Ok(())
+        Ok(row)
+    }
+
+    /// Runs `f` under the lock with the number of pieces that are out of a row.
+    ///
+    /// # Safety
+    /// `row` is a row of this heap.
+    pub(crate) unsafe fn with_pieces<T>(
+        &self,
+        row: *mut RowBlocks,
+        f: impl FnOnce(usize) -> T,
+    ) -> T {
+        // SAFETY: the row is valid, and the lock guards it.
+        self.state.with(|_| f(unsafe { (*row).pieces }))
     }
 
     /// Decommits warm pages until at most `keep` bytes of them are left, or none can be had; without
@@ -450,7 +504,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
                 } else {
                     (0, size, true)
                 };
-                let is_large = matches!(purpose, Use::Large(_));
+                let is_large = matches!(purpose, Use::Large { .. });
                 f(RegionView {
                     size,
                     resident,

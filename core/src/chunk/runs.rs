@@ -79,6 +79,8 @@ impl Linked<0> for Block {
 #[derive(Debug)]
 pub(crate) struct RowBlocks {
     id: u16,
+    /// Slabs, single objects and regions that are out. A row with none is drained.
+    pub(super) pieces: usize,
     buckets: [Chain<Block, 0>; 7],
 }
 
@@ -86,6 +88,7 @@ impl RowBlocks {
     pub(crate) const fn new(id: u16) -> Self {
         Self {
             id,
+            pieces: 0,
             buckets: [const { Chain::new() }; 7],
         }
     }
@@ -107,6 +110,8 @@ pub(crate) enum Short {
     Meta,
     /// A chunk.
     Chunk,
+    /// Nothing can help: the row's epoch is closed.
+    Closed,
 }
 
 /// Everything that the pages' lock guards.
@@ -400,6 +405,7 @@ impl<P: PageProvider> State<P> {
         // SAFETY: the chunk is valid while a run of it was out.
         unsafe {
             let index = (offset / BLOCK) as u32;
+            (*(*Self::block(chunk, index)).row).pieces -= 1;
             self.change(chunk, index, |block, _| block.free |= granules);
             self.settle_block(chunk, index);
         }

@@ -31,6 +31,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         loop {
             match turn(Effort::Bounded) {
                 Ok(value) => return Ok(value),
+                Err(Short::Closed) => return Err(AllocError::EpochClosed),
                 Err(Short::Meta) => self.supply_meta()?,
                 Err(Short::Chunk) if relieve() => {}
                 Err(Short::Chunk) => {
@@ -110,19 +111,19 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
     }
 
     /// Runs `f` under the lock with an acquired region, or refuses one that overlaps a held one.
-    pub(super) fn add(
+    pub(super) fn add<T>(
         &self,
         region: Region,
-        f: impl FnOnce(&mut State<P>),
-    ) -> Result<(), AllocError> {
+        f: impl FnOnce(&mut State<P>) -> T,
+    ) -> Result<T, AllocError> {
         let added = self.state.with(|state| {
-            let end = region
+            region
                 .end()
-                .filter(|end| !state.tree.overlaps(region, *end));
-            end.map(|_| f(state)).is_some()
+                .filter(|end| !state.tree.overlaps(region, *end))
+                .map(|_| f(state))
         });
-        if added {
-            return Ok(());
+        if let Some(added) = added {
+            return Ok(added);
         }
         self.taken.fetch_sub(region.size, Ordering::Relaxed);
         Err(self.refuse(region))

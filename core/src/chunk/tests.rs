@@ -74,7 +74,7 @@ fn runs_and_regions_are_disjoint_and_come_back() {
                 // SAFETY: the rows outlive the pages' use of them.
                 let row = unsafe { rows.add(random(2)) };
                 // SAFETY: as above.
-                let taken = unsafe { pages.take_slab(row, meta, granules, align, || false) };
+                let taken = unsafe { pages.take_slab(row, meta, granules, align, || true, || false) };
                 taken.map(|(slab, run, _)| {
                     assert!(run.base.addr().is_multiple_of(align as usize * GRANULE));
                     Out::Short(slab, run, granules)
@@ -82,7 +82,8 @@ fn runs_and_regions_are_disjoint_and_come_back() {
             }
             6 => {
                 let blocks = 1 + random(3) as u32;
-                let taken = pages.take_long(meta, blocks, || false);
+                // SAFETY: the rows outlive the pages' use of them.
+                let taken = unsafe { pages.take_long(rows, meta, blocks, || true, || false) };
                 taken.map(|(slab, run, _)| {
                     assert!(run.base.addr().is_multiple_of(BLOCK));
                     Out::Long(slab, run, blocks)
@@ -90,16 +91,16 @@ fn runs_and_regions_are_disjoint_and_come_back() {
             }
             7 => {
                 let size = 4096 * (1 + random(20));
-                pages
-                    .take_region(size, Geometry::<&Provider<'_>>::CHUNK)
-                    .map(|(base, _)| {
-                        assert!(
-                            base.addr()
-                                .get()
-                                .is_multiple_of(Geometry::<&Provider<'_>>::CHUNK)
-                        );
-                        Out::Region(base, size)
-                    })
+                // SAFETY: as above.
+                let taken = unsafe { pages.take_region(rows, size, Geometry::<&Provider<'_>>::CHUNK, || true) };
+                taken.map(|(base, _)| {
+                    assert!(
+                        base.addr()
+                            .get()
+                            .is_multiple_of(Geometry::<&Provider<'_>>::CHUNK)
+                    );
+                    Out::Region(base, size)
+                })
             }
             8..14 if !out.is_empty() => {
                 let (gone, mark) = out.swap_remove(random(out.len()));
@@ -111,9 +112,11 @@ fn runs_and_regions_are_disjoint_and_come_back() {
                             pages.put_slab(Some(slab), run.chunk, run.base.addr(), n)
                         }
                         Out::Long(slab, run, n) => {
-                            pages.put_long(Some(slab), run.chunk, run.base.addr(), n)
+                            pages.put_long(rows, Some(slab), run.chunk, run.base.addr(), n)
                         }
-                        Out::Region(base, n) => pages.put_region(base.addr().get(), n).unwrap(),
+                        Out::Region(base, n) => {
+                            pages.put_region(base.addr().get(), n).unwrap();
+                        },
                     }
                 }
                 continue;

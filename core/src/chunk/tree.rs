@@ -6,6 +6,7 @@
 //! least that of its children. Priorities are a hash of the address, so the depth is logarithmic
 //! for any order of insertion and recursion stays shallow.
 
+use super::runs::RowBlocks;
 use crate::provider::Region;
 use core::ptr;
 
@@ -16,8 +17,8 @@ pub(crate) enum Use {
     Meta,
     /// A chunk.
     Chunk,
-    /// One large object that asked for so many bytes.
-    Large(usize),
+    /// One large object that asked for so many bytes, of this row.
+    Large { asked: usize, row: *mut RowBlocks },
 }
 
 /// A held region. First field of whatever describes it, so that the node's address is its.

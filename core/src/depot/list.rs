@@ -10,6 +10,7 @@ use core::ptr;
 #[derive(Debug)]
 pub(super) struct List {
     first: *const Slab,
+    len: usize,
 }
 
 // SAFETY: a list is only the head of pointers to type-stable slabs; its bin's lock guards it.
@@ -18,6 +19,11 @@ unsafe impl Send for List {}
 impl List {
     pub(super) const fn new() -> Self {
         Self { first: ptr::null() }
+    }
+
+    #[cfg_attr(loom, expect(dead_code, reason = "no model counts"))]
+    pub(super) fn len(&self) -> usize {
+        self.len
     }
 
     pub(super) fn first(&self) -> *const Slab {
@@ -49,6 +55,7 @@ impl List {
             }
         }
         self.first = slab;
+        self.len += 1;
     }
 
     /// # Safety
@@ -76,6 +83,7 @@ impl List {
             }
             slab.set_link(Slab::UNLISTED);
         }
+        self.len -= 1;
     }
 
     /// # Safety

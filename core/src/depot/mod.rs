@@ -66,6 +66,8 @@ struct Lists {
     partial: List,
     /// Whole slabs that the bin owns.
     cached: List,
+    /// The epoch is closed: nothing is cached, nothing lingers.
+    is_closed: bool,
     window: Window,
 }
 
@@ -125,6 +127,9 @@ impl Lists {
             if !slab.end_life() {
                 return After::Retire(Owned(slab));
             }
+            if self.is_closed {
+                return After::Recycle(Owned(slab));
+            }
             match keep() {
                 Keep::Cached => {
                     self.cached.push(slab);
@@ -181,6 +186,7 @@ impl<R: lock_api::RawMutex> Bin<R> {
             lists: Lock::new(Lists {
                 partial: List::new(),
                 cached: List::new(),
+                is_closed: false,
                 window: Window::new(),
             }),
         }
@@ -193,6 +199,7 @@ impl<R: lock_api::RawMutex> Bin<R> {
             lists: Lock::new(Lists {
                 partial: List::new(),
                 cached: List::new(),
+                is_closed: false,
                 window: Window::new(),
             }),
         }
@@ -243,8 +250,8 @@ impl<R: lock_api::RawMutex> Bin<R> {
         keep: impl FnOnce() -> Keep,
     ) -> Result<After<'s>, DoubleFree> {
         let may_claim = || {
-            // `Relaxed`: a pointer that is only compared.
-            let is_hint = ptr::eq(self.hint.load(Ordering::Relaxed), slab);
+            // `SeqCst`, with the give before it: see `close`.
+            let is_hint = ptr::eq(self.hint.load(Ordering::SeqCst), slab);
             !(is_hint && may_linger())
         };
         // SAFETY: the caller holds a slot of `word`.
@@ -262,7 +269,7 @@ impl<R: lock_api::RawMutex> Bin<R> {
         self.lists.with(|lists| {
             // SAFETY: `given` is what the give of this slab came back with.
             let after = unsafe { lists.follow(slab, given, keep) };
-            if listed {
+            if listed && !lists.is_closed {
                 self.offer_hint(slab);
             }
             after
@@ -411,7 +418,7 @@ impl<R: lock_api::RawMutex> Bin<R> {
             let mut at = lists.partial.first();
             // SAFETY: this bin's lock is held, and listed slabs are valid.
             while let Some(slab) = unsafe { at.as_ref() } {
-                if slab.free() == class.all && slab.claim(class.all) {
+                if slab.free_in_order() == class.all && slab.claim(class.all) {
                     // SAFETY: the claim made this context the owner; the slab is in this list.
                     let reusable = unsafe {
                         lists.partial.remove(slab);
@@ -428,6 +435,35 @@ impl<R: lock_api::RawMutex> Bin<R> {
                 at = unsafe { slab.link() }.next;
             }
             None
+        })
+    }
+
+    /// Closes or opens the bin. A closed one keeps nothing that is empty: whoever empties a slab gets
+    /// to recycle it. What is empty already is to be swept and uncached after this.
+    ///
+    /// A giver that lets its slab linger first gave (`SeqCst`) and then found the slab to be the hint
+    /// (`SeqCst`); the closer first clears the hint (`SeqCst`) and then, in the sweep, reads the words
+    /// (`SeqCst`). One of the two sees the other, so no slab lingers in a closed bin.
+    pub(crate) fn set_closed(&self, is_closed: bool) {
+        self.lists.with(|lists| {
+            lists.is_closed = is_closed;
+            if is_closed {
+                self.hint.store(ptr::null_mut(), Ordering::SeqCst);
+            }
+        });
+    }
+
+    /// Free slots of listed slabs and slots of cached ones: what is neither live nor held by a local.
+    pub(crate) fn idle_slots(&self, class: &Class) -> usize {
+        self.lists.with(|lists| {
+            let (mut slots, mut at) = (0, lists.partial.first());
+            // SAFETY: this bin's lock is held, and listed slabs are valid.
+            while let Some(slab) = unsafe { at.as_ref() } {
+                slots += slab.free().count_ones() as usize;
+                // SAFETY: as above.
+                at = unsafe { slab.link() }.next;
+            }
+            slots + lists.cached.len() * usize::from(class.slots)
         })
     }
 

@@ -1,13 +1,25 @@
 //! One epoch's depot: a bin for each class, and the blocks that the epoch draws slabs from.
 //!
 //! A row lies in metadata memory and is never freed while the heap lives, so a pointer to one stays
-//! valid. Its bins follow it in memory.
+//! valid. Its bins follow it in memory. A row serves one era; when it is *drained* (no slab, no single
+//! object and no region is left of it) it may serve another. Its id stays its own.
+//!
+//! # Which era does an allocation land in?
+//!
+//! Whoever holds a slot of a row's slab knows that the row is not drained, so the row's tag cannot
+//! move on to another era while the slot is held. An allocation that names an epoch therefore takes
+//! its slot first and then reads the tag (`Relaxed`: the `Acquire` of the take is behind everything
+//! that was done to the row when it began to serve): if the tag is not that of the epoch, open, the
+//! slot goes back and the answer is `EpochClosed`. New slabs are made under the pages' lock, where
+//! the tag is changed too, so none is made for an era that is over.
 
 use super::Bin;
 use crate::chunk::RowBlocks;
+use crate::epoch::Tag;
+use crate::sync::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use core::alloc::{Layout, LayoutError};
 use core::cell::UnsafeCell;
-use core::ptr::NonNull;
+use core::ptr::{self, NonNull};
 use lock_api::RawMutex;
 
 /// The bins and blocks of one epoch.
@@ -16,6 +28,11 @@ pub(crate) struct Row<R> {
     id: u16,
     bins: NonNull<Bin<R>>,
     classes: usize,
+    tag: AtomicU64,
+    /// Slots of this row's slabs and single objects. `Relaxed`: a count, exact at rest.
+    slots: AtomicUsize,
+    /// The row that was made before this one. Set before the row is published, then constant.
+    pub(crate) older: AtomicPtr<Row<R>>,
     /// Guarded by the pages' lock.
     blocks: UnsafeCell<RowBlocks>,
 }
@@ -51,6 +68,9 @@ impl<R: RawMutex> Row<R> {
                 id,
                 bins,
                 classes,
+                tag: AtomicU64::new(0),
+                slots: AtomicUsize::new(0),
+                older: AtomicPtr::new(ptr::null_mut()),
                 blocks: UnsafeCell::new(RowBlocks::new(id)),
             });
             row
@@ -59,6 +79,26 @@ impl<R: RawMutex> Row<R> {
 
     pub(crate) const fn id(&self) -> u16 {
         self.id
+    }
+
+    /// What the row serves. Stable, but for a close, while the caller holds a slot of the row.
+    #[inline]
+    pub(crate) fn tag(&self) -> Tag {
+        Tag(self.tag.load(Ordering::Relaxed))
+    }
+
+    /// Under the pages' lock and the ring's.
+    pub(crate) fn set_tag(&self, tag: Tag) {
+        self.tag.store(tag.0, Ordering::Relaxed);
+    }
+
+    /// Counts slots that were added or, if negative, taken away.
+    pub(crate) fn count_slots(&self, change: isize) {
+        self.slots.fetch_add(change as usize, Ordering::Relaxed);
+    }
+
+    pub(crate) fn slots(&self) -> usize {
+        self.slots.load(Ordering::Relaxed)
     }
 
     /// The bin of a class of the heap's table.

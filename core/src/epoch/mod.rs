@@ -1,0 +1,138 @@
+//! Epochs: a position in a ring and an era that never repeats.
+//!
+//! Principles:
+//! - A token names one era for good. When its era is over, it is an error and never somebody else's.
+//! - The arithmetic of eras is in [`Epoch`] and [`Tag`]; nobody else shifts or compares bits.
+//! - This layer keeps the ring's books. It does not know pages or slabs; what an epoch's memory is
+//!   doing it is told by the heap.
+//!
+//! # States of a position
+//!
+//! *free* (never used, or its epoch has no live object left) -> *active* (allocation) -> *closing*
+//! (no allocation; live objects stay valid) -> free. All changes are made under the ring's lock.
+//!
+//! # Orderings
+//!
+//! `open` is the era in which a position accepts allocations, or 0. It is read `Relaxed` on each
+//! allocation that names an epoch, as a hint that is right for whoever was told of the close. What
+//! decides is the row's [`Tag`], read after the allocation holds a slot of it; see `depot::Row`.
+//! `row` is stored with `Release` when a position is opened and read with `Acquire`: the reader sees
+//! a placed row.
+
+mod label;
+mod ring;
+
+use core::fmt;
+use core::num::NonZeroU64;
+
+pub use label::Label;
+pub(crate) use ring::{Books, Position, Positions};
+
+/// A token for an epoch of a heap.
+///
+/// It is plain data: copying or keeping one pins nothing. Using it after its epoch was closed is an
+/// error by name, however often the position was used since.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Epoch {
+    index: u16,
+    era: NonZeroU64,
+}
+
+impl Epoch {
+    pub(crate) const fn new(index: u16, era: NonZeroU64) -> Self {
+        Self { index, era }
+    }
+
+    /// The position in the ring.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.index as usize
+    }
+
+    /// The era. No two epochs of a heap have the same.
+    #[must_use]
+    pub const fn era(self) -> u64 {
+        self.era.get()
+    }
+}
+
+impl fmt::Debug for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Epoch({}, era {})", self.index, self.era)
+    }
+}
+
+/// What a row serves: `era << 1 | open`. Zero: nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Tag(pub(crate) u64);
+
+impl Tag {
+    pub(crate) const fn open(era: NonZeroU64) -> Self {
+        Self(era.get() << 1 | 1)
+    }
+    pub(crate) const fn closed(self) -> Self {
+        Self(self.0 & !1)
+    }
+    pub(crate) const fn is_open(self) -> bool {
+        self.0 & 1 == 1
+    }
+}
+
+/// What an epoch is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EpochState {
+    /// It accepts allocations.
+    Active,
+    /// It accepts none. Its live objects are valid, and what empties is given back.
+    Closing,
+}
+
+/// Why an epoch could not be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum EpochError {
+    /// The token's epoch is over, or closed where an open one is needed.
+    Closed,
+    /// Every position of the ring has live objects or is open: close epochs, or free what they hold.
+    RingFull,
+    /// The root epoch is immortal.
+    Immortal,
+    /// There was no memory for the ring or the epoch's lists.
+    OutOfMemory,
+}
+
+impl fmt::Display for EpochError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Closed => "the epoch is closed: its token must not be used any more",
+            Self::RingFull => "every position of the ring is open or has live objects: close epochs \
+                               or free what is in them, or use a longer ring",
+            Self::Immortal => "the root epoch cannot be closed",
+            Self::OutOfMemory => "no memory for the epoch's lists",
+        })
+    }
+}
+
+impl core::error::Error for EpochError {}
+
+/// What a heap knows of an epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EpochInfo {
+    /// Its token.
+    pub epoch: Epoch,
+    /// What it is doing.
+    pub state: EpochState,
+    /// What it was called.
+    pub label: Label,
+    /// When it was opened, by the provider's clock, if it has one.
+    pub opened_at_ns: Option<u64>,
+    /// Domains that are inside.
+    pub domains: u32,
+    /// Objects that were allocated and not freed. Exact when nobody allocates or frees in the epoch
+    /// meanwhile.
+    pub live_objects: u64,
+    /// Resident bytes before and after the last close: of the process, if the provider knows, else
+    /// of the heap, as accounted.
+    pub last_close: Option<(u64, u64)>,
+}

@@ -1,0 +1,158 @@
+//! The ring's books: which position serves which era, and what is known of it.
+
+use super::{Epoch, EpochError, EpochState, Label};
+use crate::depot::Row;
+use crate::sync::{AtomicPtr, AtomicU64, Ordering};
+use core::num::NonZeroU64;
+use core::ptr::{self, NonNull};
+
+/// What the allocation path reads of a position.
+#[derive(Debug)]
+#[repr(align(64))]
+pub(crate) struct Position<R> {
+    open: AtomicU64,
+    row: AtomicPtr<Row<R>>,
+    /// Under the ring's lock.
+    pub(super) record: core::cell::UnsafeCell<Record>,
+}
+
+/// What is known of a position's epoch.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Record {
+    /// The newest era here, or none yet.
+    pub(crate) era: Option<NonZeroU64>,
+    pub(crate) label: Label,
+    pub(crate) opened_at_ns: Option<u64>,
+    pub(crate) domains: u32,
+    pub(crate) last_close: Option<(u64, u64)>,
+}
+
+impl Record {
+    const EMPTY: Self = Self {
+        era: None,
+        label: Label::new(""),
+        opened_at_ns: None,
+        domains: 0,
+        last_close: None,
+    };
+}
+
+impl<R> Position<R> {
+    pub(crate) const fn new() -> Self {
+        Self {
+            open: AtomicU64::new(0),
+            row: AtomicPtr::new(ptr::null_mut()),
+            record: core::cell::UnsafeCell::new(Record::EMPTY),
+        }
+    }
+
+    /// The row, if the position accepts allocations in this era.
+    #[inline]
+    pub(crate) fn open_row(&self, era: NonZeroU64) -> Option<&Row<R>> {
+        if self.open.load(Ordering::Relaxed) != era.get() {
+            return None;
+        }
+        self.row()
+    }
+
+    pub(crate) fn row(&self) -> Option<&Row<R>> {
+        // SAFETY: rows stay valid for as long as the heap.
+        unsafe { self.row.load(Ordering::Acquire).as_ref() }
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.open.load(Ordering::Relaxed) != 0
+    }
+}
+
+/// The positions, in metadata memory, for as long as the heap.
+#[derive(Debug)]
+pub(crate) struct Positions<'h, R> {
+    pub(crate) all: &'h [Position<R>],
+}
+
+// SAFETY: a position is atomic but for its record, which the ring's lock guards.
+unsafe impl<R: Sync> Sync for Position<R> {}
+
+/// What the ring's lock guards, beside the positions' records.
+#[derive(Debug)]
+pub(crate) struct Books {
+    /// The position that `current` names.
+    pub(crate) current: u16,
+    last_era: u64,
+}
+
+impl Books {
+    pub(crate) const fn new() -> Self {
+        Self { current: 0, last_era: 0 }
+    }
+
+    /// A new era. There are 2^63: one in each nanosecond takes three centuries.
+    fn next_era(&mut self) -> Result<NonZeroU64, EpochError> {
+        self.last_era += 1;
+        NonZeroU64::new(self.last_era).filter(|era| era.get() >> 63 == 0).ok_or(EpochError::RingFull)
+    }
+
+    /// The record of a position.
+    ///
+    /// The `&mut self` says that the ring's lock is held.
+    #[expect(clippy::mut_from_ref, reason = "the ring's lock, which `self` stands for, guards it")]
+    fn record<'p, R>(&mut self, position: &'p Position<R>) -> &'p mut Record {
+        // SAFETY: the books are behind the ring's lock, so there is one borrow of them at a time,
+        // and no caller keeps a record beyond its own.
+        unsafe { &mut *position.record.get() }
+    }
+
+    /// The record of a token's position, if it is still of the token's era.
+    pub(crate) fn of<'p, R>(
+        &mut self,
+        positions: &'p [Position<R>],
+        epoch: Epoch,
+    ) -> Result<(&'p Position<R>, &'p mut Record), EpochError> {
+        let position = positions.get(epoch.index()).ok_or(EpochError::Closed)?;
+        let record = self.record(position);
+        if record.era != Some(epoch.era) {
+            return Err(EpochError::Closed);
+        }
+        Ok((position, record))
+    }
+
+    /// Opens `index` in a new era, which `row` will serve. `serve` is told the era before anyone can
+    /// use it.
+    pub(crate) fn open<R>(
+        &mut self,
+        positions: &[Position<R>],
+        index: u16,
+        row: NonNull<Row<R>>,
+        now: Option<u64>,
+        serve: impl FnOnce(NonZeroU64),
+    ) -> Result<Epoch, EpochError> {
+        let era = self.next_era()?;
+        let position = positions.get(usize::from(index)).ok_or(EpochError::RingFull)?;
+        *self.record(position) = Record {
+            era: Some(era),
+            opened_at_ns: now,
+            ..Record::EMPTY
+        };
+        serve(era);
+        position.row.store(row.as_ptr(), Ordering::Release);
+        position.open.store(era.get(), Ordering::Relaxed);
+        Ok(Epoch::new(index, era))
+    }
+
+    /// Stops allocation in a position.
+    pub(crate) fn shut<R>(&mut self, position: &Position<R>) {
+        position.open.store(0, Ordering::Relaxed);
+    }
+
+    /// The epoch that is current.
+    pub(crate) fn current<R>(&mut self, positions: &[Position<R>]) -> Option<Epoch> {
+        let index = self.current;
+        let era = self.record(positions.get(usize::from(index))?).era?;
+        Some(Epoch::new(index, era))
+    }
+
+    pub(crate) fn state<R>(position: &Position<R>) -> EpochState {
+        if position.is_open() { EpochState::Active } else { EpochState::Closing }
+    }
+}
