@@ -26,6 +26,8 @@ pub(crate) enum Kind {
     Row,
     /// The ring of epochs.
     Ring,
+    /// What a local keeps beside its home seat.
+    Desk,
     /// A local's cells for one row.
     LocalRow,
     /// Small storage for a cell.
@@ -34,7 +36,7 @@ pub(crate) enum Kind {
     FullStore,
 }
 
-const KINDS: usize = 7;
+const KINDS: usize = 8;
 
 struct Unused {
     next: *mut Unused,

@@ -34,9 +34,7 @@ use runs::State;
 use tree::{Node, Use};
 
 pub(crate) use arena::Kind;
-#[cfg(feature = "walker")]
-pub(crate) use map::NO_ROW;
-pub(crate) use map::{Geometry, Map};
+pub(crate) use map::{Geometry, Map, NO_ROW};
 pub(crate) use runs::{Chunk, RowBlocks, Short};
 
 /// A run of granules that was handed out.

@@ -74,7 +74,8 @@ fn runs_and_regions_are_disjoint_and_come_back() {
                 // SAFETY: the rows outlive the pages' use of them.
                 let row = unsafe { rows.add(random(2)) };
                 // SAFETY: as above.
-                let taken = unsafe { pages.take_slab(row, meta, granules, align, || true, || false) };
+                let taken =
+                    unsafe { pages.take_slab(row, meta, granules, align, || true, || false) };
                 taken.map(|(slab, run, _)| {
                     assert!(run.base.addr().is_multiple_of(align as usize * GRANULE));
                     Out::Short(slab, run, granules)
@@ -92,7 +93,9 @@ fn runs_and_regions_are_disjoint_and_come_back() {
             7 => {
                 let size = 4096 * (1 + random(20));
                 // SAFETY: as above.
-                let taken = unsafe { pages.take_region(rows, size, Geometry::<&Provider<'_>>::CHUNK, || true) };
+                let taken = unsafe {
+                    pages.take_region(rows, size, Geometry::<&Provider<'_>>::CHUNK, || true)
+                };
                 taken.map(|(base, _)| {
                     assert!(
                         base.addr()
@@ -116,7 +119,7 @@ fn runs_and_regions_are_disjoint_and_come_back() {
                         }
                         Out::Region(base, n) => {
                             pages.put_region(base.addr().get(), n).unwrap();
-                        },
+                        }
                     }
                 }
                 continue;

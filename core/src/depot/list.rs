@@ -18,7 +18,10 @@ unsafe impl Send for List {}
 
 impl List {
     pub(super) const fn new() -> Self {
-        Self { first: ptr::null() }
+        Self {
+            first: ptr::null(),
+            len: 0,
+        }
     }
 
     #[cfg_attr(loom, expect(dead_code, reason = "no model counts"))]

@@ -16,7 +16,7 @@
 use super::Bin;
 use crate::chunk::RowBlocks;
 use crate::epoch::Tag;
-use crate::sync::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use core::alloc::{Layout, LayoutError};
 use core::cell::UnsafeCell;
 use core::ptr::{self, NonNull};
@@ -31,6 +31,8 @@ pub(crate) struct Row<R> {
     tag: AtomicU64,
     /// Slots of this row's slabs and single objects. `Relaxed`: a count, exact at rest.
     slots: AtomicUsize,
+    /// Whether a position of the ring has the row. Under the ring's lock.
+    attached: AtomicBool,
     /// The row that was made before this one. Set before the row is published, then constant.
     pub(crate) older: AtomicPtr<Row<R>>,
     /// Guarded by the pages' lock.
@@ -70,6 +72,7 @@ impl<R: RawMutex> Row<R> {
                 classes,
                 tag: AtomicU64::new(0),
                 slots: AtomicUsize::new(0),
+                attached: AtomicBool::new(false),
                 older: AtomicPtr::new(ptr::null_mut()),
                 blocks: UnsafeCell::new(RowBlocks::new(id)),
             });
@@ -90,6 +93,14 @@ impl<R: RawMutex> Row<R> {
     /// Under the pages' lock and the ring's.
     pub(crate) fn set_tag(&self, tag: Tag) {
         self.tag.store(tag.0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn attach(&self, attached: bool) {
+        self.attached.store(attached, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_attached(&self) -> bool {
+        self.attached.load(Ordering::Relaxed)
     }
 
     /// Counts slots that were added or, if negative, taken away.

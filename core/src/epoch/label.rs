@@ -23,7 +23,10 @@ impl Label {
             bytes[at] = text.as_bytes()[at];
             at += 1;
         }
-        Self { len: len as u8, bytes }
+        Self {
+            len: len as u8,
+            bytes,
+        }
     }
 
     /// The text.
@@ -58,7 +61,9 @@ mod tests {
         assert_eq!(Label::new("requests").as_str(), "requests");
         let long = "äöü€🦀".repeat(10);
         for skip in 0..20 {
-            let Some(text) = long.get(skip..) else { continue };
+            let Some(text) = long.get(skip..) else {
+                continue;
+            };
             let label = Label::new(text);
             assert!(text.starts_with(label.as_str()));
             assert!(label.as_str().len() > 27 && label.as_str().len() <= 31);

@@ -26,7 +26,7 @@ use core::fmt;
 use core::num::NonZeroU64;
 
 pub use label::Label;
-pub(crate) use ring::{Books, Position, Positions};
+pub(crate) use ring::{Books, Position};
 
 /// A token for an epoch of a heap.
 ///
@@ -56,6 +56,18 @@ impl Epoch {
     }
 }
 
+impl Epoch {
+    /// What the row of this epoch says while it accepts allocations.
+    #[inline]
+    pub(crate) const fn tag(self) -> Tag {
+        Tag::open(self.era)
+    }
+
+    pub(crate) const fn era_id(self) -> NonZeroU64 {
+        self.era
+    }
+}
+
 impl fmt::Debug for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Epoch({}, era {})", self.index, self.era)
@@ -67,6 +79,9 @@ impl fmt::Debug for Epoch {
 pub(crate) struct Tag(pub(crate) u64);
 
 impl Tag {
+    /// The root epoch's: the first era, which is never closed.
+    pub(crate) const ROOT: Self = Self::open(NonZeroU64::MIN);
+
     pub(crate) const fn open(era: NonZeroU64) -> Self {
         Self(era.get() << 1 | 1)
     }
@@ -105,8 +120,10 @@ impl fmt::Display for EpochError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Closed => "the epoch is closed: its token must not be used any more",
-            Self::RingFull => "every position of the ring is open or has live objects: close epochs \
-                               or free what is in them, or use a longer ring",
+            Self::RingFull => {
+                "every position of the ring is open or has live objects: close epochs \
+                               or free what is in them, or use a longer ring"
+            }
             Self::Immortal => "the root epoch cannot be closed",
             Self::OutOfMemory => "no memory for the epoch's lists",
         })

@@ -60,15 +60,14 @@ impl<R> Position<R> {
         unsafe { self.row.load(Ordering::Acquire).as_ref() }
     }
 
+    /// Forgets the row, which has nothing of this position's epoch any more. Under the ring's lock.
+    pub(crate) fn detach(&self) {
+        self.row.store(ptr::null_mut(), Ordering::Release);
+    }
+
     pub(crate) fn is_open(&self) -> bool {
         self.open.load(Ordering::Relaxed) != 0
     }
-}
-
-/// The positions, in metadata memory, for as long as the heap.
-#[derive(Debug)]
-pub(crate) struct Positions<'h, R> {
-    pub(crate) all: &'h [Position<R>],
 }
 
 // SAFETY: a position is atomic but for its record, which the ring's lock guards.
@@ -80,23 +79,47 @@ pub(crate) struct Books {
     /// The position that `current` names.
     pub(crate) current: u16,
     last_era: u64,
+    /// The position that was opened last: the search for the next begins behind it.
+    last_index: u16,
+    rows: u16,
 }
 
 impl Books {
     pub(crate) const fn new() -> Self {
-        Self { current: 0, last_era: 0 }
+        Self {
+            current: 0,
+            last_era: 0,
+            last_index: 0,
+            rows: 0,
+        }
+    }
+
+    pub(crate) const fn last_opened(&self) -> usize {
+        self.last_index as usize
+    }
+
+    /// A number for a new row.
+    pub(crate) fn next_row(&mut self) -> Option<u16> {
+        let id = self.rows;
+        self.rows = id.checked_add(1)?;
+        Some(id)
     }
 
     /// A new era. There are 2^63: one in each nanosecond takes three centuries.
     fn next_era(&mut self) -> Result<NonZeroU64, EpochError> {
         self.last_era += 1;
-        NonZeroU64::new(self.last_era).filter(|era| era.get() >> 63 == 0).ok_or(EpochError::RingFull)
+        NonZeroU64::new(self.last_era)
+            .filter(|era| era.get() >> 63 == 0)
+            .ok_or(EpochError::RingFull)
     }
 
     /// The record of a position.
     ///
     /// The `&mut self` says that the ring's lock is held.
-    #[expect(clippy::mut_from_ref, reason = "the ring's lock, which `self` stands for, guards it")]
+    #[expect(
+        clippy::mut_from_ref,
+        reason = "the ring's lock, which `self` stands for, guards it"
+    )]
     fn record<'p, R>(&mut self, position: &'p Position<R>) -> &'p mut Record {
         // SAFETY: the books are behind the ring's lock, so there is one borrow of them at a time,
         // and no caller keeps a record beyond its own.
@@ -128,7 +151,9 @@ impl Books {
         serve: impl FnOnce(NonZeroU64),
     ) -> Result<Epoch, EpochError> {
         let era = self.next_era()?;
-        let position = positions.get(usize::from(index)).ok_or(EpochError::RingFull)?;
+        let position = positions
+            .get(usize::from(index))
+            .ok_or(EpochError::RingFull)?;
         *self.record(position) = Record {
             era: Some(era),
             opened_at_ns: now,
@@ -137,6 +162,7 @@ impl Books {
         serve(era);
         position.row.store(row.as_ptr(), Ordering::Release);
         position.open.store(era.get(), Ordering::Relaxed);
+        self.last_index = index;
         Ok(Epoch::new(index, era))
     }
 
@@ -153,6 +179,10 @@ impl Books {
     }
 
     pub(crate) fn state<R>(position: &Position<R>) -> EpochState {
-        if position.is_open() { EpochState::Active } else { EpochState::Closing }
+        if position.is_open() {
+            EpochState::Active
+        } else {
+            EpochState::Closing
+        }
     }
 }

@@ -8,6 +8,7 @@ use super::{Heap, Route};
 use crate::chunk::Run;
 use crate::config::Config;
 use crate::depot::Row;
+use crate::epoch::Tag;
 use crate::error::{AllocError, FreeError};
 use crate::provider::PageProvider;
 use crate::slab::{Body, Key, Slab};
@@ -22,27 +23,35 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     pub(crate) fn alloc_large(
         &self,
         row: &Row<R>,
+        tag: Tag,
         layout: Layout,
     ) -> Result<(NonNull<u8>, bool), AllocError> {
         let pages = &self.pages;
+        let (is_open, relieve) = (|| row.tag() == tag, || self.relieve());
+        let (blocks_of, meta) = (row.blocks(), Self::SLAB_LAYOUT);
         match Route::of::<P, C>(layout, pages.provider().page_size()) {
             Route::Run { granules, align } => {
                 let taken = self.pressed(|| {
                     // SAFETY: the row is one of this heap.
-                    unsafe {
-                        pages.take_slab(row.blocks(), Self::SLAB_LAYOUT, granules, align, || {
-                            self.relieve()
-                        })
-                    }
+                    unsafe { pages.take_slab(blocks_of, meta, granules, align, is_open, relieve) }
                 })?;
                 Ok(self.begin_single(row, taken, Key::RUN, granules))
             }
             Route::Long { blocks } => {
-                let taken =
-                    self.pressed(|| pages.take_long(Self::SLAB_LAYOUT, blocks, || self.relieve()))?;
+                let taken = self.pressed(|| {
+                    // SAFETY: the row is one of this heap.
+                    unsafe { pages.take_long(blocks_of, meta, blocks, is_open, relieve) }
+                })?;
                 Ok(self.begin_single(row, taken, Key::LONG, blocks))
             }
-            Route::Region { bytes, align } => self.pressed(|| pages.take_region(bytes, align)),
+            Route::Region { bytes, align } => {
+                let taken = self.pressed(|| {
+                    // SAFETY: the row is one of this heap.
+                    unsafe { pages.take_region(blocks_of, bytes, align, is_open) }
+                })?;
+                row.count_slots(1);
+                Ok(taken)
+            }
             Route::Class(_) | Route::TooLarge => Err(AllocError::TooLarge),
         }
     }
@@ -55,6 +64,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         class: u8,
         length: u32,
     ) -> (NonNull<u8>, bool) {
+        row.count_slots(1);
         let body = Body {
             base: run.base,
             row: ptr::from_ref(row).cast(),
@@ -87,7 +97,11 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             Route::Long { .. } => Key::LONG,
             Route::Region { bytes, .. } => {
                 // SAFETY: the caller gives up the object.
-                return unsafe { self.pages.put_region(address, bytes) };
+                let blocks = unsafe { self.pages.put_region(address, bytes) }?;
+                if let Some(row) = self.rows().find(|row| row.blocks() == blocks) {
+                    row.count_slots(-1);
+                }
+                return Ok(());
             }
             Route::Class(_) | Route::TooLarge => return Err(FreeError::WrongLayout),
         };
@@ -121,18 +135,27 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             return Err(FreeError::DoubleFree);
         };
         let metadata = reusable.then_some(slab);
-        // SAFETY: the claim made this context the owner; the object is the caller's to give up.
-        unsafe {
+        // SAFETY: the claim made this context the owner; the object is the caller's to give up; rows
+        // are valid for as long as the heap.
+        let is_closed = unsafe {
+            let row = &*body.row.cast::<Row<R>>();
+            row.count_slots(-1);
             self.map_of(address).set_slab(address, 1, ptr::null());
             if class == Key::RUN {
                 self.pages
                     .put_slab(metadata, body.chunk.cast(), address, body.granules);
             } else {
-                self.pages
-                    .put_long(metadata, body.chunk.cast(), address, body.granules);
+                self.pages.put_long(
+                    row.blocks(),
+                    metadata,
+                    body.chunk.cast(),
+                    address,
+                    body.granules,
+                );
             }
-        }
-        self.settle();
+            !row.tag().is_open()
+        };
+        self.settle_row(is_closed, self.usable_size(layout));
         Ok(())
     }
 

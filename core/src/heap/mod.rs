@@ -7,6 +7,7 @@
 //!   that it interrupted is inside its own local.
 //! - A failed request first makes the heap give back what is empty, and tries once more.
 
+mod epochs;
 mod large;
 mod reclaim;
 mod route;
@@ -17,6 +18,7 @@ mod walker;
 use crate::chunk::{Map, Pages};
 use crate::config::{Config, Standard, Table};
 use crate::depot::Row;
+use crate::epoch::{Books, Position, Tag};
 use crate::error::{AllocError, FreeError};
 use crate::local::{Local, Registry};
 use crate::provider::PageProvider;
@@ -46,6 +48,14 @@ pub struct Heap<P: PageProvider, R: RawMutex = DefaultLock, C: Config = Standard
     /// The row of the epoch that everything without an epoch belongs to. Null until first use.
     /// `Release` when it is set, `Acquire` when it is read: the reader sees a placed row.
     root: AtomicPtr<Row<R>>,
+    /// The ring's first position. As `root`, and set before it.
+    ring: AtomicPtr<Position<R>>,
+    /// The row that was made last. `Release` when it is set, under the ring's lock.
+    newest: AtomicPtr<Row<R>>,
+    /// The ring's lock. Taken before any other of the heap's locks, and never inside one.
+    books: Lock<R, Books>,
+    /// Counts epochs that were shut.
+    closes: AtomicU64,
     pub(crate) locals: Lock<R, Registry>,
     /// The policy, encoded. `Relaxed`: a choice that orders nothing.
     policy: AtomicUsize,
@@ -108,6 +118,10 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         Self {
             pages: Pages::new(provider),
             root: AtomicPtr::new(ptr::null_mut()),
+            ring: AtomicPtr::new(ptr::null_mut()),
+            newest: AtomicPtr::new(ptr::null_mut()),
+            books: Lock::new(Books::new()),
+            closes: AtomicU64::new(0),
             locals: Lock::new(Registry::new()),
             policy: AtomicUsize::new(Policy::DEFAULT.encode()),
             cached: AtomicUsize::new(0),
@@ -128,8 +142,10 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     pub fn alloc(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
         let row = self.root()?;
         match Table::<C>::TABLE.index_for(layout) {
-            Some(class) => self.alloc_slot(row, class),
-            None => self.alloc_large(row, layout).map(|(object, _)| object),
+            Some(class) => self.alloc_slot(row, Tag::ROOT, class),
+            None => self
+                .alloc_large(row, Tag::ROOT, layout)
+                .map(|(object, _)| object),
         }
     }
 
@@ -140,8 +156,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     pub fn alloc_zeroed(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
         let row = self.root()?;
         let (object, is_zero) = match Table::<C>::TABLE.index_for(layout) {
-            Some(class) => (self.alloc_slot(row, class)?, false),
-            None => self.alloc_large(row, layout)?,
+            Some(class) => (self.alloc_slot(row, Tag::ROOT, class)?, false),
+            None => self.alloc_large(row, Tag::ROOT, layout)?,
         };
         if !is_zero {
             // SAFETY: the object has at least this size.
@@ -303,29 +319,14 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
     }
 
-    #[cold]
-    fn make_root(&self) -> Result<&Row<R>, AllocError> {
-        let classes = Table::<C>::TABLE.len();
-        let (layout, bins_at) = Row::<R>::layout(classes).map_err(|_| AllocError::TooLarge)?;
-        let memory = self.pressed(|| self.pages.take_meta(crate::chunk::Kind::Row, layout))?;
-        // SAFETY: memory of the row's own layout, which stays until the heap is dropped.
-        let row = unsafe { Row::<R>::place(memory, bins_at, classes, 0) }.as_ptr();
-        let first =
-            self.root
-                .compare_exchange(ptr::null_mut(), row, Ordering::AcqRel, Ordering::Acquire);
-        let row = first.err().map_or(row, |other| {
-            // SAFETY: someone else was first, so nobody knows this row.
-            unsafe { self.pages.put_meta(crate::chunk::Kind::Row, memory) };
-            other
-        });
-        // SAFETY: as in `root`.
-        Ok(unsafe { &*row })
-    }
-
-    /// Every row that exists.
+    /// Every row that exists, the newest first.
     pub(crate) fn rows(&self) -> impl Iterator<Item = &Row<R>> {
-        // SAFETY: as in `root`.
-        unsafe { self.root.load(Ordering::Acquire).as_ref() }.into_iter()
+        // SAFETY: rows stay valid for as long as the heap; the `Acquire` is behind the row's making.
+        let newest = unsafe { self.newest.load(Ordering::Acquire).as_ref() };
+        // SAFETY: as above; a row was behind the ones that are older when it was published.
+        core::iter::successors(newest, |row| unsafe {
+            row.older.load(Ordering::Relaxed).as_ref()
+        })
     }
 
     /// The map of the chunk that holds an object.

@@ -8,7 +8,7 @@
 
 use super::Heap;
 use crate::config::{Config, Table};
-use crate::depot::{After, Keep};
+use crate::depot::{After, Keep, Row};
 use crate::error::AllocError;
 use crate::provider::PageProvider;
 use crate::sync::Ordering;
@@ -137,6 +137,16 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         self.cached.fetch_sub(bytes, Ordering::Relaxed);
     }
 
+    /// Applies the policy after so many bytes of an epoch became empty: those of a closed epoch go back
+    /// at once.
+    pub(super) fn settle_row(&self, is_closed: bool, bytes: usize) {
+        if is_closed && self.policy() != Policy::Never {
+            self.pages.cool(self.pages.warm().saturating_sub(bytes));
+        } else {
+            self.settle();
+        }
+    }
+
     /// Applies the policy after memory became empty.
     pub(super) fn settle(&self) {
         match self.policy() {
@@ -188,11 +198,24 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
 
     /// Moves every whole slab that lingers in a list to the pages.
     fn sweep(&self) {
-        for row in self.rows() {
-            for (class, bin) in row.bins() {
-                while let Some(after) = bin.sweep(Table::<C>::TABLE.class(class)) {
-                    self.return_run(after);
-                }
+        self.rows().for_each(|row| self.sweep_row(row));
+    }
+
+    fn sweep_row(&self, row: &Row<R>) {
+        for (class, bin) in row.bins() {
+            while let Some(after) = bin.sweep(Table::<C>::TABLE.class(class)) {
+                self.return_run(after);
+            }
+        }
+    }
+
+    /// Moves all of a row's empty slabs to the pages.
+    pub(super) fn empty_row(&self, row: &Row<R>) {
+        self.sweep_row(row);
+        for (class, bin) in row.bins() {
+            while let Some(slab) = bin.uncache() {
+                self.uncached(Table::<C>::TABLE.class(class).slab_bytes());
+                self.return_run(After::Recycle(slab));
             }
         }
     }

@@ -6,6 +6,7 @@ use crate::chunk::Map;
 use crate::class::Class;
 use crate::config::{Config, Table};
 use crate::depot::{After, Bin, Owned, Row, SlotTake};
+use crate::epoch::Tag;
 use crate::error::{AllocError, FreeError};
 use crate::provider::PageProvider;
 use crate::slab::{Body, Key, Slab};
@@ -27,38 +28,59 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
     };
 
-    /// Takes one slot of a class.
+    /// Takes one slot of a class, in the era that `tag` says.
     #[inline]
-    pub(super) fn alloc_slot(&self, row: &Row<R>, class: usize) -> Result<NonNull<u8>, AllocError> {
+    pub(crate) fn alloc_slot(
+        &self,
+        row: &Row<R>,
+        tag: Tag,
+        class: usize,
+    ) -> Result<NonNull<u8>, AllocError> {
         let key = Key::new(row.id(), class as u8);
         match row.bin(class).take_slot(key, C::cpu) {
-            SlotTake::Taken(slab, bit) => Ok(self.slot(slab, bit, Table::<C>::TABLE.class(class))),
-            SlotTake::Strayed(slab, bit) => {
+            SlotTake::Taken(slab, bit) if row.tag() == tag => {
+                Ok(self.slot(slab, bit, Table::<C>::TABLE.class(class)))
+            }
+            SlotTake::Taken(slab, bit) | SlotTake::Strayed(slab, bit) => {
                 // SAFETY: the take left this context holding the bit.
                 unsafe { self.give_back_stray(slab, bit) };
-                self.alloc_slot_slow(row, class)
+                self.alloc_slot_slow(row, tag, class)
             }
-            SlotTake::Empty => self.alloc_slot_slow(row, class),
+            SlotTake::Empty => self.alloc_slot_slow(row, tag, class),
         }
     }
 
     #[cold]
     #[inline(never)]
-    pub(crate) fn alloc_slot_slow(
+    fn alloc_slot_slow(
         &self,
         row: &Row<R>,
+        tag: Tag,
         class: usize,
     ) -> Result<NonNull<u8>, AllocError> {
+        if row.tag() != tag {
+            return Err(AllocError::EpochClosed);
+        }
         let shape = Table::<C>::TABLE.class(class);
         let bin = row.bin(class);
-        if let Some((slab, bit, was_cached)) = bin.take_slot_locked(shape) {
-            if was_cached {
-                self.uncached(shape.slab_bytes());
+        let (slab, bit) = match bin.take_slot_locked(shape) {
+            Some((slab, bit, was_cached)) => {
+                if was_cached {
+                    self.uncached(shape.slab_bytes());
+                }
+                (slab, bit)
             }
-            return Ok(self.slot(slab, bit, shape));
+            None => {
+                let (slab, _) = self.make_slab(row, tag, class)?;
+                (slab, bin.publish(Owned(slab), shape))
+            }
+        };
+        if row.tag() != tag {
+            // The epoch was closed meanwhile, and the row may serve another: see `depot::row`.
+            // SAFETY: the take left this context holding the bit.
+            unsafe { self.give_back_stray(slab, bit) };
+            return Err(AllocError::EpochClosed);
         }
-        let (slab, _) = self.make_slab(row, class)?;
-        let bit = bin.publish(Owned(slab), shape);
         Ok(self.slot(slab, bit, shape))
     }
 
@@ -117,8 +139,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         match after {
             Ok(After::InUse | After::Cached) => Ok(()),
             Ok(after) => {
-                self.return_run(after);
-                self.settle();
+                let is_closed = self.return_run(after);
+                self.settle_row(is_closed, class.slab_bytes());
                 Ok(())
             }
             Err(double) => {
@@ -138,22 +160,22 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         held: impl Iterator<Item = (&'s Slab, u64)>,
         class: &Class,
     ) {
-        let mut left = false;
+        let (mut left, mut closed) = (0, false);
         // SAFETY: the caller's promise.
         let doubles = unsafe {
             let keep = || self.keep(class.slab_bytes());
             bin.give_back_all(held, class, keep, |after| {
                 if !matches!(after, After::InUse | After::Cached) {
-                    self.return_run(after);
-                    left = true;
+                    closed = self.return_run(after);
+                    left += class.slab_bytes();
                 }
             })
         };
         if doubles > 0 {
             self.note_double_free(u64::from(doubles));
         }
-        if left {
-            self.settle();
+        if left > 0 {
+            self.settle_row(closed, left);
         }
     }
 
@@ -176,19 +198,21 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     pub(crate) fn make_slab<'s>(
         &self,
         row: &Row<R>,
+        tag: Tag,
         class: usize,
     ) -> Result<(&'s Slab, bool), AllocError> {
         let shape = Table::<C>::TABLE.class(class);
         let (granules, align) = (u32::from(shape.granules), u32::from(shape.align));
         let (slab, run, zero) = self.pressed(|| {
+            let (is_open, relieve) = (|| row.tag() == tag, || self.relieve());
+            let (blocks, meta) = (row.blocks(), Self::SLAB_LAYOUT);
             // SAFETY: the row is one of this heap.
             unsafe {
                 self.pages
-                    .take_slab(row.blocks(), Self::SLAB_LAYOUT, granules, align, || {
-                        self.relieve()
-                    })
+                    .take_slab(blocks, meta, granules, align, is_open, relieve)
             }
         })?;
+        row.count_slots(shape.slots() as isize);
         let body = Body {
             base: run.base,
             row: ptr::from_ref(row).cast(),
@@ -204,22 +228,28 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         Ok((slab, zero))
     }
 
-    /// Gives an owned slab's run back to the pages, and its metadata unless it is used up.
-    pub(super) fn return_run(&self, after: After<'_>) {
+    /// Gives an owned slab's run back to the pages, and its metadata unless it is used up. Tells whether
+    /// the slab's epoch is closed.
+    pub(super) fn return_run(&self, after: After<'_>) -> bool {
         let (slab, metadata) = match after {
             After::Recycle(Owned(slab)) => (slab, Some(slab)),
             After::Retire(Owned(slab)) => (slab, None),
-            After::InUse | After::Cached => return,
+            After::InUse | After::Cached => return false,
         };
         // SAFETY: the slab is owned, by its type, so its body is stable, its run is in nobody's
         // use, and both may go back.
         unsafe {
             let body = slab.body();
             let (base, granules) = (body.base.addr(), body.granules);
+            let row = &*body.row.cast::<Row<R>>();
+            let class = usize::from(slab.identity().key().class());
+            row.count_slots(-(Table::<C>::TABLE.class(class).slots() as isize));
             self.map_of(base)
                 .set_slab(base, granules as usize, ptr::null());
+            let is_closed = !row.tag().is_open();
             self.pages
                 .put_slab(metadata, body.chunk.cast(), base, granules);
+            is_closed
         }
     }
 

@@ -8,10 +8,14 @@
 //! - The first `stashed` entries of the stash are slabs with held words, none empty.
 //! - No slot is in two of the three, so together they are this cell's words of DESIGN's equation.
 //!
-//! A cell is reached by its local alone; only the walker reads it from elsewhere, at rest.
+//! A cell is changed by its local alone. Others read how much it holds ([`Cell::held_slots`]), so what
+//! that reads is atomic, and `Relaxed`: a figure that orders nothing, true at rest. The walker reads
+//! everything, at rest.
 
 use crate::slab::Slab;
+use crate::sync::{AtomicPtr, AtomicU16, AtomicU64, Ordering::Relaxed};
 use core::alloc::Layout;
+use core::cell::Cell as Own;
 use core::ptr;
 
 /// A word that is held, with its slab.
@@ -55,94 +59,142 @@ impl Room {
 #[repr(C, align(64))]
 pub(crate) struct Cell {
     /// Where the next freed address goes.
-    top: *mut usize,
-    low: *mut usize,
-    high: *mut usize,
+    top: AtomicPtr<usize>,
+    low: AtomicPtr<usize>,
+    high: Own<*mut usize>,
     /// The current word: allocation takes its lowest bit when the magazine is empty.
-    pub(super) word: u64,
-    base: *mut u8,
-    slab: *const Slab,
-    stash: *mut Held,
-    stashed: u16,
-    stash_room: u16,
+    word: AtomicU64,
+    base: Own<*mut u8>,
+    slab: Own<*const Slab>,
+    stash: Own<*mut Held>,
+    stashed: Own<u8>,
+    stash_room: Own<u8>,
+    /// The slots in the stash's words.
+    stashed_slots: AtomicU16,
     /// Slow paths since the store was made, until it is full size.
-    pub(super) visits: u16,
+    pub(super) visits: Own<u8>,
     /// The slots in `word` read as zero: they come from a slab that nothing was written to yet.
-    fresh: bool,
-    is_full_size: bool,
+    fresh: Own<bool>,
+    is_full_size: Own<bool>,
 }
 
 impl Cell {
+    #[expect(
+        clippy::declare_interior_mutable_const,
+        reason = "it is copied into place, not used"
+    )]
     pub(super) const EMPTY: Self = Self {
-        top: ptr::null_mut(),
-        low: ptr::null_mut(),
-        high: ptr::null_mut(),
-        word: 0,
-        base: ptr::null_mut(),
-        slab: ptr::null(),
-        stash: ptr::null_mut(),
-        stashed: 0,
-        stash_room: 0,
-        visits: 0,
-        fresh: false,
-        is_full_size: false,
+        top: AtomicPtr::new(ptr::null_mut()),
+        low: AtomicPtr::new(ptr::null_mut()),
+        high: Own::new(ptr::null_mut()),
+        word: AtomicU64::new(0),
+        base: Own::new(ptr::null_mut()),
+        slab: Own::new(ptr::null()),
+        stash: Own::new(ptr::null_mut()),
+        stashed: Own::new(0),
+        stash_room: Own::new(0),
+        stashed_slots: AtomicU16::new(0),
+        visits: Own::new(0),
+        fresh: Own::new(false),
+        is_full_size: Own::new(false),
     };
+
+    #[inline]
+    fn top(&self) -> *mut usize {
+        self.top.load(Relaxed)
+    }
+
+    #[inline]
+    fn low(&self) -> *mut usize {
+        self.low.load(Relaxed)
+    }
+
+    #[inline]
+    fn word(&self) -> u64 {
+        self.word.load(Relaxed)
+    }
 
     /// The address that was freed last.
     #[inline]
-    pub(super) fn pop(&mut self) -> Option<usize> {
-        if self.top == self.low {
+    pub(super) fn pop(&self) -> Option<usize> {
+        let top = self.top();
+        if top == self.low() {
             return None;
         }
         // SAFETY: `low < top`, so the entry below `top` is inside the magazine and was written.
         unsafe {
-            self.top = self.top.sub(1);
-            Some(*self.top)
+            let top = top.sub(1);
+            self.top.store(top, Relaxed);
+            Some(*top)
         }
     }
 
     /// Notes a freed address, unless the magazine is full.
     #[inline]
-    pub(super) fn push(&mut self, address: usize) -> bool {
-        if self.top == self.high {
+    pub(super) fn push(&self, address: usize) -> bool {
+        let top = self.top();
+        if top == self.high.get() {
             return false;
         }
         // SAFETY: `top < high`, so the place is inside the magazine.
         unsafe {
-            *self.top = address;
-            self.top = self.top.add(1);
+            *top = address;
+            self.top.store(top.add(1), Relaxed);
         }
         true
     }
 
     /// The lowest slot of the current word, for slots of `size` bytes.
     #[inline]
-    pub(super) fn next_slot(&mut self, size: usize) -> Option<*mut u8> {
-        if self.word == 0 {
+    pub(super) fn next_slot(&self, size: usize) -> Option<*mut u8> {
+        let word = self.word();
+        if word == 0 {
             return None;
         }
-        let slot = self.word.trailing_zeros() as usize;
-        self.word &= self.word - 1;
+        self.word.store(word & (word - 1), Relaxed);
         // SAFETY: the slot lies in the slab that begins at `base`.
-        Some(unsafe { self.base.add(slot * size) })
+        Some(unsafe { self.base.get().add(word.trailing_zeros() as usize * size) })
+    }
+
+    /// How many slots a cell holds. Anyone may ask; exact at rest.
+    ///
+    /// # Safety
+    /// `cell` is a cell that is valid meanwhile. Its owner may be changing it, so there is no reference.
+    pub(crate) unsafe fn held_slots(cell: *const Self) -> usize {
+        // SAFETY: the fields are valid, and atomic.
+        let (top, low, word, stashed) = unsafe {
+            (
+                &(*cell).top,
+                &(*cell).low,
+                &(*cell).word,
+                &(*cell).stashed_slots,
+            )
+        };
+        let magazine = top
+            .load(Relaxed)
+            .addr()
+            .saturating_sub(low.load(Relaxed).addr());
+        (magazine / size_of::<usize>()).min(FULL.magazine)
+            + word.load(Relaxed).count_ones() as usize
+            + usize::from(stashed.load(Relaxed))
     }
 
     /// Whether neither the magazine nor the current word has a slot.
     pub(super) fn is_used_up(&self) -> bool {
-        self.top == self.low && self.word == 0
+        self.top() == self.low() && self.word() == 0
     }
 
     /// Whether the slot that is next to be handed out reads as zero.
     pub(super) fn is_next_fresh(&self) -> bool {
-        self.top == self.low && self.word != 0 && self.fresh
+        self.top() == self.low() && self.word() != 0 && self.fresh.get()
     }
 
     pub(super) const fn has_store(&self) -> bool {
-        !self.stash.is_null()
+        !self.stash.get().is_null()
     }
 
     pub(super) const fn is_full_size(&self) -> bool {
-        self.is_full_size
+        self.is_full_size.get()
     }
 
     /// Moves into a larger store; the old one, if there was one.
@@ -150,8 +202,8 @@ impl Cell {
     /// # Safety
     /// `store` is unused memory of `room`'s layout, and `room` is larger than what is held. Limits
     /// are at most `room`'s.
-    pub(super) unsafe fn move_to(&mut self, store: *mut u8, room: Room, limits: Room) -> *mut u8 {
-        let old = self.stash;
+    pub(super) unsafe fn move_to(&self, store: *mut u8, room: Room, limits: Room) -> *mut u8 {
+        let old = self.stash.get();
         let held = self.in_magazine();
         // SAFETY: both stores are valid, do not overlap, and the new one has room.
         unsafe {
@@ -159,64 +211,65 @@ impl Cell {
             let low: *mut usize = stash.add(room.stash).cast();
             if !old.is_null() {
                 ptr::copy_nonoverlapping(old, stash, self.stashed());
-                ptr::copy_nonoverlapping(self.low, low, held);
+                ptr::copy_nonoverlapping(self.low(), low, held);
             }
-            self.stash = stash;
-            self.low = low;
-            self.top = low.add(held);
-            self.high = low.add(limits.magazine);
+            self.stash.set(stash);
+            self.low.store(low, Relaxed);
+            self.top.store(low.add(held), Relaxed);
+            self.high.set(low.add(limits.magazine));
         }
-        self.stash_room = limits.stash as u16;
-        self.is_full_size = room == FULL;
-        self.visits = 0;
+        self.stash_room.set(limits.stash as u8);
+        self.is_full_size.set(room == FULL);
+        self.visits.set(0);
         old.cast()
     }
 
-    /// Gives up the store, which must be empty.
-    pub(super) fn take_store(&mut self) -> *mut u8 {
-        debug_assert!(self.in_magazine() == 0 && self.stashed == 0);
-        let store = self.stash;
-        let word = (self.word, self.base, self.slab);
-        *self = Self::EMPTY;
-        (self.word, self.base, self.slab) = word;
-        store.cast()
+    /// Gives up the store of a cell that holds nothing.
+    pub(super) fn take_store(&self) -> *mut u8 {
+        debug_assert!(self.is_used_up() && self.stashed() == 0);
+        self.top.store(ptr::null_mut(), Relaxed);
+        self.low.store(ptr::null_mut(), Relaxed);
+        self.high.set(ptr::null_mut());
+        self.is_full_size.set(false);
+        self.stash_room.set(0);
+        self.stash.replace(ptr::null_mut()).cast()
     }
 
     /// How many addresses the magazine holds.
     pub(crate) fn in_magazine(&self) -> usize {
-        (self.top.addr() - self.low.addr()) / size_of::<usize>()
+        self.top().addr().saturating_sub(self.low().addr()) / size_of::<usize>()
     }
 
     /// The `index`th address of the magazine, oldest first.
     pub(crate) fn magazine(&self, index: usize) -> usize {
         debug_assert!(index < self.in_magazine());
         // SAFETY: inside the written part, by the caller's bound.
-        unsafe { *self.low.add(index) }
+        unsafe { *self.low().add(index) }
     }
 
     /// Forgets the oldest `count` addresses.
-    pub(super) fn drop_oldest(&mut self, count: usize) {
+    pub(super) fn drop_oldest(&self, count: usize) {
         let left = self.in_magazine() - count;
         // SAFETY: both ranges are inside the magazine.
         unsafe {
-            ptr::copy(self.low.add(count), self.low, left);
-            self.top = self.low.add(left);
+            ptr::copy(self.low().add(count), self.low(), left);
+            self.top.store(self.low().add(left), Relaxed);
         }
     }
 
     pub(crate) const fn stashed(&self) -> usize {
-        self.stashed as usize
+        self.stashed.get() as usize
     }
 
     pub(super) const fn stash_room(&self) -> usize {
-        self.stash_room as usize - self.stashed as usize
+        self.stash_room.get() as usize - self.stashed.get() as usize
     }
 
     /// The `index`th stashed word, oldest first.
     pub(crate) fn stash(&self, index: usize) -> Held {
         debug_assert!(index < self.stashed());
         // SAFETY: inside the written part, by the caller's bound.
-        unsafe { *self.stash.add(index) }
+        unsafe { *self.stash.get().add(index) }
     }
 
     /// The word that was stashed last.
@@ -225,54 +278,66 @@ impl Cell {
     }
 
     /// Stashes a word; there must be room.
-    pub(super) fn stash_push(&mut self, held: Held) {
+    pub(super) fn stash_push(&self, held: Held) {
         debug_assert!(self.stash_room() > 0);
         // SAFETY: there is room.
-        unsafe { self.stash.add(self.stashed()).write(held) };
-        self.stashed += 1;
+        unsafe { self.stash.get().add(self.stashed()).write(held) };
+        self.stashed.set(self.stashed.get() + 1);
+        self.count_stashed(held.word.count_ones() as i16);
     }
 
-    pub(super) fn stash_pop(&mut self) -> Option<Held> {
-        self.stashed = self.stashed.checked_sub(1)?;
-        // SAFETY: the entry was written.
-        Some(unsafe { *self.stash.add(self.stashed as usize) })
+    pub(super) fn stash_pop(&self) -> Option<Held> {
+        let last = self.stashed.get().checked_sub(1)?;
+        let held = self.stash(usize::from(last));
+        self.stashed.set(last);
+        self.count_stashed(-(held.word.count_ones() as i16));
+        Some(held)
+    }
+
+    fn count_stashed(&self, change: i16) {
+        let slots = self.stashed_slots.load(Relaxed).wrapping_add_signed(change);
+        self.stashed_slots.store(slots, Relaxed);
     }
 
     /// Forgets the oldest `count` stashed words.
-    pub(super) fn stash_drop_oldest(&mut self, count: usize) {
+    pub(super) fn stash_drop_oldest(&self, count: usize) {
         let left = self.stashed() - count;
+        let slots: u32 = (0..count)
+            .map(|index| self.stash(index).word.count_ones())
+            .sum();
+        self.count_stashed(-(slots as i16));
         // SAFETY: both ranges are inside the stash.
-        unsafe { ptr::copy(self.stash.add(count), self.stash, left) };
-        self.stashed = left as u16;
+        unsafe { ptr::copy(self.stash.get().add(count), self.stash.get(), left) };
+        self.stashed.set(left as u8);
     }
 
     /// The current word.
-    pub(crate) const fn current(&self) -> Held {
+    pub(crate) fn current(&self) -> Held {
         Held {
-            slab: self.slab,
-            word: self.word,
+            slab: self.slab.get(),
+            word: self.word(),
         }
     }
 
     /// Makes `held` the current word, whose slab begins at `base`. The old one must be used up.
-    pub(super) fn set_current(&mut self, held: Held, base: *mut u8, fresh: bool) {
-        debug_assert!(self.word == 0);
-        self.word = held.word;
-        self.slab = held.slab;
-        self.base = base;
-        self.fresh = fresh;
+    pub(super) fn set_current(&self, held: Held, base: *mut u8, fresh: bool) {
+        debug_assert!(self.word() == 0);
+        self.word.store(held.word, Relaxed);
+        self.slab.set(held.slab);
+        self.base.set(base);
+        self.fresh.set(fresh);
     }
 
     /// Adds slots of the same slab to the current word. They were used, so it is not fresh any more.
-    pub(super) fn widen_current(&mut self, word: u64) {
-        self.word = word;
-        self.fresh = false;
+    pub(super) fn widen_current(&self, word: u64) {
+        self.word.store(word, Relaxed);
+        self.fresh.set(false);
     }
 
     /// Takes the current word away.
-    pub(super) fn take_current(&mut self) -> Option<Held> {
+    pub(super) fn take_current(&self) -> Option<Held> {
         let held = self.current();
-        self.word = 0;
+        self.word.store(0, Relaxed);
         (held.word != 0).then_some(held)
     }
 }

@@ -51,7 +51,6 @@ impl Registry {
     }
 
     /// Calls `f` for each local's state.
-    #[cfg(feature = "walker")]
     pub(crate) fn for_each(&self, mut f: impl FnMut(*mut LocalRow)) {
         let mut at = self.first;
         while !at.is_null() {

@@ -1,0 +1,382 @@
+//! Epochs: opening, closing and asking about them, and allocation in them.
+//!
+//! The root epoch is there from the beginning and is never closed: it is what everything without an
+//! epoch belongs to. All others come from the ring.
+
+use super::Heap;
+use crate::chunk::{Kind, NO_ROW};
+use crate::config::{Config, Table};
+use crate::depot::Row;
+use crate::epoch::{Books, Epoch, EpochError, EpochInfo, EpochState, Label, Position, Tag};
+use crate::error::AllocError;
+use crate::local::LocalRow;
+use crate::provider::PageProvider;
+use crate::sync::Ordering;
+use core::alloc::Layout;
+use core::ptr::{self, NonNull};
+use lock_api::RawMutex;
+
+/// What a try to open a position came to.
+enum Opened {
+    Yes(Epoch),
+    Full,
+    NeedsRow,
+}
+
+impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
+    /// The epoch that is current: the root epoch, until [`Heap::advance`].
+    ///
+    /// # Errors
+    /// If there is no memory for the ring.
+    pub fn current(&self) -> Result<Epoch, EpochError> {
+        let positions = self.positions()?;
+        self.books
+            .with(|books| books.current(positions))
+            .ok_or(EpochError::OutOfMemory)
+    }
+
+    /// Opens an epoch. The current one stays current and open.
+    ///
+    /// # Errors
+    /// If every position is open or has live objects, or there is no memory.
+    pub fn open_epoch(&self) -> Result<Epoch, EpochError> {
+        self.open_next(false)
+    }
+
+    /// Opens an epoch and makes it current. The one that was current is closing from then on, unless
+    /// it is the root epoch.
+    ///
+    /// # Errors
+    /// As for [`Heap::open_epoch`]; the current epoch is then as it was.
+    pub fn advance(&self) -> Result<Epoch, EpochError> {
+        self.open_next(true)
+    }
+
+    /// Closes an epoch: it accepts no more allocations, what is empty in it goes back to the provider
+    /// now, and what empties later goes back when it empties. Live objects stay valid. What locals
+    /// hold in it they give up at their next slow path, in whatever epoch; see `Local::leave`.
+    ///
+    /// # Errors
+    /// If the epoch was over already, or is the root.
+    pub fn close(&self, epoch: Epoch) -> Result<(), EpochError> {
+        let positions = self.positions()?;
+        if epoch.index() == 0 {
+            return Err(EpochError::Immortal);
+        }
+        let before = self.resident();
+        let row = self.books.with(|books| {
+            let (position, _) = books.of(positions, epoch)?;
+            books.shut(position);
+            // Without a row there is nothing of the epoch left.
+            Ok(position.row().inspect(|row| self.shut_row(row)))
+        })?;
+        let Some(row) = row else {
+            return Ok(());
+        };
+        row.bins().for_each(|(_, bin)| bin.set_closed(true));
+        let warm = self.pages.warm();
+        self.empty_row(row);
+        if self.policy() != super::Policy::Never {
+            self.pages.cool(warm);
+        }
+        let after = self.resident();
+        self.books.with(|books| {
+            if let Ok((_, record)) = books.of(positions, epoch) {
+                record.last_close = Some((before, after));
+            }
+        });
+        Ok(())
+    }
+
+    /// What an epoch is doing.
+    ///
+    /// # Errors
+    /// If it is over and its position was used again.
+    pub fn state(&self, epoch: Epoch) -> Result<EpochState, EpochError> {
+        let positions = self.positions()?;
+        self.books.with(|books| {
+            let (position, _) = books.of(positions, epoch)?;
+            Ok(Books::state(position))
+        })
+    }
+
+    /// Calls an epoch something: the first 31 bytes of `label`, cut at a character.
+    ///
+    /// # Errors
+    /// As for [`Heap::state`].
+    pub fn set_label(&self, epoch: Epoch, label: &str) -> Result<(), EpochError> {
+        let positions = self.positions()?;
+        self.books.with(|books| {
+            books.of(positions, epoch)?.1.label = Label::new(label);
+            Ok(())
+        })
+    }
+
+    /// What the heap knows of an epoch. Takes time with the slabs of the epoch that have free slots
+    /// and with the number of locals.
+    ///
+    /// # Errors
+    /// As for [`Heap::state`].
+    pub fn epoch_info(&self, epoch: Epoch) -> Result<EpochInfo, EpochError> {
+        let positions = self.positions()?;
+        self.books.with(|books| {
+            let (position, record) = books.of(positions, epoch)?;
+            Ok(EpochInfo {
+                epoch,
+                state: Books::state(position),
+                label: record.label,
+                opened_at_ns: record.opened_at_ns,
+                domains: record.domains,
+                live_objects: position.row().map_or(0, |row| self.live_in(row)) as u64,
+                last_close: record.last_close,
+            })
+        })
+    }
+
+    /// Allocates in an epoch, without a local; from where, see [`Heap::alloc`].
+    ///
+    /// # Errors
+    /// As for [`Heap::alloc`], or if the epoch is closed.
+    pub fn alloc_in(&self, epoch: Epoch, layout: Layout) -> Result<NonNull<u8>, AllocError> {
+        let row = self.open_row(epoch).ok_or(AllocError::EpochClosed)?;
+        match Table::<C>::TABLE.index_for(layout) {
+            Some(class) => self.alloc_slot(row, epoch.tag(), class),
+            None => self
+                .alloc_large(row, epoch.tag(), layout)
+                .map(|(object, _)| object),
+        }
+    }
+
+    /// The row of an epoch that accepts allocations.
+    #[inline]
+    pub(crate) fn open_row(&self, epoch: Epoch) -> Option<&Row<R>> {
+        // SAFETY: a ring that was set is valid for as long as the heap, and of the table's length.
+        let position = unsafe {
+            let ring = self.ring.load(Ordering::Acquire);
+            if ring.is_null() || epoch.index() >= Table::<C>::RING {
+                return None;
+            }
+            &*ring.add(epoch.index())
+        };
+        position.open_row(epoch.era_id())
+    }
+
+    /// Changes whenever an epoch was closed. `Relaxed`: locals look at it to know whether to look
+    /// closer, and what they then read decides.
+    #[inline]
+    pub(crate) fn closes(&self) -> u64 {
+        self.closes.load(Ordering::Relaxed)
+    }
+
+    /// The ring's positions.
+    fn positions(&self) -> Result<&[Position<R>], EpochError> {
+        self.root().map_err(|_| EpochError::OutOfMemory)?;
+        let ring = self.ring.load(Ordering::Acquire);
+        // SAFETY: the ring is set before the root is, valid for as long as the heap, and of this
+        // length.
+        Ok(unsafe { core::slice::from_raw_parts(ring, Table::<C>::RING) })
+    }
+
+    fn open_next(&self, make_current: bool) -> Result<Epoch, EpochError> {
+        let positions = self.positions()?;
+        let now = self.pages.provider().now_ns();
+        // Each turn but the last makes a row, and rows are bounded by their numbers.
+        loop {
+            match self
+                .books
+                .with(|books| self.try_open(books, positions, now, make_current))?
+            {
+                Opened::Yes(epoch) => return Ok(epoch),
+                Opened::Full => return Err(EpochError::RingFull),
+                Opened::NeedsRow => self.make_row()?,
+            }
+        }
+    }
+
+    /// Under the ring's lock.
+    fn try_open(
+        &self,
+        books: &mut Books,
+        positions: &[Position<R>],
+        now: Option<u64>,
+        make_current: bool,
+    ) -> Result<Opened, EpochError> {
+        let length = positions.len();
+        let is_free = |index: &usize| {
+            let position = &positions[*index];
+            *index != 0
+                && !position.is_open()
+                && position.row().is_none_or(|row| self.live_in(row) == 0)
+        };
+        let last = books.last_opened();
+        let Some(index) = (1..=length)
+            .map(|step| (last + step) % length)
+            .find(is_free)
+        else {
+            return Ok(Opened::Full);
+        };
+        let Some(row) = self.row_for(positions, index) else {
+            return Ok(Opened::NeedsRow);
+        };
+        let old = if make_current {
+            books.current(positions)
+        } else {
+            None
+        };
+        let epoch = books.open(positions, index as u16, NonNull::from(row), now, |era| {
+            row.bins().for_each(|(_, bin)| bin.set_closed(false));
+            row.attach(true);
+            // SAFETY: the row is one of this heap.
+            unsafe {
+                self.pages
+                    .with_pieces(row.blocks(), |_| row.set_tag(Tag::open(era)))
+            };
+        })?;
+        if make_current {
+            books.current = epoch.index() as u16;
+            if let Some(old) = old.filter(|old| old.index() != 0)
+                && let Ok((position, _)) = books.of(positions, old)
+            {
+                books.shut(position);
+                if let Some(row) = position.row() {
+                    self.shut_row(row);
+                }
+            }
+        }
+        Ok(Opened::Yes(epoch))
+    }
+
+    /// A drained row for a free position: its own, or one that nobody needs. A row that is not drained,
+    /// because a local still holds words of it, is left to drain by itself. So there are as many rows
+    /// as epochs were in use at the same time, not as many as positions.
+    fn row_for<'a>(&'a self, positions: &'a [Position<R>], index: usize) -> Option<&'a Row<R>> {
+        if let Some(row) = positions[index].row() {
+            self.empty_row(row);
+            if self.is_drained(row) {
+                return Some(row);
+            }
+            positions[index].detach();
+            row.attach(false);
+        }
+        let unattached = self
+            .rows()
+            .find(|row| !row.is_attached() && self.is_drained(row));
+        unattached.or_else(|| {
+            let mut closed = positions.iter().filter(|position| !position.is_open());
+            let position = closed.find(|p| p.row().is_some_and(|row| self.is_drained(row)))?;
+            position.row().inspect(|_| position.detach())
+        })
+    }
+
+    fn is_drained(&self, row: &Row<R>) -> bool {
+        // SAFETY: the row is one of this heap.
+        unsafe { self.pages.with_pieces(row.blocks(), |pieces| pieces == 0) }
+    }
+
+    /// Ends allocation in a row. Under the ring's lock.
+    fn shut_row(&self, row: &Row<R>) {
+        // SAFETY: the row is one of this heap.
+        unsafe {
+            self.pages
+                .with_pieces(row.blocks(), |_| row.set_tag(row.tag().closed()))
+        };
+        self.closes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Makes a row that nobody has.
+    pub(super) fn make_row(&self) -> Result<(), EpochError> {
+        let classes = Table::<C>::TABLE.len();
+        let layout = Row::<R>::layout(classes);
+        let (layout, bins_at) = layout.map_err(|_| EpochError::OutOfMemory)?;
+        let memory = self.pressed(|| self.pages.take_meta(Kind::Row, layout));
+        let memory = memory.map_err(|_| EpochError::OutOfMemory)?;
+        self.books.with(|books| {
+            let id = books
+                .next_row()
+                .filter(|id| *id != NO_ROW)
+                .ok_or(EpochError::RingFull);
+            let id = id.inspect_err(|_| {
+                // SAFETY: the memory was not used.
+                unsafe { self.pages.put_meta(Kind::Row, memory) };
+            })?;
+            // SAFETY: memory of the row's own layout, which stays until the heap is dropped.
+            let row = unsafe { Row::<R>::place(memory, bins_at, classes, id) };
+            let older = self.newest.load(Ordering::Relaxed);
+            // SAFETY: just placed, and nobody else knows it yet.
+            unsafe { row.as_ref() }
+                .older
+                .store(older, Ordering::Relaxed);
+            self.newest.store(row.as_ptr(), Ordering::Release);
+            Ok(())
+        })
+    }
+
+    /// Makes the ring and the root epoch, unless somebody else just did.
+    pub(super) fn make_root(&self) -> Result<&Row<R>, AllocError> {
+        let layout =
+            Layout::array::<Position<R>>(Table::<C>::RING).map_err(|_| AllocError::TooLarge)?;
+        let memory = self.pressed(|| self.pages.take_meta(Kind::Ring, layout))?;
+        let ring: NonNull<Position<R>> = memory.cast();
+        for index in 0..Table::<C>::RING {
+            // SAFETY: the memory is of this layout and nobody else's.
+            unsafe { ring.add(index).write(Position::new()) };
+        }
+        if self.newest.load(Ordering::Acquire).is_null() {
+            self.make_row().map_err(|_| AllocError::OutOfMemory)?;
+        }
+        let is_used = self.books.with(|books| {
+            if !self.root.load(Ordering::Acquire).is_null() {
+                return false;
+            }
+            // SAFETY: the ring was just written. Row 0 is the oldest of those that exist.
+            let positions = unsafe { core::slice::from_raw_parts(ring.as_ptr(), Table::<C>::RING) };
+            let Some(row) = self.rows().find(|row| row.id() == 0) else {
+                return false;
+            };
+            let now = None;
+            let opened = books.open(positions, 0, NonNull::from(row), now, |era| {
+                row.attach(true);
+                row.set_tag(Tag::open(era));
+            });
+            if opened.is_ok() {
+                self.ring.store(ring.as_ptr(), Ordering::Release);
+                self.root
+                    .store(ptr::from_ref(row).cast_mut(), Ordering::Release);
+            }
+            opened.is_ok()
+        });
+        if !is_used {
+            // SAFETY: the ring was not published.
+            unsafe { self.pages.put_meta(Kind::Ring, memory) };
+        }
+        // SAFETY: a root that was set is valid for as long as the heap.
+        unsafe { self.root.load(Ordering::Acquire).as_ref() }.ok_or(AllocError::OutOfMemory)
+    }
+
+    /// Live objects of a row: all slots, without those that nobody holds and those that locals hold.
+    /// Exact when nobody uses the epoch meanwhile; never negative.
+    pub(super) fn live_in(&self, row: &Row<R>) -> usize {
+        let table = Table::<C>::TABLE;
+        let idle: usize = row
+            .bins()
+            .map(|(class, bin)| bin.idle_slots(table.class(class)))
+            .sum();
+        let mut held = 0;
+        self.locals.with(|list| {
+            list.for_each(|state| {
+                // SAFETY: states in the list are valid while its lock is held.
+                unsafe {
+                    if (*state).row == row.id() {
+                        held += LocalRow::held_slots(state, table.len());
+                    }
+                }
+            });
+        });
+        row.slots().saturating_sub(idle + held)
+    }
+
+    fn resident(&self) -> u64 {
+        let accounted = self.pages.bytes().resident as u64;
+        self.pages.provider().resident_bytes().unwrap_or(accounted)
+    }
+}

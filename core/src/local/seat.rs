@@ -1,0 +1,369 @@
+//! Seats: what a local has in one row, and how it finds, makes and gives them up.
+
+use super::cell::Cell;
+use super::{Local, NEAR};
+use crate::chunk::{Kind, NO_ROW};
+use crate::config::{Config, Table};
+use crate::depot::Row;
+use crate::epoch::Tag;
+use crate::error::{AllocError, FreeError};
+use crate::heap::Heap;
+use crate::provider::PageProvider;
+use core::alloc::Layout;
+use core::ptr::{self, NonNull};
+use lock_api::RawMutex;
+
+/// Chunks that a checked local remembers to be the heap's.
+const KNOWN: usize = 16;
+
+/// A local's place in a row: a copyable name for memory that the local owns.
+#[derive(Debug)]
+pub(super) struct Seat<'h, R> {
+    /// The row's number, or [`NO_ROW`].
+    pub(super) id: u16,
+    pub(super) cells: *mut Cell,
+    pub(super) row: &'h Row<R>,
+    pub(super) state: *mut LocalRow,
+}
+
+impl<R> Clone for Seat<'_, R> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<R> Copy for Seat<'_, R> {}
+
+/// What lies in metadata memory for a seat. Its cells follow it.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct LocalRow {
+    /// Links of the heap's registry, under its lock.
+    pub(super) next: *mut LocalRow,
+    pub(super) prev: *mut LocalRow,
+    /// The row's number.
+    pub(crate) row: u16,
+    /// The row itself.
+    at: *const (),
+    /// The local's seat that was made before this one.
+    sibling: *mut LocalRow,
+    /// For a checked heap, in the home seat: bases of chunks that were found to be the heap's...
+    known: [usize; KNOWN],
+    /// ...while so many chunks had been given back.
+    known_at: usize,
+}
+
+impl LocalRow {
+    fn layout(classes: usize) -> Option<(Layout, usize)> {
+        let cells = Layout::array::<Cell>(classes).ok()?;
+        Layout::new::<Self>().extend(cells).ok()
+    }
+
+    /// How many slots the cells hold. Anyone may ask while the state is in the registry.
+    ///
+    /// # Safety
+    /// `state` is that of a seat of a heap with so many classes, in the registry, whose lock is held.
+    pub(crate) unsafe fn held_slots(state: *mut Self, classes: usize) -> usize {
+        let Some((_, cells_at)) = Self::layout(classes) else {
+            return 0;
+        };
+        let cells = (0..classes).map(|class| {
+            // SAFETY: the cells follow the state; only what is atomic in them is read.
+            unsafe {
+                let cell: *const Cell = state.byte_add(cells_at).cast::<Cell>().add(class);
+                Cell::held_slots(cell)
+            }
+        });
+        cells.sum()
+    }
+
+    /// Calls `f` with each class and its cell.
+    ///
+    /// # Safety
+    /// As for [`LocalRow::held_slots`], and nobody uses the local now.
+    #[cfg(feature = "walker")]
+    pub(crate) unsafe fn for_each_cell(
+        state: *mut Self,
+        classes: usize,
+        mut f: impl FnMut(usize, &Cell),
+    ) {
+        if let Some((_, cells_at)) = Self::layout(classes) {
+            for class in 0..classes {
+                // SAFETY: the cells follow the state in the same memory, and are at rest.
+                f(class, unsafe {
+                    &*state.byte_add(cells_at).cast::<Cell>().add(class)
+                });
+            }
+        }
+    }
+}
+
+impl<'h, R: RawMutex> Seat<'h, R> {
+    /// No seat. It has a row only because a reference cannot be null.
+    pub(super) const fn none(row: &'h Row<R>) -> Self {
+        Self {
+            id: NO_ROW,
+            cells: ptr::null_mut(),
+            row,
+            state: ptr::null_mut(),
+        }
+    }
+
+    /// A new seat, known to the heap's registry.
+    pub(super) fn make<P: PageProvider, C: Config>(
+        heap: &'h Heap<P, R, C>,
+        row: &'h Row<R>,
+    ) -> Result<Self, AllocError> {
+        let classes = Table::<C>::TABLE.len();
+        let (layout, cells_at) = LocalRow::layout(classes).ok_or(AllocError::TooLarge)?;
+        let memory = heap.pressed(|| heap.pages.take_meta(Kind::LocalRow, layout))?;
+        let state: *mut LocalRow = memory.as_ptr().cast();
+        // SAFETY: the memory is of this layout and nobody else's; the state is valid until `unmake`.
+        unsafe {
+            state.write(LocalRow {
+                next: ptr::null_mut(),
+                prev: ptr::null_mut(),
+                row: row.id(),
+                at: ptr::from_ref(row).cast(),
+                sibling: ptr::null_mut(),
+                known: [0; KNOWN],
+                known_at: 0,
+            });
+            let cells = state.byte_add(cells_at).cast::<Cell>();
+            for class in 0..classes {
+                cells.add(class).write(Cell::EMPTY);
+            }
+            heap.locals.with(|list| list.insert(state));
+            Ok(Self {
+                id: row.id(),
+                cells,
+                row,
+                state,
+            })
+        }
+    }
+
+    /// The seat of a state.
+    ///
+    /// # Safety
+    /// `state` is that of a seat of a heap with this configuration.
+    unsafe fn of<C: Config>(state: *mut LocalRow) -> Self {
+        let cells_at = LocalRow::layout(Table::<C>::TABLE.len()).map_or(0, |(_, at)| at);
+        // SAFETY: the state is valid, its cells follow it, and rows are valid as long as the heap.
+        unsafe {
+            Self {
+                id: (*state).row,
+                cells: state.byte_add(cells_at).cast(),
+                row: &*(*state).at.cast(),
+                state,
+            }
+        }
+    }
+}
+
+impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
+    /// Allocates in a row where this local has no seat near at hand, or nothing in it.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn alloc_in_slow(
+        &mut self,
+        row: &'h Row<R>,
+        tag: Tag,
+        layout: Layout,
+    ) -> Result<NonNull<u8>, AllocError> {
+        self.notice_closes();
+        if row.tag() != tag {
+            return Err(AllocError::EpochClosed);
+        }
+        let Some(class) = Table::<C>::TABLE.index_for(layout) else {
+            return self
+                .heap
+                .alloc_large(row, tag, layout)
+                .map(|(object, _)| object);
+        };
+        let seat = if row.id() == self.home.id {
+            self.home
+        } else {
+            self.sit(row)?
+        };
+        match self.take(seat.cells, class) {
+            Some(object) => Ok(object),
+            None => self.refill(seat, tag, class),
+        }
+    }
+
+    /// Frees an object of a row where this local has no seat near at hand.
+    ///
+    /// # Safety
+    /// As for [`Heap::free`], for a layout of this class.
+    #[cold]
+    #[inline(never)]
+    pub(super) unsafe fn free_elsewhere(
+        &mut self,
+        object: NonNull<u8>,
+        class: usize,
+    ) -> Result<(), FreeError> {
+        self.notice_closes();
+        let address = object.addr().get();
+        // SAFETY: a live object lies in a chunk of the heap and pins its slab; rows stay valid.
+        let row: &'h Row<R> = unsafe { &*(*self.slab_of(address)).body().row.cast() };
+        // In a closed epoch a slot goes straight back, so that its slab can be reclaimed.
+        if row.tag().is_open()
+            && let Ok(seat) = self.sit(row)
+        {
+            if !self.cell(seat, class).push(address) {
+                self.spill(seat, class, address);
+            }
+            return Ok(());
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.heap.free_slot(object, class) }
+    }
+
+    /// The seat in a row, made if there is none, and near at hand from now on.
+    fn sit(&mut self, row: &'h Row<R>) -> Result<Seat<'h, R>, AllocError> {
+        // SAFETY: the desk and the seats in its list are valid, and this local's alone.
+        let state = unsafe {
+            let mut state = (*self.desk).seats;
+            while !state.is_null() && (*state).row != row.id() {
+                state = (*state).sibling;
+            }
+            state
+        };
+        let seat = if state.is_null() {
+            let seat = Seat::make(self.heap, row)?;
+            // SAFETY: the seat was just made; the desk is this local's.
+            unsafe {
+                (*seat.state).sibling = (*self.desk).seats;
+                (*self.desk).seats = seat.state;
+            }
+            seat
+        } else {
+            // SAFETY: a seat of this local.
+            unsafe { Seat::of::<C>(state) }
+        };
+        self.set_near(row.id(), seat);
+        Ok(seat)
+    }
+
+    fn set_near(&mut self, id: u16, seat: Seat<'h, R>) {
+        // SAFETY: the desk is valid and this local's alone.
+        unsafe { (&mut (*self.desk).near)[usize::from(id) % NEAR] = seat };
+    }
+
+    /// Gives up the seats in epochs that were closed since the last look.
+    pub(super) fn notice_closes(&mut self) {
+        let closes = self.heap.closes();
+        // SAFETY: the desk is valid and this local's alone.
+        let seen = unsafe { core::mem::replace(&mut (*self.desk).closes_seen, closes) };
+        if closes != seen {
+            self.leave_seats(|row| !row.tag().is_open());
+        }
+    }
+
+    /// Gives back all that this local holds in an epoch, and its seat there. Call it before
+    /// [`Heap::close`] where this local served the epoch: what it holds would keep slabs from being
+    /// reclaimed until its next slow path.
+    pub fn leave(&mut self, epoch: crate::Epoch) {
+        let tag = epoch.tag();
+        self.leave_seats(|row| row.tag() == tag || row.tag() == tag.closed());
+    }
+
+    /// Gives back all that this local holds. Slabs that become empty by it are reclaimed by policy.
+    pub fn flush(&mut self) {
+        self.leave_seats(|_| true);
+        for class in 0..Table::<C>::TABLE.len() {
+            self.flush_class(self.home, class);
+        }
+    }
+
+    #[cold]
+    fn leave_seats(&mut self, is_over: impl Fn(&Row<R>) -> bool) {
+        // SAFETY: the desk and the seats in its list are valid, and this local's alone.
+        unsafe {
+            let mut link: *mut *mut LocalRow = &raw mut (*self.desk).seats;
+            while !(*link).is_null() {
+                let seat: Seat<'h, R> = Seat::of::<C>(*link);
+                if is_over(seat.row) {
+                    *link = (*seat.state).sibling;
+                    self.unmake(seat);
+                } else {
+                    link = &raw mut (*seat.state).sibling;
+                }
+            }
+        }
+    }
+
+    /// Gives a seat up.
+    fn unmake(&mut self, seat: Seat<'h, R>) {
+        let pages = &self.heap.pages;
+        for class in 0..Table::<C>::TABLE.len() {
+            self.flush_class(seat, class);
+            let cell = self.cell(seat, class);
+            let kind = if cell.is_full_size() {
+                Kind::FullStore
+            } else {
+                Kind::SmallStore
+            };
+            if let Some(store) = NonNull::new(cell.take_store()) {
+                // SAFETY: the store is empty, and it was of this kind.
+                unsafe { pages.put_meta(kind, store) };
+            }
+        }
+        if self.near(seat.id).id == seat.id {
+            self.set_near(seat.id, Seat::none(self.home.row));
+        }
+        // SAFETY: the seat was in the registry since it was made, and nobody has it after this.
+        unsafe {
+            self.heap.locals.with(|list| list.remove(seat.state));
+            pages.put_meta(Kind::LocalRow, NonNull::new_unchecked(seat.state.cast()));
+        }
+    }
+
+    /// Whether `address` is in a chunk of the heap, for a checked heap.
+    #[inline]
+    pub(super) fn knows(&mut self, address: usize) -> bool {
+        let chunk = address & !(P::CHUNK_SIZE - 1);
+        let released = self.heap.pages.released_chunks();
+        let place = (chunk / P::CHUNK_SIZE) % KNOWN;
+        let state = self.home.state;
+        // Fields one by one: the list's links in the state are written by others.
+        // SAFETY: these fields are this local's alone.
+        let is_known = unsafe { (*state).known[place] == chunk && (*state).known_at == released };
+        if is_known && chunk != 0 {
+            return true;
+        }
+        self.learn(chunk, place, released)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn learn(&mut self, chunk: usize, place: usize, released: usize) -> bool {
+        let state = self.home.state;
+        // SAFETY: as in `knows`.
+        unsafe {
+            if (*state).known_at != released {
+                (*state).known = [0; KNOWN];
+                (*state).known_at = released;
+            }
+        }
+        // A chunk is size-aligned, so all of it is ours or none of it.
+        let is_ours = self.heap.pages.holds_chunk(chunk);
+        if is_ours {
+            // SAFETY: as in `knows`.
+            unsafe { (*state).known[place] = chunk };
+        }
+        is_ours
+    }
+}
+
+impl<P: PageProvider, R: RawMutex, C: Config> Drop for Local<'_, P, R, C> {
+    fn drop(&mut self) {
+        self.leave_seats(|_| true);
+        self.unmake(self.home);
+        // SAFETY: the desk is of this kind, and nobody has it after this.
+        unsafe {
+            let desk = NonNull::new_unchecked(self.desk.cast());
+            self.heap.pages.put_meta(Kind::Desk, desk);
+        }
+    }
+}

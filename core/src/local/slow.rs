@@ -1,0 +1,277 @@
+//! The slow half of a local: refills, spills, and stores that grow.
+
+use super::cell::{FULL, Held, Room, SMALL};
+use super::{Local, Seat};
+use crate::chunk::Kind;
+use crate::config::{Config, Table};
+use crate::epoch::Tag;
+use crate::error::AllocError;
+use crate::provider::PageProvider;
+use crate::slab::Slab;
+use core::alloc::Layout;
+use core::ptr::{self, NonNull};
+use lock_api::RawMutex;
+
+/// Visits to the slow path after which a cell gets a store of full size.
+const VISITS_TO_GROW: u8 = 4;
+
+impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
+    /// Allocates in the home seat when the magazine and the word are used up.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn refill_home(&mut self, class: usize) -> Option<NonNull<u8>> {
+        let object = self.refill(self.home, Tag::ROOT, class);
+        // SAFETY: the desk is valid and this local's alone.
+        object
+            .inspect_err(|error| unsafe { (*self.desk).failed = *error })
+            .ok()
+    }
+
+    /// Allocates what no class serves, in the root epoch.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn alloc_large_home(&mut self, layout: Layout) -> Option<NonNull<u8>> {
+        let object = self.heap.alloc_large(self.home.row, Tag::ROOT, layout);
+        // SAFETY: as in `refill_home`.
+        unsafe { object.inspect_err(|error| (*self.desk).failed = *error) }
+            .ok()
+            .map(|(object, _)| object)
+    }
+
+    /// Why `refill_home` or `alloc_large_home` failed.
+    #[cold]
+    pub(super) fn failure(&self) -> AllocError {
+        // SAFETY: as in `refill_home`.
+        unsafe { (*self.desk).failed }
+    }
+
+    /// Allocates when the magazine and the word are used up.
+    pub(super) fn refill(
+        &mut self,
+        seat: Seat<'h, R>,
+        tag: Tag,
+        class: usize,
+    ) -> Result<NonNull<u8>, AllocError> {
+        self.restock(seat, tag, class)?;
+        match self.take(seat.cells, class) {
+            Some(object) => Ok(object),
+            // There was no memory for the cell's store: a slot at a time, then.
+            None => self.heap.alloc_slot(seat.row, tag, class),
+        }
+    }
+
+    /// Gets a current word: from the stash, the depot, or a new slab. Without memory for a store the
+    /// cell stays as it is.
+    pub(super) fn restock(
+        &mut self,
+        seat: Seat<'h, R>,
+        tag: Tag,
+        class: usize,
+    ) -> Result<(), AllocError> {
+        self.notice_closes();
+        if seat.row.tag() != tag {
+            // The seat may be gone, too.
+            return Err(AllocError::EpochClosed);
+        }
+        self.grow(seat, class);
+        let heap = self.heap;
+        let shape = Table::<C>::TABLE.class(class);
+        let cell = self.cell(seat, class);
+        if !cell.has_store() {
+            return Ok(());
+        }
+        if cell.stashed() == 0 {
+            // A cell that is used much takes several words with one visit to the lock.
+            let room = if cell.is_full_size() {
+                cell.stash_room() / 2
+            } else {
+                2
+            };
+            let from_cache = seat.row.bin(class).take(shape, room, |slab, word| {
+                cell.stash_push(Held { slab, word });
+            });
+            if from_cache > 0 {
+                heap.uncached(from_cache * shape.slab_bytes());
+            }
+            if seat.row.tag() != tag {
+                // What was taken is of another era: see the head of `depot::row`.
+                self.flush_class(seat, class);
+                return Err(AllocError::EpochClosed);
+            }
+        }
+        let cell = self.cell(seat, class);
+        if let Some(held) = cell.stash_pop() {
+            // SAFETY: the held word pins the slab.
+            let base = unsafe { (*held.slab).body() }.base;
+            cell.set_current(held, base, false);
+            return Ok(());
+        }
+        let (slab, is_zero) = heap.make_slab(seat.row, tag, class)?;
+        // SAFETY: the slab was just made and is owned.
+        let base = unsafe { slab.body() }.base;
+        let word = shape.all;
+        self.cell(seat, class)
+            .set_current(Held { slab, word }, base, is_zero);
+        Ok(())
+    }
+
+    /// Frees when the magazine is full: its older half becomes words, and the stash's older half, if
+    /// there is no room for them, goes back.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn spill(&mut self, seat: Seat<'h, R>, class: usize, address: usize) {
+        self.grow(seat, class);
+        if !self.cell(seat, class).push(address) {
+            let count = self.cell(seat, class).in_magazine().div_ceil(2);
+            self.spill_oldest(seat, class, count);
+            if !self.cell(seat, class).push(address) {
+                // There was no memory for a store: the slot goes back alone.
+                // SAFETY: the object is given up by whoever freed it, and no object is at null.
+                let _freed = unsafe {
+                    let object = NonNull::new_unchecked(ptr::with_exposed_provenance_mut(address));
+                    self.heap.free_slot(object, class)
+                };
+            }
+        }
+        self.notice_closes();
+    }
+
+    /// Turns the oldest `count` addresses of the magazine into words.
+    fn spill_oldest(&mut self, seat: Seat<'h, R>, class: usize, count: usize) {
+        let shape = Table::<C>::TABLE.class(class);
+        let mut index = 0;
+        while index < count {
+            // SAFETY: a held slot lies in a chunk of the heap, and pins its slab.
+            let (slab, base) = unsafe {
+                let slab = self.slab_of(self.cell(seat, class).magazine(index));
+                (slab, (*slab).body().base.addr())
+            };
+            let (mut word, first) = (0u64, index);
+            // Neighbours are mostly of the same slab and need no look-up.
+            while index < count {
+                let offset = self.cell(seat, class).magazine(index).wrapping_sub(base);
+                if offset >= shape.slab_bytes() {
+                    break;
+                }
+                word |= 1 << shape.slot_of(offset);
+                index += 1;
+            }
+            let doubles = (index - first) as u64 - u64::from(word.count_ones());
+            if doubles > 0 {
+                self.heap.note_double_free(doubles);
+            }
+            self.stash(seat, class, Held { slab, word });
+        }
+        self.cell(seat, class).drop_oldest(count);
+    }
+
+    /// Keeps a word for later: with the current word or the newest of the stash if it is of the same
+    /// slab, else as a new entry. If there is no room the older half of the stash goes back.
+    fn stash(&mut self, seat: Seat<'h, R>, class: usize, mut held: Held) {
+        let heap = self.heap;
+        let all = Table::<C>::TABLE.class(class).all;
+        let cell = self.cell(seat, class);
+        let current = cell.current();
+        if current.word != 0 && ptr::eq(current.slab, held.slab) {
+            heap.note_overlap(current.word & held.word);
+            held.word |= current.word;
+            if held.word != all || heap.may_linger() {
+                cell.widen_current(held.word);
+                return;
+            }
+            let _whole = cell.take_current();
+        }
+        if let Some(newest) = cell.newest()
+            && ptr::eq(newest.slab, held.slab)
+        {
+            heap.note_overlap(newest.word & held.word);
+            held.word |= newest.word;
+            let _merged = cell.stash_pop();
+        }
+        // Under the policies that keep memory warm a whole word waits here like any other, within the
+        // same bound; it is the cheapest to hand out again.
+        if !cell.has_store() || (held.word == all && !heap.may_linger()) {
+            self.give_back(seat, class, held);
+            return;
+        }
+        if cell.stash_room() == 0 {
+            self.give_oldest(seat, class, self.cell(seat, class).stashed().div_ceil(2));
+        }
+        self.cell(seat, class).stash_push(held);
+    }
+
+    /// Gives a held word back to its slab.
+    fn give_back(&self, seat: Seat<'h, R>, class: usize, held: Held) {
+        // SAFETY: this local holds the word, and holds only words of its row and this class; held
+        // slabs are valid.
+        unsafe {
+            let words = core::iter::once((&*held.slab, held.word));
+            self.heap
+                .give_back_all(seat.row.bin(class), words, Table::<C>::TABLE.class(class));
+        }
+    }
+
+    /// Gives the oldest `count` stashed words back.
+    fn give_oldest(&mut self, seat: Seat<'h, R>, class: usize, count: usize) {
+        let cell = self.cell(seat, class);
+        // SAFETY: as in `give_back`.
+        unsafe {
+            let words = (0..count)
+                .map(|index| cell.stash(index))
+                .map(|h| (&*h.slab, h.word));
+            self.heap
+                .give_back_all(seat.row.bin(class), words, Table::<C>::TABLE.class(class));
+        }
+        self.cell(seat, class).stash_drop_oldest(count);
+    }
+
+    pub(super) fn flush_class(&mut self, seat: Seat<'h, R>, class: usize) {
+        let count = self.cell(seat, class).in_magazine();
+        self.spill_oldest(seat, class, count);
+        self.give_oldest(seat, class, self.cell(seat, class).stashed());
+        if let Some(held) = self.cell(seat, class).take_current() {
+            self.give_back(seat, class, held);
+        }
+    }
+
+    /// Gives a cell its first store, or a larger one once it has been used for a while. Does nothing
+    /// if there is no memory for it.
+    fn grow(&mut self, seat: Seat<'h, R>, class: usize) {
+        let heap = self.heap;
+        let shape = Table::<C>::TABLE.class(class);
+        let cell = self.cell(seat, class);
+        cell.visits.set(cell.visits.get().saturating_add(1));
+        let (kind, room) = if !cell.has_store() {
+            (Kind::SmallStore, SMALL)
+        } else if !cell.is_full_size() && cell.visits.get() >= VISITS_TO_GROW {
+            (Kind::FullStore, FULL)
+        } else {
+            return;
+        };
+        let limits = Room {
+            magazine: room.magazine.min(usize::from(shape.magazine)),
+            stash: room.stash.min(usize::from(shape.stash)),
+        };
+        let Ok(store) = heap.pages.take_meta(kind, room.layout()) else {
+            return;
+        };
+        // SAFETY: the store is fresh memory of that layout, and larger than the one before it, which
+        // was a small one.
+        unsafe {
+            let old = cell.move_to(store.as_ptr(), room, limits);
+            if let Some(old) = NonNull::new(old) {
+                heap.pages.put_meta(Kind::SmallStore, old);
+            }
+        }
+    }
+
+    /// The slab of a slot that this local holds.
+    ///
+    /// # Safety
+    /// `address` is such a slot.
+    #[inline]
+    pub(super) unsafe fn slab_of(&self, address: usize) -> *const Slab {
+        // SAFETY: a held slot lies in a chunk of the heap.
+        unsafe { self.heap.map_of(address).slab(address) }
+    }
+}
