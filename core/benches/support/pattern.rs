@@ -137,7 +137,7 @@ fn draws() -> Vec<(u16, u16)> {
 
 /// Allocates and writes the first bytes, as every program does sooner or later. `black_box` keeps
 /// the pair from being seen through where it is inlined.
-#[inline]
+#[inline(always)]
 fn make<C: Contender>(contender: &mut C, layout: Layout) -> NonNull<u8> {
     let object = contender.alloc(layout);
     // SAFETY: an object has at least 8 bytes and is aligned to 8.
@@ -300,17 +300,22 @@ fn mixed<C: Contender>(
     objects: &mut [(NonNull<u8>, u32)],
 ) -> Duration {
     let draws = draws();
-    let sized = |contender: &mut C, size: u32| (make(contender, layout_of(size as usize)), size);
     let replace = |contender: &mut C, objects: &mut [(NonNull<u8>, u32)], count| {
         for &(place, size) in draws.iter().cycle().take(count) {
             let place = &mut objects[place as usize];
             // SAFETY: what is in a place is live, and is replaced at once.
             unsafe { contender.free(place.0, layout_of(place.1 as usize)) };
-            *place = sized(contender, u32::from(size));
+            *place = (
+                make(contender, layout_of(usize::from(size))),
+                u32::from(size),
+            );
         }
     };
     for (place, &(_, size)) in objects.iter_mut().zip(&draws) {
-        *place = sized(contender, u32::from(size));
+        *place = (
+            make(contender, layout_of(usize::from(size))),
+            u32::from(size),
+        );
     }
     replace(contender, objects, SHUFFLES);
     let start = Instant::now();
