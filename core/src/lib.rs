@@ -13,9 +13,11 @@
 //! | [`class`] | sizes, alignment, slots per slab: all `const` |
 //! | `slab` | a word's life: claim, give back, full, empty |
 //! | `chunk` | free runs of pages, address to slab, decommit |
+//! | [`epoch`](Epoch) | ring, era, state, label, times |
 //! | `depot` | the lists of slabs for each epoch and class |
 //! | [`local`](Local) | held words; alloc and free in a few instructions |
 //! | [`heap`](Heap) | the public face: shared path, locals, large sizes, reclaim |
+//! | [`domain`](Domain) | counted regions over epochs, on the public face only |
 //! | [`adapter`] | `GlobalAlloc` and `allocator-api2`, on the public face only |
 #![no_std]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -48,8 +50,13 @@ mod heap;
 mod local;
 
 #[cfg(not(loom))]
+mod domain;
+
+#[cfg(not(loom))]
 pub mod adapter;
 
+#[cfg(not(loom))]
+pub use domain::{Domain, Inside};
 #[cfg(not(loom))]
 pub use epoch::{Epoch, EpochError, EpochInfo, EpochState, Label};
 #[cfg(not(loom))]

@@ -66,26 +66,72 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let before = self.resident();
         let row = self.books.with(|books| {
             let (position, _) = books.of(positions, epoch)?;
-            books.shut(position);
-            // Without a row there is nothing of the epoch left.
-            Ok(position.row().inspect(|row| self.shut_row(row)))
+            Ok(self.shut(books, position))
         })?;
-        let Some(row) = row else {
-            return Ok(());
+        // Without a row there is nothing of the epoch left.
+        if let Some(row) = row {
+            self.reclaim_closed(epoch, row, before);
+        }
+        Ok(())
+    }
+
+    /// Goes into a domain over an epoch.
+    pub(crate) fn enter(&self, epoch: Epoch) -> Result<(), EpochError> {
+        let positions = self.positions()?;
+        self.books.with(|books| {
+            let (position, record) = books.of(positions, epoch)?;
+            if !position.is_open() {
+                return Err(EpochError::Closed);
+            }
+            record.domains = record.domains.saturating_add(1);
+            Ok(())
+        })
+    }
+
+    /// Leaves it, and closes the epoch if `closes` says so and nobody is inside any more: both under
+    /// one lock, so that nobody goes in between. A guard of an era that is over leaves nothing.
+    pub(crate) fn exit(&self, epoch: Epoch, closes: bool) {
+        let Ok(positions) = self.positions() else {
+            return;
         };
-        row.bins().for_each(|(_, bin)| bin.set_closed(true));
+        let before = if closes { self.resident() } else { 0 };
+        let closed = self.books.with(|books| {
+            let (position, record) = books.of(positions, epoch).ok()?;
+            record.domains = record.domains.saturating_sub(1);
+            let is_last = record.domains == 0 && closes && epoch.index() != 0;
+            if is_last {
+                self.shut(books, position)
+            } else {
+                None
+            }
+        });
+        if let Some(row) = closed {
+            self.reclaim_closed(epoch, row, before);
+        }
+    }
+
+    /// Ends allocation in a position. Under the ring's lock.
+    fn shut<'a>(&'a self, books: &mut Books, position: &'a Position<R>) -> Option<&'a Row<R>> {
+        books.shut(position);
+        position.row().inspect(|row| self.shut_row(row))
+    }
+
+    /// Gives back what is empty in an epoch that was just shut.
+    fn reclaim_closed(&self, epoch: Epoch, row: &Row<R>, before: u64) {
         let warm = self.pages.warm();
         self.empty_row(row);
         if self.policy() != super::Policy::Never {
             self.pages.cool(warm);
         }
         let after = self.resident();
+        let Ok(positions) = self.positions() else {
+            return;
+        };
         self.books.with(|books| {
             if let Ok((_, record)) = books.of(positions, epoch) {
                 record.last_close = Some((before, after));
             }
         });
-        Ok(())
     }
 
     /// What an epoch is doing.
@@ -237,10 +283,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             if let Some(old) = old.filter(|old| old.index() != 0)
                 && let Ok((position, _)) = books.of(positions, old)
             {
-                books.shut(position);
-                if let Some(row) = position.row() {
-                    self.shut_row(row);
-                }
+                self.shut(books, position);
             }
         }
         Ok(Opened::Yes(epoch))
@@ -280,6 +323,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             self.pages
                 .with_pieces(row.blocks(), |_| row.set_tag(row.tag().closed()))
         };
+        // Here and not later: once the lock is open the row may drain and serve another era.
+        row.bins().for_each(|(_, bin)| bin.set_closed(true));
         self.closes.fetch_add(1, Ordering::Relaxed);
     }
 
