@@ -17,6 +17,7 @@
 //! | `depot` | the lists of slabs for each epoch and class |
 //! | [`local`](Local) | held words; alloc and free in a few instructions |
 //! | [`heap`](Heap) | the public face: shared path, locals, large sizes, reclaim |
+//! | [`scope`](Scope) | memory that one value owns, on the public face only |
 //! | [`domain`](Domain) | counted regions over epochs, on the public face only |
 //! | [`adapter`] | `GlobalAlloc` and `allocator-api2`, on the public face only |
 #![no_std]
@@ -50,6 +51,9 @@ mod heap;
 mod local;
 
 #[cfg(not(loom))]
+mod scope;
+
+#[cfg(not(loom))]
 mod domain;
 
 #[cfg(not(loom))]
@@ -67,6 +71,8 @@ pub use heap::{Census, Violation};
 pub use heap::{DefaultLock, Heap, HeapBytes, Policy, ProviderCounts, SharedPathCounts};
 #[cfg(not(loom))]
 pub use local::Local;
+#[cfg(not(loom))]
+pub use scope::Scope;
 
 // The example in the README is a test like any other.
 #[cfg(all(doctest, not(loom)))]

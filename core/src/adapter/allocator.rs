@@ -5,6 +5,7 @@ use crate::error;
 use crate::heap::Heap;
 use crate::local::Local;
 use crate::provider::PageProvider;
+use crate::scope::Scope;
 use allocator_api2::alloc::{AllocError, Allocator};
 use core::alloc::Layout;
 use core::cell::RefCell;
@@ -119,6 +120,16 @@ unsafe impl<P: PageProvider, R: RawMutex, C: Config> Allocator for &LocalAllocat
             new.size(),
         )
     }
+}
+
+// SAFETY: what a scope hands out stays valid until the scope is dropped or reset, and it is borrowed.
+// Freeing does nothing: the scope frees all at once.
+unsafe impl<P: PageProvider, R: RawMutex, C: Config> Allocator for &Scope<'_, P, R, C> {
+    fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+        slice(self.bytes(layout), layout.size())
+    }
+
+    unsafe fn deallocate(&self, _object: NonNull<u8>, _layout: Layout) {}
 }
 
 impl<P: PageProvider, R: RawMutex, C: Config> fmt::Debug for LocalAllocator<'_, P, R, C> {

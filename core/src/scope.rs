@@ -1,0 +1,348 @@
+//! Scopes: memory that one value owns and that goes all at once.
+//!
+//! Principles:
+//! - A scope bumps through blocks that at least double, so it has few of them, finds the next one in a
+//!   fixed table in itself, and frees everything in time proportional to that table.
+//! - An empty scope is a few words and takes nothing from the heap.
+//! - What is allocated is borrowed from the scope, so nothing outlives it: that is the compiler's work.
+//! - Destructors run for those who asked, in the reverse order of asking, each once, also when one of
+//!   them panics. Who asks must not borrow ([`Scope::boxed`] takes `'static` values): a destructor that
+//!   looked at another value of the scope could find it destroyed already.
+
+use crate::config::{Config, Standard};
+use crate::error::AllocError;
+use crate::heap::{DefaultLock, Heap};
+use crate::provider::PageProvider;
+use core::alloc::Layout;
+use core::cell::Cell;
+use core::fmt;
+use core::ptr::{self, NonNull};
+use lock_api::RawMutex;
+
+/// The first block. Each further one is twice as large as the one before, or larger.
+const FIRST_BLOCK: usize = 4096;
+
+/// As many blocks as a scope can have: by then they are larger than any memory.
+const BLOCKS: usize = if usize::BITS < 64 { 20 } else { 40 };
+
+/// What blocks are aligned to. Larger alignments are met inside a block.
+const BLOCK_ALIGN: usize = 64;
+
+/// A bump allocator over a heap: making one is free, and dropping it frees all that is in it.
+///
+/// ```
+/// # use temporal_slab::{Heap, Scope, provider::StaticProvider};
+/// # let mut memory = vec![core::mem::MaybeUninit::uninit(); 1 << 20];
+/// # let provider: StaticProvider<'_> = StaticProvider::new(&mut memory);
+/// # let heap: Heap<StaticProvider<'_>> = Heap::new(provider);
+/// let scope = Scope::new(&heap);
+/// let number = scope.alloc(41)?;
+/// *number += 1;
+/// let name = scope.text("request")?;
+/// let squares = scope.slice_with(10, |n| n * n)?;
+/// assert_eq!((*number, &*name, squares[9]), (42, "request", 81));
+/// # Ok::<(), temporal_slab::AllocError>(())
+/// ```
+///
+/// What is in it cannot outlive it, nor a reset:
+///
+/// ```compile_fail,E0505
+/// # use temporal_slab::{Heap, Scope, provider::StaticProvider};
+/// # let heap: Heap<StaticProvider<'_>> = Heap::new(StaticProvider::new(&mut []));
+/// let scope = Scope::new(&heap);
+/// let number = scope.alloc(1).unwrap();
+/// drop(scope);
+/// *number += 1;
+/// ```
+/// ```compile_fail,E0502
+/// # use temporal_slab::{Heap, Scope, provider::StaticProvider};
+/// # let heap: Heap<StaticProvider<'_>> = Heap::new(StaticProvider::new(&mut []));
+/// let mut scope = Scope::new(&heap);
+/// let number = scope.alloc(1).unwrap();
+/// scope.reset();
+/// *number += 1;
+/// ```
+/// ```compile_fail,E0310
+/// # use temporal_slab::{Heap, Scope, provider::StaticProvider};
+/// # let heap: Heap<StaticProvider<'_>> = Heap::new(StaticProvider::new(&mut []));
+/// fn borrow<'a, T>(scope: &'a Scope<'_, StaticProvider<'_>>, value: T) { let _ = scope.boxed(value); }
+/// ```
+pub struct Scope<'h, P: PageProvider, R: RawMutex = DefaultLock, C: Config = Standard> {
+    heap: &'h Heap<P, R, C>,
+    /// What is left of the newest block: from `next` up to `end`.
+    next: Cell<*mut u8>,
+    end: Cell<*mut u8>,
+    count: Cell<usize>,
+    blocks: [Cell<(*mut u8, usize)>; BLOCKS],
+    /// The destructor that was asked for last.
+    last: Cell<*mut Asked>,
+}
+
+// SAFETY: the scope owns its blocks. What is in them is borrowed while it is reachable, and the values
+// whose destructors it runs are `Send`, by the bound of `boxed`.
+unsafe impl<P: PageProvider + Sync, R: RawMutex + Sync, C: Config> Send for Scope<'_, P, R, C> {}
+
+/// A destructor to run. Lies beside its value, in the scope's memory.
+struct Asked {
+    before: *mut Asked,
+    value: *mut u8,
+    run: unsafe fn(*mut u8),
+}
+
+impl<'h, P: PageProvider, R: RawMutex, C: Config> Scope<'h, P, R, C> {
+    /// An empty scope.
+    #[must_use]
+    pub const fn new(heap: &'h Heap<P, R, C>) -> Self {
+        Self {
+            heap,
+            next: Cell::new(ptr::null_mut()),
+            end: Cell::new(ptr::null_mut()),
+            count: Cell::new(0),
+            blocks: [const { Cell::new((ptr::null_mut(), 0)) }; BLOCKS],
+            last: Cell::new(ptr::null_mut()),
+        }
+    }
+
+    /// Uninitialised bytes.
+    ///
+    /// # Errors
+    /// If the heap has no memory for another block.
+    #[inline]
+    pub fn bytes(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
+        let next = self.next.get();
+        let lead = next.addr().wrapping_neg() & (layout.align() - 1);
+        let left = self.end.get().addr() - next.addr();
+        // A layout's size is at most `isize::MAX`, and so is the lead: no overflow. A null `next` has
+        // nothing left, but a size of zero would fit it.
+        if lead + layout.size() <= left && !next.is_null() {
+            // SAFETY: that much is left of the block.
+            unsafe {
+                let object = next.add(lead);
+                self.next.set(object.add(layout.size()));
+                return Ok(NonNull::new_unchecked(object));
+            }
+        }
+        self.bytes_in_new_block(layout)
+    }
+
+    /// Bytes that read as zero.
+    ///
+    /// # Errors
+    /// As for [`Scope::bytes`].
+    #[expect(clippy::mut_from_ref, reason = "each call gives other bytes")]
+    pub fn zeroed(&self, layout: Layout) -> Result<&mut [u8], AllocError> {
+        let bytes = self.bytes(layout)?;
+        // SAFETY: the bytes are this long and were given to nobody else.
+        unsafe {
+            bytes.write_bytes(0, layout.size());
+            Ok(core::slice::from_raw_parts_mut(
+                bytes.as_ptr(),
+                layout.size(),
+            ))
+        }
+    }
+
+    /// Moves a value into the scope. Its destructor does not run; see [`Scope::boxed`].
+    ///
+    /// # Errors
+    /// As for [`Scope::bytes`]; the value is then dropped.
+    #[inline]
+    #[expect(clippy::mut_from_ref, reason = "each call gives another object")]
+    pub fn alloc<T>(&self, value: T) -> Result<&mut T, AllocError> {
+        let object = self.bytes(Layout::new::<T>())?.cast::<T>();
+        // SAFETY: the object is large enough, aligned, and was given to nobody else.
+        unsafe {
+            object.write(value);
+            Ok(&mut *object.as_ptr())
+        }
+    }
+
+    /// Moves a value into the scope, and drops it when the scope is dropped or reset.
+    ///
+    /// # Errors
+    /// As for [`Scope::alloc`].
+    #[expect(clippy::mut_from_ref, reason = "each call gives another object")]
+    pub fn boxed<T: Send + 'static>(&self, value: T) -> Result<&mut T, AllocError> {
+        unsafe fn run<T>(value: *mut u8) {
+            // SAFETY: the caller names a value of this type that was not dropped yet.
+            unsafe { value.cast::<T>().drop_in_place() }
+        }
+        // Both or neither: a value whose destructor could not be noted is dropped here.
+        let asked = self.bytes(Layout::new::<Asked>())?.cast::<Asked>();
+        let value = self.alloc(value)?;
+        let before = self.last.get();
+        // SAFETY: the place is large enough, aligned, and was given to nobody else.
+        unsafe {
+            asked.write(Asked {
+                before,
+                value: ptr::from_mut(value).cast(),
+                run: run::<T>,
+            })
+        };
+        self.last.set(asked.as_ptr());
+        Ok(value)
+    }
+
+    /// A slice whose elements `f` makes.
+    ///
+    /// # Errors
+    /// As for [`Scope::bytes`], or if so many elements are too large.
+    #[expect(clippy::mut_from_ref, reason = "each call gives another slice")]
+    pub fn slice_with<T>(
+        &self,
+        len: usize,
+        mut f: impl FnMut(usize) -> T,
+    ) -> Result<&mut [T], AllocError> {
+        let layout = Layout::array::<T>(len).map_err(|_| AllocError::TooLarge)?;
+        let first = self.bytes(layout)?.cast::<T>();
+        for index in 0..len {
+            // SAFETY: inside the slice. If `f` panics the elements so far are not dropped, as promised.
+            unsafe { first.add(index).write(f(index)) };
+        }
+        // SAFETY: all elements were written, and the memory was given to nobody else.
+        Ok(unsafe { core::slice::from_raw_parts_mut(first.as_ptr(), len) })
+    }
+
+    /// A copy of a slice.
+    ///
+    /// # Errors
+    /// As for [`Scope::bytes`].
+    #[expect(clippy::mut_from_ref, reason = "each call gives another slice")]
+    pub fn slice<T: Copy>(&self, slice: &[T]) -> Result<&mut [T], AllocError> {
+        let first = self.bytes(Layout::for_value(slice))?.cast::<T>();
+        // SAFETY: the memory is large enough, aligned, and was given to nobody else.
+        unsafe {
+            first.copy_from_nonoverlapping(NonNull::from(slice).cast(), slice.len());
+            Ok(core::slice::from_raw_parts_mut(first.as_ptr(), slice.len()))
+        }
+    }
+
+    /// A copy of a text.
+    ///
+    /// # Errors
+    /// As for [`Scope::bytes`].
+    #[expect(clippy::mut_from_ref, reason = "each call gives another text")]
+    pub fn text(&self, text: &str) -> Result<&mut str, AllocError> {
+        let bytes = self.slice(text.as_bytes())?;
+        // SAFETY: a copy of a text is text.
+        Ok(unsafe { core::str::from_utf8_unchecked_mut(bytes) })
+    }
+
+    /// Bytes that the scope holds from the heap.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        let blocks = self.blocks.iter().take(self.count.get());
+        blocks.map(|block| block.get().1).sum()
+    }
+
+    /// The heap.
+    #[must_use]
+    pub const fn heap(&self) -> &'h Heap<P, R, C> {
+        self.heap
+    }
+
+    /// Drops and frees all that is in the scope. It keeps its first block for what comes next.
+    pub fn reset(&mut self) {
+        self.clear(1);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn bytes_in_new_block(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
+        let count = self.count.get();
+        let place = self.blocks.get(count).ok_or(AllocError::TooLarge)?;
+        let wanted = layout
+            .size()
+            .checked_add(layout.align())
+            .ok_or(AllocError::TooLarge)?;
+        let newest = count.checked_sub(1).and_then(|last| self.blocks.get(last));
+        let doubled = newest.map_or(FIRST_BLOCK, |block| block.get().1.saturating_mul(2));
+        let size = |least: usize| least.max(wanted).checked_next_power_of_two();
+        let block = size(doubled)
+            .ok_or(AllocError::TooLarge)
+            .and_then(|size| self.block(size));
+        // Where twice as much is not to be had, what is needed may be.
+        let (base, size) = block.or_else(|error| {
+            size(FIRST_BLOCK)
+                .ok_or(error)
+                .and_then(|size| self.block(size))
+        })?;
+        place.set((base.as_ptr(), size));
+        self.count.set(count + 1);
+        self.next.set(base.as_ptr());
+        // SAFETY: the end of the block.
+        self.end.set(unsafe { base.as_ptr().add(size) });
+        self.bytes(layout)
+    }
+
+    fn block(&self, size: usize) -> Result<(NonNull<u8>, usize), AllocError> {
+        let layout = Self::block_layout(size).ok_or(AllocError::TooLarge)?;
+        self.heap.alloc(layout).map(|base| (base, size))
+    }
+
+    fn block_layout(size: usize) -> Option<Layout> {
+        Layout::from_size_align(size, BLOCK_ALIGN).ok()
+    }
+
+    /// Runs the destructors and frees all blocks but the first `keep`.
+    fn clear(&mut self, keep: usize) {
+        /// Goes on with the rest if a destructor panics.
+        struct Rest<'a, 'h, P: PageProvider, R: RawMutex, C: Config>(
+            &'a mut Scope<'h, P, R, C>,
+            usize,
+        );
+        impl<P: PageProvider, R: RawMutex, C: Config> Drop for Rest<'_, '_, P, R, C> {
+            fn drop(&mut self) {
+                self.0.clear(self.1);
+            }
+        }
+        let rest = Rest(self, keep);
+        // SAFETY: what was asked for lies in the scope's blocks, which are freed after this.
+        while let Some(asked) = unsafe { rest.0.last.get().as_ref() } {
+            // Struck off first, so that it runs once whatever it does.
+            rest.0.last.set(asked.before);
+            // SAFETY: the value is of the type that `run` was made for, and was not dropped yet.
+            unsafe { (asked.run)(asked.value) };
+        }
+        // Nothing panics from here on.
+        core::mem::forget(rest);
+        self.free_blocks(keep);
+    }
+
+    fn free_blocks(&mut self, keep: usize) {
+        let count = self.count.get();
+        for block in self.blocks.iter().take(count).skip(keep) {
+            let (base, size) = block.replace((ptr::null_mut(), 0));
+            if let (Some(base), Some(layout)) = (NonNull::new(base), Self::block_layout(size)) {
+                // SAFETY: the block came from the heap with this layout; what was in it is borrowed by
+                // nobody, because the scope is borrowed exclusively.
+                let _freed = unsafe { self.heap.free(base, layout) };
+            }
+        }
+        let kept = count.min(keep);
+        self.count.set(kept);
+        let (base, size) = match kept.checked_sub(1).and_then(|last| self.blocks.get(last)) {
+            Some(block) => block.get(),
+            None => (ptr::null_mut(), 0),
+        };
+        self.next.set(base);
+        self.end.set(base.wrapping_add(size));
+    }
+}
+
+impl<P: PageProvider, R: RawMutex, C: Config> Drop for Scope<'_, P, R, C> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.count.get() > 0 {
+            self.clear(0);
+        }
+    }
+}
+
+impl<P: PageProvider, R: RawMutex, C: Config> fmt::Debug for Scope<'_, P, R, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scope")
+            .field("held_bytes", &self.held_bytes())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,195 @@
+//! Scopes: what is in them is right, stays put, and goes all at once. That nothing outlives one is the
+//! compiler's work: see the documentation of `Scope`.
+
+mod common;
+
+use allocator_api2::vec::Vec as VecIn;
+use common::Rng;
+use common::host::HostProvider;
+use core::alloc::Layout;
+use core::panic::AssertUnwindSafe;
+use core::sync::atomic::{AtomicUsize, Ordering};
+use hashbrown::{DefaultHashBuilder, HashMap};
+use std::panic::catch_unwind;
+use std::sync::Arc;
+use temporal_slab::config::Checked;
+use temporal_slab::provider::{Fault, FaultyProvider};
+use temporal_slab::{AllocError, DefaultLock, Heap, Scope};
+
+type Host = HostProvider<{ 1 << 18 }>;
+type TestHeap = Heap<Host, DefaultLock, Checked>;
+
+/// The heap holds no object any more.
+fn assert_empty(heap: &TestHeap) {
+    // SAFETY: no thread and no local is at work.
+    let census = unsafe { heap.walk() }.unwrap();
+    assert_eq!((census.live_slots, census.runs, census.regions), (0, 0, 0));
+}
+
+/// Values of all sizes and alignments lie apart from each other, aligned, and keep their bytes; a reset
+/// or a drop frees all of them. Catches an overlap, a wrong bound and a block that is lost.
+#[test]
+fn values_lie_apart_and_go_together() {
+    let heap = TestHeap::new(Host::default());
+    let mut scope = Scope::new(&heap);
+    let mut rng = Rng(5);
+    for round in 0..4 {
+        let mut taken: Vec<(usize, usize)> = Vec::new();
+        let mut slices: Vec<(&mut [u8], u8)> = Vec::new();
+        for step in 0..if cfg!(miri) { 40 } else { 2000 } {
+            let size = if rng.below(100) == 0 {
+                rng.below(300_000)
+            } else {
+                rng.below(200)
+            };
+            let layout = Layout::from_size_align(size, 1 << rng.below(14)).unwrap();
+            let bytes = scope.zeroed(layout).unwrap();
+            assert!(
+                bytes.as_ptr().addr().is_multiple_of(layout.align()),
+                "{layout:?}"
+            );
+            assert!(bytes.iter().step_by(97).all(|byte| *byte == 0));
+            taken.push((bytes.as_ptr().addr(), size));
+            bytes.fill(step as u8);
+            slices.push((bytes, step as u8));
+        }
+        assert!(
+            slices
+                .iter()
+                .all(|(bytes, mark)| bytes.iter().step_by(61).all(|byte| byte == mark))
+        );
+        taken.sort_unstable();
+        for pair in taken.windows(2) {
+            assert!(pair[0].0 + pair[0].1 <= pair[1].0, "two values overlap");
+        }
+        drop(slices);
+        scope.reset();
+        assert!(scope.held_bytes() <= 1 << 20, "round {round}");
+    }
+    drop(scope);
+    assert_empty(&heap);
+}
+
+/// An empty scope takes nothing from the heap.
+#[test]
+fn an_empty_scope_costs_nothing() {
+    let heap = TestHeap::new(Host::default());
+    for _ in 0..100 {
+        let mut scope = Scope::new(&heap);
+        scope.reset();
+    }
+    assert_eq!(heap.bytes().taken, 0);
+}
+
+/// Values, texts and slices are what they were made of.
+#[test]
+fn values_texts_and_slices() {
+    let heap = TestHeap::new(Host::default());
+    let scope = Scope::new(&heap);
+    let (number, unit) = (scope.alloc(7u128).unwrap(), scope.alloc(()).unwrap());
+    let text = scope.text("größer").unwrap();
+    let squares = scope.slice_with(1000, |n| n * n).unwrap();
+    let copy = scope.slice(&[1u16, 2, 3]).unwrap();
+    text.make_ascii_uppercase();
+    *number += 1;
+    copy[0] = 9;
+    assert_eq!(
+        (*number, *unit, &*text, squares[999], &*copy),
+        (8, (), "GRößER", 998_001, &[9, 2, 3][..])
+    );
+    assert_eq!(
+        scope.slice_with(usize::MAX, |_| 0u8).map(|s| s.len()),
+        Err(AllocError::TooLarge)
+    );
+}
+
+/// Maps and vectors live in a scope.
+#[test]
+fn collections_in_a_scope() {
+    let heap = TestHeap::new(Host::default());
+    let scope = Scope::new(&heap);
+    {
+        let mut map: HashMap<u64, VecIn<u64, _>, DefaultHashBuilder, _> = HashMap::new_in(&scope);
+        for key in 0..if cfg!(miri) { 30 } else { 3000 } {
+            let mut list = VecIn::new_in(&scope);
+            list.extend(0..key % 20);
+            map.insert(key, list);
+        }
+        assert!(map.iter().all(|(key, list)| list.len() as u64 == key % 20));
+    }
+    drop(scope);
+    assert_empty(&heap);
+}
+
+/// Counts its drops, and panics in the one that it is told to.
+struct Counted {
+    drops: Arc<AtomicUsize>,
+    panics: bool,
+}
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.drops.fetch_add(1, Ordering::Relaxed);
+        assert!(!self.panics, "as told");
+    }
+}
+
+/// A panic in the k-th destructor, for every k: the others run, each once, and the heap is as it should
+/// be afterwards.
+#[test]
+fn destructors_run_once_whichever_panics() {
+    let heap = TestHeap::new(Host::default());
+    let most = if cfg!(miri) { 4 } else { 100 };
+    std::panic::set_hook(Box::new(|_| {}));
+    for count in [1, 2, most] {
+        for which in 0..=count {
+            let drops = Arc::new(AtomicUsize::new(0));
+            let mut scope = Scope::new(&heap);
+            for number in 0..count {
+                let counted = Counted {
+                    drops: Arc::clone(&drops),
+                    panics: number == which,
+                };
+                scope.boxed(counted).unwrap();
+                scope.alloc([0u8; 100]).unwrap();
+            }
+            let resets = which % 2 == 0;
+            let result = catch_unwind(AssertUnwindSafe(|| {
+                if resets { scope.reset() } else { drop(scope) }
+            }));
+            assert_eq!(result.is_err(), which < count);
+            assert_eq!(drops.load(Ordering::Relaxed), count, "each once");
+        }
+    }
+    let _default = std::panic::take_hook();
+    assert_empty(&heap);
+}
+
+/// Without memory a scope says so, keeps what it has, and goes on when there is memory again. A value
+/// that found no room is dropped, once.
+#[test]
+fn a_scope_without_memory() {
+    let provider: FaultyProvider<Host> = FaultyProvider::new(Host::default());
+    let heap = Heap::<_, DefaultLock, Checked>::new(&provider);
+    let scope = Scope::new(&heap);
+    let first = scope.alloc([1u8; 64]).unwrap();
+    provider.break_calls(0, u64::MAX, Fault::Refuse);
+    let mut values = 0;
+    let error = loop {
+        match scope.alloc([2u8; 4000]) {
+            Ok(_) => values += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error, AllocError::OutOfMemory);
+    let drops = Arc::new(AtomicUsize::new(0));
+    while scope.alloc([0u8; 8]).is_ok() {}
+    let counted = Counted {
+        drops: Arc::clone(&drops),
+        panics: false,
+    };
+    assert!(scope.boxed(counted).is_err());
+    assert_eq!(drops.load(Ordering::Relaxed), 1);
+    provider.mend();
+    scope.alloc([3u8; 4000]).unwrap();
+    assert!(values > 1 && first.iter().all(|byte| *byte == 1));
+}
