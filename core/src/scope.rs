@@ -1,7 +1,7 @@
 //! Scopes: memory that one value owns and that goes all at once.
 //!
 //! Principles:
-//! - A scope bumps through blocks that at least double, so it has few of them, finds the next one in a
+//! - A scope bumps through blocks that grow by a factor, so it has few of them, finds the next one in a
 //!   fixed table in itself, and frees everything in time proportional to that table.
 //! - An empty scope is a few words and takes nothing from the heap.
 //! - What is allocated is borrowed from the scope, so nothing outlives it: that is the compiler's work.
@@ -19,11 +19,14 @@ use core::fmt;
 use core::ptr::{self, NonNull};
 use lock_api::RawMutex;
 
-/// The first block. Each further one is twice as large as the one before, or larger.
+/// The first block. Each further one is four times as large as the one before, or larger.
 const FIRST_BLOCK: usize = 4096;
 
+/// From this size on blocks only double.
+const LARGE_BLOCK: usize = 16 << 20;
+
 /// As many blocks as a scope can have: by then they are larger than any memory.
-const BLOCKS: usize = if usize::BITS < 64 { 20 } else { 40 };
+const BLOCKS: usize = 40;
 
 /// What blocks are aligned to. Larger alignments are met inside a block.
 const BLOCK_ALIGN: usize = 64;
@@ -250,18 +253,21 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Scope<'h, P, R, C> {
     #[inline(never)]
     fn bytes_in_new_block(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
         let count = self.count.get();
-        let place = self.blocks.get(count).ok_or(AllocError::TooLarge)?;
+        let place = self.blocks.get(count).ok_or(AllocError::OutOfMemory)?;
         let wanted = layout
             .size()
             .checked_add(layout.align())
             .ok_or(AllocError::TooLarge)?;
         let newest = count.checked_sub(1).and_then(|last| self.blocks.get(last));
-        let doubled = newest.map_or(FIRST_BLOCK, |block| block.get().1.saturating_mul(2));
+        let next = newest.map_or(FIRST_BLOCK, |block| {
+            let size = block.get().1;
+            size.saturating_mul(if size < LARGE_BLOCK { 4 } else { 2 })
+        });
         let size = |least: usize| least.max(wanted).checked_next_power_of_two();
-        let block = size(doubled)
+        let block = size(next)
             .ok_or(AllocError::TooLarge)
             .and_then(|size| self.block(size));
-        // Where twice as much is not to be had, what is needed may be.
+        // Where so much is not to be had, what is needed may be.
         let (base, size) = block.or_else(|error| {
             size(FIRST_BLOCK)
                 .ok_or(error)
