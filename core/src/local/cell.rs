@@ -247,6 +247,15 @@ impl Cell {
         unsafe { *self.low().add(index) }
     }
 
+    /// Some of the magazine's addresses, oldest first.
+    ///
+    /// # Safety
+    /// The magazine holds as many, and is not changed while the slice is used.
+    pub(super) unsafe fn oldest(&self, range: core::ops::Range<usize>) -> &[usize] {
+        // SAFETY: the caller's promise.
+        unsafe { core::slice::from_raw_parts(self.low().add(range.start), range.len()) }
+    }
+
     /// Forgets the oldest `count` addresses.
     pub(super) fn drop_oldest(&self, count: usize) {
         let left = self.in_magazine() - count;

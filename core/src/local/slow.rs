@@ -139,24 +139,32 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// Turns the oldest `count` addresses of the magazine into words.
     fn spill_oldest(&mut self, seat: Seat<'h, R>, class: usize, count: usize) {
         let shape = Table::<C>::TABLE.class(class);
+        let span = shape.slab_bytes();
         let mut index = 0;
         while index < count {
+            // SAFETY: the magazine holds `count` addresses or more, and nothing in this turn changes it
+            // before the last use of the slice.
+            let addresses = unsafe { self.cell(seat, class).oldest(index..count) };
+            let Some(first) = addresses.first() else {
+                break;
+            };
             // SAFETY: a held slot lies in a chunk of the heap, and pins its slab.
             let (slab, base) = unsafe {
-                let slab = self.slab_of(self.cell(seat, class).magazine(index));
+                let slab = self.slab_of(*first);
                 (slab, (*slab).body().base.addr())
             };
-            let (mut word, first) = (0u64, index);
             // Neighbours are mostly of the same slab and need no look-up.
-            while index < count {
-                let offset = self.cell(seat, class).magazine(index).wrapping_sub(base);
-                if offset >= shape.slab_bytes() {
+            let (mut word, mut taken) = (0u64, 0);
+            for address in addresses {
+                let offset = address.wrapping_sub(base);
+                if offset >= span {
                     break;
                 }
                 word |= 1 << shape.slot_of(offset);
-                index += 1;
+                taken += 1;
             }
-            let doubles = (index - first) as u64 - u64::from(word.count_ones());
+            index += taken;
+            let doubles = taken as u64 - u64::from(word.count_ones());
             if doubles > 0 {
                 self.heap.note_double_free(doubles);
             }
