@@ -374,7 +374,7 @@ fn the_provider_is_called_with_no_lock_held() {
 
 /// Counts metadata regions, slowly, so that many threads run short at the same time.
 struct Slow(AtomicUsize);
-// SAFETY: as for `Leaking`.
+// SAFETY: as for `Leaking`, which it is but for the count.
 unsafe impl PageProvider for Slow {
     const CHUNK_SIZE: usize = CHUNK;
     fn acquire(&self, size: usize, align: usize) -> Option<Region> {
@@ -382,17 +382,22 @@ unsafe impl PageProvider for Slow {
             self.0.fetch_add(1, SeqCst);
             std::thread::sleep(Duration::from_millis(10));
         }
-        leaked(size, align)
+        Leaking.acquire(size, align)
     }
-    unsafe fn release(&self, _region: Region) {}
-    unsafe fn decommit(&self, _pages: Region) -> Result<(), ProviderError> {
-        Err(ProviderError)
+    unsafe fn release(&self, region: Region) {
+        // SAFETY: passed on.
+        unsafe { Leaking.release(region) }
     }
-    unsafe fn commit(&self, _pages: Region) -> Result<(), ProviderError> {
-        Ok(())
+    unsafe fn decommit(&self, pages: Region) -> Result<(), ProviderError> {
+        // SAFETY: passed on.
+        unsafe { Leaking.decommit(pages) }
+    }
+    unsafe fn commit(&self, pages: Region) -> Result<(), ProviderError> {
+        // SAFETY: passed on.
+        unsafe { Leaking.commit(pages) }
     }
     fn capabilities(&self) -> Capabilities {
-        Capabilities::LAZY_COMMIT
+        Leaking.capabilities()
     }
 }
 

@@ -21,41 +21,53 @@ fn slice(
     Ok(NonNull::slice_from_raw_parts(object, size))
 }
 
+/// The five calls, passed on to `$target`, which a heap and a local name alike.
+macro_rules! pass_on {
+    ($this:ident => $target:expr) => {
+        fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+            let $this = self;
+            slice($target.alloc(layout), layout.size())
+        }
+
+        fn allocate_zeroed(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+            let $this = self;
+            slice($target.alloc_zeroed(layout), layout.size())
+        }
+
+        unsafe fn deallocate(&self, object: NonNull<u8>, layout: Layout) {
+            let $this = self;
+            // SAFETY: the caller's promise.
+            let _refused = unsafe { $target.free(object, layout) };
+        }
+
+        unsafe fn grow(
+            &self,
+            object: NonNull<u8>,
+            old: Layout,
+            new: Layout,
+        ) -> Result<NonNull<[u8]>, AllocError> {
+            let $this = self;
+            // SAFETY: the caller's promise.
+            slice(unsafe { $target.resize(object, old, new) }, new.size())
+        }
+
+        unsafe fn shrink(
+            &self,
+            object: NonNull<u8>,
+            old: Layout,
+            new: Layout,
+        ) -> Result<NonNull<[u8]>, AllocError> {
+            let $this = self;
+            // SAFETY: the caller's promise.
+            slice(unsafe { $target.resize(object, old, new) }, new.size())
+        }
+    };
+}
+
 // SAFETY: what the heap hands out stays where it is and valid until it is freed, however the heap's
 // reference is copied or moved, because the heap itself is borrowed.
 unsafe impl<P: PageProvider, R: RawMutex, C: Config> Allocator for &Heap<P, R, C> {
-    fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
-        slice(self.alloc(layout), layout.size())
-    }
-
-    fn allocate_zeroed(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
-        slice(self.alloc_zeroed(layout), layout.size())
-    }
-
-    unsafe fn deallocate(&self, object: NonNull<u8>, layout: Layout) {
-        // SAFETY: the caller's promise.
-        let _refused = unsafe { self.free(object, layout) };
-    }
-
-    unsafe fn grow(
-        &self,
-        object: NonNull<u8>,
-        old: Layout,
-        new: Layout,
-    ) -> Result<NonNull<[u8]>, AllocError> {
-        // SAFETY: the caller's promise.
-        slice(unsafe { self.resize(object, old, new) }, new.size())
-    }
-
-    unsafe fn shrink(
-        &self,
-        object: NonNull<u8>,
-        old: Layout,
-        new: Layout,
-    ) -> Result<NonNull<[u8]>, AllocError> {
-        // SAFETY: the caller's promise.
-        slice(unsafe { self.resize(object, old, new) }, new.size())
-    }
+    pass_on!(heap => heap);
 }
 
 /// A local as an `Allocator`, for collections that stay on one thread: `&LocalAllocator` is one.
@@ -82,44 +94,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> LocalAllocator<'h, P, R, C> {
 // SAFETY: as for the heap; the allocator is borrowed. The local never calls out, so the borrow of the
 // cell is never met by another.
 unsafe impl<P: PageProvider, R: RawMutex, C: Config> Allocator for &LocalAllocator<'_, P, R, C> {
-    fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
-        slice(self.local.borrow_mut().alloc(layout), layout.size())
-    }
-
-    fn allocate_zeroed(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
-        slice(self.local.borrow_mut().alloc_zeroed(layout), layout.size())
-    }
-
-    unsafe fn deallocate(&self, object: NonNull<u8>, layout: Layout) {
-        // SAFETY: the caller's promise.
-        let _refused = unsafe { self.local.borrow_mut().free(object, layout) };
-    }
-
-    unsafe fn grow(
-        &self,
-        object: NonNull<u8>,
-        old: Layout,
-        new: Layout,
-    ) -> Result<NonNull<[u8]>, AllocError> {
-        // SAFETY: the caller's promise.
-        slice(
-            unsafe { self.local.borrow_mut().resize(object, old, new) },
-            new.size(),
-        )
-    }
-
-    unsafe fn shrink(
-        &self,
-        object: NonNull<u8>,
-        old: Layout,
-        new: Layout,
-    ) -> Result<NonNull<[u8]>, AllocError> {
-        // SAFETY: the caller's promise.
-        slice(
-            unsafe { self.local.borrow_mut().resize(object, old, new) },
-            new.size(),
-        )
-    }
+    pass_on!(this => this.local.borrow_mut());
 }
 
 // SAFETY: what a scope hands out stays valid until the scope is dropped or reset, and it is borrowed.
