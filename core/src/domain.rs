@@ -177,12 +177,15 @@ impl<P: PageProvider, R: RawMutex, C: Config> Inside<'_, P, R, C> {
     /// Allocates in this domain's epoch.
     ///
     /// # Errors
-    /// As for [`Local::alloc_in`].
+    /// As for [`Local::alloc_in`]; with a local of another heap, for which the epoch is none.
     pub fn alloc(
         &self,
         local: &mut Local<'_, P, R, C>,
         layout: Layout,
     ) -> Result<NonNull<u8>, AllocError> {
+        if !core::ptr::eq(local.heap(), self.domain.heap) {
+            return Err(AllocError::EpochClosed);
+        }
         local.alloc_in(self.domain.epoch, layout)
     }
 }

@@ -172,18 +172,19 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Scope<'h, P, R, C> {
         }
         // Both or neither: a value whose destructor could not be noted is dropped here.
         let asked = self.bytes(Layout::new::<Asked>())?.cast::<Asked>();
-        let value = self.alloc(value)?;
-        let before = self.last.get();
-        // SAFETY: the place is large enough, aligned, and was given to nobody else.
+        let object = self.bytes(Layout::new::<T>())?.cast::<T>();
+        // The reference is made last and of the pointer that is kept, so using it does not kill that.
+        // SAFETY: both places are large enough, aligned, and were given to nobody else.
         unsafe {
+            object.write(value);
             asked.write(Asked {
-                before,
-                value: ptr::from_mut(value).cast(),
+                before: self.last.get(),
+                value: object.as_ptr().cast(),
                 run: run::<T>,
-            })
-        };
-        self.last.set(asked.as_ptr());
-        Ok(value)
+            });
+            self.last.set(asked.as_ptr());
+            Ok(&mut *object.as_ptr())
+        }
     }
 
     /// A slice whose elements `f` makes.
@@ -254,25 +255,26 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Scope<'h, P, R, C> {
     fn bytes_in_new_block(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
         let count = self.count.get();
         let place = self.blocks.get(count).ok_or(AllocError::OutOfMemory)?;
+        // A block is aligned well enough for most; for the others the lead needs room.
+        let lead = if layout.align() > BLOCK_ALIGN {
+            layout.align()
+        } else {
+            0
+        };
         let wanted = layout
             .size()
-            .checked_add(layout.align())
+            .checked_add(lead)
             .ok_or(AllocError::TooLarge)?;
+        let wanted = wanted.max(1).checked_next_multiple_of(FIRST_BLOCK);
+        let wanted = wanted.ok_or(AllocError::TooLarge)?;
         let newest = count.checked_sub(1).and_then(|last| self.blocks.get(last));
         let next = newest.map_or(FIRST_BLOCK, |block| {
             let size = block.get().1;
             size.saturating_mul(if size < LARGE_BLOCK { 4 } else { 2 })
         });
-        let size = |least: usize| least.max(wanted).checked_next_power_of_two();
-        let block = size(next)
-            .ok_or(AllocError::TooLarge)
-            .and_then(|size| self.block(size));
         // Where so much is not to be had, what is needed may be.
-        let (base, size) = block.or_else(|error| {
-            size(FIRST_BLOCK)
-                .ok_or(error)
-                .and_then(|size| self.block(size))
-        })?;
+        let block = self.block(next.max(wanted));
+        let (base, size) = block.or_else(|_| self.block(wanted))?;
         place.set((base.as_ptr(), size));
         self.count.set(count + 1);
         self.next.set(base.as_ptr());

@@ -8,7 +8,7 @@ use common::host::HostProvider;
 use core::alloc::Layout;
 use core::ptr::NonNull;
 use temporal_slab::config::Checked;
-use temporal_slab::{DefaultLock, Domain, EpochError, EpochState, Heap, Inside};
+use temporal_slab::{AllocError, DefaultLock, Domain, EpochError, EpochState, Heap, Inside};
 
 type Host = HostProvider<{ 1 << 18 }>;
 type TestHeap = Heap<Host, DefaultLock, Checked>;
@@ -134,6 +134,24 @@ fn a_forgotten_guard_is_seen() {
     assert_eq!(domains(&heap, &domain), 1);
     assert_eq!(heap.state(domain.epoch()), Ok(EpochState::Active));
     domain.close().unwrap();
+}
+
+/// A local of another heap allocates nothing in a domain.
+#[test]
+fn a_domain_is_of_one_heap() {
+    let (heap, other) = (
+        TestHeap::new(Host::default()),
+        TestHeap::new(Host::default()),
+    );
+    let domain = Domain::open(&heap).unwrap();
+    let theirs = other.open_epoch().unwrap();
+    let mut local = other.local().unwrap();
+    let inside = domain.enter().unwrap();
+    assert_eq!(
+        inside.alloc(&mut local, layout()),
+        Err(AllocError::EpochClosed)
+    );
+    assert_eq!(other.epoch_info(theirs).unwrap().live_objects, 0);
 }
 
 /// The root epoch can be a domain, and no exit closes it.

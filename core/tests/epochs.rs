@@ -9,7 +9,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use std::collections::BTreeMap;
 use temporal_slab::config::{Checked, Config};
-use temporal_slab::provider::{FaultyProvider, PageProvider};
+use temporal_slab::provider::{Capabilities, FaultyProvider, PageProvider, ProviderError, Region};
 use temporal_slab::{AllocError, DefaultLock, Epoch, EpochError, EpochState, Heap, Local, Policy};
 
 const CHUNK: usize = 1 << 18;
@@ -470,4 +470,99 @@ fn epochs_under_contention() {
     heap.reclaim();
     let census = walk(&heap);
     assert_eq!((census.live_slots, census.held_slots), (0, 0));
+}
+
+/// What is current is an epoch and not a position: closing it makes the root current again, whoever
+/// uses the position next, and `advance` closes nobody else's.
+#[test]
+fn current_is_nobody_elses_epoch() {
+    let heap = TestHeap::<ShortRing>::new(Host::default());
+    let root = heap.current().unwrap();
+    let first = heap.advance().unwrap();
+    heap.close(first).unwrap();
+    let other = loop {
+        let epoch = heap.open_epoch().unwrap();
+        if epoch.index() == first.index() {
+            break epoch;
+        }
+        heap.close(epoch).unwrap();
+    };
+    assert_eq!(heap.current(), Ok(root));
+    heap.advance().unwrap();
+    free(&heap, heap.alloc_in(other, layout(64)).unwrap(), 64);
+}
+
+/// `advance` gives back what is empty in the epoch that it closes, as `close` does.
+#[test]
+fn an_advance_reclaims_like_a_close() {
+    let left = |closes: bool| {
+        let heap = TestHeap::<Checked>::new(Host::default());
+        heap.set_policy(Policy::OnClose);
+        let epoch = heap.advance().unwrap();
+        let objects: Vec<_> = (0..1000)
+            .map(|_| heap.alloc_in(epoch, layout(128)).unwrap())
+            .collect();
+        objects
+            .into_iter()
+            .for_each(|object| free(&heap, object, 128));
+        if closes {
+            heap.close(epoch).unwrap();
+        } else {
+            heap.advance().unwrap();
+        }
+        assert!(heap.epoch_info(epoch).unwrap().last_close.is_some());
+        heap.bytes().reclaimable
+    };
+    assert_eq!((left(true), left(false)), (0, 0));
+}
+
+/// Runs something once, in the middle of an allocation: where the heap asks what the provider can do.
+#[derive(Default)]
+struct Hooked(Host, std::sync::Mutex<Option<Box<dyn FnOnce() + Send>>>);
+
+// SAFETY: passed on to the host provider.
+unsafe impl PageProvider for Hooked {
+    const CHUNK_SIZE: usize = CHUNK;
+    fn acquire(&self, size: usize, align: usize) -> Option<Region> {
+        self.0.acquire(size, align)
+    }
+    unsafe fn release(&self, region: Region) {
+        // SAFETY: passed on.
+        unsafe { self.0.release(region) }
+    }
+    unsafe fn decommit(&self, pages: Region) -> Result<(), ProviderError> {
+        // SAFETY: passed on.
+        unsafe { self.0.decommit(pages) }
+    }
+    unsafe fn commit(&self, pages: Region) -> Result<(), ProviderError> {
+        // SAFETY: passed on.
+        unsafe { self.0.commit(pages) }
+    }
+    fn capabilities(&self) -> Capabilities {
+        let hook = self.1.lock().unwrap().take();
+        if let Some(hook) = hook {
+            hook();
+        }
+        self.0.capabilities()
+    }
+}
+
+/// An epoch is closed while an allocation in it has its new slab in hand: the allocation fails, and the
+/// slab does not linger where nobody looks.
+#[test]
+#[cfg_attr(miri, ignore = "the heap is leaked")]
+fn nothing_lingers_in_a_closed_epoch() {
+    let heap: &'static Heap<Hooked, DefaultLock, Checked> =
+        Box::leak(Box::new(Heap::new(Hooked::default())));
+    let _kept = heap.alloc(layout(64)).unwrap();
+    let epoch = heap.open_epoch().unwrap();
+    heap.reclaim();
+    *heap.provider().1.lock().unwrap() = Some(Box::new(move || heap.close(epoch).unwrap()));
+    assert_eq!(
+        heap.alloc_in(epoch, layout(64)),
+        Err(AllocError::EpochClosed)
+    );
+    let resident = heap.bytes().resident;
+    heap.reclaim();
+    assert_eq!(heap.bytes().resident, resident, "something empty was left");
 }

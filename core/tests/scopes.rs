@@ -164,6 +164,30 @@ fn destructors_run_once_whichever_panics() {
     assert_empty(&heap);
 }
 
+/// A boxed value is used through its reference as any other, and dropped after that. Catches, under
+/// Miri, a destructor that runs through a pointer that the use made invalid.
+#[test]
+fn boxed_values_are_used_and_dropped() {
+    let heap = TestHeap::new(Host::default());
+    let scope = Scope::new(&heap);
+    let text = scope.boxed(String::from("a")).unwrap();
+    text.push('b');
+    *text += "c";
+    assert_eq!(text, "abc");
+    *text = String::from("another");
+}
+
+/// A large request takes what it needs and not the next power of two.
+#[test]
+fn a_large_request_takes_its_size() {
+    let heap = TestHeap::new(Host::default());
+    let scope = Scope::new(&heap);
+    scope
+        .bytes(Layout::from_size_align(1 << 20, 8).unwrap())
+        .unwrap();
+    assert_eq!(scope.held_bytes(), 1 << 20);
+}
+
 /// Without memory a scope says so, keeps what it has, and goes on when there is memory again. A value
 /// that found no room is dropped, once.
 #[test]

@@ -80,6 +80,7 @@ impl Lists {
         &mut self,
         slab: &'s Slab,
         given: Given,
+        all: u64,
         keep: impl FnOnce() -> Keep,
     ) -> After<'s> {
         match given {
@@ -87,6 +88,13 @@ impl Lists {
             Given::WasFull(identity) => {
                 // SAFETY: passed on.
                 unsafe { self.list(slab, identity) };
+                // While this giver was on its way another may have let the slab linger, and a close
+                // may have swept before it was listed: then it is this giver's to end.
+                let is_ours = slab.identity() == identity;
+                if self.is_closed && is_ours && slab.free_in_order() == all && slab.claim(all) {
+                    // SAFETY: the claim made the caller the owner.
+                    return unsafe { self.end_life(slab, keep) };
+                }
                 After::InUse
             }
             // SAFETY: the claim made the caller the owner.
@@ -259,16 +267,22 @@ impl<R: lock_api::RawMutex> Bin<R> {
         if given == Given::More {
             return Ok(After::InUse);
         }
-        Ok(self.follow(slab, given, keep))
+        Ok(self.follow(slab, given, class, keep))
     }
 
     #[cold]
     #[inline(never)]
-    fn follow<'s>(&self, slab: &'s Slab, given: Given, keep: impl FnOnce() -> Keep) -> After<'s> {
+    fn follow<'s>(
+        &self,
+        slab: &'s Slab,
+        given: Given,
+        class: &Class,
+        keep: impl FnOnce() -> Keep,
+    ) -> After<'s> {
         let listed = matches!(given, Given::WasFull(_));
         self.lists.with(|lists| {
             // SAFETY: `given` is what the give of this slab came back with.
-            let after = unsafe { lists.follow(slab, given, keep) };
+            let after = unsafe { lists.follow(slab, given, class.all, keep) };
             if listed && !lists.is_closed {
                 self.offer_hint(slab);
             }
@@ -318,7 +332,7 @@ impl<R: lock_api::RawMutex> Bin<R> {
             self.lists.with(|lists| {
                 for (place, (slab, given)) in gone.iter_mut().zip(later.into_iter().flatten()) {
                     // SAFETY: `given` is what the give of this slab came back with.
-                    *place = Some(unsafe { lists.follow(slab, given, &keep) });
+                    *place = Some(unsafe { lists.follow(slab, given, class.all, &keep) });
                 }
             });
             gone.into_iter().flatten().for_each(&mut sink);
@@ -372,7 +386,7 @@ impl<R: lock_api::RawMutex> Bin<R> {
                 let bit = word & word.wrapping_neg();
                 if word != 0 && slab.take_bit(bit) {
                     self.spread.offered(word.count_ones(), &mut lists.window);
-                    self.set_hint(slab);
+                    self.lead_to(lists, slab);
                     return Some((slab, bit, false));
                 }
                 if word == 0 {
@@ -408,7 +422,7 @@ impl<R: lock_api::RawMutex> Bin<R> {
         }
         self.spread
             .offered(u32::from(class.slots), &mut lists.window);
-        self.set_hint(slab);
+        self.lead_to(lists, slab);
         bit
     }
 
@@ -485,6 +499,13 @@ impl<R: lock_api::RawMutex> Bin<R> {
         // SAFETY: hints point to type-stable slabs.
         let hint = unsafe { self.hint.load(Ordering::Acquire).as_ref() };
         if hint.is_none_or(|hint| hint.free() == 0) {
+            self.set_hint(slab);
+        }
+    }
+
+    /// Makes a slab the hint, unless the bin is closed: a closed bin has none, so nothing lingers in it.
+    fn lead_to(&self, lists: &Lists, slab: &Slab) {
+        if !lists.is_closed {
             self.set_hint(slab);
         }
     }

@@ -405,3 +405,40 @@ fn sweep_against_take_and_lingering_give() {
         assert_eq!(taken + swept + sweep(&world), 1);
     });
 }
+
+/// A giver that found the slab full is on its way to list it, another lets it linger, and the bin is
+/// closed and swept before the first arrives: the first ends the slab's life. Step by step, because
+/// loom takes `SeqCst` accesses for weaker ones.
+///
+/// Mutation: `Lists::follow` only lists.
+#[test]
+fn a_late_listing_in_a_closed_bin_strands_nothing() {
+    loom::model(|| {
+        let world = World::new(2, 0);
+        world.here.set_hint(&world.slab);
+        // SAFETY: this thread holds both slots.
+        let given = unsafe { world.slab.give(0b01, world.class.all, || true) };
+        let given = given.expect("no model frees twice");
+        // SAFETY: as above.
+        let lingers = unsafe {
+            let keep = || Keep::Recycle;
+            world
+                .here
+                .give_back(&world.slab, 0b10, &world.class, || true, keep)
+        };
+        assert!(matches!(lingers, Ok(After::InUse)));
+        world.here.set_closed(true);
+        assert!(
+            world.here.sweep(&world.class).is_none(),
+            "it is not listed yet"
+        );
+        let after = world
+            .here
+            .follow(&world.slab, given, &world.class, || Keep::Cached);
+        assert!(
+            matches!(after, After::Recycle(_)),
+            "a whole slab is stranded in a closed bin"
+        );
+        assert_eq!(World::listed(&world.here, &world.slab), (0, 0));
+    });
+}

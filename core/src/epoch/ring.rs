@@ -76,8 +76,9 @@ unsafe impl<R: Sync> Sync for Position<R> {}
 /// What the ring's lock guards, beside the positions' records.
 #[derive(Debug)]
 pub(crate) struct Books {
-    /// The position that `current` names.
-    pub(crate) current: u16,
+    /// The epoch that was made current last, if any was: the whole token, for its position may serve
+    /// another by now.
+    pub(crate) current: Option<Epoch>,
     last_era: u64,
     /// The position that was opened last: the search for the next begins behind it.
     last_index: u16,
@@ -87,7 +88,7 @@ pub(crate) struct Books {
 impl Books {
     pub(crate) const fn new() -> Self {
         Self {
-            current: 0,
+            current: None,
             last_era: 0,
             last_index: 0,
             rows: 0,
@@ -171,11 +172,17 @@ impl Books {
         position.open.store(0, Ordering::Relaxed);
     }
 
-    /// The epoch that is current.
+    /// The epoch that is current: the root epoch where the one that was made so is closed.
     pub(crate) fn current<R>(&mut self, positions: &[Position<R>]) -> Option<Epoch> {
-        let index = self.current;
-        let era = self.record(positions.get(usize::from(index))?).era?;
-        Some(Epoch::new(index, era))
+        if let Some(current) = self.current
+            && self
+                .of(positions, current)
+                .is_ok_and(|(position, _)| position.is_open())
+        {
+            return Some(current);
+        }
+        let era = self.record(positions.first()?).era?;
+        Some(Epoch::new(0, era))
     }
 
     pub(crate) fn state<R>(position: &Position<R>) -> EpochState {

@@ -17,8 +17,9 @@ use core::ptr::{self, NonNull};
 use lock_api::RawMutex;
 
 /// What a try to open a position came to.
-enum Opened {
-    Yes(Epoch),
+enum Opened<'h, R> {
+    /// The new epoch, and the one that was current before and is closing now, with its row.
+    Yes(Epoch, Option<(Epoch, &'h Row<R>)>),
     Full,
     NeedsRow,
 }
@@ -207,11 +208,11 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         position.open_row(epoch.era_id())
     }
 
-    /// Changes whenever an epoch was closed. `Relaxed`: locals look at it to know whether to look
-    /// closer, and what they then read decides.
+    /// Changes whenever an epoch was closed. `Acquire`, with the `Release` in `shut_row`: a local that
+    /// sees the new count sees the tags that changed with it, so it does not look closer in vain.
     #[inline]
     pub(crate) fn closes(&self) -> u64 {
-        self.closes.load(Ordering::Relaxed)
+        self.closes.load(Ordering::Acquire)
     }
 
     /// The ring's positions.
@@ -226,13 +227,19 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     fn open_next(&self, make_current: bool) -> Result<Epoch, EpochError> {
         let positions = self.positions()?;
         let now = self.pages.provider().now_ns();
+        let before = if make_current { self.resident() } else { 0 };
         // Each turn but the last makes a row, and rows are bounded by their numbers.
         loop {
             match self
                 .books
                 .with(|books| self.try_open(books, positions, now, make_current))?
             {
-                Opened::Yes(epoch) => return Ok(epoch),
+                Opened::Yes(epoch, closing) => {
+                    if let Some((old, row)) = closing {
+                        self.reclaim_closed(old, row, before);
+                    }
+                    return Ok(epoch);
+                }
                 Opened::Full => return Err(EpochError::RingFull),
                 Opened::NeedsRow => self.make_row()?,
             }
@@ -240,13 +247,16 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     }
 
     /// Under the ring's lock.
-    fn try_open(
-        &self,
+    ///
+    /// Whether a position has live objects is an estimate while they come and go: where it is too low
+    /// the old epoch's token ends early, and its row, which is left to drain, still mixes with nothing.
+    fn try_open<'h>(
+        &'h self,
         books: &mut Books,
-        positions: &[Position<R>],
+        positions: &'h [Position<R>],
         now: Option<u64>,
         make_current: bool,
-    ) -> Result<Opened, EpochError> {
+    ) -> Result<Opened<'h, R>, EpochError> {
         let length = positions.len();
         let is_free = |index: &usize| {
             let position = &positions[*index];
@@ -278,15 +288,16 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                     .with_pieces(row.blocks(), |_| row.set_tag(Tag::open(era)))
             };
         })?;
+        let mut closing = None;
         if make_current {
-            books.current = epoch.index() as u16;
+            books.current = Some(epoch);
             if let Some(old) = old.filter(|old| old.index() != 0)
                 && let Ok((position, _)) = books.of(positions, old)
             {
-                self.shut(books, position);
+                closing = self.shut(books, position).map(|row| (old, row));
             }
         }
-        Ok(Opened::Yes(epoch))
+        Ok(Opened::Yes(epoch, closing))
     }
 
     /// A drained row for a free position: its own, or one that nobody needs. A row that is not drained,
@@ -325,7 +336,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         };
         // Here and not later: once the lock is open the row may drain and serve another era.
         row.bins().for_each(|(_, bin)| bin.set_closed(true));
-        self.closes.fetch_add(1, Ordering::Relaxed);
+        self.closes.fetch_add(1, Ordering::Release);
     }
 
     /// Makes a row that nobody has.

@@ -222,15 +222,23 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// Gives the oldest `count` stashed words back.
     fn give_oldest(&mut self, seat: Seat<'h, R>, class: usize, count: usize) {
         let cell = self.cell(seat, class);
+        let mut words = [Held {
+            slab: ptr::null(),
+            word: 0,
+        }; FULL.stash];
+        let count = count.min(words.len());
+        for (index, word) in words.iter_mut().enumerate().take(count) {
+            *word = cell.stash(index);
+        }
+        // Dropped before they are given, so that nobody who counts finds a slot both held and free.
+        cell.stash_drop_oldest(count);
+        let words = words.iter().take(count);
         // SAFETY: as in `give_back`.
         unsafe {
-            let words = (0..count)
-                .map(|index| cell.stash(index))
-                .map(|h| (&*h.slab, h.word));
-            self.heap
-                .give_back_all(seat.row.bin(class), words, Table::<C>::TABLE.class(class));
+            let words = words.map(|held| (&*held.slab, held.word));
+            let shape = Table::<C>::TABLE.class(class);
+            self.heap.give_back_all(seat.row.bin(class), words, shape);
         }
-        self.cell(seat, class).stash_drop_oldest(count);
     }
 
     pub(super) fn flush_class(&mut self, seat: Seat<'h, R>, class: usize) {
