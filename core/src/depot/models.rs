@@ -150,7 +150,7 @@ impl World {
 /// Two gives that together empty the slab: exactly one claims it, and it is behind the other's last
 /// accesses.
 ///
-/// Mutation: `Slab::give` or `Slab::claim` made `Relaxed`. Mutation: `Slab::end_life` does not move
+/// Mutation: `Slab::give` made `Relaxed` (seen by the models of takes and recycling). Mutation: `Slab::end_life` does not move
 /// the incarnation, and `Bin::list` does not look at the word.
 #[test]
 fn give_back_against_give_back_empties_once() {
