@@ -17,14 +17,13 @@
 //!
 //! # Orderings
 //!
-//! - `give` is `Release` (and `SeqCst`, for `Bin::set_closed`): the holder's last accesses to its slots, and an owner's writes to the
-//!   body, happen before whatever takes those bits. It pairs with the `Acquire` of `take_all`,
-//!   `take_bit` and `claim`. All changes of `free` but [`Slab::publish`] are read-modify-writes, so
+//! - `give` is `Release` (and `SeqCst`, for `Bin::set_closed`): the holder's last accesses to its slots,
+//!   and an owner's writes to the body, happen before whatever takes those bits. It pairs with the
+//!   `Acquire` of `take_all`, `take_bit` and `claim`. All changes of `free` but [`Slab::publish`] are read-modify-writes, so
 //!   each of them continues the release sequences of all gives before it, and a claimer or taker
 //!   is behind every giver, not only the last.
-//! - `claim` is `Acquire` although the give before it is `SeqCst`: between the two others may have taken
-//!   and given slots, and the claimer must be behind them too. That takes three threads, which is more
-//!   than the models have.
+//! - `claim` is `Acquire` although the give before it is `SeqCst`: between the two another may have
+//!   taken a slot and given it back, and the claimer must be behind that too.
 //! - `publish` is a plain `Release` store: only an owner makes it, and it has everything behind it.
 //! - `identity` is `Relaxed` throughout. An owner writes it; a reader either holds a bit that it
 //!   got by an `Acquire` after the owner's `Release`, or holds the lock under which the owner wrote.

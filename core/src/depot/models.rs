@@ -150,7 +150,7 @@ impl World {
 /// Two gives that together empty the slab: exactly one claims it, and it is behind the other's last
 /// accesses.
 ///
-/// Mutation: `Slab::give` made `Relaxed` (seen by the models of takes and recycling). Mutation: `Slab::end_life` does not move
+/// Mutation: `Slab::give` made `Relaxed` (the models of takes see it). Mutation: `Slab::end_life` does not move
 /// the incarnation, and `Bin::list` does not look at the word.
 #[test]
 fn give_back_against_give_back_empties_once() {
@@ -440,5 +440,32 @@ fn a_late_listing_in_a_closed_bin_strands_nothing() {
             "a whole slab is stranded in a closed bin"
         );
         assert_eq!(World::listed(&world.here, &world.slab), (0, 0));
+    });
+}
+
+/// Between a give that made the slab whole and its claim, another takes a slot and gives it back: the
+/// claimer, whichever of the two, is behind what the other did to its slot.
+///
+/// Mutation: `Slab::claim` made `Relaxed`.
+#[test]
+fn a_claim_is_behind_what_came_between() {
+    loom::model(|| {
+        let world = World::new(2, 0b01);
+        let other = Arc::clone(&world);
+        let own = |world: &World, after: After<'_>| {
+            if let After::Recycle(_) = after {
+                world.adopt(THERE);
+            }
+        };
+        let thread = thread::spawn(move || own(&other, other.give(0b10, Keep::Recycle)));
+        if let SlotTake::Taken(_, bit) = world.here.take_slot(HERE, || 0) {
+            own(&world, world.give(bit, Keep::Recycle));
+        }
+        thread.join().unwrap();
+        assert_eq!(
+            world.slab.identity().key(),
+            THERE,
+            "one of the two claimed it"
+        );
     });
 }
