@@ -241,6 +241,7 @@ impl Cell {
     }
 
     /// The `index`th address of the magazine, oldest first.
+    #[cfg(feature = "walker")]
     pub(crate) fn magazine(&self, index: usize) -> usize {
         debug_assert!(index < self.in_magazine());
         // SAFETY: inside the written part, by the caller's bound.
