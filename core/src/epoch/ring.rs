@@ -1,17 +1,17 @@
 //! The ring's books: which position serves which era, and what is known of it.
 
 use super::{Epoch, EpochError, EpochState, Label};
-use crate::depot::Row;
 use crate::sync::{AtomicPtr, AtomicU64, Ordering};
 use core::num::NonZeroU64;
 use core::ptr::{self, NonNull};
 
-/// What the allocation path reads of a position.
+/// What the allocation path reads of a position. `T` is what serves its epoch, which this layer only
+/// points to.
 #[derive(Debug)]
 #[repr(align(64))]
-pub(crate) struct Position<R> {
+pub(crate) struct Position<T> {
     open: AtomicU64,
-    row: AtomicPtr<Row<R>>,
+    row: AtomicPtr<T>,
     /// Under the ring's lock.
     pub(super) record: core::cell::UnsafeCell<Record>,
 }
@@ -37,7 +37,7 @@ impl Record {
     };
 }
 
-impl<R> Position<R> {
+impl<T> Position<T> {
     pub(crate) const fn new() -> Self {
         Self {
             open: AtomicU64::new(0),
@@ -48,14 +48,14 @@ impl<R> Position<R> {
 
     /// The row, if the position accepts allocations in this era.
     #[inline]
-    pub(crate) fn open_row(&self, era: NonZeroU64) -> Option<&Row<R>> {
+    pub(crate) fn open_row(&self, era: NonZeroU64) -> Option<&T> {
         if self.open.load(Ordering::Relaxed) != era.get() {
             return None;
         }
         self.row()
     }
 
-    pub(crate) fn row(&self) -> Option<&Row<R>> {
+    pub(crate) fn row(&self) -> Option<&T> {
         // SAFETY: rows stay valid for as long as the heap.
         unsafe { self.row.load(Ordering::Acquire).as_ref() }
     }
@@ -71,7 +71,7 @@ impl<R> Position<R> {
 }
 
 // SAFETY: a position is atomic but for its record, which the ring's lock guards.
-unsafe impl<R: Sync> Sync for Position<R> {}
+unsafe impl<T: Sync> Sync for Position<T> {}
 
 /// What the ring's lock guards, beside the positions' records.
 #[derive(Debug)]
@@ -121,18 +121,18 @@ impl Books {
         clippy::mut_from_ref,
         reason = "the ring's lock, which `self` stands for, guards it"
     )]
-    fn record<'p, R>(&mut self, position: &'p Position<R>) -> &'p mut Record {
+    fn record<'p, T>(&mut self, position: &'p Position<T>) -> &'p mut Record {
         // SAFETY: the books are behind the ring's lock, so there is one borrow of them at a time,
         // and no caller keeps a record beyond its own.
         unsafe { &mut *position.record.get() }
     }
 
     /// The record of a token's position, if it is still of the token's era.
-    pub(crate) fn of<'p, R>(
+    pub(crate) fn of<'p, T>(
         &mut self,
-        positions: &'p [Position<R>],
+        positions: &'p [Position<T>],
         epoch: Epoch,
-    ) -> Result<(&'p Position<R>, &'p mut Record), EpochError> {
+    ) -> Result<(&'p Position<T>, &'p mut Record), EpochError> {
         let position = positions.get(epoch.index()).ok_or(EpochError::Closed)?;
         let record = self.record(position);
         if record.era != Some(epoch.era) {
@@ -143,11 +143,11 @@ impl Books {
 
     /// Opens `index` in a new era, which `row` will serve. `serve` is told the era before anyone can
     /// use it.
-    pub(crate) fn open<R>(
+    pub(crate) fn open<T>(
         &mut self,
-        positions: &[Position<R>],
+        positions: &[Position<T>],
         index: u16,
-        row: NonNull<Row<R>>,
+        row: NonNull<T>,
         now: Option<u64>,
         serve: impl FnOnce(NonZeroU64),
     ) -> Result<Epoch, EpochError> {
@@ -168,12 +168,12 @@ impl Books {
     }
 
     /// Stops allocation in a position.
-    pub(crate) fn shut<R>(&mut self, position: &Position<R>) {
+    pub(crate) fn shut<T>(&mut self, position: &Position<T>) {
         position.open.store(0, Ordering::Relaxed);
     }
 
     /// The epoch that is current: the root epoch where the one that was made so is closed.
-    pub(crate) fn current<R>(&mut self, positions: &[Position<R>]) -> Option<Epoch> {
+    pub(crate) fn current<T>(&mut self, positions: &[Position<T>]) -> Option<Epoch> {
         if let Some(current) = self.current
             && self
                 .of(positions, current)
@@ -185,7 +185,7 @@ impl Books {
         Some(Epoch::new(0, era))
     }
 
-    pub(crate) fn state<R>(position: &Position<R>) -> EpochState {
+    pub(crate) fn state<T>(position: &Position<T>) -> EpochState {
         if position.is_open() {
             EpochState::Active
         } else {

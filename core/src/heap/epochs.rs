@@ -112,7 +112,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     }
 
     /// Ends allocation in a position. Under the ring's lock.
-    fn shut<'a>(&'a self, books: &mut Books, position: &'a Position<R>) -> Option<&'a Row<R>> {
+    fn shut<'a>(&'a self, books: &mut Books, position: &'a Position<Row<R>>) -> Option<&'a Row<R>> {
         books.shut(position);
         position.row().inspect(|row| self.shut_row(row))
     }
@@ -216,7 +216,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     }
 
     /// The ring's positions.
-    fn positions(&self) -> Result<&[Position<R>], EpochError> {
+    fn positions(&self) -> Result<&[Position<Row<R>>], EpochError> {
         self.root().map_err(|_| EpochError::OutOfMemory)?;
         let ring = self.ring.load(Ordering::Acquire);
         // SAFETY: the ring is set before the root is, valid for as long as the heap, and of this
@@ -253,7 +253,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     fn try_open<'h>(
         &'h self,
         books: &mut Books,
-        positions: &'h [Position<R>],
+        positions: &'h [Position<Row<R>>],
         now: Option<u64>,
         make_current: bool,
     ) -> Result<Opened<'h, R>, EpochError> {
@@ -303,7 +303,11 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// A drained row for a free position: its own, or one that nobody needs. A row that is not drained,
     /// because a local still holds words of it, is left to drain by itself. So there are as many rows
     /// as epochs were in use at the same time, not as many as positions.
-    fn row_for<'a>(&'a self, positions: &'a [Position<R>], index: usize) -> Option<&'a Row<R>> {
+    fn row_for<'a>(
+        &'a self,
+        positions: &'a [Position<Row<R>>],
+        index: usize,
+    ) -> Option<&'a Row<R>> {
         if let Some(row) = positions[index].row() {
             self.empty_row(row);
             if self.is_drained(row) {
@@ -369,10 +373,10 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
 
     /// Makes the ring and the root epoch, unless somebody else just did.
     pub(super) fn make_root(&self) -> Result<&Row<R>, AllocError> {
-        let layout =
-            Layout::array::<Position<R>>(Table::<C>::RING).map_err(|_| AllocError::TooLarge)?;
+        let layout = Layout::array::<Position<Row<R>>>(Table::<C>::RING)
+            .map_err(|_| AllocError::TooLarge)?;
         let memory = self.pressed(|| self.pages.take_meta(Kind::Ring, layout))?;
-        let ring: NonNull<Position<R>> = memory.cast();
+        let ring: NonNull<Position<Row<R>>> = memory.cast();
         for index in 0..Table::<C>::RING {
             // SAFETY: the memory is of this layout and nobody else's.
             unsafe { ring.add(index).write(Position::new()) };

@@ -49,7 +49,7 @@ pub struct Heap<P: PageProvider, R: RawMutex = DefaultLock, C: Config = Standard
     /// `Release` when it is set, `Acquire` when it is read: the reader sees a placed row.
     root: AtomicPtr<Row<R>>,
     /// The ring's first position. As `root`, and set before it.
-    ring: AtomicPtr<Position<R>>,
+    ring: AtomicPtr<Position<Row<R>>>,
     /// The row that was made last. `Release` when it is set, under the ring's lock.
     newest: AtomicPtr<Row<R>>,
     /// The ring's lock. Taken before any other of the heap's locks, and never inside one.
