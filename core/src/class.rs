@@ -64,6 +64,8 @@ pub struct Class {
     pub(crate) align: u8,
     /// Slots of a slab.
     pub(crate) slots: u8,
+    /// Its slabs have a tag for each slot: their objects are named by handles.
+    pub(crate) is_tagged: bool,
 }
 
 impl Class {
@@ -76,6 +78,7 @@ impl Class {
         granules: 0,
         align: 1,
         slots: 0,
+        is_tagged: false,
     };
 
     const fn of(size: usize) -> Self {
@@ -99,6 +102,14 @@ impl Class {
                 1
             },
             slots: slots as u8,
+            is_tagged: false,
+        }
+    }
+
+    const fn tagged(self) -> Self {
+        Self {
+            is_tagged: true,
+            ..self
         }
     }
 
@@ -168,11 +179,30 @@ const fn tail_waste(bytes: usize) -> usize {
     bytes.next_multiple_of(GRANULE) - bytes
 }
 
+/// The smallest class whose objects handles can name: tags weigh too much beside smaller ones.
+pub const MIN_HANDLE_SIZE: usize = 64;
+
+/// What a slab of a class is for, which decides where in the table its class is looked up: the table
+/// has each class once for each purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Objects that are known by their address.
+    Plain,
+    /// Objects that are named by handles.
+    Tagged,
+    /// Objects of a scope that are named by handles: their slots go back all at once.
+    Scoped,
+}
+
+/// The classes of the table, once for each purpose. A power of two.
+const PLACES: usize = 256;
+const _: () = assert!(MAX_CLASSES * 3 <= PLACES && MAX_CLASSES * 3 < 253);
+
 /// A checked class table. Build it in a `const`: every mistake is then a compile error.
 #[derive(Debug)]
 pub struct ClassTable {
     lookup: [u8; LOOKUP],
-    classes: [Class; 64],
+    classes: [Class; PLACES],
     len: u8,
     /// The largest class's size: what `lookup` is filled for.
     largest: u32,
@@ -194,7 +224,7 @@ impl ClassTable {
         );
         let mut table = Self {
             lookup: [0; LOOKUP],
-            classes: [Class::NONE; 64],
+            classes: [Class::NONE; PLACES],
             len: sizes.len() as u8,
             largest: sizes[sizes.len() - 1] as u32,
         };
@@ -212,7 +242,10 @@ impl ClassTable {
                 index == 0 || size > sizes[index - 1],
                 "class sizes are strictly ascending"
             );
-            table.classes[index] = Class::of(size);
+            let class = Class::of(size);
+            table.classes[index] = class;
+            table.classes[sizes.len() + index] = class.tagged();
+            table.classes[2 * sizes.len() + index] = class.tagged();
             while from <= size / QUANTUM {
                 table.lookup[from] = index as u8;
                 from += 1;
@@ -235,10 +268,48 @@ impl ClassTable {
         self.classes.get(..self.len()).unwrap_or(&[])
     }
 
-    /// The class with this index. Indices beyond the table name a class of size zero.
+    /// The class with this index, for whatever purpose. Indices beyond the table name a class of size
+    /// zero.
     #[inline]
     pub(crate) const fn class(&self, index: usize) -> &Class {
-        &self.classes[index & 63]
+        &self.classes[index & (PLACES - 1)]
+    }
+
+    /// The index of a plain class for another purpose.
+    #[inline]
+    pub(crate) const fn index_of(&self, class: usize, purpose: Purpose) -> usize {
+        class + purpose as usize * self.len()
+    }
+
+    /// What the class with this index is for.
+    #[inline]
+    pub(crate) const fn purpose(&self, index: usize) -> Purpose {
+        if index < self.len() {
+            Purpose::Plain
+        } else if index < 2 * self.len() {
+            Purpose::Tagged
+        } else {
+            Purpose::Scoped
+        }
+    }
+
+    /// How many kinds of slabs a depot lists: plain and tagged ones of each class.
+    pub(crate) const fn listed(&self) -> usize {
+        2 * self.len()
+    }
+
+    /// The smallest class whose objects handles can name that holds `layout`.
+    #[inline]
+    pub(crate) const fn handle_index_for(&self, layout: Layout) -> Option<usize> {
+        let size = if layout.size() < MIN_HANDLE_SIZE {
+            MIN_HANDLE_SIZE
+        } else {
+            layout.size()
+        };
+        match Layout::from_size_align(size, layout.align()) {
+            Ok(layout) => self.index_for(layout),
+            Err(_) => None,
+        }
     }
 
     /// The smallest class that holds `layout`, or `None` where a class does not serve it.

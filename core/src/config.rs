@@ -36,9 +36,18 @@ pub trait Config: Debug + Send + Sync + 'static {
     /// How many epochs there can be at a time, from 2 to 256; anything else does not compile.
     const RING: usize = 128;
 
-    /// Whether the heap keeps a tag for each slot and checks at each free that the pointer begins a
+    /// Whether the heap keeps a mark for each slot and checks at each free that the pointer begins a
     /// live object of this heap and of the layout's class.
     const CHECKED: bool = cfg!(debug_assertions);
+
+    /// How many bits of a generation are used, from 1 to 24; anything else does not compile. Fewer make
+    /// slots retire sooner, which a test may want.
+    const HANDLE_GENERATION_BITS: u32 = 24;
+
+    /// How many ids there are for slabs with handles, as a power of two from 2 to 22; anything else does
+    /// not compile. Fewer need less memory for the table of ids: with the first handle a heap takes two
+    /// tables, each of the square root of so many words.
+    const HANDLE_IDS_LOG2: u32 = 22;
 
     /// A number that differs between CPUs that run at the same time, as well as it can: where the
     /// shared path starts to look for a slot when CPUs collide. The default uses the stack's address.
@@ -87,4 +96,6 @@ impl<C: Config> Table<C> {
         C::RING
     };
     pub(crate) const TABLE: &'static ClassTable = &ClassTable::build(C::SIZES);
+    /// Bins of a row, and cells of a local's seat: one for each class whose slabs are listed.
+    pub(crate) const BINS: usize = Self::TABLE.listed();
 }

@@ -10,10 +10,13 @@ pub enum AllocError {
     OutOfMemory,
     /// The heap's byte limit does not allow another region.
     Limit,
-    /// No provider can serve this size and alignment.
+    /// No provider can serve this size and alignment; or the object is to have a handle, and no class
+    /// is large enough.
     TooLarge,
     /// The epoch that the allocation names is closed.
     EpochClosed,
+    /// Every id that a handle has room for was used up. Objects without handles are not affected.
+    HandlesExhausted,
 }
 
 impl fmt::Display for AllocError {
@@ -22,7 +25,11 @@ impl fmt::Display for AllocError {
             Self::OutOfMemory => "the page provider has no memory left",
             Self::Limit => "the heap's byte limit is reached: raise it with set_limit, or free",
             Self::EpochClosed => "the epoch is closed: its token must not be used any more",
-            Self::TooLarge => "the size, rounded to pages, is larger than the address space allows",
+            Self::HandlesExhausted => "the ids of handles are used up: allocate without a handle",
+            Self::TooLarge => {
+                "the size, rounded to pages, is larger than the address space allows, or an object \
+                 with a handle is larger than the largest class"
+            }
         })
     }
 }

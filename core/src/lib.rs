@@ -12,6 +12,7 @@
 //! | [`provider`] | the contract with the outside |
 //! | [`class`] | sizes, alignment, slots per slab: all `const` |
 //! | `slab` | a word's life: claim, give back, full, empty |
+//! | [`handle`](RawHandle) | the 64-bit format and the slot tags |
 //! | `chunk` | free runs of pages, address to slab, decommit |
 //! | [`epoch`](Epoch) | ring, era, state, label, times |
 //! | `depot` | the lists of slabs for each epoch and class |
@@ -21,6 +22,8 @@
 //! | [`domain`](Domain) | counted regions over epochs, on the public face only |
 //! | [`adapter`] | `GlobalAlloc` and `allocator-api2`, on the public face only |
 #![no_std]
+// A model uses a part of the crate, and makes nothing public.
+#![cfg_attr(loom, allow(dead_code, unreachable_pub, unused_imports))]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod sync;
@@ -32,13 +35,13 @@ pub mod class;
 
 mod slab;
 
+mod handle;
+
 #[cfg(not(loom))]
 mod chunk;
 
-#[cfg(not(loom))]
 mod epoch;
 
-#[cfg_attr(loom, allow(dead_code))]
 mod depot;
 
 #[cfg(not(loom))]
@@ -65,10 +68,14 @@ pub use domain::{Domain, Inside};
 pub use epoch::{Epoch, EpochError, EpochInfo, EpochState, Label};
 #[cfg(not(loom))]
 pub use error::{AllocError, FreeError};
+#[cfg(not(loom))]
+pub use handle::{HandleError, RawHandle};
 #[cfg(all(not(loom), feature = "walker"))]
 pub use heap::{Census, Violation};
 #[cfg(not(loom))]
-pub use heap::{DefaultLock, Heap, HeapBytes, Policy, ProviderCounts, SharedPathCounts};
+pub use heap::{
+    DefaultLock, Handle, Heap, HeapBytes, Policy, ProviderCounts, Reading, SharedPathCounts,
+};
 #[cfg(not(loom))]
 pub use local::Local;
 #[cfg(not(loom))]

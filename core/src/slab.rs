@@ -19,12 +19,13 @@
 //!
 //! - `give` is `Release` (and `SeqCst`, for `Bin::set_closed`): the holder's last accesses to its slots,
 //!   and an owner's writes to the body, happen before whatever takes those bits. It pairs with the
-//!   `Acquire` of `take_all`, `take_bit` and `claim`. All changes of `free` but [`Slab::publish`] are read-modify-writes, so
+//!   `Acquire` of `take_all`, `take_bit` and `claim`. All changes of `free` are read-modify-writes, so
 //!   each of them continues the release sequences of all gives before it, and a claimer or taker
 //!   is behind every giver, not only the last.
 //! - `claim` is `Acquire` although the give before it is `SeqCst`: between the two another may have
 //!   taken a slot and given it back, and the claimer must be behind that too.
-//! - `publish` is a plain `Release` store: only an owner makes it, and it has everything behind it.
+//! - `publish` is `Release`: only an owner makes it, and it has everything behind it. That it is a
+//!   read-modify-write spares a model the question how it lies to the takes that found nothing.
 //! - `identity` is `Relaxed` throughout. An owner writes it; a reader either holds a bit that it
 //!   got by an `Acquire` after the owner's `Release`, or holds the lock under which the owner wrote.
 
@@ -57,10 +58,6 @@ impl Key {
     pub(crate) const fn new(row: u16, class: u8) -> Self {
         Self((row as u32) << 8 | class as u32)
     }
-    #[cfg_attr(
-        not(feature = "walker"),
-        expect(dead_code, reason = "the walker names rows")
-    )]
     pub(crate) const fn row(self) -> u16 {
         (self.0 >> 8) as u16
     }
@@ -187,6 +184,12 @@ impl Slab {
         self.free.load(Ordering::SeqCst)
     }
 
+    /// As [`Slab::free`], and in one order with every give: it either finds the give's bits, or the give
+    /// is behind all that this context did before. See `TaggedSlab::retire`.
+    pub(crate) fn free_settled(&self) -> u64 {
+        self.free.fetch_or(0, Ordering::AcqRel)
+    }
+
     /// The identity. Stable while the caller pins the slab or holds its bin's lock.
     #[inline]
     pub(crate) fn identity(&self) -> Identity {
@@ -244,7 +247,7 @@ impl Slab {
     /// # Safety
     /// The caller owns the slab. From here on it is only a holder of the slots not in `word`.
     pub(crate) unsafe fn publish(&self, word: u64) {
-        self.free.store(word, Ordering::Release);
+        self.free.swap(word, Ordering::Release);
     }
 
     /// Takes every free slot.
@@ -259,7 +262,9 @@ impl Slab {
         self.free.fetch_and(!bit, Ordering::Acquire) & bit != 0
     }
 
-    /// Gives the slots in `word`, which the caller holds, back. `all` is the class's.
+    /// Gives the slots in `word`, which the caller holds, back. `all` tells all slots of the slab, less
+    /// those that are retired for good in this life; it may be asked twice, and the second time, in one
+    /// order with the give, what it says decides: see `TaggedSlab::retire`.
     ///
     /// `may_claim` is asked when the slab became empty; if it says no, the slab stays listed and whole.
     ///
@@ -272,11 +277,11 @@ impl Slab {
     pub(crate) unsafe fn give(
         &self,
         word: u64,
-        all: u64,
+        all: impl Fn() -> u64,
         may_claim: impl FnOnce() -> bool,
     ) -> Result<Given, DoubleFree> {
         // A whole word: nobody else can hold or free anything, unless somebody freed twice.
-        if word == all && self.free() == 0 {
+        if word == all() && self.free() == 0 {
             // The slab was pinned by us alone, so there is no earlier giver to be behind except
             // those whose bits we took, with `Acquire`.
             return Ok(Given::Claimed);
@@ -287,6 +292,7 @@ impl Slab {
         if old & word != 0 {
             return Err(DoubleFree(old & word));
         }
+        let all = all();
         if old | word == all {
             return Ok(if may_claim() && self.claim(all) {
                 Given::Claimed
@@ -315,11 +321,14 @@ impl Slab {
             .then(|| dead.incarnation() < Identity::LAST)
     }
 
-    /// Makes the caller the owner if every slot is free. Of any number of callers one wins.
+    /// Makes the caller the owner if every slot is free. Of any number of callers one wins; a slab
+    /// without slots, all of them being retired, is won by none.
     pub(crate) fn claim(&self, all: u64) -> bool {
-        self.free
-            .compare_exchange(all, 0, Ordering::Acquire, Ordering::Relaxed)
-            .is_ok()
+        all != 0
+            && self
+                .free
+                .compare_exchange(all, 0, Ordering::Acquire, Ordering::Relaxed)
+                .is_ok()
     }
 }
 

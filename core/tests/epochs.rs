@@ -10,7 +10,9 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use std::collections::BTreeMap;
 use temporal_slab::config::{Checked, Config};
 use temporal_slab::provider::{Capabilities, FaultyProvider, PageProvider, ProviderError, Region};
-use temporal_slab::{AllocError, DefaultLock, Epoch, EpochError, EpochState, Heap, Local, Policy};
+use temporal_slab::{
+    AllocError, DefaultLock, Epoch, EpochError, EpochState, Heap, Local, Policy, RawHandle,
+};
 
 const CHUNK: usize = 1 << 18;
 type Host = HostProvider<CHUNK>;
@@ -124,7 +126,7 @@ fn the_root_epoch_is_immortal() {
 fn a_full_ring_is_an_error_and_not_a_mix() {
     let heap = TestHeap::<ShortRing>::new(Host::default());
     let mut local = heap.local().unwrap();
-    let mut survivors: Vec<(Epoch, NonNull<u8>)> = Vec::new();
+    let mut survivors: Vec<(Epoch, NonNull<u8>, RawHandle)> = Vec::new();
     let error = loop {
         let epoch = match heap.advance() {
             Ok(epoch) => epoch,
@@ -133,7 +135,8 @@ fn a_full_ring_is_an_error_and_not_a_mix() {
         let object = local.alloc_in(epoch, layout(64)).unwrap();
         // SAFETY: it is live and this long.
         unsafe { object.write_bytes(epoch.era() as u8, 64) };
-        survivors.push((epoch, object));
+        let handle = local.alloc_handle_in(epoch, layout(64)).unwrap();
+        survivors.push((epoch, object, handle));
         assert!(
             survivors.len() < 6,
             "a ring of 6 has 5 positions beside the root's"
@@ -141,11 +144,14 @@ fn a_full_ring_is_an_error_and_not_a_mix() {
     };
     assert_eq!(error, EpochError::RingFull);
     assert_eq!(survivors.len(), 5);
-    let mut eras: Vec<u64> = survivors.iter().map(|(epoch, _)| epoch.era()).collect();
+    let mut eras: Vec<u64> = survivors.iter().map(|(epoch, ..)| epoch.era()).collect();
     let rounds = if cfg!(miri) { 10 } else { 300 };
     for round in 0..rounds {
-        let (old, object) = survivors.remove(round % 4);
+        let (old, object, handle) = survivors.remove(round % 4);
         free(&heap, object, 64);
+        // One live object, with a handle or without, keeps the position.
+        assert_eq!(heap.advance(), Err(EpochError::RingFull));
+        heap.free_raw(handle).unwrap();
         let epoch = heap.advance().expect("one position is free");
         assert_eq!(epoch.index(), old.index());
         assert!(!eras.contains(&epoch.era()), "an era was given out twice");
@@ -161,10 +167,18 @@ fn a_full_ring_is_an_error_and_not_a_mix() {
         let object = local.alloc_in(epoch, layout(64)).unwrap();
         // SAFETY: it is live and this long.
         unsafe { object.write_bytes(epoch.era() as u8, 64) };
-        survivors.push((epoch, object));
+        assert_eq!(
+            local.alloc_handle_in(old, layout(64)),
+            Err(AllocError::EpochClosed)
+        );
+        assert_eq!(heap.get_raw(handle), None);
+        let handle = local.alloc_handle_in(epoch, layout(64)).unwrap();
+        survivors.push((epoch, object, handle));
         assert_eq!(heap.advance(), Err(EpochError::RingFull));
     }
-    for (epoch, object) in survivors {
+    for (epoch, object, handle) in survivors {
+        assert!(heap.get_raw(handle).is_some());
+        heap.free_raw(handle).unwrap();
         // SAFETY: it is live and this long.
         let bytes = unsafe { core::slice::from_raw_parts(object.as_ptr(), 64) };
         assert!(

@@ -85,6 +85,7 @@ fn run(trace: &[Action], first: u64, count: u64) -> (u64, usize) {
             size: 5000,
             align: 0,
             zeroed: true,
+            named: false,
         })
         .expect("it works again");
     world.finish();

@@ -123,6 +123,7 @@ fn sequences_that_only_grow_then_only_shrink() {
                     size,
                     align: 0,
                     zeroed: false,
+                    named: false,
                 })
                 .unwrap();
             if step % 97 == 0 {

@@ -14,7 +14,7 @@ use std::panic::catch_unwind;
 use std::sync::Arc;
 use temporal_slab::config::Checked;
 use temporal_slab::provider::{Fault, FaultyProvider};
-use temporal_slab::{AllocError, DefaultLock, Heap, Scope};
+use temporal_slab::{AllocError, DefaultLock, HandleError, Heap, RawHandle, Scope};
 
 type Host = HostProvider<{ 1 << 18 }>;
 type TestHeap = Heap<Host, DefaultLock, Checked>;
@@ -216,4 +216,144 @@ fn a_scope_without_memory() {
     provider.mend();
     scope.alloc([3u8; 4000]).unwrap();
     assert!(values > 1 && first.iter().all(|byte| *byte == 1));
+}
+
+/// Handles in a scope: valid while it lives, refused for ever after it or a reset, whether they were
+/// freed before or not; the memory goes with the scope, at one visit for each slab. Catches a handle that
+/// survives its scope, a slot that is used again before the scope goes, and a slab that is lost.
+#[test]
+fn handles_end_with_their_scope() {
+    let heap = TestHeap::new(Host::default());
+    let count = if cfg!(miri) { 150 } else { 2000 };
+    let mut dead = Vec::new();
+    for round in 0..4 {
+        let mut scope = Scope::new(&heap);
+        for resets in [true, false] {
+            let mut live: Vec<RawHandle> = Vec::new();
+            for number in 0..count {
+                let size = [1, 64, 200, 3000][number % 4];
+                let layout = Layout::from_size_align(size, 8).unwrap();
+                let handle = scope.alloc_handle(layout).unwrap();
+                let at = heap.get_raw(handle).unwrap();
+                // SAFETY: the object is live and this long.
+                unsafe { at.write_bytes(number as u8, size) };
+                live.push(handle);
+                if number % 3 == 0 {
+                    heap.free_raw(handle).unwrap();
+                    assert_eq!(heap.free_raw(handle), Err(HandleError::Stale));
+                }
+            }
+            for (number, handle) in live.iter().enumerate() {
+                let size = [1, 64, 200, 3000][number % 4];
+                match heap.get_raw(*handle) {
+                    // SAFETY: the object is live and this long.
+                    Some(at) => unsafe {
+                        let bytes = core::slice::from_raw_parts(at.as_ptr(), size);
+                        assert!(bytes.iter().all(|b| *b == number as u8));
+                    },
+                    None => assert_eq!(number % 3, 0),
+                }
+            }
+            // SAFETY: no thread and no local is at work.
+            unsafe { heap.walk() }.unwrap();
+            if resets {
+                scope.reset();
+            } else {
+                drop(scope);
+                scope = Scope::new(&heap);
+            }
+            dead.append(&mut live);
+            assert!(dead.iter().all(|h| heap.get_raw(*h).is_none()), "{round}");
+            assert!(dead.iter().all(|h| heap.free_raw(*h).is_err()));
+        }
+    }
+    assert_empty(&heap);
+    heap.reclaim();
+    // SAFETY: as above.
+    assert_eq!(unsafe { heap.walk() }.unwrap().slabs, 0);
+}
+
+/// Values with handles are dropped once: when they are removed, else with the scope; one that is being
+/// read then, by its reader. Catches a scope that frees a slot under a reader, and a slab that its last
+/// reader does not give back.
+#[test]
+fn values_with_handles_end_with_their_scope() {
+    let heap = TestHeap::new(Host::default());
+    let drops = Arc::new(AtomicUsize::new(0));
+    let dropped = || drops.load(Ordering::Relaxed);
+    let counted = || Counted {
+        drops: Arc::clone(&drops),
+        panics: false,
+    };
+    let scope = Scope::new(&heap);
+    let removed = scope.insert(counted()).unwrap();
+    let kept = scope.insert(counted()).unwrap();
+    let read = scope.insert(counted()).unwrap();
+    let removed_while_read = scope.insert(counted()).unwrap();
+    let plain = scope.insert(7u64).unwrap();
+    assert_eq!(*heap.get(plain).unwrap(), 7);
+    heap.remove(removed).unwrap();
+    assert_eq!(dropped(), 1);
+    let reading = heap.get(read).unwrap();
+    let other = heap.get(removed_while_read).unwrap();
+    let number = heap.get(plain).unwrap();
+    heap.remove(removed_while_read).unwrap();
+    assert_eq!(dropped(), 1, "it is being read");
+    drop(scope);
+    assert_eq!(dropped(), 2, "the one that nobody read");
+    for handle in [removed, kept, read, removed_while_read] {
+        assert_eq!(heap.get(handle).err(), Some(HandleError::Stale));
+    }
+    heap.reclaim();
+    // SAFETY: no thread and no local is at work.
+    let census = unsafe { heap.walk() }.unwrap();
+    assert_eq!(census.slabs, 1, "the readers' slab");
+    assert_eq!(*number, 7);
+    drop((reading, number));
+    assert_eq!(dropped(), 3);
+    drop(other);
+    assert_eq!(dropped(), 4);
+    heap.reclaim();
+    // SAFETY: as above.
+    assert_eq!(unsafe { heap.walk() }.unwrap().slabs, 0);
+    assert_empty(&heap);
+}
+
+/// Readers, removers and the scope that goes race for the same values, and each is dropped once.
+#[test]
+fn a_scope_goes_under_its_readers() {
+    let heap = TestHeap::new(Host::default());
+    let (rounds, count) = if cfg!(miri) { (2, 6) } else { (300, 100) };
+    let drops = Arc::new(AtomicUsize::new(0));
+    for _ in 0..rounds {
+        let scope = Scope::new(&heap);
+        let handles: Vec<_> = (0..count)
+            .map(|_| {
+                let counted = Counted {
+                    drops: Arc::clone(&drops),
+                    panics: false,
+                };
+                scope.insert(counted).unwrap()
+            })
+            .collect();
+        std::thread::scope(|threads| {
+            for thread in 0..2 {
+                let (heap, handles) = (&heap, &handles);
+                threads.spawn(move || {
+                    for (number, handle) in handles.iter().enumerate() {
+                        let reading = heap.get(*handle);
+                        if number % 2 == thread {
+                            let _gone = heap.remove(*handle);
+                        }
+                        drop(reading);
+                    }
+                });
+            }
+            threads.spawn(move || drop(scope));
+        });
+    }
+    assert_eq!(drops.load(Ordering::Relaxed), rounds * count);
+    heap.reclaim();
+    // SAFETY: no thread and no local is at work.
+    assert_eq!(unsafe { heap.walk() }.unwrap().slabs, 0);
 }

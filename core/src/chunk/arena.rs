@@ -34,9 +34,11 @@ pub(crate) enum Kind {
     SmallStore,
     /// Full storage for a cell.
     FullStore,
+    /// A table of handle ids.
+    IdTable,
 }
 
-const KINDS: usize = 8;
+const KINDS: usize = 9;
 
 struct Unused {
     next: *mut Unused,

@@ -11,6 +11,7 @@ mod arena;
 mod block;
 mod chain;
 mod map;
+mod meta;
 mod runs;
 mod supply;
 #[cfg(test)]
@@ -35,6 +36,7 @@ use tree::{Node, Use};
 
 pub(crate) use arena::Kind;
 pub(crate) use map::{Geometry, Map, NO_ROW};
+pub(crate) use meta::MetaShape;
 pub(crate) use runs::{Chunk, RowBlocks, Short};
 
 /// A run of granules that was handed out.
@@ -144,7 +146,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
     pub(crate) unsafe fn take_slab<'s>(
         &self,
         row: *mut RowBlocks,
-        meta: Layout,
+        meta: MetaShape,
         granules: u32,
         align: u32,
         is_open: impl Fn() -> bool,
@@ -161,14 +163,14 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
                 .inspect(|_| unsafe { (*row).pieces += 1 })
                 .map(|run| (slab, run))
                 // SAFETY: the slab was just taken, so it is owned and has not begun a life.
-                .inspect_err(|_| unsafe { state.put_slab(slab) })
+                .inspect_err(|_| unsafe { state.put_slab(slab, meta) })
         })?;
         let bytes = granules as usize * GRANULE;
         match self.ready(&run, bytes) {
             Ok(zero) => Ok((slab, run, zero)),
             Err(error) => {
                 // SAFETY: as above, and nothing of the run was used.
-                unsafe { self.put_slab(Some(slab), run.chunk, run.base.addr(), granules) };
+                unsafe { self.put_slab(Some((slab, meta)), run.chunk, run.base.addr(), granules) };
                 Err(error)
             }
         }
@@ -180,7 +182,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
     /// They belong together and are the caller's alone; the slab's life was ended.
     pub(crate) unsafe fn put_slab(
         &self,
-        slab: Option<&Slab>,
+        slab: Option<(&Slab, MetaShape)>,
         chunk: *mut Chunk,
         base: usize,
         granules: u32,
@@ -198,7 +200,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
     pub(crate) unsafe fn put_long(
         &self,
         row: *mut RowBlocks,
-        slab: Option<&Slab>,
+        slab: Option<(&Slab, MetaShape)>,
         chunk: *mut Chunk,
         base: usize,
         blocks: u32,
@@ -210,11 +212,11 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         });
     }
 
-    fn put(&self, slab: Option<&Slab>, put_run: impl FnOnce(&mut State<P>)) {
+    fn put(&self, slab: Option<(&Slab, MetaShape)>, put_run: impl FnOnce(&mut State<P>)) {
         self.state.with(|state| {
-            if let Some(slab) = slab {
+            if let Some((slab, meta)) = slab {
                 // SAFETY: the callers' callers own it, and ended its life.
-                unsafe { state.put_slab(slab) };
+                unsafe { state.put_slab(slab, meta) };
             }
             put_run(state);
             self.warm.store(state.warm, Ordering::Relaxed);
@@ -234,7 +236,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
     pub(crate) unsafe fn take_long<'s>(
         &self,
         row: *mut RowBlocks,
-        meta: Layout,
+        meta: MetaShape,
         blocks: u32,
         is_open: impl Fn() -> bool,
         relieve: impl Fn() -> bool,
@@ -250,13 +252,15 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
                 .inspect(|_| unsafe { (*row).pieces += 1 })
                 .map(|run| (slab, run))
                 // SAFETY: the slab was just taken.
-                .inspect_err(|_| unsafe { state.put_slab(slab) })
+                .inspect_err(|_| unsafe { state.put_slab(slab, meta) })
         })?;
         match self.ready(&run, blocks as usize * BLOCK) {
             Ok(zero) => Ok((slab, run, zero)),
             Err(error) => {
                 // SAFETY: nothing of it was used.
-                unsafe { self.put_long(row, Some(slab), run.chunk, run.base.addr(), blocks) };
+                unsafe {
+                    self.put_long(row, Some((slab, meta)), run.chunk, run.base.addr(), blocks)
+                };
                 Err(error)
             }
         }

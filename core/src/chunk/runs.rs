@@ -18,10 +18,11 @@ use super::arena::{Arena, Kind};
 use super::block::{PageShape, fit, longest_run, mask};
 use super::chain::{Chain, Linked, Links};
 use super::map::{Geometry, Map, NO_ROW};
+use super::meta::META_KINDS;
 use super::tree::{Node, Tree, Use};
 use crate::class::{BLOCK, GRANULE};
 use crate::provider::{PageProvider, Region};
-use crate::slab::{Link, Slab};
+use crate::slab::Slab;
 use core::alloc::Layout;
 use core::marker::PhantomData;
 use core::mem::size_of;
@@ -119,7 +120,8 @@ pub(crate) enum Short {
 pub(super) struct State<P> {
     pub(super) tree: Tree,
     pub(super) arena: Arena,
-    unused_slabs: *const Slab,
+    /// Unused metadata of slabs, by kind.
+    pub(super) unused_slabs: [*const Slab; META_KINDS],
     open: Chain<Chunk, OPEN>,
     pub(super) warm_chunks: Chain<Chunk, WARM>,
     pub(super) page: PageShape,
@@ -140,7 +142,7 @@ impl<P: PageProvider> State<P> {
         Self {
             tree: Tree::new(),
             arena: Arena::new(),
-            unused_slabs: ptr::null(),
+            unused_slabs: [ptr::null(); META_KINDS],
             open: Chain::new(),
             warm_chunks: Chain::new(),
             page: match PageShape::new(4096) {
@@ -485,39 +487,6 @@ impl<P: PageProvider> State<P> {
                 }
             }
         }
-    }
-
-    /// A slab's metadata: an unused one, or a new one.
-    pub(super) fn take_slab<'s>(&mut self, layout: Layout) -> Result<&'s Slab, Short> {
-        // SAFETY: unused slabs are owned by this list and valid.
-        if let Some(slab) = unsafe { self.unused_slabs.as_ref() } {
-            // SAFETY: as above.
-            self.unused_slabs = unsafe { slab.link() }.next;
-            // SAFETY: as above.
-            unsafe { slab.set_link(Slab::UNLISTED) };
-            return Ok(slab);
-        }
-        let piece = self.arena.bump(layout).ok_or(Short::Meta)?;
-        // SAFETY: the piece is fresh memory of a layout that begins with a slab; what follows it
-        // (the tags of a checked heap) is valid as zero bytes.
-        unsafe {
-            piece.write_bytes(0, layout.size());
-            let slab: *mut Slab = piece.as_ptr().cast();
-            slab.write(Slab::new());
-            Ok(&*slab)
-        }
-    }
-
-    /// # Safety
-    /// The caller owns `slab`, and its life was ended.
-    pub(super) unsafe fn put_slab(&mut self, slab: &Slab) {
-        let link = Link {
-            next: self.unused_slabs,
-            prev: ptr::null(),
-        };
-        // SAFETY: the caller owns it.
-        unsafe { slab.set_link(link) };
-        self.unused_slabs = slab;
     }
 
     pub(super) const fn full(index: u32) -> u64 {

@@ -48,7 +48,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         let region = self.acquire(META_REGION, META_REGION)?;
         self.add(region, |state| {
             let node: *mut Node = region.base.as_ptr().cast();
-            // The tags of a checked heap are reached through their address.
+            // The tags of handles and the marks of a checked heap are reached through their address.
             let _exposed = node.expose_provenance();
             // SAFETY: the region is ours and longer than a node.
             unsafe {

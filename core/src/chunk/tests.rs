@@ -3,7 +3,7 @@
 
 extern crate std;
 
-use super::{Geometry, Pages, RowBlocks, Run};
+use super::{Geometry, MetaShape, Pages, RowBlocks, Run};
 use crate::class::{BLOCK, GRANULE};
 use crate::provider::{FaultyProvider, StaticProvider};
 use crate::slab::Slab;
@@ -56,7 +56,7 @@ fn runs_and_regions_are_disjoint_and_come_back() {
     let mut pages: Pages<&Provider<'_>, spin::Mutex<()>> = Pages::new(&provider);
     let mut rows = [RowBlocks::new(0), RowBlocks::new(1)];
     let rows = rows.as_mut_ptr();
-    let meta = Layout::new::<Slab>();
+    let meta = MetaShape::plain(Layout::new::<Slab>());
     let mut out: Vec<(Out<'_>, u8)> = Vec::new();
     let mut seed = 11u64;
     let mut random = |n: usize| {
@@ -112,10 +112,10 @@ fn runs_and_regions_are_disjoint_and_come_back() {
                 unsafe {
                     match gone {
                         Out::Short(slab, run, n) => {
-                            pages.put_slab(Some(slab), run.chunk, run.base.addr(), n)
+                            pages.put_slab(Some((slab, meta)), run.chunk, run.base.addr(), n)
                         }
                         Out::Long(slab, run, n) => {
-                            pages.put_long(rows, Some(slab), run.chunk, run.base.addr(), n)
+                            pages.put_long(rows, Some((slab, meta)), run.chunk, run.base.addr(), n)
                         }
                         Out::Region(base, n) => {
                             pages.put_region(base.addr().get(), n).unwrap();

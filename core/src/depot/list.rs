@@ -24,7 +24,6 @@ impl List {
         }
     }
 
-    #[cfg_attr(loom, expect(dead_code, reason = "no model counts"))]
     pub(super) fn len(&self) -> usize {
         self.len
     }

@@ -30,26 +30,28 @@
 //! sees at least an initialised slab. Nothing else rests on it. See `slab` for the word itself.
 
 mod list;
+mod lists;
 #[cfg(all(test, loom))]
 mod models;
 #[cfg(not(loom))]
 mod row;
 mod spread;
+#[cfg(not(loom))]
+mod unlisted;
 
 use crate::class::Class;
-use crate::slab::{DoubleFree, Given, Identity, Key, Slab};
+use crate::handle::TaggedSlab;
+use crate::slab::{DoubleFree, Given, Key, Slab};
 use crate::sync::{AtomicPtr, Lock, Ordering};
 use core::ptr;
-use list::List;
+pub(crate) use lists::{After, Keep, Owned};
+use lists::{Lists, all_of};
 #[cfg(not(loom))]
 pub(crate) use row::Row;
+use spread::Spread;
 pub(crate) use spread::SpreadCounts;
-use spread::{Spread, Window};
-
-/// A slab that the caller owns: it holds every slot, and the slab is in no list.
-#[derive(Debug)]
-#[must_use = "an owned slab that is dropped is lost"]
-pub(crate) struct Owned<'s>(pub(crate) &'s Slab);
+#[cfg(not(loom))]
+pub(crate) use unlisted::{give_unlisted, retire_unlisted};
 
 /// The lists of one row and class.
 #[derive(Debug)]
@@ -58,95 +60,6 @@ pub(crate) struct Bin<R> {
     hint: AtomicPtr<Slab>,
     spread: Spread,
     lists: Lock<R, Lists>,
-}
-
-#[derive(Debug)]
-struct Lists {
-    /// Slabs that may have free slots.
-    partial: List,
-    /// Whole slabs that the bin owns.
-    cached: List,
-    /// The epoch is closed: nothing is cached, nothing lingers.
-    is_closed: bool,
-    window: Window,
-}
-
-impl Lists {
-    /// Does under the lock what a give calls for.
-    ///
-    /// # Safety
-    /// `given` is what a give of `slab`, which was of this bin then, came back with.
-    unsafe fn follow<'s>(
-        &mut self,
-        slab: &'s Slab,
-        given: Given,
-        all: u64,
-        keep: impl FnOnce() -> Keep,
-    ) -> After<'s> {
-        match given {
-            Given::More => After::InUse,
-            Given::WasFull(identity) => {
-                // SAFETY: passed on.
-                unsafe { self.list(slab, identity) };
-                // While this giver was on its way another may have let the slab linger, and a close
-                // may have swept before it was listed: then it is this giver's to end.
-                let is_ours = slab.identity() == identity;
-                if self.is_closed && is_ours && slab.free_in_order() == all && slab.claim(all) {
-                    // SAFETY: the claim made the caller the owner.
-                    return unsafe { self.end_life(slab, keep) };
-                }
-                After::InUse
-            }
-            // SAFETY: the claim made the caller the owner.
-            Given::Claimed => unsafe { self.end_life(slab, keep) },
-        }
-    }
-
-    /// Lists a slab that got its first free slot, if it still lives the life that the giver saw.
-    ///
-    /// # Safety
-    /// The slab was of this bin when it had that identity.
-    unsafe fn list(&mut self, slab: &Slab, identity: Identity) {
-        // The identity is checked before the link: the link of a slab of another bin is not ours to
-        // read.
-        if slab.identity() != identity || slab.free() == 0 {
-            return;
-        }
-        // SAFETY: this bin's lock is held, and a slab of this identity belongs to this bin until its
-        // life ends under this lock.
-        unsafe {
-            if !List::contains_any(slab) {
-                self.partial.push(slab);
-            }
-        }
-    }
-
-    /// Ends the life of an emptied slab.
-    ///
-    /// # Safety
-    /// The caller owns `slab`, which is of this bin.
-    unsafe fn end_life<'s>(&mut self, slab: &'s Slab, keep: impl FnOnce() -> Keep) -> After<'s> {
-        // SAFETY: this bin's lock is held and the caller owns the slab; if it is listed, it is in
-        // `partial`, because a slab in the cache is owned by the bin and not by the caller.
-        unsafe {
-            if List::contains_any(slab) {
-                self.partial.remove(slab);
-            }
-            if !slab.end_life() {
-                return After::Retire(Owned(slab));
-            }
-            if self.is_closed {
-                return After::Recycle(Owned(slab));
-            }
-            match keep() {
-                Keep::Cached => {
-                    self.cached.push(slab);
-                    After::Cached
-                }
-                Keep::Recycle => After::Recycle(Owned(slab)),
-            }
-        }
-    }
 }
 
 /// How many words are given back with one visit to the lock.
@@ -163,40 +76,13 @@ pub(crate) enum SlotTake<'s> {
     Empty,
 }
 
-/// Whether an emptied slab stays in its bin's cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Keep {
-    /// It stays.
-    Cached,
-    /// It goes back to the pages.
-    Recycle,
-}
-
-/// What became of a slab after a give back.
-#[derive(Debug)]
-pub(crate) enum After<'s> {
-    /// Other slots of it are held.
-    InUse,
-    /// It is in the bin's cache.
-    Cached,
-    /// The caller owns it.
-    Recycle(Owned<'s>),
-    /// Its identities are used up: the caller owns it, and its metadata must never be used again.
-    Retire(Owned<'s>),
-}
-
 impl<R: lock_api::RawMutex> Bin<R> {
     #[cfg(not(loom))]
     pub(crate) const fn new() -> Self {
         Self {
             hint: AtomicPtr::new(ptr::null_mut()),
             spread: Spread::new(),
-            lists: Lock::new(Lists {
-                partial: List::new(),
-                cached: List::new(),
-                is_closed: false,
-                window: Window::new(),
-            }),
+            lists: Lock::new(Lists::new()),
         }
     }
     #[cfg(loom)]
@@ -204,12 +90,7 @@ impl<R: lock_api::RawMutex> Bin<R> {
         Self {
             hint: AtomicPtr::new(ptr::null_mut()),
             spread: Spread::new(),
-            lists: Lock::new(Lists {
-                partial: List::new(),
-                cached: List::new(),
-                is_closed: false,
-                window: Window::new(),
-            }),
+            lists: Lock::new(Lists::new()),
         }
     }
 
@@ -260,10 +141,12 @@ impl<R: lock_api::RawMutex> Bin<R> {
         let may_claim = || {
             // `SeqCst`, with the give before it: see `close`.
             let is_hint = ptr::eq(self.hint.load(Ordering::SeqCst), slab);
-            !(is_hint && may_linger())
+            // One with retired slots is to get new tags, so it does not linger.
+            let is_whole = all_of(slab, class) == class.all;
+            !(is_hint && is_whole && may_linger())
         };
         // SAFETY: the caller holds a slot of `word`.
-        let given = unsafe { slab.give(word, class.all, may_claim) }?;
+        let given = unsafe { slab.give(word, || all_of(slab, class), may_claim) }?;
         if given == Given::More {
             return Ok(After::InUse);
         }
@@ -282,12 +165,37 @@ impl<R: lock_api::RawMutex> Bin<R> {
         let listed = matches!(given, Given::WasFull(_));
         self.lists.with(|lists| {
             // SAFETY: `given` is what the give of this slab came back with.
-            let after = unsafe { lists.follow(slab, given, class.all, keep) };
+            let after = unsafe { lists.follow(slab, given, class, keep) };
             if listed && !lists.is_closed {
                 self.offer_hint(slab);
             }
             after
         })
+    }
+
+    /// Retires the slot `bit` of a tagged slab, whose generations are used up: it is no slot any more
+    /// until the slab gets new tags, which it does when the other slots are empty.
+    ///
+    /// # Safety
+    /// The caller holds `bit`; `slab` is of this bin and of class `class`, which is a tagged one.
+    #[cold]
+    pub(crate) unsafe fn retire<'s>(
+        &self,
+        slab: &'s Slab,
+        bit: u64,
+        class: &Class,
+        keep: impl FnOnce() -> Keep,
+    ) -> After<'s> {
+        // SAFETY: the class is a tagged one, so its slabs are.
+        let tagged = unsafe { TaggedSlab::of(slab) };
+        let retired = tagged.retire(bit);
+        let all = class.all & !retired;
+        // The last slot to retire leaves nothing that could be given or claimed: whoever retires it
+        // is the owner. See `TaggedSlab::retire` for the other case.
+        if all == 0 || (slab.free_settled() == all && slab.claim(all)) {
+            return self.follow(slab, Given::Claimed, class, keep);
+        }
+        After::InUse
     }
 
     /// Gives many words back with one visit to the lock, and tells `sink` of each slab that left.
@@ -311,7 +219,7 @@ impl<R: lock_api::RawMutex> Bin<R> {
             for (slab, word) in held.by_ref().take(GIVE_BATCH) {
                 given += 1;
                 // SAFETY: the caller holds a slot of `word`.
-                match unsafe { slab.give(word, class.all, || true) } {
+                match unsafe { slab.give(word, || all_of(slab, class), || true) } {
                     Ok(Given::More) => {}
                     Ok(call) => {
                         if let Some(place) = later.get_mut(count) {
@@ -332,7 +240,7 @@ impl<R: lock_api::RawMutex> Bin<R> {
             self.lists.with(|lists| {
                 for (place, (slab, given)) in gone.iter_mut().zip(later.into_iter().flatten()) {
                     // SAFETY: `given` is what the give of this slab came back with.
-                    *place = Some(unsafe { lists.follow(slab, given, class.all, &keep) });
+                    *place = Some(unsafe { lists.follow(slab, given, class, &keep) });
                 }
             });
             gone.into_iter().flatten().for_each(&mut sink);
@@ -432,7 +340,8 @@ impl<R: lock_api::RawMutex> Bin<R> {
             let mut at = lists.partial.first();
             // SAFETY: this bin's lock is held, and listed slabs are valid.
             while let Some(slab) = unsafe { at.as_ref() } {
-                if slab.free_in_order() == class.all && slab.claim(class.all) {
+                let all = all_of(slab, class);
+                if slab.free_in_order() == all && slab.claim(all) {
                     // SAFETY: the claim made this context the owner; the slab is in this list.
                     let reusable = unsafe {
                         lists.partial.remove(slab);

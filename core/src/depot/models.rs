@@ -5,6 +5,7 @@
 
 use super::{After, Bin, Keep, Owned, SlotTake};
 use crate::class::Class;
+use crate::epoch::{Serves, Tag};
 use crate::slab::{Body, Key, Slab};
 use crate::sync::Cell;
 use core::ptr;
@@ -81,6 +82,28 @@ impl World {
                 unsafe { object.set(object.get() + 1) };
             }
         }
+    }
+
+    /// As [`World::adopt`], where the objects stand for something else.
+    fn adopt_quietly(&self, key: Key) {
+        let body = Body {
+            base: ptr::null_mut(),
+            row: ptr::null(),
+            chunk: ptr::null_mut(),
+            granules: 1,
+        };
+        // SAFETY: the caller owns the slab.
+        unsafe { self.slab.adopt(key, body) };
+    }
+
+    /// As [`World::give`], where the objects stand for something else. Nothing is kept.
+    fn give_quietly(&self, word: u64) -> After<'_> {
+        // SAFETY: in each model the calling thread holds `word`.
+        let given = unsafe {
+            self.here
+                .give_back(&self.slab, word, &self.class, || false, || Keep::Recycle)
+        };
+        given.expect("no model frees twice")
     }
 
     /// Gives slots back to the bin that the slab begins in.
@@ -417,7 +440,7 @@ fn a_late_listing_in_a_closed_bin_strands_nothing() {
         let world = World::new(2, 0);
         world.here.set_hint(&world.slab);
         // SAFETY: this thread holds both slots.
-        let given = unsafe { world.slab.give(0b01, world.class.all, || true) };
+        let given = unsafe { world.slab.give(0b01, || world.class.all, || true) };
         let given = given.expect("no model frees twice");
         // SAFETY: as above.
         let lingers = unsafe {
@@ -468,4 +491,81 @@ fn a_claim_is_behind_what_came_between() {
             "one of the two claimed it"
         );
     });
+}
+
+/// An allocation that names an epoch, while the epoch is closed, drained and its row serves the next:
+/// the allocation is refused, or its object lies in a slab of the epoch that it named.
+///
+/// Mutation: the allocation looks at what the row serves before it has its slot. Mutation:
+/// `Slab::take_bit` made `Relaxed`. Mutation: `Bin::sweep` does not claim.
+#[test]
+fn alloc_against_close() {
+    loom::model(|| {
+        let world = World::new(2, 0b11);
+        let (old, next) = (Tag::open(era(2)), Tag::open(era(3)));
+        let row = Arc::new(Serves::nothing());
+        row.set(old);
+        // Slot 2 stands for what is written where the slab begins to serve an era.
+        // SAFETY: one thread so far.
+        unsafe { world.objects[2].set(2) };
+        let (other, their_row) = (Arc::clone(&world), Arc::clone(&row));
+        let thread = thread::spawn(move || {
+            // As `Heap::shut_row` and `reclaim_closed`.
+            their_row.set(old.closed());
+            other.here.set_closed(true);
+            let Some(After::Recycle(Owned(slab))) = other.here.sweep(&other.class) else {
+                return;
+            };
+            // Drained: the row serves the next era, which the slab is made for anew.
+            other.here.set_closed(false);
+            their_row.set(next);
+            // SAFETY: the sweep left this thread the owner.
+            unsafe { other.objects[2].set(3) };
+            other.adopt_quietly(HERE);
+            let bit = other.here.publish(Owned(slab), &other.class);
+            let _after = other.give_quietly(bit);
+        });
+        // As `Heap::alloc_slot`.
+        if let SlotTake::Taken(_, bit) = world.here.take_slot(HERE, || 0) {
+            if row.get() == old {
+                // SAFETY: the slot is held, so nobody writes this meanwhile; loom checks it.
+                assert_eq!(
+                    unsafe { world.objects[2].get() },
+                    2,
+                    "an object of the next era"
+                );
+            } else {
+                let _after = world.give_quietly(bit);
+            }
+        }
+        thread.join().unwrap();
+    });
+}
+
+/// The last slot of a closed epoch's slab is freed while the close sweeps: one of the two gets the slab,
+/// and it is not left behind in a list.
+///
+/// Mutation: `Lists::end_life` caches in a closed bin. Mutation: `set_closed` does nothing.
+#[test]
+fn free_against_close() {
+    loom::model(|| {
+        let world = World::new(2, 0b01);
+        let other = Arc::clone(&world);
+        let thread = thread::spawn(move || {
+            other.here.set_closed(true);
+            let swept = matches!(other.here.sweep(&other.class), Some(After::Recycle(_)));
+            usize::from(swept) + usize::from(other.here.uncache().is_some())
+        });
+        let freed = usize::from(matches!(world.give(0b10, Keep::Cached), After::Recycle(_)));
+        assert_eq!(
+            freed + thread.join().unwrap(),
+            1,
+            "one owner, and nothing cached"
+        );
+        assert_eq!(World::listed(&world.here, &world.slab), (0, 0));
+    });
+}
+
+fn era(number: u64) -> core::num::NonZeroU64 {
+    core::num::NonZeroU64::new(number).expect("not zero")
 }

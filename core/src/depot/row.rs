@@ -15,8 +15,8 @@
 
 use super::Bin;
 use crate::chunk::RowBlocks;
-use crate::epoch::Tag;
-use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use crate::epoch::{Serves, Tag};
+use crate::sync::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use core::alloc::{Layout, LayoutError};
 use core::cell::UnsafeCell;
 use core::ptr::{self, NonNull};
@@ -28,7 +28,7 @@ pub(crate) struct Row<R> {
     id: u16,
     bins: NonNull<Bin<R>>,
     classes: usize,
-    tag: AtomicU64,
+    serves: Serves,
     /// Slots of this row's slabs and single objects. `Relaxed`: a count, exact at rest.
     slots: AtomicUsize,
     /// Whether a position of the ring has the row. Under the ring's lock.
@@ -70,7 +70,7 @@ impl<R: RawMutex> Row<R> {
                 id,
                 bins,
                 classes,
-                tag: AtomicU64::new(0),
+                serves: Serves::nothing(),
                 slots: AtomicUsize::new(0),
                 attached: AtomicBool::new(false),
                 older: AtomicPtr::new(ptr::null_mut()),
@@ -87,12 +87,12 @@ impl<R: RawMutex> Row<R> {
     /// What the row serves. Stable, but for a close, while the caller holds a slot of the row.
     #[inline]
     pub(crate) fn tag(&self) -> Tag {
-        Tag(self.tag.load(Ordering::Relaxed))
+        self.serves.get()
     }
 
     /// Under the pages' lock and the ring's.
     pub(crate) fn set_tag(&self, tag: Tag) {
-        self.tag.store(tag.0, Ordering::Relaxed);
+        self.serves.set(tag);
     }
 
     pub(crate) fn attach(&self, attached: bool) {

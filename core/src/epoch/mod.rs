@@ -20,8 +20,11 @@
 //! a placed row.
 
 mod label;
+#[cfg(all(test, loom))]
+mod models;
 mod ring;
 
+use crate::sync::{AtomicU64, Ordering};
 use core::fmt;
 use core::num::NonZeroU64;
 
@@ -76,7 +79,7 @@ impl fmt::Debug for Epoch {
 
 /// What a row serves: `era << 1 | open`. Zero: nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Tag(pub(crate) u64);
+pub(crate) struct Tag(u64);
 
 impl Tag {
     /// The root epoch's: the first era, which is never closed.
@@ -90,6 +93,27 @@ impl Tag {
     }
     pub(crate) const fn is_open(self) -> bool {
         self.0 & 1 == 1
+    }
+}
+
+/// The tag of a row, which changes under the pages' lock.
+///
+/// `Relaxed` throughout. Whoever decides by it holds a slot of the row, which it took with `Acquire`
+/// from slabs that were made when the row began to serve; or it holds the lock.
+#[derive(Debug)]
+pub(crate) struct Serves(AtomicU64);
+
+impl Serves {
+    /// Nothing yet.
+    pub(crate) fn nothing() -> Self {
+        Self(AtomicU64::new(0))
+    }
+    #[inline]
+    pub(crate) fn get(&self) -> Tag {
+        Tag(self.0.load(Ordering::Relaxed))
+    }
+    pub(crate) fn set(&self, tag: Tag) {
+        self.0.store(tag.0, Ordering::Relaxed);
     }
 }
 

@@ -38,7 +38,7 @@ impl Record {
 }
 
 impl<T> Position<T> {
-    pub(crate) const fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             open: AtomicU64::new(0),
             row: AtomicPtr::new(ptr::null_mut()),

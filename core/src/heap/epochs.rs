@@ -345,7 +345,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
 
     /// Makes a row that nobody has.
     pub(super) fn make_row(&self) -> Result<(), EpochError> {
-        let classes = Table::<C>::TABLE.len();
+        let classes = Table::<C>::BINS;
         let layout = Row::<R>::layout(classes);
         let (layout, bins_at) = layout.map_err(|_| EpochError::OutOfMemory)?;
         let memory = self.pressed(|| self.pages.take_meta(Kind::Row, layout));
@@ -427,7 +427,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 // SAFETY: states in the list are valid while its lock is held.
                 unsafe {
                     if (*state).row == row.id() {
-                        held += LocalRow::held_slots(state, table.len());
+                        held += LocalRow::held_slots(state, Table::<C>::BINS);
                     }
                 }
             });

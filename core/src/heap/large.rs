@@ -28,7 +28,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     ) -> Result<(NonNull<u8>, bool), AllocError> {
         let pages = &self.pages;
         let (is_open, relieve) = (|| row.tag() == tag, || self.relieve());
-        let (blocks_of, meta) = (row.blocks(), Self::SLAB_LAYOUT);
+        let (blocks_of, meta) = (row.blocks(), Self::PLAIN_META);
         match Route::of::<P, C>(layout, pages.provider().page_size()) {
             Route::Run { granules, align } => {
                 let taken = self.pressed(|| {
@@ -134,7 +134,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let Some(reusable) = slab.claim_single(seen) else {
             return Err(FreeError::DoubleFree);
         };
-        let metadata = reusable.then_some(slab);
+        let metadata = reusable.then_some((slab, Self::PLAIN_META));
         // SAFETY: the claim made this context the owner; the object is the caller's to give up; rows
         // are valid for as long as the heap.
         let is_closed = unsafe {

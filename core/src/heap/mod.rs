@@ -8,10 +8,13 @@
 //! - A failed request first makes the heap give back what is empty, and tries once more.
 
 mod epochs;
+mod handles;
 mod large;
 mod reclaim;
 mod route;
 mod shared;
+mod shelf;
+mod typed;
 #[cfg(feature = "walker")]
 mod walker;
 
@@ -20,6 +23,7 @@ use crate::config::{Config, Standard, Table};
 use crate::depot::Row;
 use crate::epoch::{Books, Position, Tag};
 use crate::error::{AllocError, FreeError};
+use crate::handle::Ids;
 use crate::local::{Local, Registry};
 use crate::provider::PageProvider;
 use crate::sync::{AtomicPtr, AtomicU64, AtomicUsize, Lock, Ordering};
@@ -30,6 +34,8 @@ use lock_api::RawMutex;
 
 pub use reclaim::Policy;
 pub(crate) use route::Route;
+pub(crate) use shelf::Shelf;
+pub use typed::{Handle, Reading};
 #[cfg(feature = "walker")]
 pub use walker::{Census, Violation};
 
@@ -57,6 +63,8 @@ pub struct Heap<P: PageProvider, R: RawMutex = DefaultLock, C: Config = Standard
     /// Counts epochs that were shut.
     closes: AtomicU64,
     pub(crate) locals: Lock<R, Registry>,
+    /// What the handles' ids lead to.
+    pub(crate) ids: Ids<C>,
     /// The policy, encoded. `Relaxed`: a choice that orders nothing.
     policy: AtomicUsize,
     /// Bytes of slabs in bins' caches. `Relaxed`: changed by read-modify-writes only, so it is exact
@@ -66,7 +74,6 @@ pub struct Heap<P: PageProvider, R: RawMutex = DefaultLock, C: Config = Standard
     trim_at: AtomicUsize,
     /// Slots that were found free when their words were given back. `Relaxed`: a count.
     late_double_frees: AtomicU64,
-    config: core::marker::PhantomData<C>,
 }
 
 // SAFETY: everything inside is atomic or behind `R`, which is a mutex; the provider is shared.
@@ -123,11 +130,11 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             books: Lock::new(Books::new()),
             closes: AtomicU64::new(0),
             locals: Lock::new(Registry::new()),
+            ids: Ids::new(),
             policy: AtomicUsize::new(Policy::DEFAULT.encode()),
             cached: AtomicUsize::new(0),
             trim_at: AtomicUsize::new(0),
             late_double_frees: AtomicU64::new(0),
-            config: core::marker::PhantomData,
         }
     }
 

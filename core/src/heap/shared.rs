@@ -2,12 +2,13 @@
 //! unmaking of slabs, which locals use too.
 
 use super::Heap;
-use crate::chunk::Map;
-use crate::class::Class;
+use crate::chunk::{Map, MetaShape};
+use crate::class::{Class, Purpose};
 use crate::config::{Config, Table};
 use crate::depot::{After, Bin, Owned, Row, SlotTake};
 use crate::epoch::Tag;
 use crate::error::{AllocError, FreeError};
+use crate::handle::TaggedSlab;
 use crate::provider::PageProvider;
 use crate::slab::{Body, Key, Slab};
 use crate::sync::{AtomicU8, Ordering};
@@ -15,18 +16,26 @@ use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 use lock_api::RawMutex;
 
-/// How far behind a slab its tags begin, in a checked heap.
-const TAGS_AT: usize = size_of::<Slab>();
+/// How far behind a slab its marks begin, in a checked heap.
+const MARKS_AT: usize = size_of::<Slab>();
 
 impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
-    /// What a slab's metadata needs: a line, and in a checked heap a tag for each slot.
-    pub(crate) const SLAB_LAYOUT: Layout = {
-        let tags = if C::CHECKED { 64 } else { 0 };
-        match Layout::from_size_align(TAGS_AT + tags, 64) {
-            Ok(layout) => layout,
+    /// What a slab's metadata needs: a line, and in a checked heap a mark for each slot.
+    pub(crate) const PLAIN_META: MetaShape = {
+        let marks = if C::CHECKED { 64 } else { 0 };
+        match Layout::from_size_align(MARKS_AT + marks, 64) {
+            Ok(layout) => MetaShape::plain(layout),
             Err(_) => panic!("a slab's metadata is a few lines"),
         }
     };
+
+    const fn meta_of(class: &Class) -> MetaShape {
+        if class.is_tagged {
+            MetaShape::tagged(Layout::new::<TaggedSlab>())
+        } else {
+            Self::PLAIN_META
+        }
+    }
 
     /// Takes one slot of a class, in the era that `tag` says.
     #[inline]
@@ -88,8 +97,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     #[inline]
     fn slot(&self, slab: &Slab, bit: u64, class: &Class) -> NonNull<u8> {
         let slot = bit.trailing_zeros();
-        if C::CHECKED {
-            tag(slab, slot).store(LIVE, Ordering::Relaxed);
+        if C::CHECKED && !class.is_tagged {
+            mark(slab, slot).store(LIVE, Ordering::Relaxed);
         }
         // SAFETY: the caller holds a slot, so the slab is pinned; slots lie inside its run.
         unsafe { NonNull::new_unchecked(slab.body().base.add(slot as usize * class.size())) }
@@ -202,17 +211,33 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         class: usize,
     ) -> Result<(&'s Slab, bool), AllocError> {
         let shape = Table::<C>::TABLE.class(class);
+        let meta = Self::meta_of(shape);
         let (granules, align) = (u32::from(shape.granules), u32::from(shape.align));
         let (slab, run, zero) = self.pressed(|| {
             let (is_open, relieve) = (|| row.tag() == tag, || self.relieve());
-            let (blocks, meta) = (row.blocks(), Self::SLAB_LAYOUT);
+            let blocks = row.blocks();
             // SAFETY: the row is one of this heap.
             unsafe {
                 self.pages
                     .take_slab(blocks, meta, granules, align, is_open, relieve)
             }
         })?;
-        row.count_slots(shape.slots() as isize);
+        // SAFETY: metadata of a tagged class is a tagged slab's.
+        let tagged = shape.is_tagged.then(|| unsafe { TaggedSlab::of(slab) });
+        if let Some(tagged) = tagged {
+            self.name_slab(tagged).inspect_err(|_| {
+                // SAFETY: the slab and its run were just taken, and nobody else knows them.
+                unsafe {
+                    let slab = Some((slab, meta));
+                    let base = run.base.addr();
+                    self.pages.put_slab(slab, run.chunk, base, granules);
+                }
+            })?;
+            tagged.set_base(run.base);
+        }
+        if Self::counts(class) {
+            row.count_slots(shape.slots() as isize);
+        }
         let body = Body {
             base: run.base,
             row: ptr::from_ref(row).cast(),
@@ -228,12 +253,17 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         Ok((slab, zero))
     }
 
+    /// Whether slots of this class are counted as their row's. A scope's are the scope's own affair.
+    fn counts(class: usize) -> bool {
+        Table::<C>::TABLE.purpose(class) != Purpose::Scoped
+    }
+
     /// Gives an owned slab's run back to the pages, and its metadata unless it is used up. Tells whether
     /// the slab's epoch is closed.
     pub(super) fn return_run(&self, after: After<'_>) -> bool {
-        let (slab, metadata) = match after {
-            After::Recycle(Owned(slab)) => (slab, Some(slab)),
-            After::Retire(Owned(slab)) => (slab, None),
+        let (slab, is_reusable) = match after {
+            After::Recycle(Owned(slab)) => (slab, true),
+            After::Retire(Owned(slab)) => (slab, false),
             After::InUse | After::Cached => return false,
         };
         // SAFETY: the slab is owned, by its type, so its body is stable, its run is in nobody's
@@ -243,7 +273,19 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             let (base, granules) = (body.base.addr(), body.granules);
             let row = &*body.row.cast::<Row<R>>();
             let class = usize::from(slab.identity().key().class());
-            row.count_slots(-(Table::<C>::TABLE.class(class).slots() as isize));
+            let shape = Table::<C>::TABLE.class(class);
+            let mut slots = shape.slots();
+            if shape.is_tagged {
+                let tagged = TaggedSlab::of(slab);
+                if tagged.retired() != 0 {
+                    slots -= tagged.retired().count_ones() as usize;
+                    tagged.forget_id();
+                }
+            }
+            if Self::counts(class) {
+                row.count_slots(-(slots as isize));
+            }
+            let metadata = is_reusable.then_some((slab, Self::meta_of(shape)));
             self.map_of(base)
                 .set_slab(base, granules as usize, ptr::null());
             let is_closed = !row.tag().is_open();
@@ -277,7 +319,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
         let shape = Table::<C>::TABLE.class(class);
         // SAFETY: if the pointer is to a live object the slab is pinned. If it is wild, nothing of
-        // the body is followed, and what is computed from it is checked by the tag.
+        // the body is followed, and what is computed from it is checked by the mark.
         let offset = address.wrapping_sub(unsafe { slab.body() }.base.addr());
         let slot = shape.slot_of(offset);
         if slot >= u32::from(shape.slots) {
@@ -288,24 +330,27 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
         // `Relaxed`, and not one read-modify-write: two threads that free the same object at the
         // same moment may both pass, and are found when their words meet.
-        let tag = tag(slab, slot);
-        if tag.load(Ordering::Relaxed) != LIVE {
+        let mark = mark(slab, slot);
+        if mark.load(Ordering::Relaxed) != LIVE {
             return Err(FreeError::DoubleFree);
         }
-        tag.store(FREE, Ordering::Relaxed);
+        mark.store(FREE, Ordering::Relaxed);
         Ok(())
     }
 
     /// Notes that a slot of a checked heap is live.
     #[inline]
     pub(crate) fn mark_live(&self, address: usize, class: usize) {
+        let shape = Table::<C>::TABLE.class(class);
+        if shape.is_tagged {
+            return;
+        }
         // SAFETY: the address is a slot that the caller holds, so its chunk is ours, its entry is
         // its slab, and the slab is pinned.
         unsafe {
             let slab = &*self.map_of(address).slab(address);
             let offset = address.wrapping_sub(slab.body().base.addr());
-            tag(slab, Table::<C>::TABLE.class(class).slot_of(offset))
-                .store(LIVE, Ordering::Relaxed);
+            mark(slab, shape.slot_of(offset)).store(LIVE, Ordering::Relaxed);
         }
     }
 }
@@ -313,11 +358,11 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
 const FREE: u8 = 0;
 const LIVE: u8 = 1;
 
-/// The tag of a slot of a checked heap. Off-page, so no stray write of the program reaches it.
+/// The mark of a slot of a checked heap. Off-page, so no stray write of the program reaches it.
 #[inline]
-fn tag(slab: &Slab, slot: u32) -> &AtomicU8 {
-    let at = ptr::from_ref(slab).addr() + TAGS_AT + (slot as usize & 63);
-    // SAFETY: in a checked heap 64 tags follow each slab, in the same piece of exposed metadata
+fn mark(slab: &Slab, slot: u32) -> &AtomicU8 {
+    let at = ptr::from_ref(slab).addr() + MARKS_AT + (slot as usize & 63);
+    // SAFETY: in a checked heap 64 marks follow each plain slab, in the same piece of exposed metadata
     // memory, which stays until the heap is dropped; they are only accessed atomically.
     unsafe { &*ptr::with_exposed_provenance(at) }
 }

@@ -3,14 +3,15 @@
 //! What it checks: each granule of each chunk is free or in exactly one run; each run's map entries,
 //! row and slab agree; for each slab the free slots, the words that locals hold and the live slots
 //! are disjoint and together are all slots; a slab with a free slot is listed, a cached one is whole;
-//! in a checked heap the tags say the same as the words; and every sum that the heap keeps is the
+//! in a checked heap the marks, and for objects with handles the tags, say the same as the words; and every sum that the heap keeps is the
 //! sum of its parts.
 
 use super::Heap;
 use crate::chunk::{BlockView, NO_ROW};
-use crate::class::{BLOCK, GRANULE};
+use crate::class::{BLOCK, GRANULE, Purpose};
 use crate::config::{Config, Table};
 use crate::depot::Row;
+use crate::handle::TaggedSlab;
 use crate::local::LocalRow;
 use crate::provider::PageProvider;
 use crate::slab::{Key, Slab};
@@ -239,7 +240,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         census: &mut Census,
     ) {
         if !verdict.demand(
-            class < Table::<C>::TABLE.len(),
+            class < Table::<C>::TABLE.len() * 3,
             "a slab is of a class of the table",
             address,
         ) {
@@ -253,6 +254,21 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             "a slab is as long as its class says",
             address,
         );
+        // SAFETY: slabs of a tagged class are tagged.
+        let tagged = shape.is_tagged.then(|| unsafe { TaggedSlab::of(slab) });
+        if Table::<C>::TABLE.purpose(class) == Purpose::Scoped {
+            let taken = tagged.map_or(0, TaggedSlab::taken);
+            census.slabs += 1;
+            census.live_slots += taken.count_ones() as usize;
+            census.live_slot_bytes += taken.count_ones() as usize * shape.size();
+            verdict.demand(
+                taken & slab.free() == 0,
+                "what a scope holds is not free",
+                address,
+            );
+            return;
+        }
+        let all = shape.all & !tagged.map_or(0, TaggedSlab::retired);
         let mut is_cached = false;
         let mut is_listed = false;
         row.bin(class).for_each_listed(|listed, in_cache| {
@@ -279,24 +295,26 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             held |= word;
         });
         verdict.demand(free & held == 0, "a free slot is not held", address);
-        verdict.demand(
-            (free | held) & !shape.all == 0,
-            "a word has only slots",
-            address,
-        );
+        verdict.demand((free | held) & !all == 0, "a word has only slots", address);
         verdict.demand(
             free == 0 || is_listed,
             "a slab with free slots is listed",
             address,
         );
         verdict.demand(
-            free != shape.all || self.may_linger(),
+            free != all || (self.may_linger() && all == shape.all),
             "an empty slab is claimed",
             address,
         );
-        let live = shape.all & !free & !held;
-        if C::CHECKED {
-            verdict.demand(tags(slab) == live, "the tags are the live slots", address);
+        let live = all & !free & !held;
+        if let Some(tagged) = tagged {
+            verdict.demand(
+                tagged.taken() == live,
+                "the tags are the live slots",
+                address,
+            );
+        } else if C::CHECKED {
+            verdict.demand(marks(slab) == live, "the marks are the live slots", address);
         }
         census.slabs += 1;
         census.cached_slabs += usize::from(is_cached);
@@ -317,7 +335,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         class: usize,
         mut f: impl FnMut(*const Slab, u64, Option<usize>),
     ) {
-        let classes = Table::<C>::TABLE.len();
+        let classes = Table::<C>::BINS;
         self.locals.with(|list| {
             list.for_each(|state| {
                 // SAFETY: states in the list are valid, and at rest.
@@ -379,12 +397,12 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     }
 }
 
-/// The live slots by a checked heap's tags.
-fn tags(slab: &Slab) -> u64 {
+/// The live slots by a checked heap's marks.
+fn marks(slab: &Slab) -> u64 {
     let first = ptr::from_ref(slab).addr() + size_of::<Slab>();
     (0..64).fold(0, |word, slot| {
-        // SAFETY: in a checked heap 64 tags follow each slab in exposed metadata memory.
-        let tag: &AtomicU8 = unsafe { &*ptr::with_exposed_provenance(first + slot) };
-        word | u64::from(tag.load(Ordering::Relaxed)) << slot
+        // SAFETY: in a checked heap 64 marks follow each plain slab in exposed metadata memory.
+        let mark: &AtomicU8 = unsafe { &*ptr::with_exposed_provenance(first + slot) };
+        word | u64::from(mark.load(Ordering::Relaxed)) << slot
     })
 }

@@ -11,6 +11,7 @@
 //! their first use until it notices, at a slow path, that the epoch was closed.
 
 mod cell;
+mod handles;
 mod registry;
 mod seat;
 mod slow;
@@ -100,7 +101,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         // The slow halves give an option, which fits a register; a result would put the fast path's
         // pointer through memory where the two meet.
         let object = match Table::<C>::TABLE.index_for(layout) {
-            Some(class) => match self.take(self.home.cells, class) {
+            Some(class) => match self.pick(self.home.cells, class) {
                 Some(object) => Some(object),
                 None => self.refill_home(class),
             },
@@ -115,15 +116,23 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// As for [`Local::alloc`], or if the epoch is closed.
     #[inline]
     pub fn alloc_in(&mut self, epoch: Epoch, layout: Layout) -> Result<NonNull<u8>, AllocError> {
+        match Table::<C>::TABLE.index_for(layout) {
+            Some(class) => self.take_in(epoch, class),
+            None => self.alloc_large_in(epoch, layout),
+        }
+    }
+
+    /// A slot of a class, in an epoch.
+    #[inline]
+    fn take_in(&mut self, epoch: Epoch, class: usize) -> Result<NonNull<u8>, AllocError> {
         let row = self.heap.open_row(epoch).ok_or(AllocError::EpochClosed)?;
         let near = self.near(row.id());
         if near.id == row.id()
-            && let Some(class) = Table::<C>::TABLE.index_for(layout)
-            && let Some(object) = self.take(near.cells, class)
+            && let Some(object) = self.pick(near.cells, class)
         {
             return Ok(object);
         }
-        self.alloc_in_slow(row, epoch.tag(), layout)
+        self.take_in_slow(row, epoch.tag(), class)
     }
 
     /// Takes what is at hand in a seat's cell.
@@ -131,7 +140,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// What the cell holds pins its row's slabs, so the row still serves the era in which it was taken,
     /// and this local took nothing of a later one: there is no need to check the tag.
     #[inline(always)]
-    fn take(&self, cells: *mut Cell, class: usize) -> Option<NonNull<u8>> {
+    fn pick(&self, cells: *mut Cell, class: usize) -> Option<NonNull<u8>> {
         // SAFETY: a seat has a cell for each class of the table.
         let cell = unsafe { &*cells.add(class) };
         let object = match cell.pop() {
@@ -283,7 +292,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
 
     #[inline]
     fn cell(&self, seat: Seat<'h, R>, class: usize) -> &Cell {
-        debug_assert!(class < Table::<C>::TABLE.len() && seat.id != NO_ROW);
+        debug_assert!(class < Table::<C>::BINS && seat.id != NO_ROW);
         // SAFETY: a seat has a cell for each class of the table, for as long as the local has the seat.
         unsafe { &*seat.cells.add(class) }
     }

@@ -5,7 +5,7 @@ use super::{Local, NEAR};
 use crate::chunk::{Kind, NO_ROW};
 use crate::config::{Config, Table};
 use crate::depot::Row;
-use crate::epoch::Tag;
+use crate::epoch::{Epoch, Tag};
 use crate::error::{AllocError, FreeError};
 use crate::heap::Heap;
 use crate::provider::PageProvider;
@@ -113,7 +113,7 @@ impl<'h, R: RawMutex> Seat<'h, R> {
         heap: &'h Heap<P, R, C>,
         row: &'h Row<R>,
     ) -> Result<Self, AllocError> {
-        let classes = Table::<C>::TABLE.len();
+        let classes = Table::<C>::BINS;
         let (layout, cells_at) = LocalRow::layout(classes).ok_or(AllocError::TooLarge)?;
         let memory = heap.pressed(|| heap.pages.take_meta(Kind::LocalRow, layout))?;
         let state: *mut LocalRow = memory.as_ptr().cast();
@@ -147,7 +147,7 @@ impl<'h, R: RawMutex> Seat<'h, R> {
     /// # Safety
     /// `state` is that of a seat of a heap with this configuration.
     unsafe fn of<C: Config>(state: *mut LocalRow) -> Self {
-        let cells_at = LocalRow::layout(Table::<C>::TABLE.len()).map_or(0, |(_, at)| at);
+        let cells_at = LocalRow::layout(Table::<C>::BINS).map_or(0, |(_, at)| at);
         // SAFETY: the state is valid, its cells follow it, and rows are valid as long as the heap.
         unsafe {
             Self {
@@ -164,31 +164,39 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// Allocates in a row where this local has no seat near at hand, or nothing in it.
     #[cold]
     #[inline(never)]
-    pub(super) fn alloc_in_slow(
+    pub(super) fn take_in_slow(
         &mut self,
         row: &'h Row<R>,
         tag: Tag,
-        layout: Layout,
+        class: usize,
     ) -> Result<NonNull<u8>, AllocError> {
         self.notice_closes();
         if row.tag() != tag {
             return Err(AllocError::EpochClosed);
         }
-        let Some(class) = Table::<C>::TABLE.index_for(layout) else {
-            return self
-                .heap
-                .alloc_large(row, tag, layout)
-                .map(|(object, _)| object);
-        };
         let seat = if row.id() == self.home.id {
             self.home
         } else {
             self.sit(row)?
         };
-        match self.take(seat.cells, class) {
+        match self.pick(seat.cells, class) {
             Some(object) => Ok(object),
             None => self.refill(seat, tag, class),
         }
+    }
+
+    /// Allocates what no class serves, in an epoch.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn alloc_large_in(
+        &mut self,
+        epoch: Epoch,
+        layout: Layout,
+    ) -> Result<NonNull<u8>, AllocError> {
+        self.notice_closes();
+        let row = self.heap.open_row(epoch).ok_or(AllocError::EpochClosed)?;
+        let object = self.heap.alloc_large(row, epoch.tag(), layout);
+        object.map(|(object, _)| object)
     }
 
     /// Frees an object of a row where this local has no seat near at hand.
@@ -263,7 +271,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// Gives back all that this local holds in an epoch, and its seat there. Call it before
     /// [`Heap::close`] where this local served the epoch: what it holds would keep slabs from being
     /// reclaimed until its next slow path.
-    pub fn leave(&mut self, epoch: crate::Epoch) {
+    pub fn leave(&mut self, epoch: Epoch) {
         let tag = epoch.tag();
         self.leave_seats(|row| row.tag() == tag || row.tag() == tag.closed());
     }
@@ -271,7 +279,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// Gives back all that this local holds. Slabs that become empty by it are reclaimed by policy.
     pub fn flush(&mut self) {
         self.leave_seats(|_| true);
-        for class in 0..Table::<C>::TABLE.len() {
+        for class in 0..Table::<C>::BINS {
             self.flush_class(self.home, class);
         }
     }
@@ -296,7 +304,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// Gives a seat up.
     fn unmake(&mut self, seat: Seat<'h, R>) {
         let pages = &self.heap.pages;
-        for class in 0..Table::<C>::TABLE.len() {
+        for class in 0..Table::<C>::BINS {
             self.flush_class(seat, class);
             let cell = self.cell(seat, class);
             let kind = if cell.is_full_size() {

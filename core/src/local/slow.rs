@@ -53,7 +53,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         class: usize,
     ) -> Result<NonNull<u8>, AllocError> {
         self.restock(seat, tag, class)?;
-        match self.take(seat.cells, class) {
+        match self.pick(seat.cells, class) {
             Some(object) => Ok(object),
             // There was no memory for the cell's store: a slot at a time, then.
             None => self.heap.alloc_slot(seat.row, tag, class),

@@ -8,7 +8,7 @@ use core::ptr::NonNull;
 use std::collections::BTreeMap;
 use temporal_slab::config::Config;
 use temporal_slab::provider::PageProvider;
-use temporal_slab::{AllocError, Census, DefaultLock, Heap, Local, Policy};
+use temporal_slab::{AllocError, Census, DefaultLock, Heap, Local, Policy, RawHandle};
 
 /// One step. Numbers are reduced to what exists, so every value of every field means something.
 #[derive(Debug, Clone, Copy)]
@@ -19,6 +19,8 @@ pub enum Action {
         size: u32,
         align: u8,
         zeroed: bool,
+        /// It is to have a handle, if a class serves it.
+        named: bool,
     },
     /// Frees the `object`th live object.
     Free { local: u8, object: u16 },
@@ -45,6 +47,7 @@ impl Action {
                 size: random_size(rng),
                 align: [0, 0, 0, 3, 4, 6, 8, 12, 14, 17][rng.below(10)],
                 zeroed: rng.below(4) == 0,
+                named: rng.below(4) == 0,
             },
             46..88 => Self::Free { local, object },
             88..93 => Self::Resize {
@@ -85,6 +88,7 @@ struct Object {
     pattern: u8,
     /// The distance between bytes that were written.
     grid: usize,
+    handle: Option<RawHandle>,
 }
 
 /// A heap, its locals, and what should be in them.
@@ -93,6 +97,8 @@ pub struct World<'h, P: PageProvider, C: Config> {
     pub heap: &'h Heap<P, DefaultLock, C>,
     pub locals: Vec<Local<'h, P, DefaultLock, C>>,
     objects: BTreeMap<usize, Object>,
+    /// Handles whose objects were freed.
+    dead: Vec<RawHandle>,
     steps: usize,
 }
 
@@ -103,6 +109,7 @@ impl<'h, P: PageProvider, C: Config> World<'h, P, C> {
             heap,
             locals,
             objects: BTreeMap::new(),
+            dead: Vec::new(),
             steps: 0,
         }
     }
@@ -120,8 +127,12 @@ impl<'h, P: PageProvider, C: Config> World<'h, P, C> {
                 size,
                 align,
                 zeroed,
+                named,
             } => {
                 let layout = Layout::from_size_align(size as usize, 1 << align).unwrap();
+                if named && self.alloc_named(local, layout)? {
+                    return Ok(());
+                }
                 let at = match (self.locals.get_mut(local as usize), zeroed) {
                     (Some(local), false) => local.alloc(layout),
                     (Some(local), true) => local.alloc_zeroed(layout),
@@ -133,13 +144,23 @@ impl<'h, P: PageProvider, C: Config> World<'h, P, C> {
                     let bytes = unsafe { core::slice::from_raw_parts(at.as_ptr(), layout.size()) };
                     assert!(bytes.iter().all(|b| *b == 0), "zeroed memory is zero");
                 }
-                self.adopt(at, layout);
+                self.adopt(at, layout, None);
             }
             Action::Free { local, object } => {
                 let Some(object) = self.pick(object) else {
                     return Ok(());
                 };
                 object.verify();
+                if let Some(handle) = object.handle {
+                    let freed = match self.locals.get_mut(local as usize) {
+                        Some(local) => local.free_raw(handle),
+                        None => self.heap.free_raw(handle),
+                    };
+                    assert_eq!(freed, Ok(()), "{object:?}");
+                    self.dead.push(handle);
+                    self.objects.remove(&object.at.addr().get());
+                    return Ok(());
+                }
                 // SAFETY: the model says that it is live, with this layout.
                 let freed = unsafe {
                     match self.locals.get_mut(local as usize) {
@@ -158,6 +179,9 @@ impl<'h, P: PageProvider, C: Config> World<'h, P, C> {
                 let Some(object) = self.pick(object) else {
                     return Ok(());
                 };
+                if object.handle.is_some() {
+                    return Ok(());
+                }
                 object.verify();
                 let new = Layout::from_size_align(size as usize, object.layout.align()).unwrap();
                 // SAFETY: as above.
@@ -175,7 +199,7 @@ impl<'h, P: PageProvider, C: Config> World<'h, P, C> {
                 };
                 moved.verify();
                 self.objects.remove(&object.at.addr().get());
-                self.adopt(at, new);
+                self.adopt(at, new, None);
             }
             Action::Flush { local } => {
                 if let Some(local) = self.locals.get_mut(local as usize) {
@@ -205,11 +229,7 @@ impl<'h, P: PageProvider, C: Config> World<'h, P, C> {
             "step {}: as many objects as the model has",
             self.steps
         );
-        let usable: usize = self
-            .objects
-            .values()
-            .map(|o| self.heap.usable_size(o.layout))
-            .sum();
+        let usable: usize = self.objects.values().map(|o| self.usable(o)).sum();
         assert_eq!(
             census.live_slot_bytes + census.run_bytes + census.region_bytes,
             usable,
@@ -223,8 +243,14 @@ impl<'h, P: PageProvider, C: Config> World<'h, P, C> {
                 "step {}: {object:?} overlaps the one before",
                 self.steps
             );
-            end = at + self.heap.usable_size(object.layout);
+            end = at + self.usable(object);
             object.verify();
+            if let Some(handle) = object.handle {
+                assert_eq!(self.heap.get_raw(handle), Some(object.at));
+            }
+        }
+        for handle in self.dead.iter().rev().take(50) {
+            assert_eq!(self.heap.get_raw(*handle), None, "{handle:?} is dead");
         }
         census
     }
@@ -243,7 +269,30 @@ impl<'h, P: PageProvider, C: Config> World<'h, P, C> {
         census
     }
 
-    fn adopt(&mut self, at: NonNull<u8>, layout: Layout) {
+    /// Allocates an object with a handle; `false` if no class serves it.
+    fn alloc_named(&mut self, local: u8, layout: Layout) -> Result<bool, AllocError> {
+        let handle = match self.locals.get_mut(local as usize) {
+            Some(local) => local.alloc_handle(layout),
+            None => self.heap.alloc_handle(layout),
+        };
+        let handle = match handle {
+            Err(AllocError::TooLarge) => return Ok(false),
+            other => other?,
+        };
+        let at = self.heap.get_raw(handle).expect("it was just made");
+        self.adopt(at, layout, Some(handle));
+        Ok(true)
+    }
+
+    fn usable(&self, object: &Object) -> usize {
+        // Tags weigh too much beside objects of less than 64 bytes.
+        let least = if object.handle.is_some() { 64 } else { 0 };
+        let (size, align) = (object.layout.size().max(least), object.layout.align());
+        let layout = Layout::from_size_align(size, align).unwrap();
+        self.heap.usable_size(layout)
+    }
+
+    fn adopt(&mut self, at: NonNull<u8>, layout: Layout, handle: Option<RawHandle>) {
         assert!(
             at.addr().get().is_multiple_of(layout.align()),
             "{layout:?} at {at:?}"
@@ -254,6 +303,7 @@ impl<'h, P: PageProvider, C: Config> World<'h, P, C> {
             layout,
             pattern: self.steps as u8,
             grid,
+            handle,
         };
         object.fill();
         assert!(

@@ -5,9 +5,12 @@
 //!   fixed table in itself, and frees everything in time proportional to that table.
 //! - An empty scope is a few words and takes nothing from the heap.
 //! - What is allocated is borrowed from the scope, so nothing outlives it: that is the compiler's work.
+//! - Objects with handles lie in slabs of the scope's own and end with it, whoever has the handles.
 //! - Destructors run for those who asked, in the reverse order of asking, each once, also when one of
 //!   them panics. Who asks must not borrow ([`Scope::boxed`] takes `'static` values): a destructor that
 //!   looked at another value of the scope could find it destroyed already.
+
+mod handles;
 
 use crate::config::{Config, Standard};
 use crate::error::AllocError;
@@ -17,6 +20,7 @@ use core::alloc::Layout;
 use core::cell::Cell;
 use core::fmt;
 use core::ptr::{self, NonNull};
+use handles::Shelves;
 use lock_api::RawMutex;
 
 /// The first block. Each further one is four times as large as the one before, or larger.
@@ -79,6 +83,8 @@ pub struct Scope<'h, P: PageProvider, R: RawMutex = DefaultLock, C: Config = Sta
     blocks: [Cell<(*mut u8, usize)>; BLOCKS],
     /// The destructor that was asked for last.
     last: Cell<*mut Asked>,
+    /// What holds the objects with handles, if there are any.
+    shelves: Cell<*mut Shelves>,
 }
 
 // SAFETY: the scope owns its blocks. What is in them is borrowed while it is reachable, and the values
@@ -103,6 +109,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Scope<'h, P, R, C> {
             count: Cell::new(0),
             blocks: [const { Cell::new((ptr::null_mut(), 0)) }; BLOCKS],
             last: Cell::new(ptr::null_mut()),
+            shelves: Cell::new(ptr::null_mut()),
         }
     }
 
@@ -177,14 +184,25 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Scope<'h, P, R, C> {
         // SAFETY: both places are large enough, aligned, and were given to nobody else.
         unsafe {
             object.write(value);
-            asked.write(Asked {
-                before: self.last.get(),
-                value: object.as_ptr().cast(),
-                run: run::<T>,
-            });
-            self.last.set(asked.as_ptr());
+            self.ask(asked.as_ptr(), object.as_ptr().cast(), run::<T>);
             Ok(&mut *object.as_ptr())
         }
+    }
+
+    /// Notes in `asked` that `run` is to run on `value`.
+    ///
+    /// # Safety
+    /// `asked` is memory of the scope for this; `run` may run on `value` once when the scope goes.
+    unsafe fn ask(&self, asked: *mut Asked, value: *mut u8, run: unsafe fn(*mut u8)) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            asked.write(Asked {
+                before: self.last.get(),
+                value,
+                run,
+            });
+        }
+        self.last.set(asked);
     }
 
     /// A slice whose elements `f` makes.
@@ -314,6 +332,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Scope<'h, P, R, C> {
         }
         // Nothing panics from here on.
         core::mem::forget(rest);
+        self.clear_shelves();
         self.free_blocks(keep);
     }
 

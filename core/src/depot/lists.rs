@@ -1,0 +1,152 @@
+//! What a bin's lock guards, and what is done under it when a word has come back.
+
+use super::list::List;
+use super::spread::Window;
+use crate::class::Class;
+use crate::handle::TaggedSlab;
+use crate::slab::{Given, Identity, Slab};
+
+/// A slab that the caller owns: it holds every slot, and the slab is in no list.
+#[derive(Debug)]
+#[must_use = "an owned slab that is dropped is lost"]
+pub(crate) struct Owned<'s>(pub(crate) &'s Slab);
+
+/// Whether an emptied slab stays in its bin's cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// It stays.
+    Cached,
+    /// It goes back to the pages.
+    Recycle,
+}
+
+/// What became of a slab after a give back.
+#[derive(Debug)]
+pub(crate) enum After<'s> {
+    /// Other slots of it are held.
+    InUse,
+    /// It is in the bin's cache.
+    Cached,
+    /// The caller owns it.
+    Recycle(Owned<'s>),
+    /// Its identities are used up: the caller owns it, and its metadata must never be used again.
+    Retire(Owned<'s>),
+}
+
+#[derive(Debug)]
+pub(super) struct Lists {
+    /// Slabs that may have free slots.
+    pub(super) partial: List,
+    /// Whole slabs that the bin owns.
+    pub(super) cached: List,
+    /// The epoch is closed: nothing is cached, nothing lingers.
+    pub(super) is_closed: bool,
+    pub(super) window: Window,
+}
+
+impl Lists {
+    pub(super) const fn new() -> Self {
+        Self {
+            partial: List::new(),
+            cached: List::new(),
+            is_closed: false,
+            window: Window::new(),
+        }
+    }
+
+    /// Does under the lock what a give calls for.
+    ///
+    /// # Safety
+    /// `given` is what a give of `slab`, which was of this bin then, came back with.
+    pub(super) unsafe fn follow<'s>(
+        &mut self,
+        slab: &'s Slab,
+        given: Given,
+        class: &Class,
+        keep: impl FnOnce() -> Keep,
+    ) -> After<'s> {
+        // A slab with retired slots is to get new tags before it is used again.
+        let keep = || {
+            if all_of(slab, class) == class.all {
+                keep()
+            } else {
+                Keep::Recycle
+            }
+        };
+        match given {
+            Given::More => After::InUse,
+            Given::WasFull(identity) => {
+                // SAFETY: passed on.
+                unsafe { self.list(slab, identity) };
+                // While this giver was on its way another may have let the slab linger, and a close
+                // may have swept before it was listed: then it is this giver's to end.
+                let is_ours = slab.identity() == identity;
+                let all = all_of(slab, class);
+                if self.is_closed && is_ours && slab.free_in_order() == all && slab.claim(all) {
+                    // SAFETY: the claim made the caller the owner.
+                    return unsafe { self.end_life(slab, keep) };
+                }
+                After::InUse
+            }
+            // SAFETY: the claim made the caller the owner.
+            Given::Claimed => unsafe { self.end_life(slab, keep) },
+        }
+    }
+
+    /// Lists a slab that got its first free slot, if it still lives the life that the giver saw.
+    ///
+    /// # Safety
+    /// The slab was of this bin when it had that identity.
+    unsafe fn list(&mut self, slab: &Slab, identity: Identity) {
+        // The identity is checked before the link: the link of a slab of another bin is not ours to
+        // read.
+        if slab.identity() != identity || slab.free() == 0 {
+            return;
+        }
+        // SAFETY: this bin's lock is held, and a slab of this identity belongs to this bin until its
+        // life ends under this lock.
+        unsafe {
+            if !List::contains_any(slab) {
+                self.partial.push(slab);
+            }
+        }
+    }
+
+    /// Ends the life of an emptied slab.
+    ///
+    /// # Safety
+    /// The caller owns `slab`, which is of this bin.
+    unsafe fn end_life<'s>(&mut self, slab: &'s Slab, keep: impl FnOnce() -> Keep) -> After<'s> {
+        // SAFETY: this bin's lock is held and the caller owns the slab; if it is listed, it is in
+        // `partial`, because a slab in the cache is owned by the bin and not by the caller.
+        unsafe {
+            if List::contains_any(slab) {
+                self.partial.remove(slab);
+            }
+            if !slab.end_life() {
+                return After::Retire(Owned(slab));
+            }
+            if self.is_closed {
+                return After::Recycle(Owned(slab));
+            }
+            match keep() {
+                Keep::Cached => {
+                    self.cached.push(slab);
+                    After::Cached
+                }
+                Keep::Recycle => After::Recycle(Owned(slab)),
+            }
+        }
+    }
+}
+
+/// The slots of a slab that are not retired.
+#[inline]
+pub(super) fn all_of(slab: &Slab, class: &Class) -> u64 {
+    if class.is_tagged {
+        // SAFETY: slabs of a tagged class are tagged.
+        class.all & !unsafe { TaggedSlab::of(slab) }.retired()
+    } else {
+        class.all
+    }
+}

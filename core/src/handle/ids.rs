@@ -1,0 +1,239 @@
+//! Ids: 22-bit numbers that lead to tagged slabs, through a table that does not know addresses.
+//!
+//! Ids are given out in order, from a first one that differs between heaps, and never taken back: an
+//! id leads to one tagged slab for as long as the heap lives, also when the slab has got another id
+//! since; then the tag says so.
+//!
+//! # Two heaps
+//!
+//! Within a program the first ids of its heaps are spread over the space as evenly as they can be:
+//! each lies a golden section behind the one before. So the handles of one heap are all unknown to
+//! another until one of them has more slabs than the gap between two first ids, which is 1.6 million
+//! for two heaps. Between programs the first ids are as random as the place of a `static` is; where it
+//! is not, give one with `Heap::set_first_handle_id`.
+//!
+//! # Orderings
+//!
+//! `root`, the leaves and the entries are stored with `Release`, when what they point to is written, and
+//! loaded with `Acquire`. `next` is changed by compare-and-swap alone, so each number goes out once.
+//! `start` is decided by one compare-and-swap; `Release` and `Acquire`, so that who sees it sees `first`.
+
+use super::{RawHandle, TaggedSlab};
+use crate::config::Config;
+use crate::error::AllocError;
+use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use core::alloc::Layout;
+use core::fmt;
+use core::marker::PhantomData;
+use core::ptr::{self, NonNull};
+
+type Entry = AtomicPtr<TaggedSlab>;
+type Leaf = AtomicPtr<Entry>;
+
+/// Ids that a handle has room for.
+const SPACE: u32 = 1 << 22;
+
+/// Heaps of this program that have made handles.
+static HEAPS: AtomicU64 = AtomicU64::new(0);
+
+/// The table of ids of one heap.
+pub(crate) struct Ids<C> {
+    root: AtomicPtr<Leaf>,
+    /// The next number to give out: an id less the first id.
+    next: AtomicU32,
+    first: AtomicU32,
+    /// Which of the program's heaps this is, or 0 while it has made no handle.
+    start: AtomicU64,
+    config: PhantomData<C>,
+}
+
+impl<C: Config> Ids<C> {
+    const IDS: u32 = {
+        let log2 = C::HANDLE_IDS_LOG2;
+        assert!(log2 >= 2 && log2 <= 22, "there are 2^2 to 2^22 handle ids");
+        1 << log2
+    };
+    /// Numbers in a leaf, which is as long as the root or twice that.
+    const LEAF_LOG2: u32 = C::HANDLE_IDS_LOG2.div_ceil(2);
+    const LEAVES: usize = (Self::IDS >> Self::LEAF_LOG2) as usize;
+
+    /// The last generation of a slot.
+    pub(crate) const LAST: u32 = {
+        let bits = C::HANDLE_GENERATION_BITS;
+        assert!(
+            bits >= 1 && bits <= 24,
+            "generations have from 1 to 24 bits"
+        );
+        u32::MAX >> (32 - bits)
+    };
+
+    /// The memory that a table needs, of whichever level.
+    pub(crate) const TABLE: Layout = {
+        let entries = 1usize << Self::LEAF_LOG2;
+        match Layout::from_size_align(entries * size_of::<Entry>(), align_of::<Entry>()) {
+            Ok(layout) => layout,
+            Err(_) => panic!("a table is a few pages"),
+        }
+    };
+
+    pub(crate) const fn new() -> Self {
+        Self {
+            root: AtomicPtr::new(ptr::null_mut()),
+            next: AtomicU32::new(0),
+            first: AtomicU32::new(0),
+            start: AtomicU64::new(0),
+            config: PhantomData,
+        }
+    }
+
+    /// The slab that a handle's id leads to.
+    #[inline]
+    pub(crate) fn find(&self, handle: RawHandle) -> Option<&TaggedSlab> {
+        let number = handle.id().wrapping_sub(self.first.load(Ordering::Relaxed)) % SPACE;
+        if number >= Self::IDS {
+            return None;
+        }
+        let root = self.root.load(Ordering::Acquire);
+        if root.is_null() {
+            return None;
+        }
+        let (leaf, index) = Self::split(number);
+        // SAFETY: a root that was set has so many leaves and stays; a leaf that was set has so many
+        // entries and stays; an entry that was set leads to a type-stable slab.
+        unsafe {
+            let entries = (*root.add(leaf)).load(Ordering::Acquire);
+            if entries.is_null() {
+                return None;
+            }
+            (*entries.add(index)).load(Ordering::Acquire).as_ref()
+        }
+    }
+
+    const fn split(number: u32) -> (usize, usize) {
+        let (leaf, index) = (number >> Self::LEAF_LOG2, number % (1 << Self::LEAF_LOG2));
+        (leaf as usize, index as usize)
+    }
+
+    /// Which of the program's heaps this is, for handles with a type. 0 before the first handle.
+    pub(crate) fn heap(&self) -> u64 {
+        self.start.load(Ordering::Acquire)
+    }
+
+    /// Sets the first id; whether there was time: none was given out yet.
+    pub(crate) fn set_first(&self, id: u32) -> bool {
+        self.start_at(|_| id)
+    }
+
+    fn start_at(&self, first: impl FnOnce(u64) -> u32) -> bool {
+        // While it is decided it reads as what no heap is; who finds that waits for two stores.
+        const DECIDING: u64 = u64::MAX;
+        let swap = |old, new| {
+            self.start
+                .compare_exchange(old, new, Ordering::Acquire, Ordering::Acquire)
+        };
+        match swap(0, DECIDING) {
+            Ok(_) => {
+                // One nanosecond apart they last for centuries.
+                let heap = HEAPS.fetch_add(1, Ordering::Relaxed) + 1;
+                self.first.store(first(heap) % SPACE, Ordering::Relaxed);
+                self.start.store(heap, Ordering::Release);
+                true
+            }
+            Err(_) => {
+                while self.start.load(Ordering::Acquire) == DECIDING {
+                    core::hint::spin_loop();
+                }
+                false
+            }
+        }
+    }
+
+    /// Gives an owned slab a fresh id. `take` gets memory of [`Self::TABLE`]'s layout, `put` takes it
+    /// back.
+    pub(crate) fn assign(
+        &self,
+        slab: &TaggedSlab,
+        take: impl Fn() -> Result<NonNull<u8>, AllocError>,
+        put: impl Fn(NonNull<u8>),
+    ) -> Result<(), AllocError> {
+        if self.heap() == 0 {
+            let place = (&raw const HEAPS).addr() as u64;
+            self.start_at(|heap| section(heap, place));
+        }
+        let root = Self::ensure(&self.root, &take, &put, Self::LEAVES)?;
+        let mut number = self.next.load(Ordering::Relaxed);
+        // Each failed turn means that somebody else got a number.
+        let (leaf, index) = loop {
+            if number >= Self::IDS {
+                return Err(AllocError::HandlesExhausted);
+            }
+            let (leaf, index) = Self::split(number);
+            // SAFETY: the root has so many leaves.
+            let leaf = unsafe { &*root.add(leaf) };
+            // Before the number is taken, so that none is lost where there is no memory.
+            let entries = Self::ensure(leaf, &take, &put, 1 << Self::LEAF_LOG2)?;
+            let next = self.next.compare_exchange(
+                number,
+                number + 1,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            );
+            match next {
+                Ok(_) => break (entries, index),
+                Err(now) => number = now,
+            }
+        };
+        let first = self.first.load(Ordering::Relaxed);
+        slab.begin(number.wrapping_add(first) % SPACE);
+        // SAFETY: the leaf has so many entries.
+        unsafe { (*leaf.add(index)).store(ptr::from_ref(slab).cast_mut(), Ordering::Release) };
+        Ok(())
+    }
+
+    /// The table at `place`, made if there is none.
+    fn ensure<T>(
+        place: &AtomicPtr<AtomicPtr<T>>,
+        take: impl Fn() -> Result<NonNull<u8>, AllocError>,
+        put: impl Fn(NonNull<u8>),
+        len: usize,
+    ) -> Result<*mut AtomicPtr<T>, AllocError> {
+        let there = place.load(Ordering::Acquire);
+        if !there.is_null() {
+            return Ok(there);
+        }
+        let memory = take()?;
+        let table: *mut AtomicPtr<T> = memory.as_ptr().cast();
+        for index in 0..len {
+            // SAFETY: the memory is as long as the longest table, and nobody else's yet.
+            unsafe { table.add(index).write(AtomicPtr::new(ptr::null_mut())) };
+        }
+        let set =
+            place.compare_exchange(ptr::null_mut(), table, Ordering::AcqRel, Ordering::Acquire);
+        set.map(|_| table).or_else(|other| {
+            put(memory);
+            Ok(other)
+        })
+    }
+
+    /// How many ids were given out, and how many there are.
+    pub(crate) fn given(&self) -> (u32, u32) {
+        (self.next.load(Ordering::Relaxed), Self::IDS)
+    }
+}
+
+/// The first id of a program's `heap`th heap.
+fn section(heap: u64, place: u64) -> u32 {
+    const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+    // The place's low bits are the same in every run; a multiplication carries the others up.
+    let base = (place >> 4).wrapping_mul(GOLDEN).rotate_left(32);
+    (base.wrapping_add(heap.wrapping_mul(GOLDEN)) >> (64 - SPACE.trailing_zeros())) as u32
+}
+
+impl<C> fmt::Debug for Ids<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ids")
+            .field("next", &self.next)
+            .field("first", &self.first)
+            .finish_non_exhaustive()
+    }
+}

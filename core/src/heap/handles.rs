@@ -1,0 +1,251 @@
+//! Objects that are named by handles, without a local.
+
+use super::Heap;
+use crate::chunk::Kind;
+use crate::class::{MIN_HANDLE_SIZE, Purpose};
+use crate::config::{Config, Table};
+use crate::depot::{self, After, Row};
+use crate::epoch::{Epoch, Tag};
+use crate::error::AllocError;
+use crate::handle::{Ended, Finished, HandleError, Ids, RawHandle, TaggedSlab};
+use crate::provider::PageProvider;
+use core::alloc::Layout;
+use core::ptr::NonNull;
+use lock_api::RawMutex;
+
+impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
+    /// Allocates an object that is named by a handle, in the root epoch; from where, see
+    /// [`Heap::alloc`]. It has 64 bytes at least and at most those of the largest class.
+    ///
+    /// # Errors
+    /// As for [`Heap::alloc`], or if the object is too large for every class or the ids of handles are
+    /// used up.
+    pub fn alloc_handle(&self, layout: Layout) -> Result<RawHandle, AllocError> {
+        self.alloc_named(self.root()?, Tag::ROOT, layout)
+            .map(|(handle, _)| handle)
+    }
+
+    /// As [`Heap::alloc_handle`], in an epoch.
+    ///
+    /// # Errors
+    /// As for [`Heap::alloc_handle`], or if the epoch is closed.
+    pub fn alloc_handle_in(&self, epoch: Epoch, layout: Layout) -> Result<RawHandle, AllocError> {
+        let row = self.open_row(epoch).ok_or(AllocError::EpochClosed)?;
+        self.alloc_named(row, epoch.tag(), layout)
+            .map(|(handle, _)| handle)
+    }
+
+    /// Where the object of a handle lies, if it lives. Any 64 bits may be asked for; what is read is
+    /// metadata, and a fixed number of words of it.
+    ///
+    /// Nothing keeps the object from being freed meanwhile: whoever uses the pointer must know that
+    /// nobody does. [`Heap::get`] keeps it.
+    #[must_use]
+    #[inline]
+    pub fn get_raw(&self, handle: RawHandle) -> Option<NonNull<u8>> {
+        if !handle.is_well_formed() {
+            return None;
+        }
+        let size = Table::<C>::TABLE.class(handle.class()).size();
+        self.ids.find(handle)?.find(handle, size)
+    }
+
+    /// As [`Heap::get_raw`], and why not.
+    ///
+    /// # Errors
+    /// If the handle names no live object.
+    pub fn check_handle(&self, handle: RawHandle) -> Result<NonNull<u8>, HandleError> {
+        let found = self.get_raw(handle);
+        found.ok_or_else(|| self.why_not(handle))
+    }
+
+    /// Frees the object of a handle. Of any number of frees of one handle one is `Ok`. An object that
+    /// is being read ([`Heap::get`]) is gone for everybody else, and its memory is given back by its
+    /// last reader. Destructors do not run; see [`Heap::remove`].
+    ///
+    /// # Errors
+    /// If the handle names no live object; the heap is then as it was.
+    #[inline]
+    pub fn free_raw(&self, handle: RawHandle) -> Result<(), HandleError> {
+        let tagged = self.tagged(handle)?;
+        match self.end_object(tagged, handle)? {
+            Ended::Now(finished) => self.put_ended(tagged, handle, finished),
+            Ended::Later => {}
+        }
+        Ok(())
+    }
+
+    /// Makes this heap's ids begin at `id`, of 22 bits: for programs whose heaps must tell each other's
+    /// handles apart and cannot leave that to chance. `false` if handles were made already.
+    pub fn set_first_handle_id(&self, id: u32) -> bool {
+        self.ids.set_first(id)
+    }
+
+    /// How many ids of slabs with handles were given out, and how many there are.
+    #[must_use]
+    pub fn handle_ids(&self) -> (u32, u32) {
+        self.ids.given()
+    }
+
+    /// Allocates an object and names it.
+    pub(crate) fn alloc_named(
+        &self,
+        row: &Row<R>,
+        tag: Tag,
+        layout: Layout,
+    ) -> Result<(RawHandle, NonNull<u8>), AllocError> {
+        let class = Self::handle_class(layout)?;
+        let object = self.alloc_slot(row, tag, class)?;
+        Ok((self.name(object, class), object))
+    }
+
+    /// The class, of those with tags, that serves a layout.
+    #[inline]
+    pub(crate) fn handle_class(layout: Layout) -> Result<usize, AllocError> {
+        let table = Table::<C>::TABLE;
+        let class = table.handle_index_for(layout);
+        class
+            .map(|class| table.index_of(class, Purpose::Tagged))
+            .ok_or(AllocError::TooLarge)
+    }
+
+    /// Names an object of a tagged class that the caller just got.
+    #[inline]
+    pub(crate) fn name(&self, object: NonNull<u8>, class: usize) -> RawHandle {
+        let address = object.addr().get();
+        let shape = Table::<C>::TABLE.class(class);
+        // SAFETY: the object is the caller's, so it lies in a chunk of the heap and pins its slab, which
+        // is of a tagged class.
+        let (tagged, base) = unsafe {
+            let slab = &*self.map_of(address).slab(address);
+            (TaggedSlab::of(slab), slab.body().base)
+        };
+        let slot = shape.slot_of(address.wrapping_sub(base.addr()));
+        tagged.name(slot, class - Table::<C>::TABLE.len())
+    }
+
+    /// The slab that a handle claims.
+    #[inline]
+    pub(crate) fn tagged(&self, handle: RawHandle) -> Result<&TaggedSlab, HandleError> {
+        if !handle.is_well_formed() {
+            return Err(HandleError::Malformed);
+        }
+        match self.ids.find(handle) {
+            Some(tagged) => Ok(tagged),
+            None => Err(self.why_not(handle)),
+        }
+    }
+
+    /// Ends the object that a handle names.
+    #[inline]
+    pub(crate) fn end_object(
+        &self,
+        tagged: &TaggedSlab,
+        handle: RawHandle,
+    ) -> Result<Ended, HandleError> {
+        let ended = tagged.tag(handle.slot()).end(handle, Ids::<C>::LAST);
+        ended.map_err(|error| self.clearer(handle, error))
+    }
+
+    /// Whether the handle's object is a scope's, which holds the bits of its slots. The tag agreed with
+    /// the handle, so this is no claim any more.
+    #[inline]
+    pub(crate) fn is_scoped(handle: RawHandle) -> bool {
+        handle.class() >= Table::<C>::TABLE.len()
+    }
+
+    /// Gives the slot of an object that was ended back.
+    #[inline]
+    pub(crate) fn put_ended(&self, tagged: &TaggedSlab, handle: RawHandle, finished: Finished) {
+        let (slab, bit) = (tagged.slab(), 1 << handle.slot());
+        if Self::is_scoped(handle) {
+            if finished.is_orphaned {
+                self.put_orphan(tagged, bit, finished.is_exhausted);
+            }
+            return;
+        }
+        // SAFETY: whoever ends an object holds its bit, so the slab is pinned; rows stay valid.
+        let row = unsafe { &*slab.body().row.cast::<Row<R>>() };
+        let class = usize::from(slab.identity().key().class());
+        let (bin, shape) = (row.bin(class), Table::<C>::TABLE.class(class));
+        if finished.is_exhausted {
+            row.count_slots(-1);
+            // SAFETY: as above; bin and class are the slab's.
+            let after = unsafe { bin.retire(slab, bit, shape, || self.keep(shape.slab_bytes())) };
+            self.follow_up(after, shape.slab_bytes());
+        } else {
+            // SAFETY: as above.
+            let _given = unsafe { self.give_back(bin, slab, bit, shape) };
+        }
+    }
+
+    /// Gives slots of a scope's slab back whose scope is gone.
+    #[cold]
+    pub(crate) fn put_orphan(&self, tagged: &TaggedSlab, word: u64, are_exhausted: bool) {
+        let slab = tagged.slab();
+        let class = usize::from(slab.identity().key().class());
+        let shape = Table::<C>::TABLE.class(class);
+        // SAFETY: the caller holds the slots, and a scope's slab is never listed.
+        let after = unsafe {
+            if are_exhausted {
+                Ok(depot::retire_unlisted(slab, word, shape))
+            } else {
+                depot::give_unlisted(slab, word, shape)
+            }
+        };
+        match after {
+            Ok(after) => self.follow_up(after, shape.slab_bytes()),
+            Err(double) => self.note_double_free(u64::from(double.0.count_ones())),
+        }
+    }
+
+    /// Deals with a slab that may have become empty.
+    fn follow_up(&self, after: After<'_>, bytes: usize) {
+        if !matches!(after, After::InUse | After::Cached) {
+            let is_closed = self.return_run(after);
+            self.settle_row(is_closed, bytes);
+        }
+    }
+
+    /// Sees to it that an owned slab has an id.
+    pub(super) fn name_slab(&self, tagged: &TaggedSlab) -> Result<(), AllocError> {
+        if tagged.has_id() {
+            return Ok(());
+        }
+        self.ids.assign(
+            tagged,
+            || self.pressed(|| self.pages.take_meta(Kind::IdTable, Ids::<C>::TABLE)),
+            // SAFETY: the table was taken for this and not used.
+            |table| unsafe { self.pages.put_meta(Kind::IdTable, table) },
+        )
+    }
+
+    /// Why a handle was refused.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn why_not(&self, handle: RawHandle) -> HandleError {
+        if !handle.is_well_formed() {
+            return HandleError::Malformed;
+        }
+        let error = match self.ids.find(handle) {
+            Some(tagged) => tagged.tag(handle.slot()).why_not(handle),
+            None => HandleError::Foreign,
+        };
+        self.clearer(handle, error)
+    }
+
+    /// The error, unless the handle could not be one of this heap's at all.
+    #[cold]
+    fn clearer(&self, handle: RawHandle, error: HandleError) -> HandleError {
+        let table = Table::<C>::TABLE;
+        let shape = table.class(handle.class());
+        let can_be = handle.class() < table.listed()
+            && shape.size() >= MIN_HANDLE_SIZE
+            && handle.slot() < shape.slots();
+        if can_be {
+            error
+        } else {
+            HandleError::Malformed
+        }
+    }
+}

@@ -1,0 +1,704 @@
+//! Handles: a handle is accepted exactly while the object that it was made for lives.
+//!
+//! What the tests here catch is said at each. Those that only count acceptances were seen to fail with
+//! a tag whose generation does not move on a free.
+
+mod common;
+
+use common::Rng;
+use common::host::HostProvider;
+use core::alloc::Layout;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::collections::HashSet;
+use std::sync::Barrier;
+use temporal_slab::config::{Checked, Config, Unchecked};
+use temporal_slab::provider::PageProvider;
+use temporal_slab::{
+    AllocError, DefaultLock, Epoch, Handle, HandleError, Heap, Local, Policy, RawHandle,
+};
+
+const CHUNK: usize = 1 << 18;
+type Host = HostProvider<CHUNK>;
+type TestHeap<C = Checked> = Heap<Host, DefaultLock, C>;
+
+/// Slots retire after 16 objects.
+#[derive(Debug)]
+struct FewGenerations;
+impl Config for FewGenerations {
+    const HANDLE_GENERATION_BITS: u32 = 4;
+    const CHECKED: bool = true;
+}
+
+/// As few generations, and ids for 16 slabs.
+#[derive(Debug)]
+struct FewIds;
+impl Config for FewIds {
+    const HANDLE_GENERATION_BITS: u32 = 4;
+    const HANDLE_IDS_LOG2: u32 = 4;
+}
+
+fn layout(size: usize) -> Layout {
+    Layout::from_size_align(size, 8).unwrap()
+}
+
+fn walk<P: PageProvider, C: Config>(heap: &Heap<P, DefaultLock, C>) -> temporal_slab::Census {
+    // SAFETY: tests walk when all threads have ended and all locals are at rest.
+    unsafe { heap.walk() }.unwrap_or_else(|violation| panic!("{violation}"))
+}
+
+/// Fewer steps where each takes a thousand times as long.
+const fn steps(many: usize, few: usize) -> usize {
+    if cfg!(miri) { few } else { many }
+}
+
+/// An object with a handle, and what was written to it.
+struct Live {
+    handle: RawHandle,
+    at: NonNull<u8>,
+    size: usize,
+    mark: u8,
+}
+
+impl Live {
+    fn write(handle: RawHandle, at: NonNull<u8>, size: usize, mark: u8) -> Self {
+        // SAFETY: the object is live, this long, and this test's alone.
+        unsafe { at.write_bytes(mark, size) };
+        Self {
+            handle,
+            at,
+            size,
+            mark,
+        }
+    }
+
+    fn check(&self) {
+        // SAFETY: the object is live and this long.
+        let bytes = unsafe { core::slice::from_raw_parts(self.at.as_ptr(), self.size) };
+        assert!(bytes.iter().all(|b| *b == self.mark), "{:?}", self.handle);
+    }
+}
+
+/// One way to allocate and free.
+enum Way<'a, 'h, C: Config> {
+    Shared(&'h TestHeap<C>),
+    Local(&'a mut Local<'h, Host, DefaultLock, C>),
+}
+
+impl<C: Config> Way<'_, '_, C> {
+    fn alloc(&mut self, epoch: Option<Epoch>, size: usize) -> RawHandle {
+        match (self, epoch) {
+            (Self::Shared(heap), Some(epoch)) => heap.alloc_handle_in(epoch, layout(size)),
+            (Self::Shared(heap), None) => heap.alloc_handle(layout(size)),
+            (Self::Local(local), Some(epoch)) => local.alloc_handle_in(epoch, layout(size)),
+            (Self::Local(local), None) => local.alloc_handle(layout(size)),
+        }
+        .unwrap()
+    }
+
+    fn free(&mut self, handle: RawHandle) -> Result<(), HandleError> {
+        match self {
+            Self::Shared(heap) => heap.free_raw(handle),
+            Self::Local(local) => local.free_raw(handle),
+        }
+    }
+}
+
+/// Random operations against a model that knows which objects live. Every handle that dies is retried at
+/// once, old ones again and again, and all of them at the end; what lives is compared byte by byte.
+/// Catches a dead handle that is accepted, by a get or by a free, whatever its slot, slab and id serve
+/// since; a live one that is refused; and an object that is handed out twice.
+fn random_operations<C: Config>(count: usize, seed: u64) {
+    let heap = TestHeap::<C>::new(Host::default());
+    let mut locals = [heap.local().unwrap(), heap.local().unwrap()];
+    let mut rng = Rng(seed);
+    let (mut live, mut dead): (Vec<Live>, Vec<RawHandle>) = (Vec::new(), Vec::new());
+    let mut epoch = heap.open_epoch().unwrap();
+    for step in 0..count {
+        let way = rng.below(3);
+        let mut way = match locals.get_mut(way) {
+            Some(local) => Way::Local(local),
+            None => Way::Shared(&heap),
+        };
+        // The number of live objects goes up and down, so that slabs empty.
+        let target = 400 + 350 * ((step / 3000) % 3);
+        if rng.below(2 * target) >= live.len() {
+            let size = [1, 64, 65, 200, 700, 3000][rng.below(6)];
+            let epoch = (rng.below(2) == 0).then_some(epoch);
+            let handle = way.alloc(epoch, size);
+            let at = heap.get_raw(handle).expect("it was just made");
+            live.push(Live::write(handle, at, size, step as u8));
+        } else if !live.is_empty() {
+            let gone = live.swap_remove(rng.below(live.len()));
+            gone.check();
+            assert_eq!(heap.get_raw(gone.handle), Some(gone.at));
+            way.free(gone.handle).unwrap();
+            assert_eq!(heap.get_raw(gone.handle), None);
+            assert_eq!(way.free(gone.handle), Err(HandleError::Stale));
+            dead.push(gone.handle);
+        }
+        if !dead.is_empty() {
+            let old = dead[rng.below(dead.len())];
+            assert_eq!(heap.get_raw(old), None, "{old:?}");
+            assert_eq!(way.free(old), Err(HandleError::Stale), "{old:?}");
+        }
+        if step % 2500 == 0 {
+            match rng.below(5) {
+                0 => heap.reclaim(),
+                1 => locals[0].flush(),
+                2 => heap.set_policy(Policy::Eager),
+                3 => heap.set_policy(Policy::DEFAULT),
+                _ => {
+                    heap.close(epoch).unwrap();
+                    epoch = heap.open_epoch().unwrap();
+                }
+            }
+        }
+        if step % (count / 8) == 0 {
+            live.iter().for_each(Live::check);
+            walk(&heap);
+        }
+    }
+    for old in &dead {
+        assert_eq!(heap.check_handle(*old), Err(HandleError::Stale), "{old:?}");
+        assert_eq!(heap.free_raw(*old), Err(HandleError::Stale), "{old:?}");
+    }
+    for gone in live {
+        gone.check();
+        heap.free_raw(gone.handle).unwrap();
+    }
+    drop(locals);
+    heap.reclaim();
+    let census = walk(&heap);
+    assert_eq!((census.slabs, census.live_slots), (0, 0));
+}
+
+#[test]
+fn every_dead_handle_is_refused() {
+    random_operations::<Unchecked>(steps(10_000_000, 600), 1);
+}
+
+/// The same where slots retire after a few objects and slabs get new ids all the time. Catches a
+/// generation that wraps, an id that leads to another slab's objects, and a slot that retires and is
+/// used on.
+#[test]
+fn every_dead_handle_is_refused_when_generations_run_out() {
+    random_operations::<FewGenerations>(steps(1_000_000, 600), 2);
+}
+
+/// Handles of all earlier cycles of a position that is used again and again. Catches a generation that
+/// begins anew when a slab is recycled.
+#[test]
+fn handles_of_closed_epochs_are_refused_for_ever() {
+    let heap = TestHeap::<Unchecked>::new(Host::default());
+    let mut local = heap.local().unwrap();
+    let mut dead: Vec<RawHandle> = Vec::new();
+    for cycle in 0..steps(10_000, 40) {
+        let epoch = heap.open_epoch().unwrap();
+        let sizes = [64, 300, 64];
+        let new = sizes.map(|size| local.alloc_handle_in(epoch, layout(size)).unwrap());
+        let survivor = new[cycle % 3];
+        for handle in new {
+            if handle != survivor {
+                local.free_raw(handle).unwrap();
+            }
+        }
+        local.leave(epoch);
+        heap.close(epoch).unwrap();
+        // Live objects stay valid after the close, and are freed like any other.
+        assert!(heap.get_raw(survivor).is_some());
+        heap.free_raw(survivor).unwrap();
+        dead.extend(new);
+        for old in &dead {
+            assert!(heap.get_raw(*old).is_none(), "{old:?} in cycle {cycle}");
+        }
+    }
+    for old in dead {
+        assert_eq!(heap.free_raw(old), Err(HandleError::Stale));
+    }
+    assert_eq!(walk(&heap).live_slots, 0);
+}
+
+/// A heap with live, dead and never used slots of many classes; the live handles.
+fn populated(heap: &TestHeap<Unchecked>, count: usize) -> Vec<RawHandle> {
+    let mut live = Vec::new();
+    for index in 0..count + count / 4 {
+        let size = [64, 96, 128, 500, 1000][index % 5];
+        live.push(heap.alloc_handle(layout(size)).unwrap());
+    }
+    let mut index = 0;
+    live.retain(|handle| {
+        index += 1;
+        let stays = index % 5 != 0;
+        if !stays {
+            heap.free_raw(*handle).unwrap();
+        }
+        stays
+    });
+    live
+}
+
+/// Random bits, half of them with the id of a slab that exists, so that they get further than the first
+/// look. Accepted are only those that are bit-equal to a live handle.
+fn forge(count: u64, seed: u64) {
+    let heap = TestHeap::<Unchecked>::new(Host::default());
+    let live = populated(&heap, 10_000);
+    let known: HashSet<u64> = live.iter().map(|handle| handle.bits()).collect();
+    let ids: Vec<u64> = live.iter().map(|handle| u64::from(handle.id())).collect();
+    let mut rng = Rng(seed);
+    for step in 0..count {
+        let mut bits = rng.next();
+        if step % 2 == 0 {
+            // A known id, a small generation, the right version: as near as a guess can come.
+            bits = bits & 0x3_fffc | 1 | (rng.next() % 4) << 18 | ids[rng.below(ids.len())] << 42;
+        }
+        let is_live = known.contains(&bits);
+        let handle = RawHandle::from_bits(bits);
+        assert_eq!(heap.get_raw(handle).is_some(), is_live, "{handle:?}");
+        if !is_live {
+            assert!(heap.free_raw(handle).is_err(), "{handle:?}");
+        }
+    }
+    assert!(live.iter().all(|handle| heap.get_raw(*handle).is_some()));
+    walk(&heap);
+}
+
+#[test]
+fn forged_handles_are_refused() {
+    forge(steps(1 << 24, 2000) as u64, 3);
+}
+
+/// Run once with `--ignored --release`: 2^30 values, none accepted that was not live.
+#[test]
+#[ignore = "takes minutes"]
+fn a_billion_forged_handles_are_refused() {
+    forge(1 << 30, 4);
+}
+
+/// All flips of one bit and of two of live handles. Catches a field that no check looks at.
+#[test]
+fn near_misses_are_refused() {
+    let heap = TestHeap::<Unchecked>::new(Host::default());
+    let live = populated(&heap, steps(10_000, 10));
+    let known: HashSet<u64> = live.iter().map(|handle| handle.bits()).collect();
+    for handle in &live {
+        for first in 0..64 {
+            for second in first..64 {
+                // The same bit twice stands for one flip.
+                let bits = handle.bits() ^ (1u64 << first | 1 << second);
+                let accepted = heap.get_raw(RawHandle::from_bits(bits)).is_some();
+                assert!(
+                    !accepted || known.contains(&bits),
+                    "{handle:?}: {first} {second}"
+                );
+            }
+        }
+    }
+    for bad in [
+        0,
+        u64::MAX,
+        0b01,
+        live[0].bits() ^ 0b11,
+        live[0].bits() | 0xff << 10,
+    ] {
+        assert!(
+            heap.free_raw(RawHandle::from_bits(bad)).is_err(),
+            "{bad:#x}"
+        );
+    }
+}
+
+/// Each refusal has its name.
+#[test]
+fn refusals_are_named() {
+    let heap = TestHeap::<Checked>::new(Host::default());
+    let live = heap.alloc_handle(layout(64)).unwrap();
+    let gone = heap.alloc_handle(layout(64)).unwrap();
+    heap.free_raw(gone).unwrap();
+    let why = |bits| heap.check_handle(RawHandle::from_bits(bits)).unwrap_err();
+    assert_eq!(why(0), HandleError::Malformed);
+    assert_eq!(why(live.bits() ^ 0b11), HandleError::Malformed);
+    assert_eq!(
+        why(live.bits() | 0xff << 10),
+        HandleError::Malformed,
+        "slot"
+    );
+    assert_eq!(
+        why(live.bits() | 0xff << 2),
+        HandleError::Malformed,
+        "class"
+    );
+    assert_eq!(why(live.bits() ^ 1 << 41), HandleError::Foreign, "to come");
+    assert_eq!(why(live.bits() ^ 1 << 63), HandleError::Foreign, "id");
+    assert_eq!(why(gone.bits()), HandleError::Stale);
+    let other_class = live.bits() & !(0xff << 2) | (live.class() as u64 + 1) << 2;
+    assert_eq!(why(other_class), HandleError::WrongClass);
+    assert_eq!(heap.free_raw(live), Ok(()));
+    let too_large = Layout::from_size_align(8193, 8).unwrap();
+    assert_eq!(heap.alloc_handle(too_large), Err(AllocError::TooLarge));
+    // A pointer of an object with a handle is no plain pointer.
+    let named = heap.alloc_handle(layout(64)).unwrap();
+    let at = heap.get_raw(named).unwrap();
+    // SAFETY: a checked heap refuses what is wrong.
+    let freed = unsafe { heap.free(at, layout(64)) };
+    assert_eq!(freed, Err(temporal_slab::FreeError::WrongLayout));
+    heap.free_raw(named).unwrap();
+}
+
+/// Two heaps of a program refuse each other's handles, all of them: their ids lie apart. With ids that
+/// are made to agree, what is left is that class, slot and generation must, too: of a million handles
+/// then those are accepted, and only those, whose 64 bits are those of a live one.
+#[test]
+fn handles_of_another_heap_are_refused() {
+    let count = steps(1_000_000, 500);
+    let make = |heap: &TestHeap<Unchecked>, seed| -> Vec<RawHandle> {
+        let mut rng = Rng(seed);
+        (0..count)
+            .map(|_| {
+                let size = [64, 128, 256][rng.below(3)];
+                let handle = heap.alloc_handle(layout(size)).unwrap();
+                // Some slots are at a later generation than others.
+                if rng.below(3) == 0 {
+                    heap.free_raw(handle).unwrap();
+                    return heap.alloc_handle(layout(size)).unwrap();
+                }
+                handle
+            })
+            .collect()
+    };
+    let accepted = |heap: &TestHeap<Unchecked>, handles: &[RawHandle]| {
+        let accepted = handles.iter().filter(|h| heap.get_raw(**h).is_some());
+        accepted.count()
+    };
+    let heaps = [(); 2].map(|()| TestHeap::<Unchecked>::new(Host::default()));
+    let handles = [make(&heaps[0], 5), make(&heaps[1], 6)];
+    assert_eq!(accepted(&heaps[0], &handles[1]), 0);
+    assert_eq!(accepted(&heaps[1], &handles[0]), 0);
+    for (heap, foreign) in [(&heaps[0], &handles[1]), (&heaps[1], &handles[0])] {
+        assert!(
+            foreign
+                .iter()
+                .all(|h| heap.free_raw(*h) == Err(HandleError::Foreign))
+        );
+    }
+    drop(heaps);
+    let heaps = [(); 2].map(|()| {
+        let heap = TestHeap::<Unchecked>::new(Host::default());
+        assert!(heap.set_first_handle_id(77));
+        heap
+    });
+    let handles = [make(&heaps[0], 5), make(&heaps[1], 6)];
+    assert!(!heaps[0].set_first_handle_id(78), "too late");
+    let own: HashSet<u64> = handles[0].iter().map(|h| h.bits()).collect();
+    let equal = handles[1]
+        .iter()
+        .filter(|h| own.contains(&h.bits()))
+        .count();
+    let taken = accepted(&heaps[0], &handles[1]);
+    println!("ids made to agree: {taken} of {count} foreign handles are bit-equal to live ones");
+    assert_eq!(taken, equal);
+    // A typed handle knows its heap, so even then it is refused.
+    let typed = heaps[1].insert(5u64).unwrap();
+    assert_eq!(heaps[0].get(typed).unwrap_err(), HandleError::Foreign);
+    assert_eq!(*heaps[1].get(typed).unwrap(), 5);
+}
+
+/// Of eight threads that free the same handle one wins, a million times over. Catches a free that tests
+/// and then sets.
+#[test]
+fn one_of_many_frees_wins() {
+    const THREADS: usize = 8;
+    let (rounds, batch) = (steps(1000, 2), steps(1000, 10));
+    let heap = TestHeap::<Unchecked>::new(Host::default());
+    let won: Vec<AtomicU64> = (0..batch).map(|_| AtomicU64::new(0)).collect();
+    let handles: Vec<AtomicU64> = (0..batch).map(|_| AtomicU64::new(0)).collect();
+    let barrier = Barrier::new(THREADS);
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (heap, won, handles, barrier) = (&heap, &won, &handles, &barrier);
+            scope.spawn(move || {
+                let mut local = heap.local().unwrap();
+                for round in 0..rounds {
+                    if thread == round % THREADS {
+                        for handle in handles {
+                            let new = local.alloc_handle(layout(64)).unwrap();
+                            handle.store(new.bits(), Ordering::Relaxed);
+                        }
+                        won.iter().for_each(|w| w.store(0, Ordering::Relaxed));
+                    }
+                    barrier.wait();
+                    for index in 0..batch {
+                        // Some go up and some down, so that they meet.
+                        let index = if thread % 2 == 0 {
+                            index
+                        } else {
+                            batch - 1 - index
+                        };
+                        let handle = handles[index].load(Ordering::Relaxed);
+                        let handle = RawHandle::from_bits(handle);
+                        let freed = if thread % 4 < 2 {
+                            local.free_raw(handle)
+                        } else {
+                            heap.free_raw(handle)
+                        };
+                        match freed {
+                            Ok(()) => won[index].fetch_add(1, Ordering::Relaxed),
+                            Err(error) => {
+                                assert_eq!(error, HandleError::Stale);
+                                0
+                            }
+                        };
+                    }
+                    barrier.wait();
+                    assert!(won.iter().all(|w| w.load(Ordering::Relaxed) == 1));
+                    barrier.wait();
+                }
+            });
+        }
+    });
+    heap.reclaim();
+    assert_eq!(walk(&heap).slabs, 0);
+}
+
+/// With 4-bit generations a slot serves 16 objects and retires; when its slab is empty it comes back
+/// under another id. Catches a generation that wraps (a handle is given out twice), a slab that never
+/// comes back, and memory that is lost with an id.
+#[test]
+fn a_slot_retires_and_returns() {
+    let heap = TestHeap::<FewGenerations>::new(Host::default());
+    heap.set_policy(Policy::Eager);
+    // One object keeps the slab, the other slots are used up one after the other.
+    let keeper = heap.alloc_handle(layout(64)).unwrap();
+    let id = keeper.id();
+    let mut seen = HashSet::new();
+    for _ in 0..63 * 16 {
+        let handle = heap.alloc_handle(layout(64)).unwrap();
+        assert_eq!(handle.id(), id, "the slab still has slots");
+        assert!(handle.generation() < 16);
+        assert!(seen.insert(handle.bits()), "{handle:?} was given out twice");
+        heap.free_raw(handle).unwrap();
+    }
+    walk(&heap);
+    // All other slots have retired: the next object needs another slab.
+    let next = heap.alloc_handle(layout(64)).unwrap();
+    assert_ne!(next.id(), id);
+    assert_eq!(walk(&heap).slabs, 2);
+    heap.free_raw(next).unwrap();
+    let taken = heap.bytes().taken;
+    heap.free_raw(keeper).unwrap();
+    // The slab was empty, so it is back, with an id that nobody had.
+    for _ in 0..5000 {
+        let handle = heap.alloc_handle(layout(64)).unwrap();
+        assert_ne!(handle.id(), id);
+        assert!(seen.insert(handle.bits()), "{handle:?} was given out twice");
+        heap.free_raw(handle).unwrap();
+    }
+    assert_eq!(heap.bytes().taken, taken, "nothing but numbers was used up");
+    assert_eq!(walk(&heap).live_slots, 0);
+    for bits in seen {
+        assert!(heap.get_raw(RawHandle::from_bits(bits)).is_none());
+    }
+    assert_eq!(heap.get_raw(keeper), None);
+}
+
+/// When the ids are used up the answer is an error by name, again and again; what has an id goes on, and
+/// so do objects without handles. Catches an id that is given out twice, and a panic.
+#[test]
+fn ids_run_out_with_an_error() {
+    let heap = TestHeap::<FewIds>::new(Host::default());
+    heap.set_policy(Policy::Eager);
+    let mut seen = HashSet::new();
+    let error = loop {
+        match heap.alloc_handle(layout(64)) {
+            Ok(handle) => {
+                assert!(seen.insert(handle.bits()), "{handle:?} was given out twice");
+                heap.free_raw(handle).unwrap();
+            }
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error, AllocError::HandlesExhausted);
+    // Each of the 16 ids served one slot until it retired: then the slab was empty.
+    assert_eq!(seen.len(), 16 * 16);
+    assert_eq!(heap.handle_ids(), (16, 16));
+    assert_eq!(
+        heap.alloc_handle(layout(64)),
+        Err(AllocError::HandlesExhausted)
+    );
+    let plain = heap.alloc(layout(64)).unwrap();
+    // SAFETY: it was just allocated.
+    unsafe { heap.free(plain, layout(64)) }.unwrap();
+    assert_eq!(walk(&heap).slabs, 0);
+}
+
+/// Values are dropped once, by whoever is last: `remove`, a reader that outlives it, or the taker.
+/// Catches a value that is dropped under its reader, twice or never.
+#[test]
+fn values_are_dropped_once() {
+    static DROPS: AtomicUsize = AtomicUsize::new(0);
+    #[derive(Debug)]
+    struct Counted(#[allow(dead_code)] String);
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            DROPS.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    let drops = || DROPS.load(Ordering::Relaxed);
+    let heap = TestHeap::<Checked>::new(Host::default());
+    let mut local = heap.local().unwrap();
+    let value = || Counted("a value".to_owned());
+
+    let removed = heap.insert(value()).unwrap();
+    heap.remove(removed).unwrap();
+    assert_eq!(
+        (drops(), heap.remove(removed)),
+        (1, Err(HandleError::Stale))
+    );
+
+    let taken = local.insert(value()).unwrap();
+    let kept = local.take(taken).unwrap();
+    assert_eq!((drops(), kept.0.as_str()), (1, "a value"));
+    drop(kept);
+    assert_eq!(drops(), 2);
+
+    let read = local.insert(value()).unwrap();
+    let first = heap.get(read).unwrap();
+    let second = heap.get(read).unwrap();
+    assert_eq!(heap.take(read).unwrap_err(), HandleError::InUse);
+    local.remove(read).unwrap();
+    assert_eq!(heap.get(read).unwrap_err(), HandleError::Stale);
+    assert_eq!(
+        (drops(), first.0.as_str(), second.0.as_str()),
+        (2, "a value", "a value")
+    );
+    drop(first);
+    assert_eq!(drops(), 2, "the second is still reading");
+    drop(second);
+    assert_eq!(drops(), 3);
+
+    // A raw free forgets the value, and respects its readers.
+    let forgotten = heap.insert(value()).unwrap();
+    let reading = heap.get(forgotten).unwrap();
+    heap.free_raw(forgotten.raw()).unwrap();
+    assert_eq!(heap.free_raw(forgotten.raw()), Err(HandleError::Stale));
+    assert_eq!(reading.0, "a value");
+    // The text would be lost with the value.
+    // SAFETY: the last reader of a forgotten value may take it over: nobody drops it.
+    drop(unsafe { core::ptr::read(&*reading) });
+    drop(reading);
+    assert_eq!(drops(), 4, "by this test and not by the reader");
+
+    // 255 readers, and not one more.
+    let popular = heap.insert(value()).unwrap();
+    let readers: Vec<_> = (0..255).map(|_| heap.get(popular).unwrap()).collect();
+    assert_eq!(heap.get(popular).unwrap_err(), HandleError::InUse);
+    heap.remove(popular).unwrap();
+    drop(readers);
+    assert_eq!(drops(), 5);
+    drop(local);
+    heap.reclaim();
+    assert_eq!(walk(&heap).slabs, 0);
+}
+
+/// A destructor that panics: the slot goes back all the same, and the value is gone.
+#[test]
+fn a_panicking_destructor_loses_no_slot() {
+    struct Bomb(#[allow(dead_code)] u64);
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("on purpose");
+        }
+    }
+    let heap = TestHeap::<Checked>::new(Host::default());
+    let removed = heap.insert(Bomb(1)).unwrap();
+    let read = heap.insert(Bomb(2)).unwrap();
+    let caught =
+        |f: &mut dyn FnMut()| std::panic::catch_unwind(core::panic::AssertUnwindSafe(f)).is_err();
+    assert!(caught(&mut || heap.remove(removed).unwrap()));
+    let mut reading = Some(heap.get(read).unwrap());
+    heap.remove(read).unwrap();
+    assert!(caught(&mut || drop(reading.take())));
+    assert_eq!(heap.remove(removed), Err(HandleError::Stale));
+    heap.reclaim();
+    assert_eq!(walk(&heap).slabs, 0);
+}
+
+/// Threads read, remove and take the same values: each is dropped or taken once, and no reader ever sees
+/// one that is gone. Catches (under Miri too) a read that races the drop.
+#[test]
+fn readers_and_removers() {
+    static DROPS: AtomicUsize = AtomicUsize::new(0);
+    struct Pair(Box<u64>, u64);
+    impl Drop for Pair {
+        fn drop(&mut self) {
+            assert_eq!(*self.0 ^ self.1, 42, "dropped twice");
+            self.1 = *self.0;
+            DROPS.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    let (rounds, batch) = (steps(200, 2), steps(200, 8));
+    let heap = TestHeap::<Checked>::new(Host::default());
+    let reads = AtomicUsize::new(0);
+    for round in 0..rounds as u64 {
+        let handles: Vec<Handle<Pair>> = (0..batch as u64)
+            .map(|n| {
+                heap.insert(Pair(Box::new(n + round), (n + round) ^ 42))
+                    .unwrap()
+            })
+            .collect();
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let (heap, handles, reads) = (&heap, &handles, &reads);
+                scope.spawn(move || {
+                    let mut local = heap.local().unwrap();
+                    for handle in handles {
+                        if let Ok(pair) = heap.get(*handle) {
+                            assert_eq!(*pair.0 ^ pair.1, 42, "read after the drop");
+                            reads.fetch_add(1, Ordering::Relaxed);
+                        }
+                        let _over = match thread {
+                            0 => heap.remove(*handle),
+                            1 => local.remove(*handle),
+                            _ => heap.take(*handle).map(drop),
+                        };
+                    }
+                });
+            }
+        });
+        assert!(handles.iter().all(|h| heap.get(*h).is_err()));
+    }
+    assert_eq!(DROPS.load(Ordering::Relaxed), rounds * batch);
+    heap.reclaim();
+    assert_eq!(walk(&heap).slabs, 0);
+}
+
+/// Handles and plain objects of one class never share a slab. Catches a bin that serves both.
+#[test]
+fn handles_and_pointers_do_not_mix() {
+    let heap = TestHeap::<Checked>::new(Host::default());
+    let mut local = heap.local().unwrap();
+    let mut slabs: [HashSet<usize>; 2] = [HashSet::new(), HashSet::new()];
+    let mut plain = Vec::new();
+    for index in 0..steps(5000, 200) {
+        let named = if index % 2 == 0 {
+            local.alloc_handle(layout(64))
+        } else {
+            heap.alloc_handle(layout(64))
+        };
+        let named = named.unwrap();
+        let object = local.alloc(layout(64)).unwrap();
+        slabs[0].insert(heap.get_raw(named).unwrap().addr().get() / 1024);
+        slabs[1].insert(object.addr().get() / 1024);
+        if index % 3 == 0 {
+            local.free_raw(named).unwrap();
+        }
+        plain.push(object);
+    }
+    assert!(slabs[0].is_disjoint(&slabs[1]));
+    for object in plain {
+        // SAFETY: each is freed once.
+        unsafe { local.free(object, layout(64)) }.unwrap();
+    }
+    drop(local);
+    walk(&heap);
+}
