@@ -262,11 +262,11 @@ impl Slab {
         self.free.fetch_and(!bit, Ordering::Acquire) & bit != 0
     }
 
-    /// Gives the slots in `word`, which the caller holds, back. `all` tells all slots of the slab, less
-    /// those that are retired for good in this life; it may be asked twice, and the second time, in one
-    /// order with the give, what it says decides: see `TaggedSlab::retire`.
+    /// Gives the slots in `word`, which the caller holds, back. `all` is the class's; `retired` tells which
+    /// of them are out of use in this life, and is asked after the give: see `TaggedSlab::retire`.
     ///
-    /// `may_claim` is asked when the slab became empty; if it says no, the slab stays listed and whole.
+    /// `may_claim` is asked, with all slots that are in use, when the slab became empty; if it says no, the
+    /// slab stays listed and whole.
     ///
     /// On a double free the slots that were rightly held are given back, the others stay as they
     /// are, and the slab is left where it is.
@@ -277,11 +277,12 @@ impl Slab {
     pub(crate) unsafe fn give(
         &self,
         word: u64,
-        all: impl Fn() -> u64,
-        may_claim: impl FnOnce() -> bool,
+        all: u64,
+        retired: impl FnOnce() -> u64,
+        may_claim: impl FnOnce(u64) -> bool,
     ) -> Result<Given, DoubleFree> {
         // A whole word: nobody else can hold or free anything, unless somebody freed twice.
-        if word == all() && self.free() == 0 {
+        if word == all && self.free() == 0 {
             // The slab was pinned by us alone, so there is no earlier giver to be behind except
             // those whose bits we took, with `Acquire`.
             return Ok(Given::Claimed);
@@ -292,9 +293,9 @@ impl Slab {
         if old & word != 0 {
             return Err(DoubleFree(old & word));
         }
-        let all = all();
+        let all = all & !retired();
         if old | word == all {
-            return Ok(if may_claim() && self.claim(all) {
+            return Ok(if may_claim(all) && self.claim(all) {
                 Given::Claimed
             } else {
                 Given::More

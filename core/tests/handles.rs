@@ -23,10 +23,14 @@ type Host = HostProvider<CHUNK>;
 type TestHeap<C = Checked> = Heap<Host, DefaultLock, C>;
 
 /// Slots retire after 16 objects.
+const GENERATION_BITS: u32 = if cfg!(miri) { 1 } else { 4 };
+const GENERATIONS: usize = 1 << GENERATION_BITS;
+
 #[derive(Debug)]
 struct FewGenerations;
 impl Config for FewGenerations {
-    const HANDLE_GENERATION_BITS: u32 = 4;
+    const HANDLE_GENERATION_BITS: u32 = GENERATION_BITS;
+    const HANDLE_IDS_LOG2: u32 = 18;
     const CHECKED: bool = true;
 }
 
@@ -34,7 +38,7 @@ impl Config for FewGenerations {
 #[derive(Debug)]
 struct FewIds;
 impl Config for FewIds {
-    const HANDLE_GENERATION_BITS: u32 = 4;
+    const HANDLE_GENERATION_BITS: u32 = GENERATION_BITS;
     const HANDLE_IDS_LOG2: u32 = 4;
 }
 
@@ -121,7 +125,7 @@ fn random_operations<C: Config>(count: usize, seed: u64) {
             None => Way::Shared(&heap),
         };
         // The number of live objects goes up and down, so that slabs empty.
-        let target = 400 + 350 * ((step / 3000) % 3);
+        let target = steps(400 + 350 * ((step / 3000) % 3), 40);
         if rng.below(2 * target) >= live.len() {
             let size = [1, 64, 65, 200, 700, 3000][rng.below(6)];
             let epoch = (rng.below(2) == 0).then_some(epoch);
@@ -154,7 +158,7 @@ fn random_operations<C: Config>(count: usize, seed: u64) {
                 }
             }
         }
-        if step % (count / 8) == 0 {
+        if step % (count / steps(8, 2)) == 0 {
             live.iter().for_each(Live::check);
             walk(&heap);
         }
@@ -175,7 +179,7 @@ fn random_operations<C: Config>(count: usize, seed: u64) {
 
 #[test]
 fn every_dead_handle_is_refused() {
-    random_operations::<Unchecked>(steps(10_000_000, 600), 1);
+    random_operations::<Unchecked>(steps(10_000_000, 100), 1);
 }
 
 /// The same where slots retire after a few objects and slabs get new ids all the time. Catches a
@@ -183,7 +187,7 @@ fn every_dead_handle_is_refused() {
 /// used on.
 #[test]
 fn every_dead_handle_is_refused_when_generations_run_out() {
-    random_operations::<FewGenerations>(steps(1_000_000, 600), 2);
+    random_operations::<FewGenerations>(steps(1_000_000, 100), 2);
 }
 
 /// Handles of all earlier cycles of a position that is used again and again. Catches a generation that
@@ -193,7 +197,7 @@ fn handles_of_closed_epochs_are_refused_for_ever() {
     let heap = TestHeap::<Unchecked>::new(Host::default());
     let mut local = heap.local().unwrap();
     let mut dead: Vec<RawHandle> = Vec::new();
-    for cycle in 0..steps(10_000, 40) {
+    for cycle in 0..steps(10_000, 20) {
         let epoch = heap.open_epoch().unwrap();
         let sizes = [64, 300, 64];
         let new = sizes.map(|size| local.alloc_handle_in(epoch, layout(size)).unwrap());
@@ -242,7 +246,7 @@ fn populated(heap: &TestHeap<Unchecked>, count: usize) -> Vec<RawHandle> {
 /// look. Accepted are only those that are bit-equal to a live handle.
 fn forge(count: u64, seed: u64) {
     let heap = TestHeap::<Unchecked>::new(Host::default());
-    let live = populated(&heap, 10_000);
+    let live = populated(&heap, steps(10_000, 100));
     let known: HashSet<u64> = live.iter().map(|handle| handle.bits()).collect();
     let ids: Vec<u64> = live.iter().map(|handle| u64::from(handle.id())).collect();
     let mut rng = Rng(seed);
@@ -265,7 +269,7 @@ fn forge(count: u64, seed: u64) {
 
 #[test]
 fn forged_handles_are_refused() {
-    forge(steps(1 << 24, 2000) as u64, 3);
+    forge(steps(1 << 24, 500) as u64, 3);
 }
 
 /// Run once with `--ignored --release`: 2^30 values, none accepted that was not live.
@@ -279,7 +283,7 @@ fn a_billion_forged_handles_are_refused() {
 #[test]
 fn near_misses_are_refused() {
     let heap = TestHeap::<Unchecked>::new(Host::default());
-    let live = populated(&heap, steps(10_000, 10));
+    let live = populated(&heap, steps(10_000, 8));
     let known: HashSet<u64> = live.iter().map(|handle| handle.bits()).collect();
     for handle in &live {
         for first in 0..64 {
@@ -350,7 +354,7 @@ fn refusals_are_named() {
 /// then those are accepted, and only those, whose 64 bits are those of a live one.
 #[test]
 fn handles_of_another_heap_are_refused() {
-    let count = steps(1_000_000, 500);
+    let count = steps(1_000_000, 100);
     let make = |heap: &TestHeap<Unchecked>, seed| -> Vec<RawHandle> {
         let mut rng = Rng(seed);
         (0..count)
@@ -471,10 +475,10 @@ fn a_slot_retires_and_returns() {
     let keeper = heap.alloc_handle(layout(64)).unwrap();
     let id = keeper.id();
     let mut seen = HashSet::new();
-    for _ in 0..63 * 16 {
+    for _ in 0..63 * GENERATIONS {
         let handle = heap.alloc_handle(layout(64)).unwrap();
         assert_eq!(handle.id(), id, "the slab still has slots");
-        assert!(handle.generation() < 16);
+        assert!((handle.generation() as usize) < GENERATIONS);
         assert!(seen.insert(handle.bits()), "{handle:?} was given out twice");
         heap.free_raw(handle).unwrap();
     }
@@ -487,7 +491,7 @@ fn a_slot_retires_and_returns() {
     let taken = heap.bytes().taken;
     heap.free_raw(keeper).unwrap();
     // The slab was empty, so it is back, with an id that nobody had.
-    for _ in 0..5000 {
+    for _ in 0..steps(5000, 150) {
         let handle = heap.alloc_handle(layout(64)).unwrap();
         assert_ne!(handle.id(), id);
         assert!(seen.insert(handle.bits()), "{handle:?} was given out twice");
@@ -519,7 +523,7 @@ fn ids_run_out_with_an_error() {
     };
     assert_eq!(error, AllocError::HandlesExhausted);
     // Each of the 16 ids served one slot until it retired: then the slab was empty.
-    assert_eq!(seen.len(), 16 * 16);
+    assert_eq!(seen.len(), 16 * GENERATIONS);
     assert_eq!(heap.handle_ids(), (16, 16));
     assert_eq!(
         heap.alloc_handle(layout(64)),
@@ -679,7 +683,7 @@ fn handles_and_pointers_do_not_mix() {
     let mut local = heap.local().unwrap();
     let mut slabs: [HashSet<usize>; 2] = [HashSet::new(), HashSet::new()];
     let mut plain = Vec::new();
-    for index in 0..steps(5000, 200) {
+    for index in 0..steps(5000, 100) {
         let named = if index % 2 == 0 {
             local.alloc_handle(layout(64))
         } else {

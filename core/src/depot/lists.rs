@@ -140,13 +140,17 @@ impl Lists {
     }
 }
 
-/// The slots of a slab that are not retired.
+/// The slots of a slab that are out of use.
 #[inline]
-pub(super) fn all_of(slab: &Slab, class: &Class) -> u64 {
-    if class.is_tagged {
-        // SAFETY: slabs of a tagged class are tagged.
-        class.all & !unsafe { TaggedSlab::of(slab) }.retired()
-    } else {
-        class.all
+pub(crate) fn retired(slab: &Slab, class: &Class) -> u64 {
+    if !class.is_tagged {
+        return 0;
     }
+    // SAFETY: slabs of a tagged class are tagged.
+    unsafe { TaggedSlab::of(slab) }.retired()
+}
+
+/// The slots of a slab that are in use.
+pub(super) fn all_of(slab: &Slab, class: &Class) -> u64 {
+    class.all & !retired(slab, class)
 }

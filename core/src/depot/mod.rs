@@ -44,6 +44,7 @@ use crate::handle::TaggedSlab;
 use crate::slab::{DoubleFree, Given, Key, Slab};
 use crate::sync::{AtomicPtr, Lock, Ordering};
 use core::ptr;
+pub(crate) use lists::retired;
 pub(crate) use lists::{After, Keep, Owned};
 use lists::{Lists, all_of};
 #[cfg(not(loom))]
@@ -124,7 +125,7 @@ impl<R: lock_api::RawMutex> Bin<R> {
         })
     }
 
-    /// Gives `word` of `slab` back. `may_linger` decides whether an emptied hint stays as it is, `keep`,
+    /// Gives `word` of `slab` back. `retired` tells which of its slots are out of use, `may_linger` decides whether an emptied hint stays as it is, `keep`,
     /// under the lock, whether another emptied slab stays in the cache.
     ///
     /// # Safety
@@ -135,18 +136,18 @@ impl<R: lock_api::RawMutex> Bin<R> {
         slab: &'s Slab,
         word: u64,
         class: &Class,
+        retired: impl FnOnce() -> u64,
         may_linger: impl FnOnce() -> bool,
         keep: impl FnOnce() -> Keep,
     ) -> Result<After<'s>, DoubleFree> {
-        let may_claim = || {
+        let may_claim = |all| {
             // `SeqCst`, with the give before it: see `close`.
             let is_hint = ptr::eq(self.hint.load(Ordering::SeqCst), slab);
             // One with retired slots is to get new tags, so it does not linger.
-            let is_whole = all_of(slab, class) == class.all;
-            !(is_hint && is_whole && may_linger())
+            !(is_hint && all == class.all && may_linger())
         };
         // SAFETY: the caller holds a slot of `word`.
-        let given = unsafe { slab.give(word, || all_of(slab, class), may_claim) }?;
+        let given = unsafe { slab.give(word, class.all, retired, may_claim) }?;
         if given == Given::More {
             return Ok(After::InUse);
         }
@@ -219,7 +220,7 @@ impl<R: lock_api::RawMutex> Bin<R> {
             for (slab, word) in held.by_ref().take(GIVE_BATCH) {
                 given += 1;
                 // SAFETY: the caller holds a slot of `word`.
-                match unsafe { slab.give(word, || all_of(slab, class), || true) } {
+                match unsafe { slab.give(word, class.all, || retired(slab, class), |_| true) } {
                     Ok(Given::More) => {}
                     Ok(call) => {
                         if let Some(place) = later.get_mut(count) {

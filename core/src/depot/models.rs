@@ -100,8 +100,14 @@ impl World {
     fn give_quietly(&self, word: u64) -> After<'_> {
         // SAFETY: in each model the calling thread holds `word`.
         let given = unsafe {
-            self.here
-                .give_back(&self.slab, word, &self.class, || false, || Keep::Recycle)
+            self.here.give_back(
+                &self.slab,
+                word,
+                &self.class,
+                || 0,
+                || false,
+                || Keep::Recycle,
+            )
         };
         given.expect("no model frees twice")
     }
@@ -112,7 +118,7 @@ impl World {
         // SAFETY: in each model the calling thread holds `word`.
         let given = unsafe {
             self.here
-                .give_back(&self.slab, word, &self.class, || false, || keep)
+                .give_back(&self.slab, word, &self.class, || 0, || false, || keep)
         };
         given.expect("no model frees twice")
     }
@@ -253,6 +259,7 @@ fn recycle_against_listing_leaves_the_next_life_alone() {
                         &world.slab,
                         0b01,
                         &world.class,
+                        || 0,
                         || false,
                         || Keep::Recycle,
                     )
@@ -304,7 +311,7 @@ fn shared_take_against_recycle_into_another_class() {
                 let given = unsafe {
                     world
                         .there
-                        .give_back(slab, bit, &world.class, || false, || Keep::Recycle)
+                        .give_back(slab, bit, &world.class, || 0, || false, || Keep::Recycle)
                 };
                 assert!(matches!(given, Ok(After::InUse)));
                 thread.join().unwrap();
@@ -412,7 +419,7 @@ fn sweep_against_take_and_lingering_give() {
             let keep = || Keep::Recycle;
             world
                 .here
-                .give_back(&world.slab, 0b10, &world.class, || true, keep)
+                .give_back(&world.slab, 0b10, &world.class, || 0, || true, keep)
         };
         assert!(matches!(given, Ok(After::InUse)), "it lingers");
         let taken = match world.here.take_slot(HERE, || 0) {
@@ -440,14 +447,14 @@ fn a_late_listing_in_a_closed_bin_strands_nothing() {
         let world = World::new(2, 0);
         world.here.set_hint(&world.slab);
         // SAFETY: this thread holds both slots.
-        let given = unsafe { world.slab.give(0b01, || world.class.all, || true) };
+        let given = unsafe { world.slab.give(0b01, world.class.all, || 0, |_| true) };
         let given = given.expect("no model frees twice");
         // SAFETY: as above.
         let lingers = unsafe {
             let keep = || Keep::Recycle;
             world
                 .here
-                .give_back(&world.slab, 0b10, &world.class, || true, keep)
+                .give_back(&world.slab, 0b10, &world.class, || 0, || true, keep)
         };
         assert!(matches!(lingers, Ok(After::InUse)));
         world.here.set_closed(true);

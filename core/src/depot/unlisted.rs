@@ -1,7 +1,7 @@
 //! Slabs that no bin lists: those of scopes, which hold all their slots until they go. There is no
 //! next taker, so a slab that becomes empty is on its way back, and its life ends without a lock.
 
-use super::lists::{After, Owned, all_of};
+use super::lists::{After, Owned, retired};
 use crate::class::Class;
 use crate::handle::TaggedSlab;
 use crate::slab::{DoubleFree, Given, Slab};
@@ -17,7 +17,7 @@ pub(crate) unsafe fn give_unlisted<'s>(
     class: &Class,
 ) -> Result<After<'s>, DoubleFree> {
     // SAFETY: the caller holds the word.
-    let given = unsafe { slab.give(word, || all_of(slab, class), || true) }?;
+    let given = unsafe { slab.give(word, class.all, || retired(slab, class), |_| true) }?;
     Ok(match given {
         // SAFETY: the claim made this context the owner.
         Given::Claimed => unsafe { end(slab) },

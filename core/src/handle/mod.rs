@@ -35,7 +35,7 @@ use core::fmt;
 use bits::{Class, Generation, Id, Slot, Version};
 #[cfg(not(loom))]
 pub(crate) use ids::Ids;
-pub(crate) use tag::{Abandoned, Ended, Finished, Unpinned};
+pub(crate) use tag::{Abandoned, Ended, Finished, FreeWord, Unpinned};
 pub(crate) use tagged::TaggedSlab;
 
 /// A handle without a type: plain data that claims to name an object.
@@ -46,6 +46,11 @@ pub(crate) use tagged::TaggedSlab;
 pub struct RawHandle(u64);
 
 impl RawHandle {
+    /// The handle of a slot's tag, in whatever state.
+    pub(crate) const fn of_word(word: FreeWord) -> Self {
+        Self(word.0)
+    }
+
     /// The handle that has these bits, whatever they are.
     #[must_use]
     pub const fn from_bits(bits: u64) -> Self {

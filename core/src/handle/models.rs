@@ -87,7 +87,7 @@ impl World {
             Unpinned::Last { forget } => {
                 assert!(!forget);
                 self.drop_value();
-                Some(tag.finish(LAST))
+                Some(tag.finish(0, LAST))
             }
         })
     }
@@ -101,7 +101,7 @@ fn free_against_free() {
     loom::model(|| {
         let (world, handle) = World::new();
         let other = Arc::clone(&world);
-        let thread = thread::spawn(move || other.end(handle).is_ok());
+        let thread = thread::spawn(move || other.tagged.tag(0).end_at_once(handle));
         let mine = world.end(handle).is_ok();
         assert!(mine ^ thread.join().unwrap());
     });
@@ -120,7 +120,7 @@ fn get_against_free_and_recycle() {
             assert!(matches!(other.end(handle), Ok(Ended::Now(_))));
             let slab = other.tagged.slab();
             // SAFETY: the freed slot is held by this thread; a slab of one slot.
-            let given = unsafe { slab.give(1, || 1, || true) };
+            let given = unsafe { slab.give(1, 1, || 0, |_| true) };
             assert_eq!(given, Ok(Given::Claimed));
             let next = other.begin_life(2);
             assert_ne!(next, handle);
@@ -149,7 +149,7 @@ fn read_against_remove() {
         let alone = world.tagged.tag(0).leave(handle).unwrap();
         if alone {
             world.drop_value();
-            let finished = world.tagged.tag(0).finish(LAST);
+            let finished = world.tagged.tag(0).finish(0, LAST);
             assert!(!finished.is_orphaned);
         }
         let by_reader = thread.join().unwrap();
@@ -174,7 +174,7 @@ fn two_readers_against_remove() {
         let mut ends = 0;
         if world.tagged.tag(0).leave(handle).unwrap() {
             world.drop_value();
-            let _finished = world.tagged.tag(0).finish(LAST);
+            let _finished = world.tagged.tag(0).finish(0, LAST);
             ends += 1;
         }
         let by_readers: usize = threads.into_iter().map(|t| t.join().unwrap()).sum();
@@ -196,11 +196,11 @@ fn a_scope_goes_against_remove() {
             Ok(alone) => {
                 assert!(alone);
                 other.drop_value();
-                other.tagged.tag(0).finish(LAST).is_orphaned
+                other.tagged.tag(0).finish(0, LAST).is_orphaned
             }
             Err(_) => false,
         });
-        let abandoned = world.tagged.tag(0).abandon(LAST);
+        let abandoned = world.tagged.tag(0).abandon(0, LAST);
         let by_scope = matches!(abandoned, Abandoned::Free { .. });
         if by_scope {
             // The slot is the scope's: what was in it may be overwritten.
@@ -231,11 +231,11 @@ fn a_scope_goes_against_read() {
                 Unpinned::InUse => false,
                 Unpinned::Last { forget } => {
                     assert!(forget, "a scope drops what it is asked to before");
-                    tag.finish(LAST).is_orphaned
+                    tag.finish(0, LAST).is_orphaned
                 }
             }
         });
-        let abandoned = world.tagged.tag(0).abandon(LAST);
+        let abandoned = world.tagged.tag(0).abandon(0, LAST);
         let by_scope = matches!(abandoned, Abandoned::Free { .. });
         if by_scope {
             // The slot is the scope's: what was in it may be overwritten.
@@ -254,10 +254,14 @@ fn retire_against_give() {
     loom::model(|| {
         let (world, _) = World::new();
         let other = Arc::clone(&world);
-        let all = |world: &World| 0b11 & !world.tagged.retired();
         let thread = thread::spawn(move || {
             // SAFETY: the model says that this thread holds the slot.
-            let given = unsafe { other.tagged.slab().give(0b10, || all(&other), || true) };
+            let given = unsafe {
+                let tagged = &other.tagged;
+                tagged
+                    .slab()
+                    .give(0b10, 0b11, || tagged.retired(), |_| true)
+            };
             given == Ok(Given::Claimed)
         });
         let left = 0b11 & !world.tagged.retire(0b01);

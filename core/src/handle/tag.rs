@@ -7,7 +7,7 @@
 //!
 //! | state (version bits) | meaning | next |
 //! |---|---|---|
-//! | `00` free | no object; whoever holds the slot's bit may make one | live |
+//! | `00` free | no object; whoever holds the slot's bit may make one. Where the others have their readers it has its slot | live |
 //! | `01` live | `class` is the handle's, so the word without `readers` is the handle without its slot | free (no readers), leaving |
 //! | `10` leaving | freed; nobody new gets in. The one who freed it, or its last reader, ends it | free, orphaned |
 //! | `11` orphaned | as leaving, and the scope that held the slot's bit is gone | free |
@@ -45,6 +45,25 @@ const FORGET: u64 = Class::put(1);
 /// The tag of one slot.
 #[derive(Debug)]
 pub(crate) struct SlotTag(AtomicU64);
+
+/// The word of a free slot's tag: the slot's next handle, but for the class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FreeWord(pub(crate) u64);
+
+impl FreeWord {
+    /// The next handle of the slot, if it is to be of this class.
+    #[inline]
+    pub(crate) fn with_class(self, class: usize) -> RawHandle {
+        debug_assert!(Version::of(self.0) == FREE && Class::of(self.0) == 0);
+        RawHandle(self.0 | Class::put(class as u64) | LIVE)
+    }
+
+    /// What is left when the object of this handle, which is not of the last generation, has ended.
+    #[inline]
+    pub(crate) const fn after(handle: RawHandle) -> Self {
+        Self((handle.bits() & !(Class::MASK | Version::MASK)) + Generation::ONE)
+    }
+}
 
 /// What ending an object came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,19 +114,23 @@ impl SlotTag {
         Self(AtomicU64::new(0))
     }
 
-    /// Begins anew under a fresh id.
-    pub(crate) fn begin(&self, id: u32) {
-        self.0.store(Id::put(u64::from(id)), Ordering::Release);
+    /// Begins anew under a fresh id, as the tag of `slot`.
+    pub(super) fn begin(&self, id: u32, slot: usize) {
+        let free = Id::put(u64::from(id)) | Slot::put(slot as u64);
+        self.0.store(free, Ordering::Release);
     }
 
-    /// Names the object in this slot, whose bit the caller holds. The handle lacks its slot.
+    /// The word of the tag of a free slot, whose bit the caller holds: stable for so long.
     #[inline]
-    pub(crate) fn name(&self, class: usize) -> u64 {
-        let free = self.0.load(Ordering::Relaxed);
-        debug_assert!(Version::of(free) == FREE && Class::of(free) == 0 && Slot::of(free) == 0);
-        let live = free | Class::put(class as u64) | LIVE;
-        self.0.store(live, Ordering::Release);
-        live
+    pub(crate) fn free_word(&self) -> FreeWord {
+        FreeWord(self.0.load(Ordering::Relaxed))
+    }
+
+    /// Names the object in this slot, whose bit the caller holds.
+    #[inline]
+    pub(crate) fn name(&self, handle: RawHandle) {
+        debug_assert!(self.free_word().with_class(handle.class()) == handle);
+        self.0.store(handle.bits() & !Slot::MASK, Ordering::Release);
     }
 
     /// Whether the handle names what is in this slot now.
@@ -122,20 +145,18 @@ impl SlotTag {
         names(self.0.load(Ordering::Relaxed), handle)
     }
 
-    /// Ends the object that the handle names, without dropping it. `last` is the last generation.
+    /// Ends the object that the handle, which is not of the last generation, names: without dropping it,
+    /// if nobody reads it. `false` if it is not so easy.
     #[inline]
-    pub(crate) fn end(&self, handle: RawHandle, last: u32) -> Result<Ended, HandleError> {
-        // Mostly nobody is reading, and then the handle itself says what the tag is.
+    pub(crate) fn end_at_once(&self, handle: RawHandle) -> bool {
+        // The handle itself says what the tag is then.
         let live = handle.bits() & !Slot::MASK;
-        match self.change(live, freed(live, last)) {
-            Ok(_) => Ok(Ended::Now(finished(live, last))),
-            Err(seen) => self.end_read(handle, last, seen),
-        }
+        self.change(live, FreeWord::after(handle).0).is_ok()
     }
 
-    #[cold]
-    fn end_read(&self, handle: RawHandle, last: u32, seen: u64) -> Result<Ended, HandleError> {
-        let mut seen = seen;
+    /// Ends the object that the handle names, without dropping it. `last` is the last generation.
+    pub(crate) fn end(&self, handle: RawHandle, last: u32) -> Result<Ended, HandleError> {
+        let mut seen = self.0.load(Ordering::Relaxed);
         loop {
             if !names(seen, handle) {
                 return Err(why_not(seen, handle));
@@ -144,7 +165,7 @@ impl SlotTag {
             let next = if is_read {
                 leaving(seen) | FORGET
             } else {
-                freed(seen, last)
+                freed(seen, last, handle.slot())
             };
             match self.change(seen, next) {
                 Ok(_) if is_read => return Ok(Ended::Later),
@@ -183,12 +204,12 @@ impl SlotTag {
     }
 
     /// Ends a leaving object that nobody reads and that the caller has dropped.
-    pub(crate) fn finish(&self, last: u32) -> Finished {
+    pub(crate) fn finish(&self, slot: usize, last: u32) -> Finished {
         let mut seen = self.0.load(Ordering::Relaxed);
         loop {
             debug_assert!(Version::of(seen) & LEAVING != 0 && Slot::of(seen) == 0);
             // All that can come in between is that the slot is orphaned.
-            match self.change(seen, freed(seen, last)) {
+            match self.change(seen, freed(seen, last, slot)) {
                 Ok(_) => return finished(seen, last),
                 Err(now) => seen = now,
             }
@@ -224,7 +245,7 @@ impl SlotTag {
     }
 
     /// Ends what is in a slot of a scope that goes, or leaves that to those who read it.
-    pub(crate) fn abandon(&self, last: u32) -> Abandoned {
+    pub(crate) fn abandon(&self, slot: usize, last: u32) -> Abandoned {
         let mut seen = self.0.load(Ordering::Relaxed);
         loop {
             let next = match Version::of(seen) {
@@ -235,7 +256,7 @@ impl SlotTag {
                         is_exhausted: seen & EXHAUSTED != 0,
                     };
                 }
-                LIVE if Slot::of(seen) == 0 => freed(seen, last),
+                LIVE if Slot::of(seen) == 0 => freed(seen, last, slot),
                 LIVE => leaving(seen) | FORGET | ORPHANED,
                 _ => seen | ORPHANED,
             };
@@ -298,8 +319,8 @@ const fn leaving(live: u64) -> u64 {
 
 /// The word of a slot whose object, of the word `old`, ended.
 #[inline]
-const fn freed(old: u64, last: u32) -> u64 {
-    let ended = old & (Id::MASK | Generation::MASK);
+const fn freed(old: u64, last: u32, slot: usize) -> u64 {
+    let ended = old & (Id::MASK | Generation::MASK) | Slot::put(slot as u64);
     if Generation::of(old) >= last as u64 {
         ended | EXHAUSTED
     } else {

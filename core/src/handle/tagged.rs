@@ -13,7 +13,7 @@
 //! An owner clears it when the slab gets a fresh id.
 
 use super::RawHandle;
-use super::tag::SlotTag;
+use super::tag::{FreeWord, SlotTag};
 use crate::slab::Slab;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use core::ptr::{self, NonNull};
@@ -67,6 +67,24 @@ impl TaggedSlab {
         &self.slab
     }
 
+    /// The distance from one tag to the next.
+    pub(crate) const STRIDE: usize = size_of::<SlotTag>();
+
+    /// The first tag.
+    pub(crate) fn tags(&self) -> *mut u8 {
+        self.tags.as_ptr().cast_mut().cast()
+    }
+
+    /// The word of a free slot, by its tag's place.
+    ///
+    /// # Safety
+    /// `tag` is at [`TaggedSlab::tags`] or some strides behind, and the caller holds the slot's bit.
+    #[inline]
+    pub(crate) unsafe fn free_word_at(tag: *mut u8) -> FreeWord {
+        // SAFETY: the caller's promise.
+        unsafe { &*tag.cast::<SlotTag>() }.free_word()
+    }
+
     /// The tag of a slot below 64.
     #[inline]
     pub(crate) const fn tag(&self, slot: usize) -> &SlotTag {
@@ -81,8 +99,10 @@ impl TaggedSlab {
     /// Names the object in a slot, whose bit the caller holds.
     #[inline]
     pub(crate) fn name(&self, slot: u32, class: usize) -> RawHandle {
-        use super::bits::Slot;
-        RawHandle(self.tag(slot as usize).name(class) | Slot::put(u64::from(slot)))
+        let tag = self.tag(slot as usize);
+        let handle = tag.free_word().with_class(class);
+        tag.name(handle);
+        handle
     }
 
     /// Where the object of a well-formed handle lies, in slots of `size` bytes, if it lives.
@@ -131,7 +151,9 @@ impl TaggedSlab {
 
     /// Gives the slab a fresh id, under which all its slots begin anew. For its owner.
     pub(crate) fn begin(&self, id: u32) {
-        self.tags.iter().for_each(|tag| tag.begin(id));
+        for (slot, tag) in self.tags.iter().enumerate() {
+            tag.begin(id, slot);
+        }
         self.retired.store(0, Ordering::Relaxed);
         self.id.store(id + 1, Ordering::Relaxed);
     }

@@ -7,7 +7,7 @@ use crate::config::{Config, Table};
 use crate::depot::{self, After, Row};
 use crate::epoch::{Epoch, Tag};
 use crate::error::AllocError;
-use crate::handle::{Ended, Finished, HandleError, Ids, RawHandle, TaggedSlab};
+use crate::handle::{Ended, Finished, FreeWord, HandleError, Ids, RawHandle, TaggedSlab};
 use crate::provider::PageProvider;
 use core::alloc::Layout;
 use core::ptr::NonNull;
@@ -67,12 +67,13 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// If the handle names no live object; the heap is then as it was.
     #[inline]
     pub fn free_raw(&self, handle: RawHandle) -> Result<(), HandleError> {
-        let tagged = self.tagged(handle)?;
-        match self.end_object(tagged, handle)? {
-            Ended::Now(finished) => self.put_ended(tagged, handle, finished),
-            Ended::Later => {}
+        match self.end_at_once(handle) {
+            Some(tagged) => {
+                self.put_slot(tagged, handle);
+                Ok(())
+            }
+            None => self.free_raw_slow(handle),
         }
-        Ok(())
     }
 
     /// Makes this heap's ids begin at `id`, of 22 bits: for programs whose heaps must tell each other's
@@ -124,6 +125,26 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         tagged.name(slot, class - Table::<C>::TABLE.len())
     }
 
+    /// The slab of a free slot, whose bit the caller holds, by the word of its tag.
+    #[inline]
+    pub(crate) fn slab_of(&self, word: FreeWord) -> Option<&TaggedSlab> {
+        self.ids.find(RawHandle::of_word(word))
+    }
+
+    /// The word of the tag of an object of a tagged class that the caller just got.
+    pub(crate) fn free_word(&self, object: NonNull<u8>, class: usize) -> FreeWord {
+        let address = object.addr().get();
+        // SAFETY: as in `name`.
+        let (tagged, base) = unsafe {
+            let slab = &*self.map_of(address).slab(address);
+            (TaggedSlab::of(slab), slab.body().base)
+        };
+        let slot = Table::<C>::TABLE
+            .class(class)
+            .slot_of(address.wrapping_sub(base.addr()));
+        tagged.tag(slot as usize).free_word()
+    }
+
     /// The slab that a handle claims.
     #[inline]
     pub(crate) fn tagged(&self, handle: RawHandle) -> Result<&TaggedSlab, HandleError> {
@@ -136,8 +157,49 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
     }
 
-    /// Ends the object that a handle names.
+    /// Ends the object that a handle names, if that is all that there is to do: nobody reads it, its slot
+    /// has another generation, and its bit is not a scope's.
     #[inline]
+    pub(crate) fn end_at_once(&self, handle: RawHandle) -> Option<&TaggedSlab> {
+        let is_easy = handle.is_well_formed()
+            && handle.generation() < Ids::<C>::LAST
+            && !Self::is_scoped(handle);
+        if !is_easy {
+            return None;
+        }
+        let tagged = self.ids.find(handle)?;
+        let is_over = tagged.tag(handle.slot()).end_at_once(handle);
+        is_over.then_some(tagged)
+    }
+
+    /// As [`Heap::free_raw`], whatever it takes.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn free_raw_slow(&self, handle: RawHandle) -> Result<(), HandleError> {
+        let tagged = self.tagged(handle)?;
+        match self.end_object(tagged, handle)? {
+            Ended::Now(finished) => self.put_ended(tagged, handle, finished),
+            Ended::Later => {}
+        }
+        Ok(())
+    }
+
+    /// Gives the slot that a handle names, and whose bit the caller holds, back.
+    #[inline]
+    pub(crate) fn put_slot(&self, tagged: &TaggedSlab, handle: RawHandle) {
+        let slab = tagged.slab();
+        // SAFETY: whoever ends an object holds its bit, so the slab is pinned; rows stay valid; bin and
+        // class are the slab's.
+        let _given = unsafe {
+            let row = &*slab.body().row.cast::<Row<R>>();
+            let class = usize::from(slab.identity().key().class());
+            let shape = Table::<C>::TABLE.class(class);
+            let bit = 1 << handle.slot();
+            self.give_back(row.bin(class), slab, bit, shape, || tagged.retired())
+        };
+    }
+
+    /// Ends the object that a handle names.
     pub(crate) fn end_object(
         &self,
         tagged: &TaggedSlab,
@@ -155,7 +217,6 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     }
 
     /// Gives the slot of an object that was ended back.
-    #[inline]
     pub(crate) fn put_ended(&self, tagged: &TaggedSlab, handle: RawHandle, finished: Finished) {
         let (slab, bit) = (tagged.slab(), 1 << handle.slot());
         if Self::is_scoped(handle) {
@@ -164,19 +225,17 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             }
             return;
         }
+        if !finished.is_exhausted {
+            return self.put_slot(tagged, handle);
+        }
         // SAFETY: whoever ends an object holds its bit, so the slab is pinned; rows stay valid.
         let row = unsafe { &*slab.body().row.cast::<Row<R>>() };
         let class = usize::from(slab.identity().key().class());
         let (bin, shape) = (row.bin(class), Table::<C>::TABLE.class(class));
-        if finished.is_exhausted {
-            row.count_slots(-1);
-            // SAFETY: as above; bin and class are the slab's.
-            let after = unsafe { bin.retire(slab, bit, shape, || self.keep(shape.slab_bytes())) };
-            self.follow_up(after, shape.slab_bytes());
-        } else {
-            // SAFETY: as above.
-            let _given = unsafe { self.give_back(bin, slab, bit, shape) };
-        }
+        row.count_slots(-1);
+        // SAFETY: as above; bin and class are the slab's.
+        let after = unsafe { bin.retire(slab, bit, shape, || self.keep(shape.slab_bytes())) };
+        self.follow_up(after, shape.slab_bytes());
     }
 
     /// Gives slots of a scope's slab back whose scope is gone.

@@ -5,7 +5,7 @@ use super::Heap;
 use crate::chunk::{Map, MetaShape};
 use crate::class::{Class, Purpose};
 use crate::config::{Config, Table};
-use crate::depot::{After, Bin, Owned, Row, SlotTake};
+use crate::depot::{self, After, Bin, Owned, Row, SlotTake};
 use crate::epoch::Tag;
 use crate::error::{AllocError, FreeError};
 use crate::handle::TaggedSlab;
@@ -125,10 +125,10 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         // SAFETY: a slab's row is valid for as long as the heap.
         let row = unsafe { &*body.row.cast::<Row<R>>() };
         // SAFETY: the caller gives up the object, which holds the bit.
-        unsafe { self.give_back(row.bin(class), slab, bit, shape) }
+        unsafe { self.give_back(row.bin(class), slab, bit, shape, || 0) }
     }
 
-    /// Gives a word back, and deals with a slab that became empty.
+    /// Gives a word back, and deals with a slab that became empty. `retired` as for [`Bin::give_back`].
     ///
     /// # Safety
     /// The caller holds a slot of `word`; `bin` and `class` are the slab's.
@@ -139,11 +139,12 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         slab: &Slab,
         word: u64,
         class: &Class,
+        retired: impl FnOnce() -> u64,
     ) -> Result<(), FreeError> {
         // SAFETY: the caller's promise.
         let after = unsafe {
             let keep = || self.keep(class.slab_bytes());
-            bin.give_back(slab, word, class, || self.may_linger(), keep)
+            bin.give_back(slab, word, class, retired, || self.may_linger(), keep)
         };
         match after {
             Ok(After::InUse | After::Cached) => Ok(()),
@@ -199,8 +200,10 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         // SAFETY: pinned; a slab's row is valid for as long as the heap.
         let row = unsafe { &*slab.body().row.cast::<Row<R>>() };
         // SAFETY: the caller holds the bit, and the bin and class are the slab's.
-        let _held =
-            unsafe { self.give_back(row.bin(class), slab, bit, Table::<C>::TABLE.class(class)) };
+        let _held = unsafe {
+            let (bin, shape) = (row.bin(class), Table::<C>::TABLE.class(class));
+            self.give_back(bin, slab, bit, shape, || depot::retired(slab, shape))
+        };
     }
 
     /// A new slab, owned by the caller, and whether its slots read as zero.

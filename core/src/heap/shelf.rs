@@ -96,7 +96,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let class = usize::from(tagged.slab().identity().key().class());
         let (mut free, mut exhausted) = (0u64, 0u64);
         for slot in 0..Table::<C>::TABLE.class(class).slots() {
-            match tagged.tag(slot).abandon(Ids::<C>::LAST) {
+            match tagged.tag(slot).abandon(slot, Ids::<C>::LAST) {
                 Abandoned::Free { is_exhausted } if is_exhausted => exhausted |= 1 << slot,
                 Abandoned::Free { .. } => free |= 1 << slot,
                 Abandoned::Kept => {}

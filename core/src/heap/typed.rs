@@ -242,7 +242,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         tag.leave_unread(raw)?;
         // SAFETY: as in `remove_and`; the slot's content is not a value any more after this.
         let value = unsafe { self.value_of::<T>(tagged, raw).read() };
-        put(tagged, tag.finish(Ids::<C>::LAST));
+        put(tagged, tag.finish(raw.slot(), Ids::<C>::LAST));
         Ok(value)
     }
 
@@ -279,7 +279,8 @@ struct Finish<'h, F: FnOnce(&TaggedSlab, Finished), C: Config>(
 
 impl<F: FnOnce(&TaggedSlab, Finished), C: Config> Drop for Finish<'_, F, C> {
     fn drop(&mut self) {
-        let finished = self.0.tag(self.1.slot()).finish(Ids::<C>::LAST);
+        let slot = self.1.slot();
+        let finished = self.0.tag(slot).finish(slot, Ids::<C>::LAST);
         if let Some(put) = self.2.take() {
             put(self.0, finished);
         }

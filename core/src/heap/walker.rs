@@ -11,7 +11,7 @@ use crate::chunk::{BlockView, NO_ROW};
 use crate::class::{BLOCK, GRANULE, Purpose};
 use crate::config::{Config, Table};
 use crate::depot::Row;
-use crate::handle::TaggedSlab;
+use crate::handle::{FreeWord, RawHandle, TaggedSlab};
 use crate::local::LocalRow;
 use crate::provider::PageProvider;
 use crate::slab::{Key, Slab};
@@ -279,7 +279,14 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let mut held = if is_cached { shape.all } else { 0 };
         self.for_each_held(row.id(), class, |word_slab, word, slot_address| {
             let word = match slot_address {
-                Some(at) if at.wrapping_sub(address) < shape.slab_bytes() => {
+                Some(entry) if shape.is_tagged => {
+                    let word = FreeWord(entry);
+                    let of = self.slab_of(word).map(TaggedSlab::slab);
+                    let is_here = of.is_some_and(|of| ptr::eq(of, slab));
+                    u64::from(is_here) << RawHandle::of_word(word).slot()
+                }
+                Some(at) if (at as usize).wrapping_sub(address) < shape.slab_bytes() => {
+                    let at = at as usize;
                     let slot = shape.slot_of(at - address);
                     verdict.demand(
                         slot as usize * shape.size() == at - address,
@@ -333,7 +340,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         &self,
         row: u16,
         class: usize,
-        mut f: impl FnMut(*const Slab, u64, Option<usize>),
+        mut f: impl FnMut(*const Slab, u64, Option<u64>),
     ) {
         let classes = Table::<C>::BINS;
         self.locals.with(|list| {

@@ -2,9 +2,9 @@
 //!
 //! # Invariants
 //!
-//! - Every address between `low` and `top` is a slot that was freed here or filled in, of a slab of
+//! - Every entry between `low` and `top` names a slot that was freed here or filled in, of a slab of
 //!   this cell's class and row; its bit is held by this cell.
-//! - `word` are slots of `slab`, whose first slot is at `base`, held by this cell.
+//! - `word` are slots of `slab`, whose first slot (or tag) is at `base`, held by this cell.
 //! - The first `stashed` entries of the stash are slabs with held words, none empty.
 //! - No slot is in two of the three, so together they are this cell's words of DESIGN's equation.
 //!
@@ -17,6 +17,10 @@ use crate::sync::{AtomicPtr, AtomicU16, AtomicU64, Ordering::Relaxed};
 use core::alloc::Layout;
 use core::cell::Cell as Own;
 use core::ptr;
+
+/// What names a slot in the magazine: its address, or for a class with tags the word of its tag. The next
+/// handle is then known before the compare-and-swap that ended the last one is through.
+pub(crate) type Entry = u64;
 
 /// A word that is held, with its slab.
 #[derive(Debug, Clone, Copy)]
@@ -46,7 +50,7 @@ pub(crate) struct Room {
 impl Room {
     /// The layout of a store of this room: the stash, then the magazine.
     pub(crate) const fn layout(self) -> Layout {
-        let bytes = self.stash * size_of::<Held>() + self.magazine * size_of::<usize>();
+        let bytes = self.stash * size_of::<Held>() + self.magazine * size_of::<Entry>();
         match Layout::from_size_align(bytes, 64) {
             Ok(layout) => layout,
             Err(_) => panic!("a store is a few hundred bytes"),
@@ -59,9 +63,9 @@ impl Room {
 #[repr(C, align(64))]
 pub(crate) struct Cell {
     /// Where the next freed address goes.
-    top: AtomicPtr<usize>,
-    low: AtomicPtr<usize>,
-    high: Own<*mut usize>,
+    top: AtomicPtr<Entry>,
+    low: AtomicPtr<Entry>,
+    high: Own<*mut Entry>,
     /// The current word: allocation takes its lowest bit when the magazine is empty.
     word: AtomicU64,
     base: Own<*mut u8>,
@@ -100,12 +104,12 @@ impl Cell {
     };
 
     #[inline]
-    fn top(&self) -> *mut usize {
+    fn top(&self) -> *mut Entry {
         self.top.load(Relaxed)
     }
 
     #[inline]
-    fn low(&self) -> *mut usize {
+    fn low(&self) -> *mut Entry {
         self.low.load(Relaxed)
     }
 
@@ -114,9 +118,9 @@ impl Cell {
         self.word.load(Relaxed)
     }
 
-    /// The address that was freed last.
+    /// The entry that was pushed last.
     #[inline]
-    pub(super) fn pop(&self) -> Option<usize> {
+    pub(super) fn pop(&self) -> Option<Entry> {
         let top = self.top();
         if top == self.low() {
             return None;
@@ -129,16 +133,16 @@ impl Cell {
         }
     }
 
-    /// Notes a freed address, unless the magazine is full.
+    /// Notes a freed slot, unless the magazine is full.
     #[inline]
-    pub(super) fn push(&self, address: usize) -> bool {
+    pub(super) fn push(&self, entry: Entry) -> bool {
         let top = self.top();
         if top == self.high.get() {
             return false;
         }
         // SAFETY: `top < high`, so the place is inside the magazine.
         unsafe {
-            *top = address;
+            *top = entry;
             self.top.store(top.add(1), Relaxed);
         }
         true
@@ -174,7 +178,7 @@ impl Cell {
             .load(Relaxed)
             .addr()
             .saturating_sub(low.load(Relaxed).addr());
-        (magazine / size_of::<usize>()).min(FULL.magazine)
+        (magazine / size_of::<Entry>()).min(FULL.magazine)
             + word.load(Relaxed).count_ones() as usize
             + usize::from(stashed.load(Relaxed))
     }
@@ -208,7 +212,7 @@ impl Cell {
         // SAFETY: both stores are valid, do not overlap, and the new one has room.
         unsafe {
             let stash: *mut Held = store.cast();
-            let low: *mut usize = stash.add(room.stash).cast();
+            let low: *mut Entry = stash.add(room.stash).cast();
             if !old.is_null() {
                 ptr::copy_nonoverlapping(old, stash, self.stashed());
                 ptr::copy_nonoverlapping(self.low(), low, held);
@@ -235,29 +239,29 @@ impl Cell {
         self.stash.replace(ptr::null_mut()).cast()
     }
 
-    /// How many addresses the magazine holds.
+    /// How many entries the magazine holds.
     pub(crate) fn in_magazine(&self) -> usize {
-        self.top().addr().saturating_sub(self.low().addr()) / size_of::<usize>()
+        self.top().addr().saturating_sub(self.low().addr()) / size_of::<Entry>()
     }
 
-    /// The `index`th address of the magazine, oldest first.
+    /// The `index`th entry of the magazine, oldest first.
     #[cfg(feature = "walker")]
-    pub(crate) fn magazine(&self, index: usize) -> usize {
+    pub(crate) fn magazine(&self, index: usize) -> Entry {
         debug_assert!(index < self.in_magazine());
         // SAFETY: inside the written part, by the caller's bound.
         unsafe { *self.low().add(index) }
     }
 
-    /// Some of the magazine's addresses, oldest first.
+    /// Some of the magazine's entries, oldest first.
     ///
     /// # Safety
     /// The magazine holds as many, and is not changed while the slice is used.
-    pub(super) unsafe fn oldest(&self, range: core::ops::Range<usize>) -> &[usize] {
+    pub(super) unsafe fn oldest(&self, range: core::ops::Range<usize>) -> &[Entry] {
         // SAFETY: the caller's promise.
         unsafe { core::slice::from_raw_parts(self.low().add(range.start), range.len()) }
     }
 
-    /// Forgets the oldest `count` addresses.
+    /// Forgets the oldest `count` entries.
     pub(super) fn drop_oldest(&self, count: usize) {
         let left = self.in_magazine() - count;
         // SAFETY: both ranges are inside the magazine.

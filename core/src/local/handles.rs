@@ -1,17 +1,18 @@
 //! Objects that are named by handles, through a local.
 
 use super::Local;
+use super::cell::Cell;
 use crate::config::{Config, Table};
-use crate::epoch::Epoch;
+use crate::depot::Row;
+use crate::epoch::{Epoch, Tag};
 use crate::error::AllocError;
-use crate::handle::{Ended, Finished, HandleError, RawHandle, TaggedSlab};
+use crate::handle::{Finished, FreeWord, HandleError, RawHandle, TaggedSlab};
 use crate::heap::{Handle, Heap};
 use crate::provider::PageProvider;
 use core::alloc::Layout;
-use core::ptr::NonNull;
 use lock_api::RawMutex;
 
-impl<P: PageProvider, R: RawMutex, C: Config> Local<'_, P, R, C> {
+impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// As [`Heap::alloc_handle`].
     ///
     /// # Errors
@@ -19,8 +20,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Local<'_, P, R, C> {
     #[inline]
     pub fn alloc_handle(&mut self, layout: Layout) -> Result<RawHandle, AllocError> {
         let class = Heap::<P, R, C>::handle_class(layout)?;
-        let object = self.take_home(class)?;
-        Ok(self.heap.name(object, class))
+        let word = self.take_home(class)?;
+        self.name(word, class)
     }
 
     /// As [`Heap::alloc_handle_in`].
@@ -34,8 +35,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Local<'_, P, R, C> {
         layout: Layout,
     ) -> Result<RawHandle, AllocError> {
         let class = Heap::<P, R, C>::handle_class(layout)?;
-        let object = self.take_in(epoch, class)?;
-        Ok(self.heap.name(object, class))
+        let word = self.take_word_in(epoch, class)?;
+        self.name(word, class)
     }
 
     /// As [`Heap::free_raw`].
@@ -44,12 +45,13 @@ impl<P: PageProvider, R: RawMutex, C: Config> Local<'_, P, R, C> {
     /// As for [`Heap::free_raw`].
     #[inline]
     pub fn free_raw(&mut self, handle: RawHandle) -> Result<(), HandleError> {
-        let tagged = self.heap.tagged(handle)?;
-        match self.heap.end_object(tagged, handle)? {
-            Ended::Now(finished) => self.put_ended(tagged, handle, finished),
-            Ended::Later => {}
+        match self.heap.end_at_once(handle) {
+            Some(tagged) => {
+                self.put_slot(tagged, handle);
+                Ok(())
+            }
+            None => self.heap.free_raw_slow(handle),
         }
-        Ok(())
     }
 
     /// As [`Heap::insert`].
@@ -59,8 +61,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Local<'_, P, R, C> {
     #[inline]
     pub fn insert<T: Send + Sync>(&mut self, value: T) -> Result<Handle<T>, AllocError> {
         let class = Heap::<P, R, C>::handle_class(Layout::new::<T>())?;
-        let object = self.take_home(class)?;
-        Ok(self.name_value(object, class, value))
+        let word = self.take_home(class)?;
+        self.name_value(word, class, value)
     }
 
     /// As [`Heap::insert_in`].
@@ -74,8 +76,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Local<'_, P, R, C> {
         value: T,
     ) -> Result<Handle<T>, AllocError> {
         let class = Heap::<P, R, C>::handle_class(Layout::new::<T>())?;
-        let object = self.take_in(epoch, class)?;
-        Ok(self.name_value(object, class, value))
+        let word = self.take_word_in(epoch, class)?;
+        self.name_value(word, class, value)
     }
 
     /// As [`Heap::remove`].
@@ -101,42 +103,104 @@ impl<P: PageProvider, R: RawMutex, C: Config> Local<'_, P, R, C> {
     }
 
     #[inline]
-    fn name_value<T>(&self, object: NonNull<u8>, class: usize, value: T) -> Handle<T> {
-        // SAFETY: the object is large enough, aligned, and nobody else's.
-        unsafe { object.cast::<T>().write(value) };
-        Handle::new(self.heap.name(object, class), self.heap.ids.heap())
+    fn name_value<T>(
+        &self,
+        word: FreeWord,
+        class: usize,
+        value: T,
+    ) -> Result<Handle<T>, AllocError> {
+        let handle = word.with_class(class - Table::<C>::TABLE.len());
+        let tagged = self.tagged_of(word)?;
+        let size = Table::<C>::TABLE.class(class).size();
+        // SAFETY: the local held the slot, so the slab is pinned; the slot lies inside its run, is large
+        // enough, aligned, and nobody else's.
+        unsafe {
+            let object: *mut T = tagged.slab().body().base.add(handle.slot() * size).cast();
+            object.write(value);
+        }
+        tagged.tag(handle.slot()).name(handle);
+        Ok(Handle::new(handle, self.heap.ids.heap()))
     }
 
-    /// A slot of a class, in the root epoch.
+    /// Names the object in a slot, by its tag's word.
     #[inline]
-    fn take_home(&mut self, class: usize) -> Result<NonNull<u8>, AllocError> {
-        match self.pick(self.home.cells, class) {
-            Some(object) => Ok(object),
-            None => self.refill_home(class).ok_or_else(|| self.failure()),
+    fn name(&self, word: FreeWord, class: usize) -> Result<RawHandle, AllocError> {
+        let handle = word.with_class(class - Table::<C>::TABLE.len());
+        self.tagged_of(word)?.tag(handle.slot()).name(handle);
+        Ok(handle)
+    }
+
+    /// The slab of a word that this local held. There always is one: its id was given out.
+    #[inline]
+    fn tagged_of(&self, word: FreeWord) -> Result<&'h TaggedSlab, AllocError> {
+        debug_assert!(self.heap.slab_of(word).is_some());
+        self.heap.slab_of(word).ok_or(AllocError::HandlesExhausted)
+    }
+
+    /// The word of a slot, in the root epoch.
+    #[inline]
+    fn take_home(&mut self, class: usize) -> Result<FreeWord, AllocError> {
+        match self.pick_word(self.home.cells, class) {
+            Some(word) => Ok(word),
+            None => self.refill_word(self.home, Tag::ROOT, class),
+        }
+    }
+
+    /// The word of a slot, in an epoch.
+    #[inline]
+    fn take_word_in(&mut self, epoch: Epoch, class: usize) -> Result<FreeWord, AllocError> {
+        let row = self.heap.open_row(epoch).ok_or(AllocError::EpochClosed)?;
+        let near = self.near(row.id());
+        if near.id == row.id()
+            && let Some(word) = self.pick_word(near.cells, class)
+        {
+            return Ok(word);
+        }
+        self.take_word_in_slow(row, epoch.tag(), class)
+    }
+
+    /// As `pick`, for a class with tags.
+    #[inline(always)]
+    pub(super) fn pick_word(&self, cells: *mut Cell, class: usize) -> Option<FreeWord> {
+        // SAFETY: a seat has a cell for each class of the table.
+        let cell = unsafe { &*cells.add(class) };
+        if let Some(word) = cell.pop() {
+            return Some(FreeWord(word));
+        }
+        let tag = cell.next_slot(TaggedSlab::STRIDE)?;
+        // SAFETY: the cell's base are the tags of the slab of its word, and the slot was held by it.
+        Some(unsafe { TaggedSlab::free_word_at(tag) })
+    }
+
+    /// Keeps the slot of an object that was ended at hand, if it may be used again.
+    fn put_ended(&mut self, tagged: &TaggedSlab, handle: RawHandle, finished: Finished) {
+        if finished.is_exhausted || Heap::<P, R, C>::is_scoped(handle) {
+            self.heap.put_ended(tagged, handle, finished);
+        } else {
+            self.put_slot(tagged, handle);
         }
     }
 
     /// Keeps the slot of an object that was ended at hand.
     #[inline]
-    fn put_ended(&mut self, tagged: &TaggedSlab, handle: RawHandle, finished: Finished) {
-        if finished.is_exhausted || Heap::<P, R, C>::is_scoped(handle) {
-            self.heap.put_ended(tagged, handle, finished);
-            return;
-        }
-        let slab = tagged.slab();
-        let key = slab.identity().key();
-        let class = usize::from(key.class());
-        let size = Table::<C>::TABLE.class(class).size();
-        // SAFETY: whoever ends an object holds its bit, so the slab is pinned; slots lie inside its run.
-        let object = unsafe { NonNull::new_unchecked(slab.body().base.add(handle.slot() * size)) };
-        if key.row() == self.home.id {
-            let address = object.addr().get();
-            if !self.cell(self.home, class).push(address) {
-                self.spill(self.home, class, address);
+    fn put_slot(&mut self, tagged: &TaggedSlab, handle: RawHandle) {
+        let word = FreeWord::after(handle);
+        let class = handle.class() + Table::<C>::TABLE.len();
+        // Whoever ends an object holds its bit, so the slab is pinned and is of this row.
+        let id = tagged.slab().identity().key().row();
+        if id == self.home.id {
+            if !self.cell(self.home, class).push(word.0) {
+                self.spill(self.home, class, word.0);
             }
             return;
         }
-        // SAFETY: the slot is of this row and class, and nobody uses it any more.
-        let _freed = unsafe { self.free_in(key.row(), object, class) };
+        let near = *self.near(id);
+        if near.id != id {
+            // SAFETY: the slab is pinned, and rows stay valid for as long as the heap.
+            let row = unsafe { &*tagged.slab().body().row.cast::<Row<R>>() };
+            self.put_slot_elsewhere(row, class, word);
+        } else if !self.cell(near, class).push(word.0) {
+            self.spill(near, class, word.0);
+        }
     }
 }

@@ -28,7 +28,7 @@ use core::fmt;
 use core::ptr::{self, NonNull};
 use lock_api::RawMutex;
 
-use cell::Cell;
+use cell::{Cell, Entry};
 pub(crate) use registry::Registry;
 pub(crate) use seat::LocalRow;
 use seat::Seat;
@@ -146,7 +146,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         let object = match cell.pop() {
             // A freed pointer may have been narrowed to its old object; the address is good for the
             // whole slot, by the chunk's exposed provenance.
-            Some(address) => ptr::with_exposed_provenance_mut(address),
+            Some(address) => ptr::with_exposed_provenance_mut(address as usize),
             None => cell.next_slot(Table::<C>::TABLE.class(class).size())?,
         };
         if C::CHECKED {
@@ -182,8 +182,8 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         // A branch and not a choice between two seats: it is foreseen, and then nothing waits for
         // the row's number.
         if id == self.home.id {
-            if !self.cell(self.home, class).push(address) {
-                self.spill(self.home, class, address);
+            if !self.cell(self.home, class).push(address as Entry) {
+                self.spill(self.home, class, address as Entry);
             }
             return Ok(());
         }
@@ -208,8 +208,8 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             // SAFETY: the caller's promise.
             return unsafe { self.free_elsewhere(object, class) };
         }
-        if !self.cell(seat, class).push(address) {
-            self.spill(seat, class, address);
+        if !self.cell(seat, class).push(address as Entry) {
+            self.spill(seat, class, address as Entry);
         }
         Ok(())
     }

@@ -1,12 +1,13 @@
 //! Seats: what a local has in one row, and how it finds, makes and gives them up.
 
-use super::cell::Cell;
+use super::cell::{Cell, Entry};
 use super::{Local, NEAR};
 use crate::chunk::{Kind, NO_ROW};
 use crate::config::{Config, Table};
 use crate::depot::Row;
 use crate::epoch::{Epoch, Tag};
 use crate::error::{AllocError, FreeError};
+use crate::handle::FreeWord;
 use crate::heap::Heap;
 use crate::provider::PageProvider;
 use core::alloc::Layout;
@@ -170,18 +171,39 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         tag: Tag,
         class: usize,
     ) -> Result<NonNull<u8>, AllocError> {
+        let seat = self.seat_in(row, tag)?;
+        match self.pick(seat.cells, class) {
+            Some(object) => Ok(object),
+            None => self.refill(seat, tag, class),
+        }
+    }
+
+    /// As [`Self::take_in_slow`], for a class with tags.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn take_word_in_slow(
+        &mut self,
+        row: &'h Row<R>,
+        tag: Tag,
+        class: usize,
+    ) -> Result<FreeWord, AllocError> {
+        let seat = self.seat_in(row, tag)?;
+        match self.pick_word(seat.cells, class) {
+            Some(word) => Ok(word),
+            None => self.refill_word(seat, tag, class),
+        }
+    }
+
+    /// The seat in a row that serves an era.
+    fn seat_in(&mut self, row: &'h Row<R>, tag: Tag) -> Result<Seat<'h, R>, AllocError> {
         self.notice_closes();
         if row.tag() != tag {
             return Err(AllocError::EpochClosed);
         }
-        let seat = if row.id() == self.home.id {
-            self.home
+        if row.id() == self.home.id {
+            Ok(self.home)
         } else {
-            self.sit(row)?
-        };
-        match self.pick(seat.cells, class) {
-            Some(object) => Ok(object),
-            None => self.refill(seat, tag, class),
+            self.sit(row)
         }
     }
 
@@ -218,13 +240,29 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         if row.tag().is_open()
             && let Ok(seat) = self.sit(row)
         {
-            if !self.cell(seat, class).push(address) {
-                self.spill(seat, class, address);
+            if !self.cell(seat, class).push(address as Entry) {
+                self.spill(seat, class, address as Entry);
             }
             return Ok(());
         }
         // SAFETY: the caller's promise.
         unsafe { self.heap.free_slot(object, class) }
+    }
+
+    /// Keeps a slot with a tag at hand whose row has no seat near at hand, or gives it back.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn put_slot_elsewhere(&mut self, row: &'h Row<R>, class: usize, word: FreeWord) {
+        self.notice_closes();
+        if row.tag().is_open()
+            && let Ok(seat) = self.sit(row)
+        {
+            if !self.cell(seat, class).push(word.0) {
+                self.spill(seat, class, word.0);
+            }
+            return;
+        }
+        self.put_back(word);
     }
 
     /// The seat in a row, made if there is none, and near at hand from now on.

@@ -1,11 +1,12 @@
 //! The slow half of a local: refills, spills, and stores that grow.
 
-use super::cell::{FULL, Held, Room, SMALL};
+use super::cell::{Entry, FULL, Held, Room, SMALL};
 use super::{Local, Seat};
 use crate::chunk::Kind;
 use crate::config::{Config, Table};
 use crate::epoch::Tag;
 use crate::error::AllocError;
+use crate::handle::{FreeWord, RawHandle, TaggedSlab};
 use crate::provider::PageProvider;
 use crate::slab::Slab;
 use core::alloc::Layout;
@@ -60,6 +61,46 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         }
     }
 
+    /// As [`Self::refill`], for a class with tags.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn refill_word(
+        &mut self,
+        seat: Seat<'h, R>,
+        tag: Tag,
+        class: usize,
+    ) -> Result<FreeWord, AllocError> {
+        self.restock(seat, tag, class)?;
+        match self.pick_word(seat.cells, class) {
+            Some(word) => Ok(word),
+            None => {
+                let object = self.heap.alloc_slot(seat.row, tag, class)?;
+                Ok(self.heap.free_word(object, class))
+            }
+        }
+    }
+
+    /// Gives the slot of a tag back.
+    pub(super) fn put_back(&self, word: FreeWord) {
+        if let Some(tagged) = self.heap.slab_of(word) {
+            self.heap.put_slot(tagged, RawHandle::of_word(word));
+        }
+    }
+
+    /// Where a slab's slots are, or its tags.
+    ///
+    /// # Safety
+    /// The local pins or owns the slab, which is of this class.
+    unsafe fn base_of(slab: &Slab, class: usize) -> *mut u8 {
+        if Table::<C>::TABLE.class(class).is_tagged {
+            // SAFETY: the class is a tagged one.
+            unsafe { TaggedSlab::of(slab) }.tags()
+        } else {
+            // SAFETY: the caller's promise.
+            unsafe { slab.body() }.base
+        }
+    }
+
     /// Gets a current word: from the stash, the depot, or a new slab. Without memory for a store the
     /// cell stays as it is.
     pub(super) fn restock(
@@ -102,13 +143,13 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         let cell = self.cell(seat, class);
         if let Some(held) = cell.stash_pop() {
             // SAFETY: the held word pins the slab.
-            let base = unsafe { (*held.slab).body() }.base;
+            let base = unsafe { Self::base_of(&*held.slab, class) };
             cell.set_current(held, base, false);
             return Ok(());
         }
         let (slab, is_zero) = heap.make_slab(seat.row, tag, class)?;
         // SAFETY: the slab was just made and is owned.
-        let base = unsafe { slab.body() }.base;
+        let base = unsafe { Self::base_of(slab, class) };
         let word = shape.all;
         self.cell(seat, class)
             .set_current(Held { slab, word }, base, is_zero);
@@ -119,16 +160,20 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// there is no room for them, goes back.
     #[cold]
     #[inline(never)]
-    pub(super) fn spill(&mut self, seat: Seat<'h, R>, class: usize, address: usize) {
+    pub(super) fn spill(&mut self, seat: Seat<'h, R>, class: usize, entry: Entry) {
         self.grow(seat, class);
-        if !self.cell(seat, class).push(address) {
+        if !self.cell(seat, class).push(entry) {
             let count = self.cell(seat, class).in_magazine().div_ceil(2);
             self.spill_oldest(seat, class, count);
-            if !self.cell(seat, class).push(address) {
+            if !self.cell(seat, class).push(entry) {
                 // There was no memory for a store: the slot goes back alone.
+                if Table::<C>::TABLE.class(class).is_tagged {
+                    return self.put_back(FreeWord(entry));
+                }
                 // SAFETY: the object is given up by whoever freed it, and no object is at null.
                 let _freed = unsafe {
-                    let object = NonNull::new_unchecked(ptr::with_exposed_provenance_mut(address));
+                    let object = ptr::with_exposed_provenance_mut(entry as usize);
+                    let object = NonNull::new_unchecked(object);
                     self.heap.free_slot(object, class)
                 };
             }
@@ -136,41 +181,71 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         self.notice_closes();
     }
 
-    /// Turns the oldest `count` addresses of the magazine into words.
+    /// Turns the oldest `count` entries of the magazine into words.
     fn spill_oldest(&mut self, seat: Seat<'h, R>, class: usize, count: usize) {
-        let shape = Table::<C>::TABLE.class(class);
-        let span = shape.slab_bytes();
         let mut index = 0;
         while index < count {
-            // SAFETY: the magazine holds `count` addresses or more, and nothing in this turn changes it
+            // SAFETY: the magazine holds `count` entries or more, and nothing in this turn changes it
             // before the last use of the slice.
-            let addresses = unsafe { self.cell(seat, class).oldest(index..count) };
-            let Some(first) = addresses.first() else {
+            let entries = unsafe { self.cell(seat, class).oldest(index..count) };
+            let (held, taken) = if Table::<C>::TABLE.class(class).is_tagged {
+                self.word_of_tags(entries)
+            } else {
+                self.word_of_addresses(class, entries)
+            };
+            let Some(held) = held else {
                 break;
             };
-            // SAFETY: a held slot lies in a chunk of the heap, and pins its slab.
-            let (slab, base) = unsafe {
-                let slab = self.slab_of(*first);
-                (slab, (*slab).body().base.addr())
-            };
-            // Neighbours are mostly of the same slab and need no look-up.
-            let (mut word, mut taken) = (0u64, 0);
-            for address in addresses {
-                let offset = address.wrapping_sub(base);
-                if offset >= span {
-                    break;
-                }
-                word |= 1 << shape.slot_of(offset);
-                taken += 1;
-            }
             index += taken;
-            let doubles = taken as u64 - u64::from(word.count_ones());
+            let doubles = taken as u64 - u64::from(held.word.count_ones());
             if doubles > 0 {
                 self.heap.note_double_free(doubles);
             }
-            self.stash(seat, class, Held { slab, word });
+            self.stash(seat, class, held);
         }
         self.cell(seat, class).drop_oldest(count);
+    }
+
+    /// The word of the first entries that are of one slab, and how many they are.
+    fn word_of_addresses(&self, class: usize, entries: &[Entry]) -> (Option<Held>, usize) {
+        let Some(first) = entries.first() else {
+            return (None, 0);
+        };
+        let shape = Table::<C>::TABLE.class(class);
+        let span = shape.slab_bytes();
+        // SAFETY: a held slot lies in a chunk of the heap, and pins its slab.
+        let (slab, base) = unsafe {
+            let slab = self.slab_of(*first as usize);
+            (slab, (*slab).body().base.addr())
+        };
+        // Neighbours are mostly of the same slab and need no look-up.
+        let (mut word, mut taken) = (0u64, 0);
+        for entry in entries {
+            let offset = (*entry as usize).wrapping_sub(base);
+            if offset >= span {
+                break;
+            }
+            word |= 1 << shape.slot_of(offset);
+            taken += 1;
+        }
+        (Some(Held { slab, word }), taken)
+    }
+
+    /// As [`Self::word_of_addresses`], for a class with tags.
+    fn word_of_tags(&self, entries: &[Entry]) -> (Option<Held>, usize) {
+        let handles = entries.iter().map(|e| RawHandle::of_word(FreeWord(*e)));
+        let first = handles.clone().next();
+        let slab = first.and_then(|first| self.heap.slab_of(FreeWord(first.bits())));
+        let (Some(first), Some(tagged)) = (first, slab) else {
+            return (None, 0);
+        };
+        let (mut word, mut taken) = (0u64, 0);
+        for handle in handles.take_while(|handle| handle.id() == first.id()) {
+            word |= 1 << handle.slot();
+            taken += 1;
+        }
+        let slab: *const Slab = tagged.slab();
+        (Some(Held { slab, word }), taken)
     }
 
     /// Keeps a word for later: with the current word or the newest of the stash if it is of the same
