@@ -46,7 +46,7 @@ pub trait Config: Debug + Send + Sync + 'static {
 
     /// How many ids there are for slabs with handles, as a power of two from 2 to 22; anything else does
     /// not compile. Fewer need less memory for the table of ids: with the first handle a heap takes two
-    /// tables, each of the square root of so many words.
+    /// tables, each of about the square root of so many words.
     const HANDLE_IDS_LOG2: u32 = 22;
 
     /// A number that differs between CPUs that run at the same time, as well as it can: where the

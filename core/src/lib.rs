@@ -81,6 +81,10 @@ pub use local::Local;
 #[cfg(not(loom))]
 pub use scope::Scope;
 
+/// The crate whose `RawMutex` a heap's lock implements.
+#[cfg(not(loom))]
+pub use lock_api;
+
 // The example in the README is a test like any other.
 #[cfg(all(doctest, not(loom)))]
 #[doc = include_str!("../../README.md")]

@@ -138,6 +138,20 @@ pub(crate) enum Given {
     WasFull(Identity),
     /// The slab is empty and the caller is its owner now.
     Claimed,
+    /// The slab was recycled before the caller's claim, which got these slots of its next life: the caller
+    /// holds them, and gives them back to where they belong now.
+    Strayed(u64),
+}
+
+/// What a claim by one who does not pin the slab came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Claim {
+    /// The caller is the owner.
+    Won,
+    /// Somebody else is, or was, or the slab is not empty.
+    Lost,
+    /// It got these slots, of another life of the slab.
+    Strayed(u64),
 }
 
 impl Slab {
@@ -295,8 +309,12 @@ impl Slab {
         }
         let all = all & !retired();
         if old | word == all {
-            return Ok(if may_claim(all) && self.claim(all) {
-                Given::Claimed
+            return Ok(if may_claim(all) {
+                match self.claim_in(identity, all) {
+                    Claim::Won => Given::Claimed,
+                    Claim::Lost => Given::More,
+                    Claim::Strayed(word) => Given::Strayed(word),
+                }
             } else {
                 Given::More
             });
@@ -322,7 +340,21 @@ impl Slab {
             .then(|| dead.incarnation() < Identity::LAST)
     }
 
-    /// Makes the caller the owner if every slot is free. Of any number of callers one wins; a slab
+    /// As [`Slab::claim`], for one who saw the slab in the life `seen` and does not pin it any more. It may
+    /// have been claimed by another, recycled, and be in a life in which just these slots are free. Whoever
+    /// takes them pins the slab, so the identity that is read then stays, and tells.
+    pub(crate) fn claim_in(&self, seen: Identity, all: u64) -> Claim {
+        if !self.claim(all) {
+            Claim::Lost
+        } else if self.identity() == seen {
+            Claim::Won
+        } else {
+            Claim::Strayed(all)
+        }
+    }
+
+    /// Makes the caller the owner if every slot is free, and the slab is in the life that the caller means:
+    /// it is in a list whose lock the caller holds, or see [`Slab::claim_in`]. Of any number of callers one wins; a slab
     /// without slots, all of them being retired, is won by none.
     pub(crate) fn claim(&self, all: u64) -> bool {
         all != 0

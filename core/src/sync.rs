@@ -57,6 +57,20 @@ mod imp {
             f(unsafe { &mut *self.data.get() })
         }
 
+        /// Takes the lock for as long as the caller says.
+        pub(crate) fn hold(&self) {
+            self.raw.lock();
+        }
+
+        /// Ends [`Lock::hold`].
+        ///
+        /// # Safety
+        /// This context holds the lock, or is a copy of one that did.
+        pub(crate) unsafe fn let_go(&self) {
+            // SAFETY: the caller's promise.
+            unsafe { self.raw.unlock() }
+        }
+
         /// The data, when the caller owns the whole lock.
         pub(crate) fn get_mut(&mut self) -> &mut T {
             self.data.get_mut()

@@ -535,6 +535,62 @@ fn ids_run_out_with_an_error() {
     assert_eq!(walk(&heap).slabs, 0);
 }
 
+/// When the ids are used up, slabs that have theirs are used on until their generations are used up, too:
+/// whichever was recycled last. Catches one that is stranded behind one without an id.
+#[test]
+fn slabs_with_ids_go_on_when_there_are_no_more() {
+    let heap = TestHeap::<FewIds>::new(Host::default());
+    heap.set_policy(Policy::Eager);
+    // All ids but one are with slabs that have served one object.
+    let kept: Vec<RawHandle> = (0..15)
+        .map(|_| heap.alloc_handle(layout(8192)).unwrap())
+        .collect();
+    let slabs: HashSet<u32> = kept.iter().map(|handle| handle.id()).collect();
+    let mut served = 0;
+    let mut fillers = Vec::new();
+    while heap.handle_ids().0 < 16 {
+        fillers.push(heap.alloc_handle(layout(8192)).unwrap());
+    }
+    for handle in kept.into_iter().chain(fillers) {
+        heap.free_raw(handle).unwrap();
+    }
+    while let Ok(handle) = heap.alloc_handle(layout(8192)) {
+        served += 1;
+        heap.free_raw(handle).unwrap();
+    }
+    // Each of the 16 ids serves one slot until that retires. The first generations of some are used.
+    println!("{served} more objects of {} slabs", slabs.len());
+    assert!(served >= 16 * (GENERATIONS - 1), "{served}");
+    assert_eq!(walk(&heap).slabs, 0);
+}
+
+/// Many threads make the first handles of a heap at the same time: all of them are its own. Catches a first
+/// id that is decided while another thread goes on without it.
+#[test]
+fn first_handles_of_many_threads() {
+    for round in 0..steps(2000, 3) {
+        let heap = TestHeap::<Unchecked>::new(Host::default());
+        let barrier = Barrier::new(4);
+        let sets = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for thread in 0..4u64 {
+                let (heap, barrier, sets) = (&heap, &barrier, &sets);
+                scope.spawn(move || {
+                    barrier.wait();
+                    if thread == 0 && heap.set_first_handle_id(0x3f_ffff) {
+                        sets.fetch_add(1, Ordering::Relaxed);
+                    }
+                    let handle = heap.insert(thread).unwrap();
+                    assert_eq!(*heap.get(handle).unwrap(), thread, "round {round}");
+                    heap.remove(handle).unwrap();
+                });
+            }
+        });
+        assert!(!heap.set_first_handle_id(1));
+        assert!(sets.into_inner() <= 1);
+    }
+}
+
 /// Values are dropped once, by whoever is last: `remove`, a reader that outlives it, or the taker.
 /// Catches a value that is dropped under its reader, twice or never.
 #[test]

@@ -320,6 +320,32 @@ fn values_with_handles_end_with_their_scope() {
     assert_empty(&heap);
 }
 
+/// A hint that is out of date leads a take into a slab that a scope used since, and that is on its way back,
+/// held by the scope's readers: what it got there it gives back, and the slab with it.
+#[test]
+fn an_outdated_hint_into_a_scopes_slab() {
+    let heap = TestHeap::new(Host::default());
+    let layout = Layout::from_size_align(8192, 8).unwrap();
+    let handle = heap.alloc_handle(layout).unwrap();
+    heap.free_raw(handle).unwrap();
+    heap.reclaim();
+    // The metadata of the slab that the bin remembers is this scope's now.
+    let scope = Scope::new(&heap);
+    let values: Vec<_> = (0..4u8).map(|n| scope.insert([n; 8192]).unwrap()).collect();
+    let readings: Vec<_> = values[1..].iter().map(|h| heap.get(*h).unwrap()).collect();
+    drop(scope);
+    let other = heap.alloc_handle(layout).unwrap();
+    assert_ne!(other.id(), values[0].raw().id());
+    for (number, reading) in readings.iter().enumerate() {
+        assert!(reading.iter().all(|b| usize::from(*b) == number + 1));
+    }
+    drop(readings);
+    heap.free_raw(other).unwrap();
+    heap.reclaim();
+    // SAFETY: no thread and no local is at work.
+    assert_eq!(unsafe { heap.walk() }.unwrap().slabs, 0);
+}
+
 /// Readers, removers and the scope that goes race for the same values, and each is dropped once.
 #[test]
 fn a_scope_goes_under_its_readers() {

@@ -49,6 +49,9 @@ struct Spare {
     size: usize,
 }
 
+/// What is left of a region is kept if it is this long: a piece of most kinds fits.
+const WORTH: usize = 256;
+
 /// The bump region and the unused pieces. Guarded by the pages' lock.
 #[derive(Debug)]
 pub(super) struct Arena {
@@ -70,7 +73,7 @@ impl Arena {
     }
 
     /// A piece of memory for `kind`, or `None` if a metadata region is needed first. Every call for
-    /// one kind passes the same layout, of at most a page.
+    /// one kind passes the same layout.
     pub(super) fn take(&mut self, kind: Kind, layout: Layout) -> Option<NonNull<u8>> {
         let head = &mut self.unused[kind as usize];
         // SAFETY: unused pieces are ours and valid, and begin with a link.
@@ -82,24 +85,57 @@ impl Arena {
         self.bump(layout)
     }
 
-    /// Fresh memory.
+    /// Fresh memory: of what is bumped from, or of the first part that was put aside and is long enough.
     pub(super) fn bump(&mut self, layout: Layout) -> Option<NonNull<u8>> {
-        loop {
-            let skip = self.bump.addr().next_multiple_of(layout.align()) - self.bump.addr();
-            let need = skip + layout.size();
-            if need <= self.left {
-                // SAFETY: `need` bytes are left in the region.
-                let piece = unsafe { self.bump.add(skip) };
-                // SAFETY: as above.
-                self.bump = unsafe { self.bump.add(need) };
-                self.left -= need;
-                return NonNull::new(piece);
+        if let Some(piece) = self.carve(layout) {
+            return Some(piece);
+        }
+        let mut link: *mut *mut Spare = &raw mut self.spare;
+        // SAFETY: spare parts are ours and valid, and begin with their link.
+        unsafe {
+            while !(*link).is_null() {
+                let (spare, size) = (*link, (**link).size);
+                if room(spare.cast(), layout) <= size {
+                    *link = (*spare).next;
+                    self.put_aside();
+                    (self.bump, self.left) = (spare.cast(), size);
+                    return self.carve(layout);
+                }
+                link = &raw mut (**link).next;
             }
-            // What is left is given up: it is less than this piece.
-            // SAFETY: spare parts are ours and valid, and begin with their link.
-            let spare = unsafe { self.spare.as_ref() }?;
-            (self.bump, self.left) = (self.spare.cast(), spare.size);
-            self.spare = spare.next;
+        }
+        None
+    }
+
+    /// A piece of what is bumped from.
+    fn carve(&mut self, layout: Layout) -> Option<NonNull<u8>> {
+        let need = room(self.bump, layout);
+        if need > self.left {
+            return None;
+        }
+        // SAFETY: `need` bytes are left.
+        unsafe {
+            let piece = self.bump.add(need - layout.size());
+            self.bump = self.bump.add(need);
+            self.left -= need;
+            NonNull::new(piece)
+        }
+    }
+
+    /// Puts what is left of the region that is bumped from aside, if it is worth it.
+    fn put_aside(&mut self) {
+        let lead = self.bump.addr().next_multiple_of(64) - self.bump.addr();
+        if self.left < lead + WORTH {
+            return;
+        }
+        let spare = Spare {
+            next: self.spare,
+            size: self.left - lead,
+        };
+        // SAFETY: the rest is ours, and long enough for the link.
+        unsafe {
+            self.spare = self.bump.add(lead).cast();
+            self.spare.write(spare);
         }
     }
 
@@ -121,19 +157,13 @@ impl Arena {
     /// # Safety
     /// The `size` bytes at `first` are ours and unused, and `first` is aligned to 64.
     pub(super) unsafe fn refill(&mut self, first: *mut u8, size: usize) {
-        let lead = self.bump.addr().next_multiple_of(64) - self.bump.addr();
-        if self.left >= lead + size_of::<Spare>() {
-            let spare = Spare {
-                next: self.spare,
-                size: self.left - lead,
-            };
-            // SAFETY: the rest of the old region is ours, and long enough for the link.
-            unsafe {
-                self.spare = self.bump.add(lead).cast();
-                self.spare.write(spare);
-            }
-        }
+        self.put_aside();
         self.bump = first;
         self.left = size;
     }
+}
+
+/// Bytes that a piece takes from memory that begins at `at`.
+fn room(at: *mut u8, layout: Layout) -> usize {
+    at.addr().next_multiple_of(layout.align()) - at.addr() + layout.size()
 }

@@ -8,7 +8,10 @@ use core::alloc::Layout;
 use core::ptr;
 
 /// How many kinds of metadata there are.
-pub(super) const META_KINDS: usize = 2;
+pub(super) const META_KINDS: usize = 3;
+
+const READY: usize = 1;
+const BARE: usize = 2;
 
 /// A kind of slab metadata: what lies in memory for a slab.
 #[derive(Debug, Clone, Copy)]
@@ -23,16 +26,20 @@ impl MetaShape {
         Self { layout, kind: 0 }
     }
 
-    /// A slab that begins something longer: valid as zero bytes.
-    pub(crate) const fn tagged(layout: Layout) -> Self {
-        Self { layout, kind: 1 }
+    /// A slab that begins something longer: valid as zero bytes. Of these some are ready for use
+    /// (`is_ready`) and are used first; the others, and new ones, need something still.
+    pub(crate) const fn tagged(layout: Layout, is_ready: bool) -> Self {
+        let kind = if is_ready { READY } else { BARE };
+        Self { layout, kind }
     }
 }
 
 impl<P: PageProvider> State<P> {
     /// A slab's metadata: an unused one, or a new one.
     pub(super) fn take_slab<'s>(&mut self, meta: MetaShape) -> Result<&'s Slab, Short> {
-        let unused = &mut self.unused_slabs[meta.kind];
+        let is_bare = meta.kind == READY && self.unused_slabs[READY].is_null();
+        let kind = if is_bare { BARE } else { meta.kind };
+        let unused = &mut self.unused_slabs[kind];
         // SAFETY: unused slabs are owned by this list and valid.
         if let Some(slab) = unsafe { unused.as_ref() } {
             // SAFETY: as above.

@@ -10,6 +10,7 @@
 mod arena;
 mod block;
 mod chain;
+mod large;
 mod map;
 mod meta;
 mod runs;
@@ -22,7 +23,7 @@ mod tree;
 mod view;
 
 use crate::class::{BLOCK, GRANULE};
-use crate::error::{AllocError, FreeError};
+use crate::error::AllocError;
 use crate::provider::{Capabilities, PageProvider, Region};
 use crate::slab::Slab;
 use crate::sync::{AtomicU64, AtomicUsize, Lock, Ordering};
@@ -32,7 +33,7 @@ use core::alloc::Layout;
 use core::ptr::NonNull;
 use lock_api::RawMutex;
 use runs::State;
-use tree::{Node, Use};
+use tree::Use;
 
 pub(crate) use arena::Kind;
 pub(crate) use map::{Geometry, Map, NO_ROW};
@@ -48,6 +49,8 @@ pub(crate) struct Run {
     clean: bool,
     /// A granule of it was decommitted and may need a commit.
     gone: bool,
+    /// It is the first of a block of which nothing is in memory.
+    opens: bool,
 }
 
 /// Bytes by where they are.
@@ -285,12 +288,43 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
                 return Err(AllocError::OutOfMemory);
             }
         }
+        if run.opens && can.contains(Capabilities::POPULATE) {
+            self.populate_block(run, bytes);
+        }
         let zero = if run.gone {
             Capabilities::DECOMMIT_ZERO | Capabilities::FRESH_ZERO
         } else {
             Capabilities::FRESH_ZERO
         };
         Ok(run.clean && can.contains(zero))
+    }
+
+    /// Has what a run begins to draw from made present at once: its block from its first page on, or all
+    /// of a longer run.
+    #[cold]
+    fn populate_block(&self, run: &Run, bytes: usize) {
+        let page = self.provider.page_size();
+        let lead = run.base.addr() % page;
+        let rest = BLOCK - run.base.addr() % BLOCK;
+        // SAFETY: blocks are multiples of pages, so the page begins in the same chunk.
+        let base = unsafe { NonNull::new_unchecked(run.base.sub(lead)) };
+        let size = (lead + rest.max(bytes)).next_multiple_of(page);
+        // SAFETY: whole pages inside the chunk.
+        unsafe { self.provider.populate(Region { base, size }) };
+    }
+
+    /// The lock of all this, for as long as the caller says.
+    pub(crate) fn hold(&self) {
+        self.state.hold();
+    }
+
+    /// Ends [`Self::hold`].
+    ///
+    /// # Safety
+    /// This context holds it, or is a copy of one that did.
+    pub(crate) unsafe fn let_go(&self) {
+        // SAFETY: the caller's promise.
+        unsafe { self.state.let_go() }
     }
 
     /// A piece of metadata memory.
@@ -308,97 +342,6 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         // SAFETY: the caller's promise.
         self.state
             .with(|state| unsafe { state.arena.put(kind, piece) });
-    }
-
-    /// A region of `size` bytes, a multiple of the page, for a large object; whether it reads as zero.
-    /// `align` is the chunk size or more, so that it begins where no object of a chunk ever is. It
-    /// counts as a piece of `row`, unless `is_open` says that the row may not grow.
-    ///
-    /// # Safety
-    /// `row` is a row of this heap.
-    pub(crate) unsafe fn take_region(
-        &self,
-        row: *mut RowBlocks,
-        size: usize,
-        align: usize,
-        is_open: impl Fn() -> bool,
-    ) -> Result<(NonNull<u8>, bool), AllocError> {
-        let piece = self.take_meta(Kind::Large, Layout::new::<Node>())?;
-        let added = self.acquire(size, align).and_then(|region| {
-            let is_added = self.add(region, |state| {
-                if !is_open() {
-                    return false;
-                }
-                let node: *mut Node = piece.as_ptr().cast();
-                // SAFETY: the piece is a node's memory, and the region was checked; the row is valid.
-                unsafe {
-                    node.write(Node::new(region, Use::Large { asked: size, row }));
-                    state.tree.insert(node);
-                    (*row).pieces += 1;
-                }
-                state.resident += region.size;
-                true
-            })?;
-            if !is_added {
-                self.release(region);
-                return Err(AllocError::EpochClosed);
-            }
-            Ok(region)
-        });
-        match added {
-            Ok(region) => {
-                let zero = self
-                    .provider
-                    .capabilities()
-                    .contains(Capabilities::FRESH_ZERO);
-                let _exposed = region.base.as_ptr().expose_provenance();
-                Ok((region.base, zero))
-            }
-            Err(error) => {
-                // SAFETY: the piece was not used.
-                unsafe { self.put_meta(Kind::Large, piece) };
-                Err(error)
-            }
-        }
-    }
-
-    /// Gives the region of a large object of `size` bytes back, and tells which row it was a piece of.
-    /// On `Err` nothing has changed.
-    ///
-    /// # Safety
-    /// Nobody uses the object.
-    pub(crate) unsafe fn put_region(
-        &self,
-        address: usize,
-        size: usize,
-    ) -> Result<*mut RowBlocks, FreeError> {
-        let (region, row) = self.state.with(|state| {
-            let found = state.tree.find(address);
-            // SAFETY: what the tree finds is valid under the lock.
-            let node = unsafe { found.as_ref() }.ok_or(FreeError::Foreign)?;
-            let region = node.region;
-            let Use::Large { asked, row } = node.purpose else {
-                return Err(FreeError::Foreign);
-            };
-            if region.base.addr().get() != address {
-                return Err(FreeError::Interior);
-            }
-            if asked != size {
-                return Err(FreeError::WrongLayout);
-            }
-            state.resident -= region.size;
-            // SAFETY: the row is valid for as long as the heap; the node is in the tree, and its piece is of this kind.
-            unsafe {
-                (*row).pieces -= 1;
-                state.tree.remove(found);
-                state
-                    .arena
-                    .put(Kind::Large, NonNull::new_unchecked(found.cast()));
-            }
-            Ok((region, row))
-        })?;
-        self.release(region);
-        Ok(row)
     }
 
     /// Runs `f` under the lock with the number of pieces that are out of a row.

@@ -366,6 +366,7 @@ impl<P: PageProvider> State<P> {
             let block = Self::block(chunk, index);
             let clean = (*block).dirty & granules == 0;
             let gone = (*block).gone & granules != 0;
+            let opens = (*block).dirty & Self::full(index) == 0;
             self.change(chunk, index, |block, _| {
                 block.free &= !granules;
                 block.dirty |= granules;
@@ -377,6 +378,7 @@ impl<P: PageProvider> State<P> {
                 chunk,
                 clean,
                 gone,
+                opens,
             }
         }
     }

@@ -61,12 +61,25 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         })
     }
 
+    /// Gets a chunk ahead of need, all of it present.
+    pub(crate) fn reserve_chunk(&self) -> Result<(), AllocError> {
+        self.supply_chunk_with(|region| {
+            // SAFETY: the region was just acquired; a chunk is whole pages.
+            unsafe { self.provider.populate(region) };
+        })
+    }
+
     #[cold]
     fn supply_chunk(&self) -> Result<(), AllocError> {
+        self.supply_chunk_with(|_| {})
+    }
+
+    fn supply_chunk_with(&self, prepare: impl Fn(Region)) -> Result<(), AllocError> {
         let piece = self.take_meta(Kind::Chunk, State::<P>::chunk_layout())?;
         let size = Geometry::<P>::CHUNK;
         let page = PageShape::new(self.provider.page_size());
         let added = self.acquire(size, size).and_then(|region| {
+            prepare(Region { size, ..region });
             // SAFETY: the region was checked, and the piece is a chunk description's memory.
             self.add(region, |state| unsafe {
                 state.page = page.unwrap_or(state.page);
@@ -100,7 +113,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
     }
 
     /// Counts `size` bytes as taken if the limit allows.
-    fn reserve(&self, size: usize) -> Result<(), AllocError> {
+    pub(super) fn reserve(&self, size: usize) -> Result<(), AllocError> {
         let limit = self.limit.load(Ordering::Relaxed);
         self.taken
             .try_update(Ordering::Relaxed, Ordering::Relaxed, |taken| {

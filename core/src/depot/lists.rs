@@ -29,6 +29,8 @@ pub(crate) enum After<'s> {
     Cached,
     /// The caller owns it.
     Recycle(Owned<'s>),
+    /// It serves another purpose by now; the caller holds these slots of it and gives them back.
+    Strayed(&'s Slab, u64),
     /// Its identities are used up: the caller owns it, and its metadata must never be used again.
     Retire(Owned<'s>),
 }
@@ -75,6 +77,7 @@ impl Lists {
         };
         match given {
             Given::More => After::InUse,
+            Given::Strayed(word) => After::Strayed(slab, word),
             Given::WasFull(identity) => {
                 // SAFETY: passed on.
                 unsafe { self.list(slab, identity) };

@@ -19,6 +19,10 @@
 //!   hint may stay as it is, listed and whole, if the policy allows; takers find it like any other.
 //!   The hint moves only when the slab that it names is used up, so one slab of a bin lingers; but it
 //!   may move on between a giver's look at it and the give's end, so [`Bin::sweep`] looks at all.
+//! - **A late claim.** A giver that emptied the slab does not pin it when it claims. If others took and gave
+//!   slots, claimed and recycled the slab in between, its claim may find just these slots free in another
+//!   life. It holds them then like anybody who took them, sees by the identity that the life is another,
+//!   and gives them back ([`After::Strayed`]).
 //! - **The shared path.** [`Bin::take_slot`] reads `hint` and takes one bit of a slab that it did
 //!   not pin. Slabs are type-stable, so that is harmless; it then holds a bit, so the slab's
 //!   identity is stable: if its key is not this bin's, the slab was recycled meanwhile, and the
@@ -41,7 +45,7 @@ mod unlisted;
 
 use crate::class::Class;
 use crate::handle::TaggedSlab;
-use crate::slab::{DoubleFree, Given, Key, Slab};
+use crate::slab::{Claim, DoubleFree, Given, Key, Slab};
 use crate::sync::{AtomicPtr, Lock, Ordering};
 use core::ptr;
 pub(crate) use lists::retired;
@@ -125,8 +129,9 @@ impl<R: lock_api::RawMutex> Bin<R> {
         })
     }
 
-    /// Gives `word` of `slab` back. `retired` tells which of its slots are out of use, `may_linger` decides whether an emptied hint stays as it is, `keep`,
-    /// under the lock, whether another emptied slab stays in the cache.
+    /// Gives `word` of `slab` back. `retired` tells which of its slots are out of use, `may_linger` decides
+    /// whether an emptied hint stays as it is, `keep`, under the lock, whether another emptied slab stays in
+    /// the cache.
     ///
     /// # Safety
     /// The caller holds at least one slot of `word`; `slab` is of this bin and of class `class`.
@@ -148,10 +153,11 @@ impl<R: lock_api::RawMutex> Bin<R> {
         };
         // SAFETY: the caller holds a slot of `word`.
         let given = unsafe { slab.give(word, class.all, retired, may_claim) }?;
-        if given == Given::More {
-            return Ok(After::InUse);
-        }
-        Ok(self.follow(slab, given, class, keep))
+        Ok(match given {
+            Given::More => After::InUse,
+            Given::Strayed(word) => After::Strayed(slab, word),
+            given => self.follow(slab, given, class, keep),
+        })
     }
 
     #[cold]
@@ -188,15 +194,11 @@ impl<R: lock_api::RawMutex> Bin<R> {
         keep: impl FnOnce() -> Keep,
     ) -> After<'s> {
         // SAFETY: the class is a tagged one, so its slabs are.
-        let tagged = unsafe { TaggedSlab::of(slab) };
-        let retired = tagged.retire(bit);
-        let all = class.all & !retired;
-        // The last slot to retire leaves nothing that could be given or claimed: whoever retires it
-        // is the owner. See `TaggedSlab::retire` for the other case.
-        if all == 0 || (slab.free_settled() == all && slab.claim(all)) {
-            return self.follow(slab, Given::Claimed, class, keep);
+        match unsafe { TaggedSlab::of(slab) }.retire(bit, class.all) {
+            Claim::Won => self.follow(slab, Given::Claimed, class, keep),
+            Claim::Lost => After::InUse,
+            Claim::Strayed(word) => After::Strayed(slab, word),
         }
-        After::InUse
     }
 
     /// Gives many words back with one visit to the lock, and tells `sink` of each slab that left.
@@ -389,6 +391,22 @@ impl<R: lock_api::RawMutex> Bin<R> {
             }
             slots + lists.cached.len() * usize::from(class.slots)
         })
+    }
+
+    /// The bin's lock, for as long as the caller says.
+    #[cfg(not(loom))]
+    pub(crate) fn hold(&self) {
+        self.lists.hold();
+    }
+
+    /// Ends [`Bin::hold`].
+    ///
+    /// # Safety
+    /// This context holds it, or is a copy of one that did.
+    #[cfg(not(loom))]
+    pub(crate) unsafe fn let_go(&self) {
+        // SAFETY: the caller's promise.
+        unsafe { self.lists.let_go() }
     }
 
     /// Takes one slab out of the cache.

@@ -576,3 +576,47 @@ fn free_against_close() {
 fn era(number: u64) -> core::num::NonZeroU64 {
     core::num::NonZeroU64::new(number).expect("not zero")
 }
+
+/// A giver empties the slab and is late with its claim. Meanwhile another takes a slot, gives it back,
+/// claims, and recycles the slab into another bin, where its slots are free again: the first must not take
+/// it for its own there, but gives back what it got.
+///
+/// Mutation: `Slab::claim_in` does not compare identities.
+#[test]
+fn a_late_claim_does_not_own_the_next_life() {
+    loom::model(|| {
+        let world = World::new(2, 0b01);
+        let other = Arc::clone(&world);
+        let thread = thread::spawn(move || {
+            let SlotTake::Taken(_, bit) = other.here.take_slot(HERE, || 0) else {
+                return;
+            };
+            let After::Recycle(Owned(slab)) = other.give_quietly(bit) else {
+                return;
+            };
+            other.adopt_quietly(THERE);
+            let bit = other.there.publish(Owned(slab), &other.class);
+            // SAFETY: the slot was just taken. It lingers: all slots are free, and the slab is listed.
+            let _lingers = unsafe {
+                other
+                    .there
+                    .give_back(slab, bit, &other.class, || 0, || true, || Keep::Recycle)
+            };
+        });
+        match world.give_quietly(0b10) {
+            After::Recycle(Owned(slab)) => assert_eq!(slab.identity().key(), HERE),
+            After::Strayed(slab, word) => {
+                assert_eq!((slab.identity().key(), word), (THERE, 0b11));
+                // SAFETY: the claim left this thread holding the word.
+                let _lingers = unsafe {
+                    world
+                        .there
+                        .give_back(slab, word, &world.class, || 0, || true, || Keep::Recycle)
+                };
+            }
+            _ => {}
+        }
+        thread.join().unwrap();
+        assert_eq!(World::listed(&world.here, &world.slab), (0, 0));
+    });
+}

@@ -1,10 +1,11 @@
-//! Slabs that no bin lists: those of scopes, which hold all their slots until they go. There is no
-//! next taker, so a slab that becomes empty is on its way back, and its life ends without a lock.
+//! Slabs that no bin lists: those of scopes, which hold all their slots until they go. Nobody looks for a
+//! slot in them, so a slab that becomes empty is on its way back, and its life ends without a lock. (A
+//! taker with an outdated hint may get one by mistake. It gives it back, here.)
 
 use super::lists::{After, Owned, retired};
 use crate::class::Class;
 use crate::handle::TaggedSlab;
-use crate::slab::{DoubleFree, Given, Slab};
+use crate::slab::{Claim, DoubleFree, Given, Slab};
 
 /// Gives slots of an unlisted slab back.
 ///
@@ -22,6 +23,7 @@ pub(crate) unsafe fn give_unlisted<'s>(
         // SAFETY: the claim made this context the owner.
         Given::Claimed => unsafe { end(slab) },
         Given::More | Given::WasFull(_) => After::InUse,
+        Given::Strayed(word) => After::Strayed(slab, word),
     })
 }
 
@@ -31,13 +33,12 @@ pub(crate) unsafe fn give_unlisted<'s>(
 /// As for [`give_unlisted`].
 pub(crate) unsafe fn retire_unlisted<'s>(slab: &'s Slab, word: u64, class: &Class) -> After<'s> {
     // SAFETY: slabs of scopes are tagged.
-    let retired = unsafe { TaggedSlab::of(slab) }.retire(word);
-    let all = class.all & !retired;
-    if all == 0 || (slab.free_settled() == all && slab.claim(all)) {
-        // SAFETY: as above.
-        return unsafe { end(slab) };
+    match unsafe { TaggedSlab::of(slab) }.retire(word, class.all) {
+        // SAFETY: the claim made this context the owner.
+        Claim::Won => unsafe { end(slab) },
+        Claim::Lost => After::InUse,
+        Claim::Strayed(word) => After::Strayed(slab, word),
     }
-    After::InUse
 }
 
 /// # Safety

@@ -14,9 +14,10 @@
 //!
 //! # Orderings
 //!
-//! `root`, the leaves and the entries are stored with `Release`, when what they point to is written, and
-//! loaded with `Acquire`. `next` is changed by compare-and-swap alone, so each number goes out once.
-//! `start` is decided by one compare-and-swap; `Release` and `Acquire`, so that who sees it sees `first`.
+//! `start` says at once which of the program's heaps this is and where its ids begin; it is set once, by
+//! one compare-and-swap, before anything else here. `root`, the leaves and the entries are stored with
+//! `Release`, when what they point to is written, and loaded with `Acquire`: who sees the root is behind
+//! the start. `next` is changed by compare-and-swap alone, so each number goes out once.
 
 use super::{RawHandle, TaggedSlab};
 use crate::config::Config;
@@ -41,8 +42,8 @@ pub(crate) struct Ids<C> {
     root: AtomicPtr<Leaf>,
     /// The next number to give out: an id less the first id.
     next: AtomicU32,
-    first: AtomicU32,
-    /// Which of the program's heaps this is, or 0 while it has made no handle.
+    /// `heap << 22 | first id`: which of the program's heaps this is, from 1, and its first id. 0 while
+    /// neither is decided.
     start: AtomicU64,
     config: PhantomData<C>,
 }
@@ -80,7 +81,6 @@ impl<C: Config> Ids<C> {
         Self {
             root: AtomicPtr::new(ptr::null_mut()),
             next: AtomicU32::new(0),
-            first: AtomicU32::new(0),
             start: AtomicU64::new(0),
             config: PhantomData,
         }
@@ -89,12 +89,14 @@ impl<C: Config> Ids<C> {
     /// The slab that a handle's id leads to.
     #[inline]
     pub(crate) fn find(&self, handle: RawHandle) -> Option<&TaggedSlab> {
-        let number = handle.id().wrapping_sub(self.first.load(Ordering::Relaxed)) % SPACE;
-        if number >= Self::IDS {
-            return None;
-        }
         let root = self.root.load(Ordering::Acquire);
         if root.is_null() {
+            return None;
+        }
+        // The low bits are the first id, and the others fall out of the space.
+        let start = self.start.load(Ordering::Relaxed) as u32;
+        let number = handle.id().wrapping_sub(start) % SPACE;
+        if number >= Self::IDS {
             return None;
         }
         let (leaf, index) = Self::split(number);
@@ -116,36 +118,26 @@ impl<C: Config> Ids<C> {
 
     /// Which of the program's heaps this is, for handles with a type. 0 before the first handle.
     pub(crate) fn heap(&self) -> u64 {
-        self.start.load(Ordering::Acquire)
+        self.start.load(Ordering::Acquire) / u64::from(SPACE)
     }
 
     /// Sets the first id; whether there was time: none was given out yet.
     pub(crate) fn set_first(&self, id: u32) -> bool {
-        self.start_at(|_| id)
+        self.begin(|_| id)
     }
 
-    fn start_at(&self, first: impl FnOnce(u64) -> u32) -> bool {
-        // While it is decided it reads as what no heap is; who finds that waits for two stores.
-        const DECIDING: u64 = u64::MAX;
-        let swap = |old, new| {
-            self.start
-                .compare_exchange(old, new, Ordering::Acquire, Ordering::Acquire)
-        };
-        match swap(0, DECIDING) {
-            Ok(_) => {
-                // One nanosecond apart they last for centuries.
-                let heap = HEAPS.fetch_add(1, Ordering::Relaxed) + 1;
-                self.first.store(first(heap) % SPACE, Ordering::Relaxed);
-                self.start.store(heap, Ordering::Release);
-                true
-            }
-            Err(_) => {
-                while self.start.load(Ordering::Acquire) == DECIDING {
-                    core::hint::spin_loop();
-                }
-                false
-            }
+    /// Decides which heap this is, unless that is decided; whether it was this that did.
+    fn begin(&self, first: impl FnOnce(u64) -> u32) -> bool {
+        if self.start.load(Ordering::Acquire) != 0 {
+            return false;
         }
+        // There is room for 2^42 of them. A number that is not used is no loss.
+        let heap = HEAPS.fetch_add(1, Ordering::Relaxed) + 1;
+        let start = heap * u64::from(SPACE) + u64::from(first(heap) % SPACE);
+        let set = self
+            .start
+            .compare_exchange(0, start, Ordering::AcqRel, Ordering::Acquire);
+        set.is_ok()
     }
 
     /// Gives an owned slab a fresh id. `take` gets memory of [`Self::TABLE`]'s layout, `put` takes it
@@ -156,10 +148,8 @@ impl<C: Config> Ids<C> {
         take: impl Fn() -> Result<NonNull<u8>, AllocError>,
         put: impl Fn(NonNull<u8>),
     ) -> Result<(), AllocError> {
-        if self.heap() == 0 {
-            let place = (&raw const HEAPS).addr() as u64;
-            self.start_at(|heap| section(heap, place));
-        }
+        let place = (&raw const HEAPS).addr() as u64;
+        self.begin(|heap| section(heap, place));
         let root = Self::ensure(&self.root, &take, &put, Self::LEAVES)?;
         let mut number = self.next.load(Ordering::Relaxed);
         // Each failed turn means that somebody else got a number.
@@ -183,7 +173,7 @@ impl<C: Config> Ids<C> {
                 Err(now) => number = now,
             }
         };
-        let first = self.first.load(Ordering::Relaxed);
+        let first = self.start.load(Ordering::Relaxed) as u32;
         slab.begin(number.wrapping_add(first) % SPACE);
         // SAFETY: the leaf has so many entries.
         unsafe { (*leaf.add(index)).store(ptr::from_ref(slab).cast_mut(), Ordering::Release) };
@@ -233,7 +223,7 @@ impl<C> fmt::Debug for Ids<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ids")
             .field("next", &self.next)
-            .field("first", &self.first)
+            .field("start", &self.start)
             .finish_non_exhaustive()
     }
 }

@@ -4,7 +4,7 @@
 
 use super::tag::Finished;
 use super::{Abandoned, Ended, HandleError, RawHandle, TaggedSlab, Unpinned};
-use crate::slab::{Body, Given, Key, Slab};
+use crate::slab::{Body, Claim, Given, Key};
 use crate::sync::Cell;
 use core::ptr;
 use loom::sync::Arc;
@@ -264,9 +264,7 @@ fn retire_against_give() {
             };
             given == Ok(Given::Claimed)
         });
-        let left = 0b11 & !world.tagged.retire(0b01);
-        let slab: &Slab = world.tagged.slab();
-        let mine = slab.free_settled() == left && slab.claim(left);
+        let mine = world.tagged.retire(0b01, 0b11) == Claim::Won;
         assert!(mine ^ thread.join().unwrap(), "one owner");
     });
 }
@@ -279,8 +277,50 @@ fn retire_against_retire() {
     loom::model(|| {
         let (world, _) = World::new();
         let other = Arc::clone(&world);
-        let thread = thread::spawn(move || other.tagged.retire(0b10) == 0b11);
-        let mine = world.tagged.retire(0b01) == 0b11;
+        let thread = thread::spawn(move || other.tagged.retire(0b10, 0b11) == Claim::Won);
+        let mine = world.tagged.retire(0b01, 0b11) == Claim::Won;
         assert!(mine ^ thread.join().unwrap(), "one owner");
+    });
+}
+
+/// One slot retires, another thread gives the other back, finds the slab empty, and uses it anew: with a
+/// fresh id, and all but the first slot free, as a slab is opened. The retirer is late with its claim, and
+/// finds just what it looks for. It must not take the slab for its own.
+///
+/// Mutation: `Slab::claim_in` does not compare identities.
+#[test]
+fn a_late_retirer_does_not_own_the_next_life() {
+    loom::model(|| {
+        let (world, _) = World::new();
+        let other = Arc::clone(&world);
+        let thread = thread::spawn(move || {
+            let tagged = &other.tagged;
+            // SAFETY: the model says that this thread holds the slot.
+            let given = unsafe {
+                tagged
+                    .slab()
+                    .give(0b10, 0b11, || tagged.retired(), |_| true)
+            };
+            if given != Ok(Given::Claimed) {
+                return false;
+            }
+            // As a bin ends the life, and the next one begins.
+            // SAFETY: the claim made this thread the owner.
+            unsafe {
+                let _reusable = tagged.slab().end_life();
+                tagged.begin(6);
+                let _live = other.begin_life(2);
+                tagged.slab().publish(0b10);
+            }
+            true
+        });
+        match world.tagged.retire(0b01, 0b11) {
+            Claim::Won => assert!(!thread.join().unwrap(), "one owner"),
+            Claim::Lost => assert!(thread.join().unwrap(), "one owner"),
+            Claim::Strayed(word) => {
+                assert_eq!(word, 0b10);
+                assert!(thread.join().unwrap());
+            }
+        }
     });
 }

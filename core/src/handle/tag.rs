@@ -300,6 +300,10 @@ const fn names(tag: u64, handle: RawHandle) -> bool {
 
 #[cold]
 const fn why_not(tag: u64, handle: RawHandle) -> HandleError {
+    if names(tag, handle) {
+        // It was not there when it was looked for, and is now: made meanwhile.
+        return HandleError::Foreign;
+    }
     let handle = handle.bits();
     let is_now = (tag ^ handle) & (Id::MASK | Generation::MASK) == 0;
     if is_now && Version::of(tag) == LIVE {

@@ -8,13 +8,13 @@
 //! reads the word by a read-modify-write ([`Slab::free_settled`]); a giver first adds to the word and
 //! then reads `retired`. The two meet in the word: if the giver is the later one it is behind the
 //! retirer and reads what that added, so `retired` needs no ordering for it; if the retirer is, it
-//! finds the giver's bits. If both find the slab empty the claim's compare-and-swap decides. Of those who
-//! retire all slots the last one owns the slab, and is behind the others by `retired` itself (`AcqRel`).
-//! An owner clears it when the slab gets a fresh id.
+//! finds the giver's bits. If both find the slab empty the claim's compare-and-swap decides, in which life
+//! it happens included ([`Slab::claim_in`]). Of those who retire all slots the last one owns the slab, and
+//! is behind the others by `retired` itself (`AcqRel`). An owner clears it when the slab gets a fresh id.
 
 use super::RawHandle;
 use super::tag::{FreeWord, SlotTag};
-use crate::slab::Slab;
+use crate::slab::{Claim, Slab};
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use core::ptr::{self, NonNull};
 
@@ -130,9 +130,22 @@ impl TaggedSlab {
         self.retired.load(Ordering::Relaxed)
     }
 
-    /// Puts a slot, whose bit the caller holds, out of use; all that are so now.
-    pub(crate) fn retire(&self, bit: u64) -> u64 {
-        self.retired.fetch_or(bit, Ordering::AcqRel) | bit
+    /// Puts slots, whose bits the caller holds, out of use, and makes the caller the owner of the slab if
+    /// all others of its `all` slots are free.
+    pub(crate) fn retire(&self, bits: u64, all: u64) -> Claim {
+        // Before the bits are gone, and with them the pin.
+        let seen = self.slab.identity();
+        let retired = self.retired.fetch_or(bits, Ordering::AcqRel) | bits;
+        let left = all & !retired;
+        if left == 0 {
+            // Nobody else has a slot, and nothing can be given or claimed.
+            return Claim::Won;
+        }
+        if self.slab.free_settled() == left {
+            self.slab.claim_in(seen, left)
+        } else {
+            Claim::Lost
+        }
     }
 
     /// The slots that have an object which was not ended.

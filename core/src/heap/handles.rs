@@ -260,9 +260,14 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
 
     /// Deals with a slab that may have become empty.
     fn follow_up(&self, after: After<'_>, bytes: usize) {
-        if !matches!(after, After::InUse | After::Cached) {
-            let is_closed = self.return_run(after);
-            self.settle_row(is_closed, bytes);
+        match after {
+            After::InUse | After::Cached => {}
+            // SAFETY: what the give came back with left this context holding the word.
+            After::Strayed(slab, word) => unsafe { self.give_back_stray(slab, word) },
+            after => {
+                let is_closed = self.return_run(after);
+                self.settle_row(is_closed, bytes);
+            }
         }
     }
 

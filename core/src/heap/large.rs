@@ -159,6 +159,33 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         Ok(())
     }
 
+    /// Has the provider move a large object to where `new` fits, if it is to stay as large as that and the
+    /// provider can.
+    ///
+    /// # Safety
+    /// As for [`Heap::resize`].
+    #[cold]
+    #[inline(never)]
+    pub unsafe fn resize_region(
+        &self,
+        object: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Option<NonNull<u8>> {
+        let page = self.pages.provider().page_size();
+        let Route::Region { bytes: from, .. } = Route::of::<P, C>(old, page) else {
+            return None;
+        };
+        let Route::Region { bytes, align } = Route::of::<P, C>(new, page) else {
+            return None;
+        };
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.pages
+                .resize_region(object.addr().get(), from, bytes, align)
+        }
+    }
+
     /// The length that a single object of this layout has, in its route's unit.
     fn length_of(layout: Layout, pages: &crate::chunk::Pages<P, R>) -> u32 {
         match Route::of::<P, C>(layout, pages.provider().page_size()) {

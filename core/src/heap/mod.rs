@@ -10,6 +10,7 @@
 mod epochs;
 mod handles;
 mod large;
+mod pause;
 mod reclaim;
 mod route;
 mod shared;
@@ -208,7 +209,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     }
 
     /// Moves an object to where `new` fits, or leaves it where it is if it fits already. The first
-    /// bytes, as many as both layouts have, are kept.
+    /// bytes, as many as both layouts have, are kept. An object that stays as large as a chunk is moved by
+    /// the provider if that can, without being copied, and stays in its epoch; another is then of the
+    /// root epoch.
     ///
     /// # Errors
     /// As for [`Heap::alloc`]; the object is then as it was.
@@ -223,6 +226,10 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     ) -> Result<NonNull<u8>, AllocError> {
         if self.resize_in_place(old, new) {
             return Ok(object);
+        }
+        // SAFETY: the caller's promise.
+        if let Some(moved) = unsafe { self.resize_region(object, old, new) } {
+            return Ok(moved);
         }
         let moved = self.alloc(new)?;
         // SAFETY: two different objects of at least this many bytes; the old one is the caller's.

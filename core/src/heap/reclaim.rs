@@ -7,6 +7,8 @@
 //! it is not counted as reclaimable, and [`Heap::reclaim`] takes it too.
 
 use super::Heap;
+use crate::chunk::Geometry;
+use crate::class::GRANULE;
 use crate::config::{Config, Table};
 use crate::depot::{After, Keep, Row};
 use crate::error::AllocError;
@@ -97,6 +99,31 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         if self.pages.can_decommit() {
             self.pages.cool(0);
         }
+    }
+
+    /// Gives what is empty back to the provider until at most `keep` bytes of it are left, from any thread:
+    /// [`Heap::reclaim`] with a remainder.
+    pub fn reclaim_to(&self, keep: usize) {
+        self.trim_at.store(0, Ordering::Relaxed);
+        self.cool_all_but(keep);
+        if self.reclaimable() > keep {
+            self.empty_caches(keep);
+            self.cool_all_but(keep);
+        }
+    }
+
+    /// Takes memory for `bytes` more of objects from the provider now and, where it can, has their pages
+    /// made present, for programs that want no fault and no call to the provider later. It is kept like
+    /// any other empty memory; it is not counted as resident before it is used.
+    ///
+    /// # Errors
+    /// If there is not so much memory, or the limit does not allow it. What was got by then is kept.
+    pub fn reserve(&self, bytes: usize) -> Result<(), AllocError> {
+        let usable = Geometry::<P>::CHUNK - Geometry::<P>::HEADER as usize * GRANULE;
+        for _ in 0..bytes.div_ceil(usable) {
+            self.pages.reserve_chunk()?;
+        }
+        Ok(())
     }
 
     /// Runs `f`; if it finds no memory, gives back what is empty, and runs it again if anything came

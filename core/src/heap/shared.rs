@@ -29,9 +29,10 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
     };
 
-    const fn meta_of(class: &Class) -> MetaShape {
+    /// What a slab of a class needs. One with tags is ready if it has an id.
+    const fn meta_of(class: &Class, is_ready: bool) -> MetaShape {
         if class.is_tagged {
-            MetaShape::tagged(Layout::new::<TaggedSlab>())
+            MetaShape::tagged(Layout::new::<TaggedSlab>(), is_ready)
         } else {
             Self::PLAIN_META
         }
@@ -148,6 +149,11 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         };
         match after {
             Ok(After::InUse | After::Cached) => Ok(()),
+            Ok(After::Strayed(slab, word)) => {
+                // SAFETY: the give left this context holding the word.
+                unsafe { self.give_back_stray(slab, word) };
+                Ok(())
+            }
             Ok(after) => {
                 let is_closed = self.return_run(after);
                 self.settle_row(is_closed, class.slab_bytes());
@@ -174,8 +180,10 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         // SAFETY: the caller's promise.
         let doubles = unsafe {
             let keep = || self.keep(class.slab_bytes());
-            bin.give_back_all(held, class, keep, |after| {
-                if !matches!(after, After::InUse | After::Cached) {
+            bin.give_back_all(held, class, keep, |after| match after {
+                After::InUse | After::Cached => {}
+                After::Strayed(slab, word) => self.give_back_stray(slab, word),
+                after => {
                     closed = self.return_run(after);
                     left += class.slab_bytes();
                 }
@@ -189,14 +197,19 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
     }
 
-    /// Gives a bit back that was taken from a slab that had been recycled.
+    /// Gives slots back that were taken from a slab that had been recycled.
     ///
     /// # Safety
-    /// The caller holds the bit.
+    /// The caller holds them.
     #[cold]
-    unsafe fn give_back_stray(&self, slab: &Slab, bit: u64) {
-        // The bit pins the slab, so what it is now stays true until the bit is given.
+    pub(super) unsafe fn give_back_stray(&self, slab: &Slab, bit: u64) {
+        // The slots pin the slab, so what it is now stays true until they are given.
         let class = usize::from(slab.identity().key().class());
+        if Table::<C>::TABLE.purpose(class) == Purpose::Scoped {
+            // No bin has it.
+            // SAFETY: a scope's slabs are tagged.
+            return self.put_orphan(unsafe { TaggedSlab::of(slab) }, bit, false);
+        }
         // SAFETY: pinned; a slab's row is valid for as long as the heap.
         let row = unsafe { &*slab.body().row.cast::<Row<R>>() };
         // SAFETY: the caller holds the bit, and the bin and class are the slab's.
@@ -214,7 +227,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         class: usize,
     ) -> Result<(&'s Slab, bool), AllocError> {
         let shape = Table::<C>::TABLE.class(class);
-        let meta = Self::meta_of(shape);
+        let meta = Self::meta_of(shape, true);
         let (granules, align) = (u32::from(shape.granules), u32::from(shape.align));
         let (slab, run, zero) = self.pressed(|| {
             let (is_open, relieve) = (|| row.tag() == tag, || self.relieve());
@@ -231,7 +244,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             self.name_slab(tagged).inspect_err(|_| {
                 // SAFETY: the slab and its run were just taken, and nobody else knows them.
                 unsafe {
-                    let slab = Some((slab, meta));
+                    let slab = Some((slab, Self::meta_of(shape, false)));
                     let base = run.base.addr();
                     self.pages.put_slab(slab, run.chunk, base, granules);
                 }
@@ -267,7 +280,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let (slab, is_reusable) = match after {
             After::Recycle(Owned(slab)) => (slab, true),
             After::Retire(Owned(slab)) => (slab, false),
-            After::InUse | After::Cached => return false,
+            After::InUse | After::Cached | After::Strayed(..) => return false,
         };
         // SAFETY: the slab is owned, by its type, so its body is stable, its run is in nobody's
         // use, and both may go back.
@@ -277,18 +290,19 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             let row = &*body.row.cast::<Row<R>>();
             let class = usize::from(slab.identity().key().class());
             let shape = Table::<C>::TABLE.class(class);
-            let mut slots = shape.slots();
+            let (mut slots, mut is_ready) = (shape.slots(), true);
             if shape.is_tagged {
                 let tagged = TaggedSlab::of(slab);
                 if tagged.retired() != 0 {
                     slots -= tagged.retired().count_ones() as usize;
                     tagged.forget_id();
+                    is_ready = false;
                 }
             }
             if Self::counts(class) {
                 row.count_slots(-(slots as isize));
             }
-            let metadata = is_reusable.then_some((slab, Self::meta_of(shape)));
+            let metadata = is_reusable.then_some((slab, Self::meta_of(shape, is_ready)));
             self.map_of(base)
                 .set_slab(base, granules as usize, ptr::null());
             let is_closed = !row.tag().is_open();

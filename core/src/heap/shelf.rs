@@ -1,7 +1,7 @@
 //! Shelves: slabs that a scope holds whole, for its objects with handles.
 //!
-//! A scope holds every slot of its shelves from their making until it goes, so nothing else ever takes
-//! one, and a handle that is freed before only ends its object. When the scope goes, all that lives on
+//! A scope holds every slot of its shelves from their making until it goes, so nobody else gets one, and
+//! a handle that is freed before only ends its object. When the scope goes, all that lives on
 //! the shelf is ended and the slots go back together; those that are being read are given back by their
 //! last readers.
 

@@ -71,7 +71,8 @@ impl<T> Handle<T> {
         self.raw
     }
 
-    /// The handle that a raw one of this heap is, with its type.
+    /// The handle that a raw one of this heap is, with its type. Of a heap that has made no handle yet it
+    /// finds nothing, ever.
     ///
     /// # Safety
     /// If an object of `heap` is live under this handle, it is an initialised `T` that may be shared and

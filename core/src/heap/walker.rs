@@ -269,6 +269,15 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             return;
         }
         let all = shape.all & !tagged.map_or(0, TaggedSlab::retired);
+        if let Some(tagged) = tagged {
+            let free = (0..shape.slots()).map(|slot| tagged.tag(slot).free_word());
+            let leads_back = |word| self.slab_of(word).is_some_and(|of| ptr::eq(of, tagged));
+            verdict.demand(
+                free.into_iter().all(leads_back),
+                "a slab's id leads back to it",
+                address,
+            );
+        }
         let mut is_cached = false;
         let mut is_listed = false;
         row.bin(class).for_each_listed(|listed, in_cache| {
@@ -283,6 +292,13 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                     let word = FreeWord(entry);
                     let of = self.slab_of(word).map(TaggedSlab::slab);
                     let is_here = of.is_some_and(|of| ptr::eq(of, slab));
+                    let slot = RawHandle::of_word(word).slot();
+                    let now = tagged.map(|tagged| tagged.tag(slot).free_word());
+                    verdict.demand(
+                        !is_here || now == Some(word),
+                        "a held word is its tag's",
+                        address,
+                    );
                     u64::from(is_here) << RawHandle::of_word(word).slot()
                 }
                 Some(at) if (at as usize).wrapping_sub(address) < shape.slab_bytes() => {

@@ -255,6 +255,10 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         if self.heap.resize_in_place(old, new) {
             return Ok(object);
         }
+        // SAFETY: the caller's promise.
+        if let Some(moved) = unsafe { self.heap.resize_region(object, old, new) } {
+            return Ok(moved);
+        }
         let moved = self.alloc(new)?;
         // SAFETY: two different objects of at least this many bytes; the old one is the caller's.
         unsafe {
@@ -271,13 +275,13 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     }
 
     /// The most bytes of slabs that a local keeps from becoming empty, for each epoch that it serves:
-    /// each pointer of each magazine and each word of each stash may be the last one that is held of
-    /// its slab. It takes use of every class, in the worst order, to come near it; a local that uses
+    /// each entry of each magazine and each word of each stash may be the last one that is held of
+    /// its slab; objects with handles and others have their own. It takes use of every class, in the worst order, to come near it; a local that uses
     /// one class of 128 bytes holds on to 776 KiB at most, and one that has used a class only a few
     /// times in an epoch to a quarter of that class's share.
     #[must_use]
     pub fn holding_bound() -> usize {
-        let classes = Table::<C>::TABLE.classes().iter();
+        let classes = (0..Table::<C>::BINS).map(|bin| Table::<C>::TABLE.class(bin));
         classes
             .map(|c| (usize::from(c.magazine) + usize::from(c.stash) + 1) * c.slab_bytes())
             .sum()

@@ -31,6 +31,8 @@ bitflags! {
         const LAZY_COMMIT = 1 << 3;
         /// `acquire` may succeed later although it failed now.
         const GROW = 1 << 4;
+        /// `populate` does something.
+        const POPULATE = 1 << 5;
     }
 }
 
@@ -131,6 +133,27 @@ pub unsafe trait PageProvider {
     /// As for [`decommit`](Self::decommit), but parts may be in use.
     unsafe fn commit(&self, pages: Region) -> Result<(), ProviderError>;
 
+    /// Makes untouched pages present, so that the first touches of them do not fault one by one: those of a
+    /// block that an epoch begins to draw from, or of a chunk that was reserved. A hint, and only with
+    /// [`Capabilities::POPULATE`]. Their content stays as it is.
+    ///
+    /// # Safety
+    /// `pages` is whole pages inside one acquired region; parts may be in use.
+    unsafe fn populate(&self, pages: Region) {
+        let _ = pages;
+    }
+
+    /// Makes a region longer or shorter, moved to where there is room if need be. Post: on `Some` the old
+    /// region is gone, and the new one, of at least `size` bytes and aligned to `align`, begins with as
+    /// much of its content as fits; bytes beyond it are as of a fresh one. On `None` nothing has changed.
+    ///
+    /// # Safety
+    /// `region` came from `acquire` of this provider, was not released since, and nobody uses it meanwhile.
+    unsafe fn remap(&self, region: Region, size: usize, align: usize) -> Option<Region> {
+        let _ = (region, size, align);
+        None
+    }
+
     /// What this provider can do. The same at every call.
     fn capabilities(&self) -> Capabilities;
 
@@ -169,6 +192,14 @@ unsafe impl<P: PageProvider + ?Sized> PageProvider for &P {
     unsafe fn commit(&self, pages: Region) -> Result<(), ProviderError> {
         // SAFETY: the caller keeps the same contract.
         unsafe { (**self).commit(pages) }
+    }
+    unsafe fn populate(&self, pages: Region) {
+        // SAFETY: the caller keeps the same contract.
+        unsafe { (**self).populate(pages) }
+    }
+    unsafe fn remap(&self, region: Region, size: usize, align: usize) -> Option<Region> {
+        // SAFETY: the caller keeps the same contract.
+        unsafe { (**self).remap(region, size, align) }
     }
     fn capabilities(&self) -> Capabilities {
         (**self).capabilities()

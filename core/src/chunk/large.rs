@@ -1,0 +1,173 @@
+//! Regions of their own, for objects that are larger than a chunk holds.
+
+use super::tree::{Node, Use};
+use super::{Kind, Pages, RowBlocks};
+use crate::error::{AllocError, FreeError};
+use crate::provider::{Capabilities, PageProvider};
+use crate::sync::Ordering;
+use core::alloc::Layout;
+use core::ptr::NonNull;
+use lock_api::RawMutex;
+
+impl<P: PageProvider, R: RawMutex> Pages<P, R> {
+    /// A region of `size` bytes, a multiple of the page, for a large object; whether it reads as zero.
+    /// `align` is the chunk size or more, so that it begins where no object of a chunk ever is. It
+    /// counts as a piece of `row`, unless `is_open` says that the row may not grow.
+    ///
+    /// # Safety
+    /// `row` is a row of this heap.
+    pub(crate) unsafe fn take_region(
+        &self,
+        row: *mut RowBlocks,
+        size: usize,
+        align: usize,
+        is_open: impl Fn() -> bool,
+    ) -> Result<(NonNull<u8>, bool), AllocError> {
+        let piece = self.take_meta(Kind::Large, Layout::new::<Node>())?;
+        let added = self.acquire(size, align).and_then(|region| {
+            let is_added = self.add(region, |state| {
+                if !is_open() {
+                    return false;
+                }
+                let node: *mut Node = piece.as_ptr().cast();
+                // SAFETY: the piece is a node's memory, and the region was checked; the row is valid.
+                unsafe {
+                    node.write(Node::new(region, Use::Large { asked: size, row }));
+                    state.tree.insert(node);
+                    (*row).pieces += 1;
+                }
+                state.resident += region.size;
+                true
+            })?;
+            if !is_added {
+                self.release(region);
+                return Err(AllocError::EpochClosed);
+            }
+            Ok(region)
+        });
+        match added {
+            Ok(region) => {
+                let zero = self
+                    .provider
+                    .capabilities()
+                    .contains(Capabilities::FRESH_ZERO);
+                let _exposed = region.base.as_ptr().expose_provenance();
+                Ok((region.base, zero))
+            }
+            Err(error) => {
+                // SAFETY: the piece was not used.
+                unsafe { self.put_meta(Kind::Large, piece) };
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives the region of a large object of `size` bytes back, and tells which row it was a piece of.
+    /// On `Err` nothing has changed.
+    ///
+    /// # Safety
+    /// Nobody uses the object.
+    pub(crate) unsafe fn put_region(
+        &self,
+        address: usize,
+        size: usize,
+    ) -> Result<*mut RowBlocks, FreeError> {
+        let (region, row) = self.state.with(|state| {
+            let found = state.tree.find(address);
+            // SAFETY: what the tree finds is valid under the lock.
+            let node = unsafe { found.as_ref() }.ok_or(FreeError::Foreign)?;
+            let region = node.region;
+            let Use::Large { asked, row } = node.purpose else {
+                return Err(FreeError::Foreign);
+            };
+            if region.base.addr().get() != address {
+                return Err(FreeError::Interior);
+            }
+            if asked != size {
+                return Err(FreeError::WrongLayout);
+            }
+            state.resident -= region.size;
+            // SAFETY: the row is valid for as long as the heap; the node is in the tree, and its piece is of this kind.
+            unsafe {
+                (*row).pieces -= 1;
+                state.tree.remove(found);
+                state
+                    .arena
+                    .put(Kind::Large, NonNull::new_unchecked(found.cast()));
+            }
+            Ok((region, row))
+        })?;
+        self.release(region);
+        Ok(row)
+    }
+
+    /// Makes the region of a large object longer or shorter, wherever it then is. `None` if the provider
+    /// cannot, or the limit does not allow it: then nothing has changed.
+    ///
+    /// # Safety
+    /// The object is the caller's, of this heap, at `address` and of `old` bytes, and nobody uses it
+    /// meanwhile.
+    pub(crate) unsafe fn resize_region(
+        &self,
+        address: usize,
+        old: usize,
+        size: usize,
+        align: usize,
+    ) -> Option<NonNull<u8>> {
+        let more = size.saturating_sub(old);
+        self.reserve(more).ok()?;
+        let give_up = |bytes: usize| {
+            self.taken.fetch_sub(bytes, Ordering::Relaxed);
+        };
+        // Out of the tree while the provider works: nobody else knows the object.
+        let out = self.state.with(|state| {
+            let found = state.tree.find(address);
+            // SAFETY: what the tree finds is valid under the lock.
+            let node = unsafe { found.as_ref() }?;
+            let (region, purpose) = (node.region, node.purpose);
+            let is_it = matches!(purpose, Use::Large { asked, .. } if asked == old);
+            if !is_it || region.base.addr().get() != address {
+                return None;
+            }
+            // SAFETY: the node is in the tree.
+            unsafe { state.tree.remove(found) };
+            state.resident -= region.size;
+            Some((found, region, purpose))
+        });
+        let Some((node, region, purpose)) = out else {
+            give_up(more);
+            return None;
+        };
+        // SAFETY: the caller's promise; the region is in no bookkeeping now.
+        let moved = unsafe { self.provider.remap(region, size, align) };
+        let moved = moved.filter(|moved| moved.size >= size);
+        let (now, purpose) = match (moved, purpose) {
+            (Some(now), Use::Large { row, .. }) => (now, Use::Large { asked: size, row }),
+            (_, purpose) => (region, purpose),
+        };
+        self.state.with(|state| {
+            // SAFETY: the node's piece is of this kind, and in no tree.
+            unsafe {
+                node.write(Node::new(now, purpose));
+                state.tree.insert(node);
+            }
+            state.resident += now.size;
+        });
+        let is_moved = moved.is_some();
+        // `taken` has the old region and `more`; it is to have the new one.
+        let counted = region.size + more;
+        if now.size <= counted {
+            give_up(counted - now.size);
+        } else {
+            self.taken.fetch_add(now.size - counted, Ordering::Relaxed);
+        }
+        if !is_moved {
+            return None;
+        }
+        if now.size < region.size {
+            self.returned.fetch_add(1, Ordering::Relaxed);
+        }
+        let _exposed = now.base.as_ptr().expose_provenance();
+        Some(now.base)
+    }
+}

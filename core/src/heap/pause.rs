@@ -1,0 +1,47 @@
+//! All locks at once, for a process that is about to be copied.
+//!
+//! A fork copies memory as it is and one thread. What another thread was in the middle of under a lock
+//! would stay half done in the copy, and the lock taken. So whoever forks first takes all locks, in the
+//! order in which they are ever taken inside one another: the ring's, then the others, none of which is
+//! ever taken inside another of them.
+//!
+//! What a thread does without a lock is whole at every step. What the threads that are not in the copy
+//! hold (locals, slots on their way) is lost to the copy, within the bound of [`Local::holding_bound`].
+//!
+//! [`Local::holding_bound`]: crate::Local::holding_bound
+
+use super::Heap;
+use crate::config::Config;
+use crate::depot::Row;
+use crate::provider::PageProvider;
+use lock_api::RawMutex;
+
+impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
+    /// Waits until nobody is inside any of the heap's locks, and keeps everybody out. The caller must not
+    /// use the heap until [`Heap::go_on`].
+    pub fn pause(&self) {
+        self.books.hold();
+        self.locals.hold();
+        // The ring's lock keeps rows from being added.
+        for (_, bin) in self.rows().flat_map(Row::bins) {
+            bin.hold();
+        }
+        self.pages.hold();
+    }
+
+    /// Ends a pause, in the process that made it or in its copy.
+    ///
+    /// # Safety
+    /// This context called [`Heap::pause`], or is a copy of one that did, and did not call this since.
+    pub unsafe fn go_on(&self) {
+        // SAFETY: the caller's promise; the rows are those of the pause, for nobody could add one.
+        unsafe {
+            self.pages.let_go();
+            for (_, bin) in self.rows().flat_map(Row::bins) {
+                bin.let_go();
+            }
+            self.locals.let_go();
+            self.books.let_go();
+        }
+    }
+}
