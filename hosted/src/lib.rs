@@ -1,10 +1,42 @@
 //! `temporal-slab` for programs that run on Linux.
 //!
-//! The allocator itself is in the crate [`temporal_slab`], which knows no operating system. What
-//! needs one belongs here:
+//! The allocator itself is in the crate [`temporal_slab`], which knows no operating system. What needs
+//! one is here, in layers each of which uses only those above it:
 //!
-//! - a provider of pages that maps anonymous memory and gives it back with `madvise`,
-//! - a local for each thread, flushed when the thread ends, and the thread's current epoch,
-//! - a `GlobalAlloc` over the two.
+//! | layer | knows |
+//! |---|---|
+//! | `sys` | the system calls, and nothing else |
+//! | [`rss`] | what the system says is resident |
+//! | [`FutexLock`] | a lock that sleeps |
+//! | [`MmapProvider`] | pages: mapped, given back, made present, moved |
+//! | [`Reclaimer`] | a thread that gives back what was not used for a while |
+//! | [`TemporalSlab`] | the global allocator, its threads, forks, and the thread's current epoch |
 //!
-//! None of it is written yet: this version only fixes where it goes.
+//! One line puts a program on it:
+//!
+//! ```
+//! #[global_allocator]
+//! static GLOBAL: temporal_slab_hosted::TemporalSlab = temporal_slab_hosted::TemporalSlab;
+//!
+//! let mut numbers: Vec<u32> = (0..1000).collect();
+//! numbers.sort_by_key(|n| n % 7);
+//! assert_eq!(numbers.len(), 1000);
+//! ```
+#![cfg(target_os = "linux")]
+
+mod sys;
+
+pub mod rss;
+
+mod lock;
+
+mod provider;
+
+mod reclaimer;
+
+mod global;
+
+pub use global::{GlobalConfig, GlobalDomain, GlobalHeap, Phase, Routed, TemporalSlab};
+pub use lock::FutexLock;
+pub use provider::{MmapProvider, Purge};
+pub use reclaimer::Reclaimer;

@@ -1,0 +1,170 @@
+//! The global allocator: one heap for the process, a local for each thread.
+//!
+//! Principles:
+//! - The plain case, a thread with a local and without a current epoch, is one look at the thread's state
+//!   and then the local's own fast path. Everything else is out of line.
+//! - A thread gets its local at its first call and gives it up when it ends, after its destructors; what it
+//!   allocates or frees before, between and after takes the shared path, which needs no thread.
+//! - Nothing here calls anything that allocates through it.
+//!
+//! # What goes where
+//!
+//! While a thread is in an epoch (see [`TemporalSlab::phase`], [`TemporalSlab::route`],
+//! [`TemporalSlab::enter`]) what it allocates belongs to that epoch: every `Box`, `Vec`, `String` and
+//! `HashMap`, also those that a library makes for itself and keeps. It stays valid for as long as it is
+//! not freed: closing the epoch ends allocation in it, not what is in it, and its memory goes back as
+//! its objects are freed. What is freed is freed where it belongs, whichever epoch the thread is in. A
+//! collection that grows may move: its new memory is of the epoch that the thread is in then, unless it
+//! is so large that its pages are moved instead of its bytes, which stay in their epoch. If the epoch
+//! was closed meanwhile, allocation goes on outside of it. Memory of a [`Scope`] is never handed out
+//! here: what a scope frees all at once nobody else has.
+//!
+//! [`Scope`]: temporal_slab::Scope
+
+mod current;
+mod fork;
+mod thread;
+
+use crate::lock::FutexLock;
+use crate::provider::MmapProvider;
+use crate::reclaimer::Reclaimer;
+use core::alloc::{GlobalAlloc, Layout};
+use core::ptr::{self, NonNull};
+use core::time::Duration;
+use std::io;
+use temporal_slab::class::FINE_SIZES;
+use temporal_slab::config::Config;
+use temporal_slab::{Domain, Heap};
+
+pub use current::{Phase, Routed};
+use thread::{READY, THREAD, Thread};
+
+/// The parameters of the process's heap: the finer table of sizes; every free is checked in debug builds.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct GlobalConfig;
+
+impl Config for GlobalConfig {
+    const SIZES: &'static [usize] = FINE_SIZES;
+}
+
+/// The process's heap.
+pub type GlobalHeap = Heap<MmapProvider, FutexLock, GlobalConfig>;
+
+/// A domain over an epoch of the process's heap.
+pub type GlobalDomain = Domain<'static, MmapProvider, FutexLock, GlobalConfig>;
+
+static HEAP: GlobalHeap = Heap::new(MmapProvider::new());
+
+/// The allocator, for `#[global_allocator]`. There is one heap behind it, however many of these there are.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TemporalSlab;
+
+impl TemporalSlab {
+    /// The heap: for its policy, its figures, its epochs, and `reclaim`.
+    #[must_use]
+    pub fn heap() -> &'static GlobalHeap {
+        &HEAP
+    }
+
+    /// Gives back all that this thread keeps for its next allocations. Other threads keep theirs until they
+    /// end or do the same.
+    pub fn flush_thread() {
+        THREAD.with(Thread::flush);
+    }
+
+    /// Starts a thread that gives back what was empty for `decay`.
+    ///
+    /// # Errors
+    /// If there can be no more threads.
+    pub fn start_reclaimer(decay: Duration) -> io::Result<Reclaimer> {
+        Reclaimer::start(&HEAP, decay)
+    }
+}
+
+/// The pointer, or null where there is none: what `GlobalAlloc` says for an error.
+#[inline]
+fn or_null<E>(object: Result<NonNull<u8>, E>) -> *mut u8 {
+    object.map_or(ptr::null_mut(), NonNull::as_ptr)
+}
+
+// SAFETY: the heap's contract is that of `GlobalAlloc`; a thread's local is used by that thread alone, and
+// not while it is being used: nothing that it does comes back here.
+unsafe impl GlobalAlloc for TemporalSlab {
+    #[inline]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        THREAD.with(|thread| {
+            if thread.state() == READY {
+                // SAFETY: a ready thread has a local, and nobody is using it.
+                return or_null(unsafe { thread.local() }.alloc(layout));
+            }
+            thread.alloc_slow(layout)
+        })
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, object: *mut u8, layout: Layout) {
+        // SAFETY: no object is at null.
+        let object = unsafe { NonNull::new_unchecked(object) };
+        THREAD.with(|thread| {
+            let freed = if thread.has_local() {
+                // SAFETY: the thread has a local, and nobody is using it; the caller gives up the object.
+                unsafe { thread.local().free(object, layout) }
+            } else {
+                // SAFETY: the caller gives up the object.
+                unsafe { HEAP.free(object, layout) }
+            };
+            debug_assert!(freed.is_ok(), "{freed:?}: {object:?}, {layout:?}");
+        });
+    }
+
+    #[inline]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        THREAD.with(|thread| {
+            if thread.state() == READY {
+                // SAFETY: as in `alloc`.
+                return or_null(unsafe { thread.local() }.alloc_zeroed(layout));
+            }
+            let object = thread.alloc_slow(layout);
+            if !object.is_null() {
+                // SAFETY: the object has at least this size.
+                unsafe { object.write_bytes(0, layout.size()) };
+            }
+            object
+        })
+    }
+
+    #[inline]
+    unsafe fn realloc(&self, object: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: the caller promises that the size is one that a layout can have.
+        let new = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
+        if HEAP.resize_in_place(layout, new) {
+            return object;
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.move_to(object, layout, new) }
+    }
+}
+
+impl TemporalSlab {
+    /// Moves an object to where `new` fits: by moving its pages if it is as large as that, else by copying.
+    ///
+    /// # Safety
+    /// As for `realloc`.
+    #[cold]
+    #[inline(never)]
+    unsafe fn move_to(self, object: *mut u8, old: Layout, new: Layout) -> *mut u8 {
+        // SAFETY: no object is at null; the object is the caller's.
+        unsafe {
+            let base = NonNull::new_unchecked(object);
+            if let Some(moved) = HEAP.resize_region(base, old, new) {
+                return moved.as_ptr();
+            }
+            let moved = self.alloc(new);
+            if !moved.is_null() {
+                moved.copy_from_nonoverlapping(object, old.size().min(new.size()));
+                self.dealloc(object, old);
+            }
+            moved
+        }
+    }
+}

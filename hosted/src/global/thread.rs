@@ -1,0 +1,198 @@
+//! What a thread has: a local, and the epoch that it is in.
+//!
+//! # States
+//!
+//! *new* (nothing yet) -> *making* (its local is being made: a call that comes back here meanwhile takes
+//! the shared path) -> *ready* (a local, no epoch) <-> *inside* (a local, and an epoch) -> *gone* (the
+//! thread is ending: the shared path). Only the thread itself changes its state.
+//!
+//! The state lies in a thread-local variable without a destructor, so it can be used from the first call
+//! to the last. The local is given up by a destructor of the C library's, which runs after those of Rust.
+
+use super::{GlobalConfig, HEAP, fork, or_null};
+use crate::lock::FutexLock;
+use crate::provider::MmapProvider;
+use core::alloc::Layout;
+use core::cell::{Cell, UnsafeCell};
+use core::ffi::c_void;
+use core::mem::MaybeUninit;
+use core::ptr;
+use core::sync::atomic::{AtomicU64, Ordering};
+use temporal_slab::{AllocError, Epoch, Local};
+
+type TheLocal = Local<'static, MmapProvider, FutexLock, GlobalConfig>;
+
+pub(super) const NEW: u8 = 0;
+const MAKING: u8 = 1;
+const GONE: u8 = 2;
+/// This and what is above it have a local.
+pub(super) const READY: u8 = 3;
+const INSIDE: u8 = 4;
+
+thread_local! {
+    pub(super) static THREAD: Thread = const { Thread::new() };
+}
+
+/// A thread's own.
+pub(super) struct Thread {
+    state: Cell<u8>,
+    local: UnsafeCell<MaybeUninit<TheLocal>>,
+    /// The epoch that the thread is in, if its state says so.
+    epoch: Cell<Option<Epoch>>,
+    /// The innermost guard of those that route this thread: see `current`.
+    pub(super) innermost: Cell<*mut super::current::Node>,
+}
+
+impl Thread {
+    const fn new() -> Self {
+        Self {
+            state: Cell::new(NEW),
+            local: UnsafeCell::new(MaybeUninit::uninit()),
+            epoch: Cell::new(None),
+            innermost: Cell::new(ptr::null_mut()),
+        }
+    }
+
+    #[inline]
+    pub(super) fn state(&self) -> u8 {
+        self.state.get()
+    }
+
+    #[inline]
+    pub(super) fn has_local(&self) -> bool {
+        self.state.get() >= READY
+    }
+
+    /// The thread's local.
+    ///
+    /// # Safety
+    /// The thread has one, and no other reference to it is used while this one is.
+    #[inline]
+    #[expect(
+        clippy::mut_from_ref,
+        reason = "the caller sees to it that there is one"
+    )]
+    pub(super) unsafe fn local(&self) -> &mut TheLocal {
+        // SAFETY: the caller's promise.
+        unsafe { (*self.local.get()).assume_init_mut() }
+    }
+
+    /// Allocates when the state is not the plain one.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn alloc_slow(&self, layout: Layout) -> *mut u8 {
+        if self.state.get() == NEW {
+            self.begin();
+        }
+        // SAFETY: the thread has a local where it is asked for, and nobody is using it.
+        let object = unsafe {
+            match (self.state.get(), self.epoch.get()) {
+                (INSIDE, Some(epoch)) => match self.local().alloc_in(epoch, layout) {
+                    // Closed under the thread's feet: it goes on outside.
+                    Err(AllocError::EpochClosed) => self.local().alloc(layout),
+                    object => object,
+                },
+                (READY | INSIDE, _) => self.local().alloc(layout),
+                _ => HEAP.alloc(layout),
+            }
+        };
+        or_null(object)
+    }
+
+    /// Makes the thread's local. Without memory for it, or without a way to be told of the thread's end,
+    /// the thread stays as it is and is asked again.
+    pub(super) fn begin(&self) {
+        self.state.set(MAKING);
+        fork::prepare_once();
+        let made = key().and_then(|key| Some((key, HEAP.local().ok()?)));
+        let Some((key, local)) = made else {
+            self.state.set(NEW);
+            return;
+        };
+        // SAFETY: the key is valid; the value is only handed back to `end`, in this thread.
+        let told = unsafe { libc::pthread_setspecific(key, ptr::from_ref(self).cast()) } == 0;
+        if !told {
+            drop(local);
+            self.state.set(NEW);
+            return;
+        }
+        // SAFETY: the thread has no local, so nobody uses the place.
+        unsafe { (*self.local.get()).write(local) };
+        self.state.set(READY);
+    }
+
+    /// Says which epoch the thread is in from now on.
+    pub(super) fn set_epoch(&self, epoch: Option<Epoch>) {
+        if self.state.get() == NEW {
+            self.begin();
+        }
+        self.epoch.set(epoch);
+        if self.has_local() {
+            self.state.set(if epoch.is_some() { INSIDE } else { READY });
+        }
+    }
+
+    pub(super) fn epoch(&self) -> Option<Epoch> {
+        self.epoch.get()
+    }
+
+    /// Gives back what the local holds.
+    pub(super) fn flush(&self) {
+        if self.has_local() {
+            // SAFETY: the thread has a local, and nobody is using it.
+            unsafe { self.local() }.flush();
+        }
+    }
+
+    /// Gives back what the local holds in an epoch.
+    pub(super) fn leave(&self, epoch: Epoch) {
+        if self.has_local() {
+            // SAFETY: as above.
+            unsafe { self.local() }.leave(epoch);
+        }
+    }
+}
+
+/// Called by the C library when a thread ends that had a local.
+///
+/// # Safety
+/// `thread` is what was noted with the key: the ending thread's own.
+unsafe extern "C" fn end(thread: *mut c_void) {
+    // SAFETY: the thread's variables are there until it is no more.
+    let thread = unsafe { &*thread.cast::<Thread>() };
+    if thread.has_local() {
+        thread.state.set(GONE);
+        // SAFETY: it had a local; by its state nobody uses it any more.
+        unsafe { (*thread.local.get()).assume_init_drop() };
+    }
+}
+
+/// The key under which threads note that they have a local; made by whoever comes first.
+///
+/// The word is 0 before, 1 while it is made, 2 if there is none to be had, else the key and 3. `Release`
+/// when it is set and `Acquire` when it is read: who sees the key sees it made.
+fn key() -> Option<libc::pthread_key_t> {
+    static KEY: AtomicU64 = AtomicU64::new(0);
+    const MAKING: u64 = 1;
+    const NONE: u64 = 2;
+    const FIRST: u64 = 3;
+    loop {
+        match KEY.load(Ordering::Acquire) {
+            0 => {
+                let swap = KEY.compare_exchange(0, MAKING, Ordering::Relaxed, Ordering::Relaxed);
+                if swap.is_err() {
+                    continue;
+                }
+                let mut key = 0;
+                // SAFETY: `key` is ours, and `end` is what the key's values are made for.
+                let made = unsafe { libc::pthread_key_create(&raw mut key, Some(end)) } == 0;
+                let word = if made { FIRST + u64::from(key) } else { NONE };
+                KEY.store(word, Ordering::Release);
+            }
+            // Two calls of the C library's away.
+            MAKING => core::hint::spin_loop(),
+            NONE => return None,
+            word => return libc::pthread_key_t::try_from(word - FIRST).ok(),
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! Pages from `mmap`, given back by `madvise`.
+//!
+//! Principles:
+//! - A region is one mapping, next to the last one where there is room: aligned regions leave no holes
+//!   between them, and the kernel joins neighbours into one mapping of its own.
+//! - Inside a region nothing is ever unmapped or protected. Pages go back by advice, which splits no
+//!   mapping; whole regions go back by `munmap`.
+//! - No locks and no allocation: it runs inside the allocator, in any thread, and across forks.
+//! - Every refusal of the kernel is an answer, not a panic.
+//!
+//! The atomics are counts and a hint, all `Relaxed`: nothing is ordered by them. `mapped` is compared with
+//! the limit in one read-modify-write, so two requests do not pass it together.
+
+use crate::rss;
+use crate::sys::{self, Advice};
+use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use temporal_slab::provider::{Capabilities, PageProvider, ProviderError, Region};
+
+/// What the system's pages are. Where they are larger, nothing is decommitted but whole regions.
+const PAGE: usize = 4096;
+
+/// How pages are given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Purge {
+    /// Now: the resident set falls at once (`MADV_DONTNEED`).
+    #[default]
+    Now,
+    /// When the system wants them (`MADV_FREE`): cheaper where they are soon used again. Until then they
+    /// stay in the resident set; [`rss::Rollup::lazily_freed_bytes`] tells them apart.
+    Lazy,
+}
+
+/// Pages of anonymous memory.
+#[derive(Debug)]
+pub struct MmapProvider {
+    purge: Purge,
+    huge: bool,
+    populate: bool,
+    limit: AtomicUsize,
+    mapped: AtomicUsize,
+    /// Where the next region would touch the last one: of those that are aligned to a chunk, and of the
+    /// smaller ones, which would else be in the way of the others. A guess: the kernel decides.
+    hints: [AtomicUsize; 2],
+    failed_advice: AtomicU64,
+    failed_unmaps: AtomicU64,
+}
+
+impl MmapProvider {
+    /// Pages come when they are touched, and go at once when they are given back.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            purge: Purge::Now,
+            huge: false,
+            populate: false,
+            limit: AtomicUsize::new(usize::MAX),
+            mapped: AtomicUsize::new(0),
+            hints: [const { AtomicUsize::new(0) }; 2],
+            failed_advice: AtomicU64::new(0),
+            failed_unmaps: AtomicU64::new(0),
+        }
+    }
+
+    /// Chooses how pages are given back.
+    #[must_use]
+    pub const fn purging(self, purge: Purge) -> Self {
+        Self { purge, ..self }
+    }
+
+    /// Asks for huge pages. Fewer faults and fewer misses in the address cache, for memory that is used
+    /// densely; what is given back splits them.
+    #[must_use]
+    pub const fn with_huge_pages(self) -> Self {
+        Self { huge: true, ..self }
+    }
+
+    /// Makes pages present 64 KiB at a time when an epoch begins to draw from them, so that their first
+    /// touches do not fault one by one.
+    #[must_use]
+    pub const fn populating(self) -> Self {
+        Self {
+            populate: true,
+            ..self
+        }
+    }
+
+    /// Lets at most `bytes` be mapped.
+    #[must_use]
+    pub const fn with_limit(self, bytes: usize) -> Self {
+        Self {
+            limit: AtomicUsize::new(bytes),
+            ..self
+        }
+    }
+
+    /// Bytes that are mapped.
+    pub fn mapped_bytes(&self) -> usize {
+        self.mapped.load(Relaxed)
+    }
+
+    /// Times that the kernel refused to take pages back. They count as resident on.
+    pub fn failed_advice(&self) -> u64 {
+        self.failed_advice.load(Relaxed)
+    }
+
+    /// Times that the kernel refused to take a mapping away. It is lost to the process, but not its memory:
+    /// that was given back.
+    pub fn failed_unmaps(&self) -> u64 {
+        self.failed_unmaps.load(Relaxed)
+    }
+
+    /// Counts `bytes` as mapped, within the limit.
+    fn count(&self, bytes: usize) -> bool {
+        let limit = self.limit.load(Relaxed);
+        let within = |mapped: usize| mapped.checked_add(bytes).filter(|sum| *sum <= limit);
+        self.mapped.try_update(Relaxed, Relaxed, within).is_ok()
+    }
+
+    fn discount(&self, bytes: usize) {
+        self.mapped.fetch_sub(bytes, Relaxed);
+    }
+
+    /// A mapping of `size` bytes whose base is a multiple of `align`.
+    fn map(&self, size: usize, align: usize) -> Option<NonNull<u8>> {
+        let [chunks, others] = &self.hints;
+        let hint = if align >= Self::CHUNK_SIZE {
+            chunks
+        } else {
+            others
+        };
+        let wish = ptr::without_provenance_mut(hint.load(Relaxed) & !(align - 1));
+        let base = sys::map(wish, size)?;
+        let base = if base.addr().get().is_multiple_of(align) {
+            base
+        } else {
+            // SAFETY: it was just mapped, and nobody uses it.
+            unsafe { self.unmap(base.as_ptr(), size) };
+            self.map_and_trim(size, align)?
+        };
+        // The kernel fills the address space from above.
+        hint.store(base.addr().get().saturating_sub(size), Relaxed);
+        if self.huge {
+            // A wish: without it there are small pages.
+            // SAFETY: it was just mapped, and this loses nothing.
+            unsafe { sys::advise(base.as_ptr(), size, Advice::Huge) };
+        }
+        Some(base)
+    }
+
+    /// A longer mapping, less what is in front of the aligned part and behind it.
+    #[cold]
+    fn map_and_trim(&self, size: usize, align: usize) -> Option<NonNull<u8>> {
+        let whole = size.checked_add(align - PAGE)?;
+        let base = sys::map(ptr::null_mut(), whole)?.as_ptr();
+        let lead = base.addr().wrapping_neg() & (align - 1);
+        let aligned = base.wrapping_add(lead);
+        // SAFETY: parts of what was just mapped, which nobody uses. Where there are too many mappings for a
+        // split, all of it goes back in one piece.
+        unsafe {
+            let tail = whole - lead - size;
+            if !sys::unmap(aligned.wrapping_add(size), tail) {
+                self.unmap(base, whole);
+                return None;
+            }
+            if !sys::unmap(base, lead) {
+                self.unmap(base, lead + size);
+                return None;
+            }
+        }
+        NonNull::new(aligned)
+    }
+
+    /// # Safety
+    /// As for [`sys::unmap`].
+    unsafe fn unmap(&self, base: *mut u8, size: usize) {
+        // SAFETY: the caller's promise.
+        let gone = unsafe { sys::unmap(base, size) };
+        if !gone {
+            // The addresses are lost, the memory is not.
+            self.failed_unmaps.fetch_add(1, Relaxed);
+            // SAFETY: the caller's promise.
+            unsafe { sys::advise(base, size, Advice::DontNeed) };
+        }
+    }
+}
+
+impl Default for MmapProvider {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+// SAFETY: private anonymous mappings are readable, writable and nobody else's until they are unmapped;
+// advice keeps to its range; nothing unwinds or calls a heap.
+unsafe impl PageProvider for MmapProvider {
+    const CHUNK_SIZE: usize = 4 << 20;
+
+    fn acquire(&self, size: usize, align: usize) -> Option<Region> {
+        let size = size.checked_next_multiple_of(PAGE)?;
+        if !self.count(size) {
+            return None;
+        }
+        let base = self.map(size, align.max(PAGE));
+        if base.is_none() {
+            self.discount(size);
+        }
+        base.map(|base| Region { base, size })
+    }
+
+    unsafe fn release(&self, region: Region) {
+        // SAFETY: the caller's promise.
+        unsafe { self.unmap(region.base.as_ptr(), region.size) };
+        self.discount(region.size);
+    }
+
+    unsafe fn decommit(&self, pages: Region) -> Result<(), ProviderError> {
+        let advice = match self.purge {
+            Purge::Now => Advice::DontNeed,
+            Purge::Lazy => Advice::Free,
+        };
+        // SAFETY: the caller's promise.
+        if unsafe { sys::advise(pages.base.as_ptr(), pages.size, advice) } {
+            return Ok(());
+        }
+        self.failed_advice.fetch_add(1, Relaxed);
+        Err(ProviderError)
+    }
+
+    unsafe fn commit(&self, _pages: Region) -> Result<(), ProviderError> {
+        // Pages come when they are touched.
+        Ok(())
+    }
+
+    unsafe fn populate(&self, pages: Region) {
+        // A hint: where the kernel is too old for it the pages come one by one.
+        // SAFETY: the caller's promise; this loses nothing.
+        unsafe { sys::advise(pages.base.as_ptr(), pages.size, Advice::PopulateWrite) };
+    }
+
+    unsafe fn remap(&self, region: Region, size: usize, align: usize) -> Option<Region> {
+        let size = size.checked_next_multiple_of(PAGE)?;
+        let (base, old) = (region.base.as_ptr(), region.size);
+        if size <= old {
+            // SAFETY: the caller's promise.
+            let done = unsafe { sys::resize_in_place(base, old, size) };
+            if done {
+                self.discount(old - size);
+            }
+            return done.then_some(Region { size, ..region });
+        }
+        if !self.count(size - old) {
+            return None;
+        }
+        // SAFETY: the caller's promise. The target was just mapped, and goes away as the pages come.
+        let moved = unsafe {
+            if sys::resize_in_place(base, old, size) {
+                Some(region.base)
+            } else {
+                self.map(size, align.max(PAGE)).filter(|target| {
+                    let moved = sys::move_to(base, old, size, target.as_ptr());
+                    if !moved {
+                        self.unmap(target.as_ptr(), size);
+                    }
+                    moved
+                })
+            }
+        };
+        if moved.is_none() {
+            self.discount(size - old);
+        }
+        moved.map(|base| Region { base, size })
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let mut can = Capabilities::FRESH_ZERO
+            | Capabilities::DECOMMIT
+            | Capabilities::LAZY_COMMIT
+            | Capabilities::GROW;
+        can.set(Capabilities::DECOMMIT_ZERO, self.purge == Purge::Now);
+        can.set(Capabilities::POPULATE, self.populate);
+        can
+    }
+
+    fn page_size(&self) -> usize {
+        PAGE
+    }
+
+    fn now_ns(&self) -> Option<u64> {
+        Some(sys::now_ns())
+    }
+
+    fn resident_bytes(&self) -> Option<u64> {
+        rss::Usage::read().map(|usage| usage.resident_bytes)
+    }
+}

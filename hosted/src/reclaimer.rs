@@ -1,0 +1,91 @@
+//! A thread that gives back what was empty for a while.
+//!
+//! The policy of a heap decides what happens when memory becomes empty; this decides what happens when it
+//! stays so. Several times in each decay it looks at how much is empty. The least that it saw over one
+//! decay was of no use to anybody for so long, and goes back.
+
+use core::fmt;
+use core::time::Duration;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use temporal_slab::Heap;
+use temporal_slab::config::Config;
+use temporal_slab::lock_api::RawMutex;
+use temporal_slab::provider::PageProvider;
+
+/// Looks in each decay.
+const LOOKS: usize = 8;
+
+/// The thread. It ends when this is dropped. A forked child has none.
+pub struct Reclaimer {
+    stop: Arc<(Mutex<bool>, Condvar)>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Reclaimer {
+    /// Starts a thread that gives back what of `heap` was empty for `decay`.
+    ///
+    /// # Errors
+    /// If there can be no more threads.
+    pub fn start<P, R, C>(heap: &'static Heap<P, R, C>, decay: Duration) -> io::Result<Self>
+    where
+        P: PageProvider + Sync,
+        R: RawMutex + Sync,
+        C: Config,
+    {
+        let stop = Arc::new((Mutex::new(false), Condvar::new()));
+        let seen = Arc::clone(&stop);
+        let thread = std::thread::Builder::new()
+            .name("tslab-reclaim".to_owned())
+            .spawn(move || run(heap, decay, &seen))?;
+        Ok(Self {
+            stop,
+            thread: Some(thread),
+        })
+    }
+}
+
+fn run<P: PageProvider, R: RawMutex, C: Config>(
+    heap: &Heap<P, R, C>,
+    decay: Duration,
+    stop: &(Mutex<bool>, Condvar),
+) {
+    let pause = (decay / LOOKS as u32).max(Duration::from_millis(1));
+    let mut seen = [0; LOOKS];
+    for look in (0..LOOKS).cycle() {
+        let stopped = stop.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = stop
+            .1
+            .wait_timeout_while(stopped, pause, |stopped| !*stopped);
+        if *waited.unwrap_or_else(PoisonError::into_inner).0 {
+            return;
+        }
+        let empty = heap.bytes().reclaimable;
+        if let Some(place) = seen.get_mut(look) {
+            *place = empty;
+        }
+        let unused = seen.iter().copied().min().unwrap_or(0);
+        if unused > 0 {
+            heap.reclaim_to(empty - unused);
+            seen.iter_mut().for_each(|s| *s = s.saturating_sub(unused));
+        }
+    }
+}
+
+impl Drop for Reclaimer {
+    fn drop(&mut self) {
+        *self.stop.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.stop.1.notify_all();
+        if let Some(thread) = self.thread.take() {
+            // A thread that panicked has ended, too.
+            let _ended = thread.join();
+        }
+    }
+}
+
+impl fmt::Debug for Reclaimer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reclaimer").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,195 @@
+//! The system calls that this crate is made of. Each function is one call and says what it came to;
+//! nothing here allocates, for all of it runs inside the allocator.
+
+use core::ffi::CStr;
+use core::ptr::{self, NonNull};
+use core::sync::atomic::AtomicU32;
+
+/// What the kernel calls a page.
+pub(crate) fn page_size() -> usize {
+    // SAFETY: a question without side effects.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).unwrap_or(4096)
+}
+
+/// A new private mapping, at `hint` if there is room.
+pub(crate) fn map(hint: *mut u8, size: usize) -> Option<NonNull<u8>> {
+    // SAFETY: without MAP_FIXED nothing that exists is touched.
+    let base = unsafe {
+        libc::mmap(
+            hint.cast(),
+            size,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+            -1,
+            0,
+        )
+    };
+    if base == libc::MAP_FAILED {
+        return None;
+    }
+    NonNull::new(base.cast())
+}
+
+/// Takes a mapping away; whether that worked. It does not where it would split one and there are too
+/// many.
+///
+/// # Safety
+/// The bytes are whole pages that were mapped here, and nobody uses them.
+pub(crate) unsafe fn unmap(base: *mut u8, size: usize) -> bool {
+    // SAFETY: the caller's promise.
+    size == 0 || unsafe { libc::munmap(base.cast(), size) } == 0
+}
+
+/// What can be said of pages.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Advice {
+    /// Their content is lost and their memory goes back now.
+    DontNeed,
+    /// Their content may be lost and their memory goes back when others want it.
+    Free,
+    /// Huge pages are welcome.
+    Huge,
+    /// They are to be present and writable.
+    PopulateWrite,
+}
+
+/// Says something of pages; whether the kernel agreed.
+///
+/// # Safety
+/// The bytes are whole pages that were mapped here, and nobody uses their content if the advice loses it.
+pub(crate) unsafe fn advise(base: *mut u8, size: usize, advice: Advice) -> bool {
+    let advice = match advice {
+        Advice::DontNeed => libc::MADV_DONTNEED,
+        Advice::Free => libc::MADV_FREE,
+        Advice::Huge => libc::MADV_HUGEPAGE,
+        Advice::PopulateWrite => libc::MADV_POPULATE_WRITE,
+    };
+    loop {
+        // SAFETY: the caller's promise.
+        if unsafe { libc::madvise(base.cast(), size, advice) } == 0 {
+            return true;
+        }
+        // A populate that a signal interrupts has done a part.
+        if errno() != libc::EINTR {
+            return false;
+        }
+    }
+}
+
+/// Makes a mapping longer or shorter where it is; whether there was room.
+///
+/// # Safety
+/// The bytes are one mapping that was made here, and if it is made shorter nobody uses what goes.
+pub(crate) unsafe fn resize_in_place(base: *mut u8, old: usize, new: usize) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { libc::mremap(base.cast(), old, new, 0) != libc::MAP_FAILED }
+}
+
+/// Moves the pages of a mapping to `target`, which is taken away first; whether that worked. If not, the
+/// old mapping is as it was, and `target` may be gone.
+///
+/// # Safety
+/// Both are mappings that were made here, `target` of `new` bytes and used by nobody.
+pub(crate) unsafe fn move_to(base: *mut u8, old: usize, new: usize, target: *mut u8) -> bool {
+    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+    // SAFETY: the caller's promise.
+    unsafe { libc::mremap(base.cast(), old, new, flags, target) != libc::MAP_FAILED }
+}
+
+/// Nanoseconds on a clock that only goes forward.
+pub(crate) fn now_ns() -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` is ours.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    (time.tv_sec as u64)
+        .wrapping_mul(1_000_000_000)
+        .wrapping_add(time.tv_nsec as u64)
+}
+
+/// Reads the beginning of a file; what was read.
+pub(crate) fn read_file<'b>(path: &CStr, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
+    // SAFETY: the path ends with a zero.
+    let file = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+    if file < 0 {
+        return None;
+    }
+    let mut len = 0;
+    while len < buffer.len() {
+        // SAFETY: the rest of the buffer is ours.
+        let read = unsafe {
+            let rest = buffer.as_mut_ptr().add(len).cast();
+            libc::read(file, rest, buffer.len() - len)
+        };
+        match usize::try_from(read) {
+            Ok(0) => break,
+            Ok(read) => len += read,
+            Err(_) if errno() == libc::EINTR => {}
+            Err(_) => {
+                len = 0;
+                break;
+            }
+        }
+    }
+    // SAFETY: the file was opened here.
+    unsafe { libc::close(file) };
+    buffer.get(..len).filter(|read| !read.is_empty())
+}
+
+/// How often a byte is in a file, of whatever length.
+pub(crate) fn count_in_file(path: &CStr, byte: u8) -> Option<usize> {
+    // SAFETY: the path ends with a zero.
+    let file = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+    if file < 0 {
+        return None;
+    }
+    let (mut count, mut buffer) = (0, [0u8; 4096]);
+    let whole = loop {
+        // SAFETY: the buffer is ours.
+        let read = unsafe { libc::read(file, buffer.as_mut_ptr().cast(), buffer.len()) };
+        match usize::try_from(read) {
+            Ok(0) => break true,
+            Ok(read) => count += buffer.iter().take(read).filter(|b| **b == byte).count(),
+            Err(_) if errno() == libc::EINTR => {}
+            Err(_) => break false,
+        }
+    };
+    // SAFETY: the file was opened here.
+    unsafe { libc::close(file) };
+    whole.then_some(count)
+}
+
+/// Sleeps while `word` is `value`. May return at any time.
+pub(crate) fn wait(word: &AtomicU32, value: u32) {
+    // SAFETY: the word is valid; the kernel only reads it.
+    unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            word.as_ptr(),
+            libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG,
+            value,
+            ptr::null::<libc::timespec>(),
+        )
+    };
+}
+
+/// Wakes one who sleeps on `word`.
+pub(crate) fn wake_one(word: &AtomicU32) {
+    // SAFETY: only the word's address is used.
+    unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            word.as_ptr(),
+            libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG,
+            1,
+        )
+    };
+}
+
+fn errno() -> i32 {
+    // SAFETY: the thread's own place for it.
+    unsafe { *libc::__errno_location() }
+}

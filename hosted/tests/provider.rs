@@ -1,0 +1,457 @@
+//! Pages from the system: their shape, what they cost in mappings, and what happens when the system says no.
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use common::{Rng, alone};
+use core::alloc::Layout;
+use core::ptr::NonNull;
+use temporal_slab::config::Unchecked;
+use temporal_slab::provider::{PageProvider, Region};
+use temporal_slab::{AllocError, DefaultLock, Heap, Local, Policy};
+use temporal_slab_hosted::rss::{Rollup, Usage, mappings};
+use temporal_slab_hosted::{MmapProvider, Purge};
+
+type TestHeap = Heap<MmapProvider, DefaultLock, Unchecked>;
+type TestLocal<'h> = Local<'h, MmapProvider, DefaultLock, Unchecked>;
+const CHUNK: usize = MmapProvider::CHUNK_SIZE;
+const MIB: usize = 1 << 20;
+
+fn layout(size: usize) -> Layout {
+    Layout::from_size_align(size, 8).unwrap()
+}
+
+fn touched(local: &mut TestLocal<'_>, size: usize) -> NonNull<u8> {
+    let object = local.alloc(layout(size)).unwrap();
+    // SAFETY: the object is ours and this long.
+    unsafe { object.write_bytes(1, size) };
+    object
+}
+
+fn page_faults() -> i64 {
+    // SAFETY: the structure is ours, and zero bytes are one.
+    unsafe {
+        let mut usage: libc::rusage = core::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_SELF, &raw mut usage);
+        usage.ru_minflt
+    }
+}
+
+/// Regions are aligned as asked, apart from each other, zero, and next to each other: a hundred chunks
+/// are a few mappings and not a hundred, and leave no address space between them.
+#[test]
+fn regions_are_aligned_and_leave_no_holes() {
+    if alone("regions_are_aligned_and_leave_no_holes") {
+        return;
+    }
+    let provider = MmapProvider::new();
+    let before = mappings().unwrap();
+    let mut regions: Vec<Region> = (0..100)
+        .map(|_| provider.acquire(CHUNK, CHUNK).unwrap())
+        .collect();
+    regions.sort_by_key(|region| region.base);
+    assert!(
+        regions
+            .iter()
+            .all(|r| r.base.addr().get().is_multiple_of(CHUNK))
+    );
+    assert!(
+        regions
+            .windows(2)
+            .all(|w| w[0].end().unwrap() <= w[1].base.addr().get())
+    );
+    // What the process had mapped before may be in the way, once or twice.
+    let pairs = regions.windows(2);
+    let touching = pairs.filter(|w| w[0].end() == Some(w[1].base.addr().get()));
+    assert!(touching.count() >= 95);
+    assert!(mappings().unwrap() <= before + 3);
+    for region in &regions {
+        // SAFETY: the region is ours.
+        unsafe {
+            assert_eq!(region.base.read(), 0);
+            region.base.write(1);
+        }
+    }
+    assert_eq!(provider.mapped_bytes(), 100 * CHUNK);
+    for align in [4096, 65536, CHUNK, 16 * CHUNK] {
+        let odd = provider.acquire(12345, align).unwrap();
+        assert!(odd.base.addr().get().is_multiple_of(align) && odd.size >= 12345);
+        regions.push(odd);
+    }
+    for region in regions {
+        // SAFETY: each came from this provider and is used no more.
+        unsafe { provider.release(region) };
+    }
+    assert_eq!((provider.mapped_bytes(), provider.failed_unmaps()), (0, 0));
+    assert!(mappings().unwrap() <= before + 3);
+}
+
+/// 200,000 slabs freed in checkerboard order: pages go back by advice, so the process has at most 8
+/// mappings more. Catches a provider that unmaps or protects inside a chunk.
+#[test]
+fn a_checkerboard_splits_no_mapping() {
+    if alone("a_checkerboard_splits_no_mapping") {
+        return;
+    }
+    let heap = TestHeap::new(MmapProvider::new());
+    heap.set_policy(Policy::Eager);
+    let mut local = heap.local().unwrap();
+    let before = mappings().unwrap();
+    // A slab of its own each: one object of 4 KiB and more is a slab.
+    let objects: Vec<_> = (0..200_000).map(|_| touched(&mut local, 8193)).collect();
+    let resident = Usage::read().unwrap().resident_bytes;
+    for object in objects.iter().step_by(2) {
+        // SAFETY: it is live and used no more.
+        unsafe { local.free(*object, layout(8193)) }.unwrap();
+    }
+    let after = Usage::read().unwrap().resident_bytes;
+    assert!(after < resident * 6 / 10, "{after} of {resident}");
+    let grown = mappings().unwrap() - before;
+    println!(
+        "{grown} mappings more, {} decommits",
+        heap.provider_counts().decommits
+    );
+    assert!(grown <= 8, "{grown} mappings more");
+    for object in objects.iter().skip(1).step_by(2) {
+        // SAFETY: as above.
+        unsafe { local.free(*object, layout(8193)) }.unwrap();
+    }
+}
+
+/// Where the kernel refuses to take pages back (they are locked) they stay counted as resident, and the
+/// refusals are counted. Catches a heap that believes what it asked for.
+#[test]
+fn refused_advice_is_seen() {
+    if alone("refused_advice_is_seen") {
+        return;
+    }
+    let heap = TestHeap::new(MmapProvider::new());
+    heap.set_policy(Policy::Never);
+    let mut local = heap.local().unwrap();
+    // One object keeps the chunk from going back whole.
+    let keeper = touched(&mut local, 4096);
+    let objects: Vec<_> = (0..256).map(|_| touched(&mut local, 4096)).collect();
+    let chunk = keeper.addr().get() & !(CHUNK - 1);
+    let at = core::ptr::with_exposed_provenance::<libc::c_void>(chunk);
+    // SAFETY: the chunk is mapped; locking it changes no content.
+    if unsafe { libc::mlock(at, CHUNK) } != 0 {
+        println!("this process may not lock memory: nothing to see");
+        return;
+    }
+    for object in objects {
+        // SAFETY: it is live and used no more.
+        unsafe { local.free(object, layout(4096)) }.unwrap();
+    }
+    local.flush();
+    let resident = heap.bytes().resident;
+    heap.reclaim();
+    assert!(heap.provider().failed_advice() > 0);
+    assert!(heap.provider_counts().failed_decommits > 0);
+    assert_eq!(heap.bytes().resident, resident, "they are still there");
+    // SAFETY: as above.
+    assert_eq!(unsafe { libc::munlock(at, CHUNK) }, 0);
+    // Something else becomes empty, and all of it goes.
+    // SAFETY: it is live and used no more.
+    unsafe { local.free(keeper, layout(4096)) }.unwrap();
+    local.flush();
+    heap.reclaim();
+    assert!(heap.bytes().resident < resident / 2);
+}
+
+/// Without address space the answer is an error, again and again, and the heap goes on when there is some.
+#[test]
+fn out_of_address_space_is_an_error() {
+    if alone("out_of_address_space_is_an_error") {
+        return;
+    }
+    let heap = TestHeap::new(MmapProvider::new());
+    let mut local = heap.local().unwrap();
+    let first = touched(&mut local, 100);
+    let limit = |bytes: u64| {
+        let limit = libc::rlimit {
+            rlim_cur: bytes,
+            rlim_max: libc::RLIM_INFINITY,
+        };
+        // SAFETY: the structure is ours.
+        assert_eq!(
+            unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) },
+            0
+        );
+    };
+    let mut objects = Vec::with_capacity(100_000);
+    limit(Usage::read().unwrap().virtual_bytes + (64 * MIB) as u64);
+    let error = loop {
+        match local.alloc(layout(3000)) {
+            Ok(object) => objects.push(object),
+            Err(error) => break error,
+        }
+    };
+    let large = local.alloc(layout(100 * MIB));
+    let again = local.alloc(layout(3000));
+    limit(libc::RLIM_INFINITY);
+    assert_eq!(error, AllocError::OutOfMemory);
+    assert_eq!(
+        (large, again),
+        (Err(AllocError::OutOfMemory), Err(AllocError::OutOfMemory))
+    );
+    assert!(objects.len() > 8 * MIB / 3000, "{}", objects.len());
+    objects.push(local.alloc(layout(3000)).unwrap());
+    for object in objects {
+        // SAFETY: it is live and used no more.
+        unsafe { local.free(object, layout(3000)) }.unwrap();
+    }
+    // SAFETY: as above.
+    unsafe { local.free(first, layout(100)) }.unwrap();
+}
+
+/// With as many mappings as the kernel allows, the answer is an error, what is held is given back all the
+/// same, and nothing is lost.
+#[test]
+fn out_of_mappings_is_an_error() {
+    if alone("out_of_mappings_is_an_error") {
+        return;
+    }
+    let most: usize = std::fs::read_to_string("/proc/sys/vm/max_map_count")
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    if most > 300_000 {
+        println!("{most} mappings are too many to use up");
+        return;
+    }
+    let heap = TestHeap::new(MmapProvider::new());
+    let mut local = heap.local().unwrap();
+    let mut objects: Vec<_> = (0..20_000).map(|_| touched(&mut local, 1000)).collect();
+    // Every other page of a long mapping is protected: a mapping each.
+    let size = most * 4096;
+    let filler = MmapProvider::new().acquire(size, 4096).unwrap();
+    let mut pages = 0;
+    for page in (0..most).step_by(2) {
+        // SAFETY: the page is of the filler.
+        let done = unsafe {
+            libc::mprotect(
+                filler.base.as_ptr().add(page * 4096).cast(),
+                4096,
+                libc::PROT_NONE,
+            )
+        };
+        if done != 0 {
+            break;
+        }
+        pages += 1;
+    }
+    assert!(pages > most / 4, "{pages} of {most}");
+    let mut failures = 0;
+    for _ in 0..20_000 {
+        match local.alloc(layout(1000)) {
+            Ok(object) => objects.push(object),
+            Err(error) => {
+                assert_eq!(error, AllocError::OutOfMemory);
+                failures += 1;
+            }
+        }
+    }
+    let large: Vec<_> = (0..4).map(|_| local.alloc(layout(8 * MIB))).collect();
+    println!(
+        "{failures} of 20000 small, {} of 4 large",
+        large.iter().filter(|l| l.is_err()).count()
+    );
+    for object in objects {
+        // SAFETY: it is live and used no more.
+        unsafe { local.free(object, layout(1000)) }.unwrap();
+    }
+    for object in large.into_iter().flatten() {
+        // SAFETY: as above.
+        unsafe { local.free(object, layout(8 * MIB)) }.unwrap();
+    }
+    local.flush();
+    heap.reclaim();
+    assert!(heap.bytes().resident < MIB);
+}
+
+/// A limit is an error by its effect: no memory.
+#[test]
+fn a_limit_of_the_provider() {
+    let heap = TestHeap::new(MmapProvider::new().with_limit(10 * MIB));
+    let mut local = heap.local().unwrap();
+    assert_eq!(local.alloc(layout(11 * MIB)), Err(AllocError::OutOfMemory));
+    let object = touched(&mut local, 2 * MIB);
+    assert!(heap.provider().mapped_bytes() <= 10 * MIB);
+    // SAFETY: it is live and used no more.
+    unsafe { local.free(object, layout(2 * MIB)) }.unwrap();
+}
+
+/// Given back lazily pages stay resident, are told apart, and do not read as zero for sure.
+#[test]
+fn lazy_pages_are_told_apart() {
+    if alone("lazy_pages_are_told_apart") {
+        return;
+    }
+    let freed = |purge: Purge| {
+        let heap = TestHeap::new(MmapProvider::new().purging(purge));
+        let mut local = heap.local().unwrap();
+        let objects: Vec<_> = (0..20_000).map(|_| touched(&mut local, 2048)).collect();
+        let before = Rollup::read().unwrap();
+        for (number, object) in objects.into_iter().enumerate() {
+            if number % 1000 != 0 {
+                // SAFETY: it is live and used no more.
+                unsafe { local.free(object, layout(2048)) }.unwrap();
+            }
+        }
+        local.flush();
+        heap.reclaim();
+        let after = Rollup::read().unwrap();
+        // Whatever the pages hold, zeroed memory is zero.
+        for _ in 0..1000 {
+            let zeroed = local.alloc_zeroed(layout(2048)).unwrap();
+            // SAFETY: the object is ours and this long.
+            let bytes = unsafe { core::slice::from_raw_parts(zeroed.as_ptr(), 2048) };
+            assert!(bytes.iter().all(|b| *b == 0));
+        }
+        (before, after)
+    };
+    let (before, after) = freed(Purge::Now);
+    assert!(after.resident_bytes + 30_000_000 < before.resident_bytes);
+    assert_eq!(after.lazily_freed_bytes, 0);
+    let (before, after) = freed(Purge::Lazy);
+    assert!(after.resident_bytes + 4_000_000 > before.resident_bytes);
+    assert!(after.lazily_freed_bytes > 30_000_000, "{after:?}");
+}
+
+/// Made present in batches, the pages behind the first one that is touched are there already; without, they
+/// are not. Reserved memory is touched without any fault.
+#[test]
+fn batches_spare_faults() {
+    if alone("batches_spare_faults") {
+        return;
+    }
+    /// Pages of the object's 64 KiB that are in memory.
+    fn present(object: NonNull<u8>) -> usize {
+        let mut pages = [0u8; 16];
+        let block = object.as_ptr().map_addr(|at| at & !0xffff);
+        // SAFETY: the block is mapped, and has 16 pages.
+        assert_eq!(
+            unsafe { libc::mincore(block.cast(), 0x10000, pages.as_mut_ptr()) },
+            0
+        );
+        pages.iter().filter(|page| **page & 1 == 1).count()
+    }
+    let after_one = |provider: MmapProvider| {
+        let heap = TestHeap::new(provider);
+        let mut local = heap.local().unwrap();
+        // The first object of a block: not of the first, which has the chunk's map in it.
+        let block = |object: NonNull<u8>| object.addr().get() >> 16;
+        let first = block(touched(&mut local, 8000));
+        loop {
+            let object = touched(&mut local, 8000);
+            if block(object) != first {
+                return present(object);
+            }
+        }
+    };
+    let (batched, plain) = (
+        after_one(MmapProvider::new().populating()),
+        after_one(MmapProvider::new()),
+    );
+    println!("of 16 pages {batched} are present in batches, {plain} without");
+    assert_eq!(batched, 16);
+    assert!(plain <= 3);
+
+    let faults = |reserve: bool| {
+        let heap = TestHeap::new(MmapProvider::new());
+        if reserve {
+            heap.reserve(24 * MIB).unwrap();
+        }
+        let mut local = heap.local().unwrap();
+        let mut objects = Vec::with_capacity(40_000);
+        objects.push(touched(&mut local, 512));
+        let before = page_faults();
+        for _ in 1..40_000 {
+            objects.push(touched(&mut local, 512));
+        }
+        page_faults() - before
+    };
+    let (plain, reserved) = (faults(false), faults(true));
+    println!("faults for 5,000 pages: {plain}, reserved {reserved}");
+    // What is left are metadata and the vector of the test.
+    assert!(plain >= 4900 && reserved < 100);
+}
+
+/// A large object grows and shrinks by moving its pages: content stays, nothing is copied, and what was
+/// beyond it reads as zero.
+#[test]
+fn large_objects_are_moved_by_pages() {
+    let heap = TestHeap::new(MmapProvider::new());
+    let mut local = heap.local().unwrap();
+    let mut size = 9 * MIB;
+    let mut object = local.alloc(layout(size)).unwrap();
+    // In the way of growth where it is.
+    let mut others = vec![local.alloc(layout(9 * MIB)).unwrap()];
+    let mut rng = Rng(1);
+    let stamp = |object: NonNull<u8>, size: usize| {
+        for page in (0..size).step_by(4096) {
+            // SAFETY: the object is ours and this long.
+            unsafe { object.add(page).cast::<usize>().write(page ^ 77) };
+        }
+    };
+    stamp(object, size);
+    for round in 0..30 {
+        let new = 5 * MIB + rng.below(60 * MIB);
+        // SAFETY: the object is live, of this size.
+        object = unsafe { local.resize(object, layout(size), layout(new)) }.unwrap();
+        for page in (0..size.min(new)).step_by(4096) {
+            // SAFETY: the object is ours and this long.
+            let found = unsafe { object.add(page).cast::<usize>().read() };
+            assert_eq!(found, page ^ 77, "round {round}");
+        }
+        size = new;
+        stamp(object, size);
+        if round % 10 == 0 {
+            others.push(local.alloc(layout(9 * MIB)).unwrap());
+        }
+        assert_eq!(heap.bytes().taken, heap.provider().mapped_bytes());
+    }
+    // Against the time that copying takes: 64 MiB back and forth a hundred times in no time at all.
+    let start = std::time::Instant::now();
+    for _ in 0..100 {
+        for new in [64 * MIB, 128 * MIB] {
+            // SAFETY: as above.
+            object = unsafe { local.resize(object, layout(size), layout(new)) }.unwrap();
+            size = new;
+        }
+    }
+    println!("a move of 64 MiB takes {:?}", start.elapsed() / 200);
+    // SAFETY: as above.
+    unsafe { local.free(object, layout(size)) }.unwrap();
+    for other in others {
+        // SAFETY: as above.
+        unsafe { local.free(other, layout(9 * MIB)) }.unwrap();
+    }
+    drop(local);
+    heap.reclaim();
+    assert!(heap.bytes().taken <= 9 * MIB);
+}
+
+/// Huge pages come where they are asked for, if the system has them.
+#[test]
+fn huge_pages_by_choice() {
+    if alone("huge_pages_by_choice") {
+        return;
+    }
+    let enabled = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
+    let may = enabled.is_ok_and(|text| text.contains("[madvise]") || text.contains("[always]"));
+    let heap = TestHeap::new(MmapProvider::new().with_huge_pages());
+    let mut local = heap.local().unwrap();
+    let objects: Vec<_> = (0..40_000).map(|_| touched(&mut local, 1024)).collect();
+    let huge = Rollup::read().unwrap().huge_bytes;
+    println!("{huge} bytes in huge pages; the system allows it: {may}");
+    assert!(!may || huge > 0);
+    for object in objects {
+        // SAFETY: it is live and used no more.
+        unsafe { local.free(object, layout(1024)) }.unwrap();
+    }
+    local.flush();
+    heap.reclaim();
+    assert!(heap.bytes().resident < MIB);
+}
