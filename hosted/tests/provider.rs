@@ -173,10 +173,8 @@ fn out_of_address_space_is_an_error() {
             rlim_max: libc::RLIM_INFINITY,
         };
         // SAFETY: the structure is ours.
-        assert_eq!(
-            unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) },
-            0
-        );
+        let set = unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) };
+        assert_eq!(set, 0);
     };
     let mut objects = Vec::with_capacity(100_000);
     limit(Usage::read().unwrap().virtual_bytes + (64 * MIB) as u64);
@@ -331,10 +329,8 @@ fn batches_spare_faults() {
         let mut pages = [0u8; 16];
         let block = object.as_ptr().map_addr(|at| at & !0xffff);
         // SAFETY: the block is mapped, and has 16 pages.
-        assert_eq!(
-            unsafe { libc::mincore(block.cast(), 0x10000, pages.as_mut_ptr()) },
-            0
-        );
+        let told = unsafe { libc::mincore(block.cast(), 0x10000, pages.as_mut_ptr()) };
+        assert_eq!(told, 0);
         pages.iter().filter(|page| **page & 1 == 1).count()
     }
     let after_one = |provider: MmapProvider| {

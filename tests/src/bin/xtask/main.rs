@@ -1,6 +1,7 @@
 //! The project's tasks: `cargo xtask <task>`.
 
 mod command;
+mod contest;
 mod counts;
 mod instructions;
 mod runner;
@@ -22,6 +23,8 @@ enum Task {
     Test(runner::Options),
     /// Count the instructions of the fast paths and fail if there are more than were recorded.
     Instructions(instructions::Options),
+    /// Run one program under this global allocator, mimalloc, jemalloc and glibc, in turns, and compare.
+    Contest(contest::Options),
 }
 
 fn main() -> ExitCode {
@@ -29,6 +32,7 @@ fn main() -> ExitCode {
         Task::Setup => setup::run().map(|()| true),
         Task::Test(options) => runner::run(&options),
         Task::Instructions(options) => instructions::run(&options),
+        Task::Contest(options) => contest::run(&options),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

@@ -1,0 +1,7 @@
+//! The contest's program on the system's allocator.
+mod program;
+#[global_allocator]
+static GLOBAL: std::alloc::System = std::alloc::System;
+fn main() {
+    program::main(|| {});
+}
