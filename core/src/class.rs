@@ -312,6 +312,16 @@ impl ClassTable {
         }
     }
 
+    /// The smallest class that holds `layout`, if that is known by one load: its size has a class, and its
+    /// alignment is one that all classes have.
+    #[inline(always)]
+    pub(crate) const fn index_at_once(&self, layout: Layout) -> Option<usize> {
+        if layout.align() > QUANTUM || layout.size() > self.largest as usize {
+            return None;
+        }
+        Some(self.lookup[layout.size().div_ceil(QUANTUM)] as usize)
+    }
+
     /// The smallest class that holds `layout`, or `None` where a class does not serve it.
     #[must_use]
     #[inline(always)]

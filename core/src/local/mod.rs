@@ -99,13 +99,14 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     #[inline(always)]
     pub fn alloc(&mut self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
         // The slow halves give an option, which fits a register; a result would put the fast path's
-        // pointer through memory where the two meet.
-        let object = match Table::<C>::TABLE.index_for(layout) {
+        // pointer through memory where the two meet. And they are the end of it, so nothing needs to
+        // survive them.
+        let object = match Table::<C>::TABLE.index_at_once(layout) {
             Some(class) => match self.pick(self.home.cells, class) {
                 Some(object) => Some(object),
                 None => self.refill_home(class),
             },
-            None => self.alloc_large_home(layout),
+            None => self.alloc_other_home(layout),
         };
         object.ok_or_else(|| self.failure())
     }
@@ -166,10 +167,20 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// As for [`Heap::free`].
     #[inline(always)]
     pub unsafe fn free(&mut self, object: NonNull<u8>, layout: Layout) -> Result<(), FreeError> {
-        let Some(class) = Table::<C>::TABLE.index_for(layout) else {
+        let Some(class) = Table::<C>::TABLE.index_at_once(layout) else {
             // SAFETY: the caller's promise.
-            return unsafe { self.heap.free_large(object, layout) };
+            return unsafe { self.free_other(object, layout) };
         };
+        // SAFETY: the caller's promise.
+        unsafe { self.free_class(object, class) }
+    }
+
+    /// Frees an object of a class.
+    ///
+    /// # Safety
+    /// As for [`Heap::free`], for a layout of this class.
+    #[inline(always)]
+    unsafe fn free_class(&mut self, object: NonNull<u8>, class: usize) -> Result<(), FreeError> {
         let address = object.addr().get();
         if C::CHECKED {
             let is_ours = self.knows(address);
@@ -189,6 +200,21 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         }
         // SAFETY: the caller's promise.
         unsafe { self.free_in(id, object, class) }
+    }
+
+    /// Frees an object whose class takes a search, or that no class serves.
+    ///
+    /// # Safety
+    /// As for [`Heap::free`].
+    #[inline(never)]
+    unsafe fn free_other(&mut self, object: NonNull<u8>, layout: Layout) -> Result<(), FreeError> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match Table::<C>::TABLE.index_for(layout) {
+                Some(class) => self.free_class(object, class),
+                None => self.heap.free_large(object, layout),
+            }
+        }
     }
 
     /// Frees an object of a row other than the root's.

@@ -28,10 +28,15 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             .ok()
     }
 
-    /// Allocates what no class serves, in the root epoch.
-    #[cold]
+    /// Allocates what takes a search for its class, or what no class serves, in the root epoch.
     #[inline(never)]
-    pub(super) fn alloc_large_home(&mut self, layout: Layout) -> Option<NonNull<u8>> {
+    pub(super) fn alloc_other_home(&mut self, layout: Layout) -> Option<NonNull<u8>> {
+        if let Some(class) = Table::<C>::TABLE.index_for(layout) {
+            return match self.pick(self.home.cells, class) {
+                Some(object) => Some(object),
+                None => self.refill_home(class),
+            };
+        }
         let object = self.heap.alloc_large(self.home.row, Tag::ROOT, layout);
         // SAFETY: as in `refill_home`.
         unsafe { object.inspect_err(|error| (*self.desk).failed = *error) }
@@ -39,7 +44,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             .map(|(object, _)| object)
     }
 
-    /// Why `refill_home` or `alloc_large_home` failed.
+    /// Why `refill_home` or `alloc_other_home` failed.
     #[cold]
     pub(super) fn failure(&self) -> AllocError {
         // SAFETY: as in `refill_home`.

@@ -34,7 +34,7 @@ use core::time::Duration;
 use std::io;
 use temporal_slab::class::FINE_SIZES;
 use temporal_slab::config::Config;
-use temporal_slab::{Domain, Heap};
+use temporal_slab::{Domain, FreeError, Heap};
 
 pub use current::{Phase, Routed};
 use thread::{READY, THREAD, Thread};
@@ -81,6 +81,17 @@ impl TemporalSlab {
     }
 }
 
+/// Frees on a thread that has no local yet, or none any more.
+///
+/// # Safety
+/// As for `dealloc`.
+#[cold]
+#[inline(never)]
+unsafe fn free_without_local(object: NonNull<u8>, layout: Layout) -> Result<(), FreeError> {
+    // SAFETY: the caller's promise.
+    unsafe { HEAP.free(object, layout) }
+}
+
 /// The pointer, or null where there is none: what `GlobalAlloc` says for an error.
 #[inline]
 fn or_null<E>(object: Result<NonNull<u8>, E>) -> *mut u8 {
@@ -111,7 +122,7 @@ unsafe impl GlobalAlloc for TemporalSlab {
                 unsafe { thread.local().free(object, layout) }
             } else {
                 // SAFETY: the caller gives up the object.
-                unsafe { HEAP.free(object, layout) }
+                unsafe { free_without_local(object, layout) }
             };
             debug_assert!(freed.is_ok(), "{freed:?}: {object:?}, {layout:?}");
         });

@@ -1,15 +1,20 @@
 //! One program, which knows nothing of the allocator that it runs on. It prints a line for each pattern:
 //! its name and the nanoseconds that a unit took at best. With `half` as its argument it prints what is
-//! resident after a random half of many objects was freed.
+//! resident after a random half of many objects was freed; with the name of a pattern it runs that one
+//! alone, for a profiler.
 
 use std::alloc::{Layout, alloc, dealloc};
 use std::hint::black_box;
 use std::ptr::NonNull;
+use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 const BATCH: usize = 10_000;
+
+/// The one pattern that is to run.
+static ONLY: OnceLock<String> = OnceLock::new();
 
 /// How long one slice of a pattern takes, and how many there are.
 const SLICE: Duration = Duration::from_millis(12);
@@ -49,6 +54,9 @@ fn put(Object(object, layout): Object) {
 
 /// Measures `turn`, which does some units and says how many, and prints the best slice.
 fn measure(name: &str, mut turn: impl FnMut() -> usize) {
+    if ONLY.get().is_some_and(|only| only != name) {
+        return;
+    }
     turn();
     let mut best = f64::MAX;
     for _ in 0..SLICES {
@@ -206,9 +214,11 @@ fn half(reclaim: fn()) {
 }
 
 pub(crate) fn main(reclaim: fn()) {
-    if std::env::args().nth(1).as_deref() == Some("half") {
-        return half(reclaim);
-    }
+    match std::env::args().nth(1) {
+        Some(only) if only == "half" => return half(reclaim),
+        Some(only) => ONLY.get_or_init(|| only),
+        None => &String::new(),
+    };
     micro();
     threads();
     documents();
