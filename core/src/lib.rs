@@ -77,7 +77,7 @@ pub use heap::{
     DefaultLock, Handle, Heap, HeapBytes, Policy, ProviderCounts, Reading, SharedPathCounts,
 };
 #[cfg(not(loom))]
-pub use local::Local;
+pub use local::{Local, SlowPaths};
 #[cfg(not(loom))]
 pub use scope::Scope;
 

@@ -44,6 +44,42 @@ fn walk<P: PageProvider, C: Config>(heap: &Heap<P, DefaultLock, C>) -> temporal_
     unsafe { heap.walk() }.unwrap_or_else(|violation| panic!("{violation}"))
 }
 
+/// Slow paths are counted under their causes, and the fast path under none.
+#[test]
+fn slow_paths_are_counted() {
+    let heap = TestHeap::<Checked>::new(Host::default());
+    let mut local = heap.local().unwrap();
+    let first = local.alloc(layout(64)).unwrap();
+    let counts = local.slow_paths();
+    assert_eq!(
+        (counts.refills, counts.depot_visits, counts.new_slabs),
+        (1, 1, 1)
+    );
+    assert_eq!((counts.spills, counts.gives), (0, 0));
+    for _ in 0..1000 {
+        let object = local.alloc(layout(64)).unwrap();
+        // SAFETY: it was just allocated.
+        unsafe { local.free(object, layout(64)) }.unwrap();
+    }
+    // The first free makes room in the cell, the rest is fast.
+    assert!(local.slow_paths().refills <= 2 && local.slow_paths().spills <= 1);
+    let many: Vec<_> = (0..10_000)
+        .map(|_| local.alloc(layout(64)).unwrap())
+        .collect();
+    let before = local.slow_paths();
+    assert_eq!(before.new_slabs, 10_001_u64.div_ceil(64));
+    for object in many {
+        // SAFETY: it is live and freed once.
+        unsafe { local.free(object, layout(64)) }.unwrap();
+    }
+    let after = local.slow_paths();
+    assert_eq!(after.refills, before.refills);
+    assert!(after.spills - before.spills >= 10_000 / 64);
+    assert!(after.gives > before.gives);
+    // SAFETY: as above.
+    unsafe { local.free(first, layout(64)) }.unwrap();
+}
+
 /// After a close every way to allocate with the token is refused by name, at once and for ever, while
 /// live objects stay as they are and can be freed.
 #[test]

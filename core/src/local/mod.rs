@@ -60,6 +60,23 @@ struct Desk<'h, R> {
     closes_seen: u64,
     /// Why the last slow path failed that did.
     failed: AllocError,
+    counts: SlowPaths,
+}
+
+/// How often a local left its fast path, and what for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SlowPaths {
+    /// Allocations that found the magazine and the current word used up.
+    pub refills: u64,
+    /// Of these, those that asked the depot for words.
+    pub depot_visits: u64,
+    /// Of these, those that found none there and made a slab.
+    pub new_slabs: u64,
+    /// Frees that found the magazine full.
+    pub spills: u64,
+    /// Times that a full stash gave words back to the depot.
+    pub gives: u64,
 }
 
 // SAFETY: a local's seats are reached through this value alone, but for what is atomic in them, and
@@ -78,6 +95,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
                 seats: ptr::null_mut(),
                 closes_seen: heap.closes(),
                 failed: AllocError::OutOfMemory,
+                counts: SlowPaths::default(),
             });
         }
         match Seat::make(heap, root) {
@@ -292,6 +310,13 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             let _freed = self.free(object, old);
         }
         Ok(moved)
+    }
+
+    /// How often this local left its fast path, and what for.
+    #[must_use]
+    pub fn slow_paths(&self) -> SlowPaths {
+        // SAFETY: the desk is valid and this local's alone.
+        unsafe { (*self.desk).counts }
     }
 
     /// The heap.

@@ -1,7 +1,7 @@
 //! The slow half of a local: refills, spills, and stores that grow.
 
 use super::cell::{Entry, FULL, Held, Room, SMALL};
-use super::{Local, Seat};
+use super::{Local, Seat, SlowPaths};
 use crate::chunk::Kind;
 use crate::config::{Config, Table};
 use crate::epoch::Tag;
@@ -114,6 +114,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         tag: Tag,
         class: usize,
     ) -> Result<(), AllocError> {
+        self.count(|counts| counts.refills += 1);
         self.notice_closes();
         if seat.row.tag() != tag {
             // The seat may be gone, too.
@@ -127,6 +128,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             return Ok(());
         }
         if cell.stashed() == 0 {
+            self.count(|counts| counts.depot_visits += 1);
             // A cell that is used much takes several words with one visit to the lock.
             let room = if cell.is_full_size() {
                 cell.stash_room() / 2
@@ -152,6 +154,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             cell.set_current(held, base, false);
             return Ok(());
         }
+        self.count(|counts| counts.new_slabs += 1);
         let (slab, is_zero) = heap.make_slab(seat.row, tag, class)?;
         // SAFETY: the slab was just made and is owned.
         let base = unsafe { Self::base_of(slab, class) };
@@ -166,6 +169,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     #[cold]
     #[inline(never)]
     pub(super) fn spill(&mut self, seat: Seat<'h, R>, class: usize, entry: Entry) {
+        self.count(|counts| counts.spills += 1);
         self.grow(seat, class);
         if !self.cell(seat, class).push(entry) {
             let count = self.cell(seat, class).in_magazine().div_ceil(2);
@@ -283,9 +287,15 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             return;
         }
         if cell.stash_room() == 0 {
+            self.count(|counts| counts.gives += 1);
             self.give_oldest(seat, class, self.cell(seat, class).stashed().div_ceil(2));
         }
         self.cell(seat, class).stash_push(held);
+    }
+
+    fn count(&self, change: impl FnOnce(&mut SlowPaths)) {
+        // SAFETY: the desk is valid and this local's alone.
+        change(unsafe { &mut (*self.desk).counts });
     }
 
     /// Gives a held word back to its slab.
