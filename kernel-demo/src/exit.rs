@@ -11,6 +11,8 @@ pub(crate) enum Exit {
     Success = 0x10,
     /// Exit code 35.
     Panic = 0x11,
+    /// The self-test found something. Exit code 37.
+    Failure = 0x12,
 }
 
 /// Ends the virtual machine, or halts for ever on one without the device.

@@ -1,39 +1,68 @@
-//! Entry and panic.
+//! Entry, panic, and the order in which things come to life.
 
 use bootloader::BootInfo;
 use bootloader::bootinfo::MemoryRegionType;
-use core::fmt::Write;
 use core::panic::PanicInfo;
 
 use crate::exit::{Exit, exit};
-use crate::serial::Serial;
+use crate::serial::say;
+use crate::{demo, fwcfg, heap, memory, selftest};
 
 bootloader::entry_point!(main);
 
 fn main(boot: &'static BootInfo) -> ! {
-    let usable: u64 = boot
-        .memory_map
-        .iter()
-        .filter(|region| region.region_type == MemoryRegionType::Usable)
-        .map(|region| region.range.end_addr() - region.range.start_addr())
-        .sum();
-    say(format_args!(
-        "temporal-slab kernel: hello, {} KiB usable",
-        usable / 1024
-    ));
-    exit(Exit::Success)
+    heap::init_early();
+    let mut buffer = [0; 32];
+    let mode = fwcfg::file("opt/tslab/mode", &mut buffer);
+    banner(boot);
+    let early = alloc::boxed::Box::new(*b"before there were frames");
+    memory::init(boot);
+    heap::init_late();
+    let (free, total) = memory::frames();
+    say!(
+        "memory: {free} of {total} frames free, {} MiB",
+        (free * 4096) >> 20
+    );
+    match mode {
+        // Two boots that go wrong on purpose, so that those who watch can be seen to notice.
+        "panic" => panic!("as it was told to"),
+        "hang" => loop {
+            core::hint::spin_loop();
+        },
+        _ => {}
+    }
+    let failures = selftest::run() + demo::run();
+    // The early heap gets back what is its own.
+    drop(early);
+    if failures == 0 {
+        say!("verdict: passed");
+        exit(Exit::Success);
+    }
+    say!("verdict: {failures} checks failed");
+    exit(Exit::Failure)
+}
+
+fn banner(boot: &BootInfo) {
+    say!("");
+    say!(
+        "  temporal-slab {}: a kernel of its own",
+        env!("CARGO_PKG_VERSION")
+    );
+    say!("");
+    for region in boot.memory_map.iter() {
+        let (start, end) = (region.range.start_addr(), region.range.end_addr());
+        if region.region_type == MemoryRegionType::Usable {
+            say!(
+                "  {start:#012x} to {end:#012x}  {:>8} KiB usable",
+                (end - start) / 1024
+            );
+        }
+    }
+    say!("");
 }
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    say(format_args!("temporal-slab kernel: {info}"));
+    say!("panic: {info}");
     exit(Exit::Panic)
-}
-
-/// Writes one line to the serial port, which is initialised each time: a panic may come before
-/// anything else did.
-fn say(line: core::fmt::Arguments<'_>) {
-    // Writing to the port cannot fail; an error could only come from a `Display` of ours, and there
-    // is nowhere to report it.
-    let _ = writeln!(Serial::init(), "{line}");
 }

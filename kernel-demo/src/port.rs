@@ -14,6 +14,17 @@ pub(crate) unsafe fn write_u8(port: u16, value: u8) {
     };
 }
 
+/// Writes 16 bits to `port`.
+///
+/// # Safety
+/// As for [`write_u8`].
+pub(crate) unsafe fn write_u16(port: u16, value: u16) {
+    // SAFETY: as in `write_u8`.
+    unsafe {
+        asm!("out dx, ax", in("dx") port, in("ax") value, options(nomem, nostack, preserves_flags))
+    };
+}
+
 /// Writes 32 bits to `port`.
 ///
 /// # Safety

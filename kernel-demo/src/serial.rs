@@ -52,3 +52,14 @@ impl fmt::Write for Serial {
         Ok(())
     }
 }
+
+/// Writes one line to the serial port, which is initialised each time: a panic may come before anything
+/// else did. Writing to the port cannot fail; an error could only come from a `Display` of ours, and there
+/// is nowhere to report it.
+macro_rules! say {
+    ($($line:tt)*) => {{
+        use core::fmt::Write;
+        let _ = writeln!($crate::serial::Serial::init(), $($line)*);
+    }};
+}
+pub(crate) use say;

@@ -1,5 +1,6 @@
 //! The project's tasks: `cargo xtask <task>`.
 
+mod boot;
 mod command;
 mod contest;
 mod counts;
@@ -23,6 +24,11 @@ enum Task {
     Test(runner::Options),
     /// Count the instructions of the fast paths and fail if there are more than were recorded.
     Instructions(instructions::Options),
+    /// Build the demo kernel, boot it in QEMU and show what it says.
+    Boot(boot::Options),
+    /// Make a disk image of a kernel. For the task `boot`, which sets the environment that it needs.
+    #[command(hide = true)]
+    Image(boot::Image),
     /// Run one program under this global allocator, mimalloc, jemalloc and glibc, in turns, and compare.
     Contest(contest::Options),
 }
@@ -32,6 +38,8 @@ fn main() -> ExitCode {
         Task::Setup => setup::run().map(|()| true),
         Task::Test(options) => runner::run(&options),
         Task::Instructions(options) => instructions::run(&options),
+        Task::Boot(options) => boot::run(&options),
+        Task::Image(image) => boot::image(&image).map(|()| true),
         Task::Contest(options) => contest::run(&options),
     };
     match result {

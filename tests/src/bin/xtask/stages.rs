@@ -52,6 +52,10 @@ pub(crate) fn all() -> Vec<Stage> {
                 "cargo build -p temporal-slab-kernel-demo --target x86_64-unknown-none",
             )],
         ),
+        tests(
+            "kernel-logic",
+            words("cargo test --no-fail-fast -p temporal-slab-kernel-demo --lib"),
+        ),
         check("doc", [doc()]),
         tests(
             "tests",

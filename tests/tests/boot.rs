@@ -1,0 +1,78 @@
+//! Boots of the demo kernel, each by the task that a user would call. A boot has half a minute.
+#![cfg(target_os = "linux")]
+
+use std::process::{Command, Output};
+
+fn boot(options: &[&str]) -> (Output, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_xtask"))
+        .arg("boot")
+        .args(options)
+        .output()
+        .expect("the task runs");
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    println!("{text}");
+    (output, text)
+}
+
+fn passes(options: &[&str]) -> String {
+    let (output, text) = boot(options);
+    assert!(output.status.success());
+    assert!(
+        text.contains("verdict: passed"),
+        "the kernel came to its end"
+    );
+    assert!(!text.contains("FAILED"));
+    text
+}
+
+/// The self-test passes in the kernel, and memory comes back phase by phase.
+#[test]
+fn the_self_test_passes() {
+    let text = passes(&["--release"]);
+    for name in [
+        "collections",
+        "handles",
+        "epochs",
+        "scopes",
+        "domains",
+        "out of memory",
+    ] {
+        assert!(text.contains(&format!("ok     {name}")), "{name}");
+    }
+    assert!(text.contains("the cache is dropped"));
+}
+
+/// As it is built without optimizations, where more is checked.
+#[test]
+fn a_debug_build_passes() {
+    passes(&[]);
+}
+
+/// A machine of 64 MiB runs out of memory, and says so by an error.
+#[test]
+fn a_small_machine_reports_exhaustion() {
+    let text = passes(&["--release", "--mem", "64M"]);
+    assert!(text.contains("then OutOfMemory"), "its end is the frames'");
+}
+
+#[test]
+fn a_large_machine_boots() {
+    let text = passes(&["--release", "--mem", "8G"]);
+    assert!(text.contains("then Limit"));
+}
+
+/// What goes wrong is told apart: a panic, and a hang.
+#[test]
+fn a_panic_and_a_hang_are_reported() {
+    let (output, text) = boot(&["--release", "--mode", "panic"]);
+    assert!(!output.status.success());
+    assert!(text.contains("panic: panicked at") && text.contains("as it was told to"));
+    assert!(text.contains("the kernel panicked"));
+    let (output, text) = boot(&["--release", "--mode", "hang", "--timeout", "5"]);
+    assert!(!output.status.success());
+    assert!(text.contains("the kernel hung"));
+}
