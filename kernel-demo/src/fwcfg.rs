@@ -5,6 +5,7 @@ use crate::port;
 const SELECTOR: u16 = 0x510;
 const DATA: u16 = 0x511;
 const SIGNATURE: u16 = 0x0000;
+const CPUS: u16 = 0x0005;
 const DIRECTORY: u16 = 0x0019;
 
 fn select(item: u16) {
@@ -15,6 +16,16 @@ fn select(item: u16) {
 fn read<const N: usize>() -> [u8; N] {
     // SAFETY: reading moves on in the selected item, and does nothing else.
     core::array::from_fn(|_| unsafe { port::read_u8(DATA) })
+}
+
+/// How many CPUs the machine has.
+pub(crate) fn cpus() -> usize {
+    select(SIGNATURE);
+    if read() != *b"QEMU" {
+        return 1;
+    }
+    select(CPUS);
+    usize::from(u16::from_le_bytes(read()))
 }
 
 /// The content of a file, as much of it as `buffer` takes. Empty if there is none.

@@ -6,7 +6,7 @@ use core::panic::PanicInfo;
 
 use crate::exit::{Exit, exit};
 use crate::serial::say;
-use crate::{demo, fwcfg, heap, memory, selftest};
+use crate::{demo, fwcfg, heap, memory, selftest, smp};
 
 bootloader::entry_point!(main);
 
@@ -31,7 +31,7 @@ fn main(boot: &'static BootInfo) -> ! {
         },
         _ => {}
     }
-    let failures = selftest::run() + demo::run();
+    let failures = selftest::run() + smp::run(fwcfg::cpus()) + demo::run();
     // The early heap gets back what is its own.
     drop(early);
     if failures == 0 {

@@ -19,6 +19,8 @@ mod fwcfg;
 #[cfg(target_os = "none")]
 mod heap;
 #[cfg(target_os = "none")]
+mod interrupts;
+#[cfg(target_os = "none")]
 mod kernel;
 #[cfg(target_os = "none")]
 mod lock;
@@ -30,6 +32,10 @@ mod port;
 mod selftest;
 #[cfg(target_os = "none")]
 mod serial;
+#[cfg(target_os = "none")]
+mod smp;
+#[cfg(target_os = "none")]
+mod vmem;
 
 #[cfg(not(target_os = "none"))]
 fn main() {

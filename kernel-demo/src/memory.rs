@@ -17,6 +17,12 @@ struct Physical {
 
 static PHYSICAL: lock_api::Mutex<IrqLock, Option<Physical>> = lock_api::Mutex::new(None);
 
+/// Runs `f` with the frames and the offset at which physical memory is mapped, if they are known yet.
+pub(crate) fn with<T>(f: impl FnOnce(&mut Frames<'static>, usize) -> T) -> Option<T> {
+    let mut physical = PHYSICAL.lock();
+    physical.as_mut().map(|p| f(&mut p.frames, p.offset))
+}
+
 /// How many frames are free, and how many there are.
 pub(crate) fn frames() -> (usize, usize) {
     let physical = PHYSICAL.lock();
@@ -49,6 +55,8 @@ pub(crate) fn init(boot: &'static BootInfo) {
     let map = unsafe { core::slice::from_raw_parts_mut(map, words) };
     let mut frames = Frames::new(map);
     for (start, end) in usable() {
+        // The first megabyte stays as it is: the other CPUs start there.
+        let (start, end) = (start.max(256), end.max(256));
         let first = if start == home {
             home + map_frames
         } else {

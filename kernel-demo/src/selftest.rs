@@ -8,13 +8,15 @@ use core::alloc::Layout;
 use core::ptr::NonNull;
 
 use temporal_slab::{
-    AllocError, Domain, EpochState, FreeError, HandleError, Local, RawHandle, Scope,
+    AllocError, Domain, EpochState, FreeError, HandleError, Heap, Local, Policy, RawHandle, Scope,
 };
 
 use crate::heap::{HEAP, KernelConfig};
+use crate::interrupts;
 use crate::lock::IrqLock;
 use crate::memory::{self, FrameProvider};
 use crate::serial::say;
+use crate::vmem::VirtualProvider;
 
 type KernelLocal = Local<'static, FrameProvider, IrqLock, KernelConfig>;
 
@@ -37,7 +39,7 @@ impl Test {
 
 /// Runs every test; how many checks failed.
 pub(crate) fn run() -> usize {
-    let tests: [NamedTest; 9] = [
+    let tests: [NamedTest; 11] = [
         ("collections", collections),
         ("sizes and alignments", sizes),
         ("checked frees", checked_frees),
@@ -46,6 +48,8 @@ pub(crate) fn run() -> usize {
         ("scopes", scopes),
         ("domains", domains),
         ("objects hold no metadata", no_metadata),
+        ("pages behind addresses", virtual_memory),
+        ("interrupts", interrupts),
         ("out of memory", out_of_memory),
     ];
     let mut failures = 0;
@@ -296,6 +300,87 @@ fn no_metadata(test: &mut Test) {
     }
 }
 
+/// The same on both providers: objects of two pages, of which every other one is freed. Where frames are
+/// behind addresses they come back, and may be used by the other heap; where they are mapped as they are
+/// each chunk still has something in it.
+fn virtual_memory(test: &mut Test) {
+    static BY_TABLES: Heap<VirtualProvider, IrqLock, KernelConfig> = Heap::new(VirtualProvider);
+    BY_TABLES.set_policy(Policy::OnClose);
+    let layout = layout(8192, 4096);
+    let mut returned = [0; 2];
+    for by_tables in [false, true] {
+        let alloc = || {
+            if by_tables {
+                BY_TABLES.alloc(layout)
+            } else {
+                HEAP.alloc(layout)
+            }
+        };
+        // SAFETY: each object is freed once, into the heap that it came from.
+        let free = |object| unsafe {
+            if by_tables {
+                BY_TABLES.free(object, layout)
+            } else {
+                HEAP.free(object, layout)
+            }
+        };
+        let reclaim = || {
+            if by_tables {
+                BY_TABLES.reclaim();
+            } else {
+                HEAP.reclaim();
+            }
+        };
+        let objects: Vec<NonNull<u8>> = (0..1000).map_while(|_| alloc().ok()).collect();
+        test.demand(objects.len() == 1000, "there is memory");
+        for (n, object) in objects.iter().enumerate() {
+            // SAFETY: the object is ours and this long.
+            unsafe { object.write_bytes(n as u8, 8192) };
+        }
+        reclaim();
+        let full = memory::frames().0;
+        // Slabs of four, so that every other slab is empty.
+        for quad in objects.chunks(4).step_by(2) {
+            for object in quad {
+                test.demand(free(*object).is_ok(), "freed");
+            }
+        }
+        reclaim();
+        returned[usize::from(by_tables)] = memory::frames().0 - full;
+        // Addresses stay: what is live is intact, and what comes anew may have frames again.
+        for (n, object) in objects.iter().enumerate().filter(|(n, _)| n / 4 % 2 == 1) {
+            // SAFETY: as above.
+            let bytes = unsafe { core::slice::from_raw_parts(object.as_ptr(), 8192) };
+            test.demand(
+                bytes.iter().all(|b| *b == n as u8),
+                "what is live is intact",
+            );
+        }
+        let again: Vec<NonNull<u8>> = (0..500).map_while(|_| alloc().ok()).collect();
+        test.demand(again.len() == 500, "there is memory again");
+        for object in &again {
+            // SAFETY: as above.
+            unsafe { object.write_bytes(0xee, 8192) };
+        }
+        let rest = objects.chunks(4).skip(1).step_by(2).flatten();
+        for object in rest.chain(&again) {
+            test.demand(free(*object).is_ok(), "freed");
+        }
+        reclaim();
+    }
+    say!(
+        "       half of 1000 objects of two pages freed: {} frames came back by tables, {} without",
+        returned[1],
+        returned[0]
+    );
+    test.demand(returned[1] >= 900, "frames come back page by page");
+    // SAFETY: nothing is in the middle of anything.
+    test.demand(
+        unsafe { BY_TABLES.walk() }.is_ok(),
+        "the walker found a violation",
+    );
+}
+
 fn out_of_memory(test: &mut Test) {
     // The first time the heap's own metadata grows, and stays; the second time it is as it was.
     for is_second in [false, true] {
@@ -315,6 +400,52 @@ fn out_of_memory(test: &mut Test) {
         after.is_ok_and(|object| free(object, layout(3000, 8)).is_ok()),
         "it goes on",
     );
+}
+
+/// The timer's handler allocates and frees on the shared path while the main line does so through its local
+/// and without: nobody waits for ever, nothing is lost. Ten thousand entries, of which a tenth and more came
+/// while the main line was inside the allocator.
+fn interrupts(test: &mut Test) {
+    let Some(mut local) = local(test) else { return };
+    interrupts::start();
+    let mut live: [Option<(NonNull<u8>, Layout)>; 64] = [None; 64];
+    let (mut steps, mut wrong) = (0usize, 0);
+    while interrupts::counts()[0] < 10_000 {
+        steps += 1;
+        let layout = layout(16 + steps * 53 % 1500, 8);
+        let Some(place) = live.get_mut(steps * 7 % 64) else {
+            break;
+        };
+        let done = interrupts::inside(|| {
+            let freed = match place.take() {
+                // SAFETY: the object is live, of this layout, and gone from its place.
+                Some((object, layout)) if steps % 2 == 0 => unsafe { local.free(object, layout) },
+                Some((object, layout)) => free(object, layout),
+                None => Ok(()),
+            };
+            let object = if steps % 3 == 0 {
+                HEAP.alloc(layout)
+            } else {
+                local.alloc(layout)
+            };
+            *place = object.ok().map(|object| (object, layout));
+            freed.is_ok() && object.is_ok()
+        });
+        wrong += usize::from(!done);
+        if steps % 4096 == 0 {
+            interrupts::inside(|| HEAP.reclaim());
+        }
+    }
+    interrupts::stop();
+    let [entries, inside, failures] = interrupts::counts();
+    say!(
+        "       {entries} handler entries, {inside} inside the allocator, {steps} steps of the main line"
+    );
+    test.demand(wrong == 0 && failures == 0, "nobody was refused");
+    test.demand(inside >= 1000, "a tenth came inside");
+    for (object, layout) in live.into_iter().flatten() {
+        test.demand(free(object, layout).is_ok(), "freed");
+    }
 }
 
 /// Allocates until there is no more, and frees it all.
