@@ -107,6 +107,12 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Domain<'h, P, R, C> {
         self.epoch
     }
 
+    /// The heap.
+    #[must_use]
+    pub const fn heap(&self) -> &'h Heap<P, R, C> {
+        self.heap
+    }
+
     /// Goes in, until the guard is dropped.
     ///
     /// # Errors

@@ -277,6 +277,7 @@ mod run {
                 clock,
             );
             let reserved = TheHeap::new(MmapProvider::new());
+            reserved.set_policy(temporal_slab::Policy::OnClose);
             reserved.reserve(160 << 20).expect("there is memory");
             let mut local = reserved.local().expect("there is memory");
             round(&reserved, &mut local, &name("cold, reserved"), touch, clock);

@@ -17,9 +17,6 @@ use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use temporal_slab::provider::{Capabilities, PageProvider, ProviderError, Region};
 
-/// What the system's pages are. Where they are larger, nothing is decommitted but whole regions.
-const PAGE: usize = 4096;
-
 /// How pages are given back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Purge {
@@ -37,10 +34,11 @@ pub struct MmapProvider {
     purge: Purge,
     huge: bool,
     populate: bool,
+    reads_resident: bool,
     limit: AtomicUsize,
     mapped: AtomicUsize,
-    /// Where the next region would touch the last one: of those that are aligned to a chunk, and of the
-    /// smaller ones, which would else be in the way of the others. A guess: the kernel decides.
+    /// Below which address the next region would touch the last one: of those that are aligned to a chunk,
+    /// and of the smaller ones, which would else be in the way of the others. A guess: the kernel decides.
     hints: [AtomicUsize; 2],
     failed_advice: AtomicU64,
     failed_unmaps: AtomicU64,
@@ -54,6 +52,7 @@ impl MmapProvider {
             purge: Purge::Now,
             huge: false,
             populate: false,
+            reads_resident: true,
             limit: AtomicUsize::new(usize::MAX),
             mapped: AtomicUsize::new(0),
             hints: [const { AtomicUsize::new(0) }; 2],
@@ -85,7 +84,18 @@ impl MmapProvider {
         }
     }
 
-    /// Lets at most `bytes` be mapped.
+    /// Has heaps count what is resident, instead of asking the system before and after each close of an
+    /// epoch, which takes some microseconds.
+    #[must_use]
+    pub const fn without_readings(self) -> Self {
+        Self {
+            reads_resident: false,
+            ..self
+        }
+    }
+
+    /// Lets at most `bytes` be mapped. (While a large object is being moved its new place counts, and its
+    /// old one, which goes as the pages come, does not.)
     #[must_use]
     pub const fn with_limit(self, bytes: usize) -> Self {
         Self {
@@ -121,16 +131,20 @@ impl MmapProvider {
         self.mapped.fetch_sub(bytes, Relaxed);
     }
 
-    /// A mapping of `size` bytes whose base is a multiple of `align`.
-    fn map(&self, size: usize, align: usize) -> Option<NonNull<u8>> {
+    fn hint(&self, align: usize) -> &AtomicUsize {
         let [chunks, others] = &self.hints;
-        let hint = if align >= Self::CHUNK_SIZE {
+        if align >= Self::CHUNK_SIZE {
             chunks
         } else {
             others
-        };
-        let wish = ptr::without_provenance_mut(hint.load(Relaxed) & !(align - 1));
-        let base = sys::map(wish, size)?;
+        }
+    }
+
+    /// A mapping of `size` bytes whose base is a multiple of `align`.
+    fn map(&self, size: usize, align: usize) -> Option<NonNull<u8>> {
+        let hint = self.hint(align);
+        let below = hint.load(Relaxed).saturating_sub(size) & !(align - 1);
+        let base = sys::map(ptr::without_provenance_mut(below), size)?;
         let base = if base.addr().get().is_multiple_of(align) {
             base
         } else {
@@ -139,7 +153,7 @@ impl MmapProvider {
             self.map_and_trim(size, align)?
         };
         // The kernel fills the address space from above.
-        hint.store(base.addr().get().saturating_sub(size), Relaxed);
+        hint.store(base.addr().get(), Relaxed);
         if self.huge {
             // A wish: without it there are small pages.
             // SAFETY: it was just mapped, and this loses nothing.
@@ -151,7 +165,7 @@ impl MmapProvider {
     /// A longer mapping, less what is in front of the aligned part and behind it.
     #[cold]
     fn map_and_trim(&self, size: usize, align: usize) -> Option<NonNull<u8>> {
-        let whole = size.checked_add(align - PAGE)?;
+        let whole = size.checked_add(align - sys::page_size())?;
         let base = sys::map(ptr::null_mut(), whole)?.as_ptr();
         let lead = base.addr().wrapping_neg() & (align - 1);
         let aligned = base.wrapping_add(lead);
@@ -197,11 +211,11 @@ unsafe impl PageProvider for MmapProvider {
     const CHUNK_SIZE: usize = 4 << 20;
 
     fn acquire(&self, size: usize, align: usize) -> Option<Region> {
-        let size = size.checked_next_multiple_of(PAGE)?;
+        let size = size.checked_next_multiple_of(sys::page_size())?;
         if !self.count(size) {
             return None;
         }
-        let base = self.map(size, align.max(PAGE));
+        let base = self.map(size, align.max(sys::page_size()));
         if base.is_none() {
             self.discount(size);
         }
@@ -212,6 +226,11 @@ unsafe impl PageProvider for MmapProvider {
         // SAFETY: the caller's promise.
         unsafe { self.unmap(region.base.as_ptr(), region.size) };
         self.discount(region.size);
+        // The last region that was mapped leaves its place to the next.
+        let base = region.base.addr().get();
+        for hint in &self.hints {
+            let _other = hint.compare_exchange(base, base + region.size, Relaxed, Relaxed);
+        }
     }
 
     unsafe fn decommit(&self, pages: Region) -> Result<(), ProviderError> {
@@ -239,9 +258,10 @@ unsafe impl PageProvider for MmapProvider {
     }
 
     unsafe fn remap(&self, region: Region, size: usize, align: usize) -> Option<Region> {
-        let size = size.checked_next_multiple_of(PAGE)?;
+        let size = size.checked_next_multiple_of(sys::page_size())?;
         let (base, old) = (region.base.as_ptr(), region.size);
-        if size <= old {
+        let stays_aligned = base.addr().is_multiple_of(align);
+        if size <= old && stays_aligned {
             // SAFETY: the caller's promise.
             let done = unsafe { sys::resize_in_place(base, old, size) };
             if done {
@@ -249,21 +269,21 @@ unsafe impl PageProvider for MmapProvider {
             }
             return done.then_some(Region { size, ..region });
         }
-        if !self.count(size - old) {
+        if size <= old || !self.count(size - old) {
             return None;
         }
-        // SAFETY: the caller's promise. The target was just mapped, and goes away as the pages come.
+        // SAFETY: the caller's promise. The target was just mapped, and goes away as the pages come. After a
+        // move that failed it may be gone already, and be somebody else's: its addresses are given up.
         let moved = unsafe {
-            if sys::resize_in_place(base, old, size) {
+            if stays_aligned && sys::resize_in_place(base, old, size) {
                 Some(region.base)
             } else {
-                self.map(size, align.max(PAGE)).filter(|target| {
-                    let moved = sys::move_to(base, old, size, target.as_ptr());
-                    if !moved {
-                        self.unmap(target.as_ptr(), size);
-                    }
-                    moved
-                })
+                self.map(size, align.max(sys::page_size()))
+                    .filter(|target| {
+                        let moved = sys::move_to(base, old, size, target.as_ptr());
+                        self.failed_unmaps.fetch_add(u64::from(!moved), Relaxed);
+                        moved
+                    })
             }
         };
         if moved.is_none() {
@@ -283,7 +303,7 @@ unsafe impl PageProvider for MmapProvider {
     }
 
     fn page_size(&self) -> usize {
-        PAGE
+        sys::page_size()
     }
 
     fn now_ns(&self) -> Option<u64> {
@@ -291,6 +311,7 @@ unsafe impl PageProvider for MmapProvider {
     }
 
     fn resident_bytes(&self) -> Option<u64> {
-        rss::Usage::read().map(|usage| usage.resident_bytes)
+        let usage = self.reads_resident.then(rss::Usage::read)?;
+        usage.map(|usage| usage.resident_bytes)
     }
 }

@@ -1,9 +1,10 @@
 //! A thread that gives back what was empty for a while.
 //!
 //! The policy of a heap decides what happens when memory becomes empty; this decides what happens when it
-//! stays so. Several times in each decay it looks at how much is empty. The least that it saw over one
-//! decay was of no use to anybody for so long, and goes back.
+//! stays so. Several times in each decay it asks the heap how much was empty all the time since the last
+//! question. The least of these over one decay was of no use to anybody for so long, and goes back.
 
+use crate::sys;
 use core::fmt;
 use core::time::Duration;
 use std::io;
@@ -14,13 +15,15 @@ use temporal_slab::config::Config;
 use temporal_slab::lock_api::RawMutex;
 use temporal_slab::provider::PageProvider;
 
-/// Looks in each decay.
+/// Questions in each decay.
 const LOOKS: usize = 8;
 
-/// The thread. It ends when this is dropped. A forked child has none.
+/// The thread. It ends when this is dropped. A forked child has none, and dropping this there does nothing.
 pub struct Reclaimer {
     stop: Arc<(Mutex<bool>, Condvar)>,
     thread: Option<JoinHandle<()>>,
+    /// The process that has the thread.
+    process: i32,
 }
 
 impl Reclaimer {
@@ -42,6 +45,7 @@ impl Reclaimer {
         Ok(Self {
             stop,
             thread: Some(thread),
+            process: sys::process(),
         })
     }
 }
@@ -61,20 +65,27 @@ fn run<P: PageProvider, R: RawMutex, C: Config>(
         if *waited.unwrap_or_else(PoisonError::into_inner).0 {
             return;
         }
-        let empty = heap.bytes().reclaimable;
+        let idle = heap.idle_bytes();
         if let Some(place) = seen.get_mut(look) {
-            *place = empty;
+            *place = idle;
         }
         let unused = seen.iter().copied().min().unwrap_or(0);
         if unused > 0 {
-            heap.reclaim_to(empty - unused);
+            heap.reclaim_to(heap.bytes().reclaimable.saturating_sub(unused));
             seen.iter_mut().for_each(|s| *s = s.saturating_sub(unused));
+            // What just went is not to be taken for use.
+            let _since = heap.idle_bytes();
         }
     }
 }
 
 impl Drop for Reclaimer {
     fn drop(&mut self) {
+        if self.process != sys::process() {
+            // There is nobody to stop, and nobody to free the lock if it was held.
+            core::mem::forget(self.thread.take());
+            return;
+        }
         *self.stop.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.stop.1.notify_all();
         if let Some(thread) = self.thread.take() {

@@ -1,19 +1,29 @@
 //! The system calls that this crate is made of. Each function is one call and says what it came to;
-//! nothing here allocates, for all of it runs inside the allocator.
+//! nothing here allocates, for all of it runs inside the allocator. And nothing changes `errno`: a program
+//! may free between its own call and its look at what that left there.
 
 use core::ffi::CStr;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::AtomicU32;
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 /// What the kernel calls a page.
 pub(crate) fn page_size() -> usize {
+    /// The answer, which is always the same. `Relaxed`: whoever finds none asks again.
+    static PAGE: AtomicUsize = AtomicUsize::new(0);
+    let known = PAGE.load(Relaxed);
+    if known != 0 {
+        return known;
+    }
     // SAFETY: a question without side effects.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    usize::try_from(size).unwrap_or(4096)
+    let size = usize::try_from(size).unwrap_or(4096);
+    PAGE.store(size, Relaxed);
+    size
 }
 
 /// A new private mapping, at `hint` if there is room.
 pub(crate) fn map(hint: *mut u8, size: usize) -> Option<NonNull<u8>> {
+    let _errno = KeepErrno::new();
     // SAFETY: without MAP_FIXED nothing that exists is touched.
     let base = unsafe {
         libc::mmap(
@@ -37,6 +47,7 @@ pub(crate) fn map(hint: *mut u8, size: usize) -> Option<NonNull<u8>> {
 /// # Safety
 /// The bytes are whole pages that were mapped here, and nobody uses them.
 pub(crate) unsafe fn unmap(base: *mut u8, size: usize) -> bool {
+    let _errno = KeepErrno::new();
     // SAFETY: the caller's promise.
     size == 0 || unsafe { libc::munmap(base.cast(), size) } == 0
 }
@@ -59,6 +70,7 @@ pub(crate) enum Advice {
 /// # Safety
 /// The bytes are whole pages that were mapped here, and nobody uses their content if the advice loses it.
 pub(crate) unsafe fn advise(base: *mut u8, size: usize, advice: Advice) -> bool {
+    let _errno = KeepErrno::new();
     let advice = match advice {
         Advice::DontNeed => libc::MADV_DONTNEED,
         Advice::Free => libc::MADV_FREE,
@@ -82,6 +94,7 @@ pub(crate) unsafe fn advise(base: *mut u8, size: usize, advice: Advice) -> bool 
 /// # Safety
 /// The bytes are one mapping that was made here, and if it is made shorter nobody uses what goes.
 pub(crate) unsafe fn resize_in_place(base: *mut u8, old: usize, new: usize) -> bool {
+    let _errno = KeepErrno::new();
     // SAFETY: the caller's promise.
     unsafe { libc::mremap(base.cast(), old, new, 0) != libc::MAP_FAILED }
 }
@@ -92,6 +105,7 @@ pub(crate) unsafe fn resize_in_place(base: *mut u8, old: usize, new: usize) -> b
 /// # Safety
 /// Both are mappings that were made here, `target` of `new` bytes and used by nobody.
 pub(crate) unsafe fn move_to(base: *mut u8, old: usize, new: usize, target: *mut u8) -> bool {
+    let _errno = KeepErrno::new();
     let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
     // SAFETY: the caller's promise.
     unsafe { libc::mremap(base.cast(), old, new, flags, target) != libc::MAP_FAILED }
@@ -112,6 +126,7 @@ pub(crate) fn now_ns() -> u64 {
 
 /// Reads the beginning of a file; what was read.
 pub(crate) fn read_file<'b>(path: &CStr, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
+    let _errno = KeepErrno::new();
     // SAFETY: the path ends with a zero.
     let file = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
     if file < 0 {
@@ -141,6 +156,7 @@ pub(crate) fn read_file<'b>(path: &CStr, buffer: &'b mut [u8]) -> Option<&'b [u8
 
 /// How often a byte is in a file, of whatever length.
 pub(crate) fn count_in_file(path: &CStr, byte: u8) -> Option<usize> {
+    let _errno = KeepErrno::new();
     // SAFETY: the path ends with a zero.
     let file = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
     if file < 0 {
@@ -164,6 +180,7 @@ pub(crate) fn count_in_file(path: &CStr, byte: u8) -> Option<usize> {
 
 /// Sleeps while `word` is `value`. May return at any time.
 pub(crate) fn wait(word: &AtomicU32, value: u32) {
+    let _errno = KeepErrno::new();
     // SAFETY: the word is valid; the kernel only reads it.
     unsafe {
         libc::syscall(
@@ -178,6 +195,7 @@ pub(crate) fn wait(word: &AtomicU32, value: u32) {
 
 /// Wakes one who sleeps on `word`.
 pub(crate) fn wake_one(word: &AtomicU32) {
+    let _errno = KeepErrno::new();
     // SAFETY: only the word's address is used.
     unsafe {
         libc::syscall(
@@ -192,4 +210,34 @@ pub(crate) fn wake_one(word: &AtomicU32) {
 fn errno() -> i32 {
     // SAFETY: the thread's own place for it.
     unsafe { *libc::__errno_location() }
+}
+
+/// Keeps `errno` as it was at the beginning of a function.
+struct KeepErrno(i32);
+
+impl KeepErrno {
+    fn new() -> Self {
+        Self(errno())
+    }
+}
+
+impl Drop for KeepErrno {
+    fn drop(&mut self) {
+        // SAFETY: as in `errno`.
+        unsafe { *libc::__errno_location() = self.0 };
+    }
+}
+
+/// Says something on standard error and ends the process: for what must not unwind.
+#[cold]
+pub(crate) fn die(message: &str) -> ! {
+    // SAFETY: the message is valid; that it may not be seen changes nothing.
+    unsafe { libc::write(2, message.as_ptr().cast(), message.len()) };
+    std::process::abort()
+}
+
+/// Which process this is.
+pub(crate) fn process() -> i32 {
+    // SAFETY: a question without side effects.
+    unsafe { libc::getpid() }
 }

@@ -94,3 +94,24 @@ fn children_can_allocate() {
     println!("{FORKS} forks: {hung} hung, {failed} failed");
     assert_eq!((hung, failed), (0, 0));
 }
+
+/// A child that drops its parent's reclaimer, as it does when it returns from `main`: it has no such thread,
+/// and goes on.
+#[test]
+fn a_child_drops_the_reclaimer() {
+    let reclaimer = TemporalSlab::start_reclaimer(Duration::from_millis(1)).unwrap();
+    for _ in 0..20 {
+        // SAFETY: as above.
+        let id = unsafe { libc::fork() };
+        if id == 0 {
+            drop(reclaimer);
+            // SAFETY: ends the child at once.
+            unsafe { libc::_exit(7) };
+        }
+        let mut status = 0;
+        // SAFETY: the child is ours.
+        assert_eq!(unsafe { libc::waitpid(id, &raw mut status, 0) }, id);
+        assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 7);
+    }
+    drop(reclaimer);
+}

@@ -8,9 +8,9 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::mpsc;
-use temporal_slab::{Domain, EpochError, EpochState, Policy};
-use temporal_slab_hosted::TemporalSlab;
+use temporal_slab::{Domain, EpochError, EpochState, Heap, Policy};
 use temporal_slab_hosted::rss::Usage;
+use temporal_slab_hosted::{GlobalHeap, MmapProvider, TemporalSlab};
 
 #[global_allocator]
 static GLOBAL: TemporalSlab = TemporalSlab;
@@ -254,6 +254,35 @@ fn guards_nest_and_end_in_any_order() {
     let outside = vec![1u8; 1000];
     assert_eq!(heap.epoch_info(phase.epoch()).unwrap().live_objects, 0);
     drop((phase, outside));
+}
+
+/// A domain over another heap is refused: its epoch's token means something else here.
+#[test]
+fn a_domain_of_another_heap_is_refused() {
+    static OTHER: GlobalHeap = Heap::new(MmapProvider::new());
+    let domain = Domain::open(&OTHER).unwrap();
+    assert_eq!(
+        TemporalSlab::enter(&domain).unwrap_err(),
+        EpochError::OtherHeap
+    );
+    assert_eq!(TemporalSlab::current(), None);
+}
+
+/// Large zeroed memory comes fresh and is not written, in an epoch as outside.
+#[test]
+fn zeroed_memory_is_not_touched() {
+    if alone("zeroed_memory_is_not_touched") {
+        return;
+    }
+    let resident = || Usage::read().unwrap().resident_bytes;
+    for in_phase in [false, true] {
+        let phase = in_phase.then(|| TemporalSlab::phase().unwrap());
+        let before = resident();
+        let zeroes = vec![0u8; 256 << 20];
+        assert!(resident() - before < 8 << 20, "in a phase: {in_phase}");
+        assert_eq!(zeroes[100 << 20], 0);
+        drop((zeroes, phase));
+    }
 }
 
 /// Many threads, each in epochs of its own over and over, and collections that move between them: every

@@ -429,6 +429,128 @@ fn large_objects_are_moved_by_pages() {
     assert!(heap.bytes().taken <= 9 * MIB);
 }
 
+/// A large object that is to be aligned to more than it was is so afterwards, whether it shrinks, stays or
+/// grows. Catches a move that looks at the size alone.
+#[test]
+fn a_resize_to_another_alignment() {
+    let heap = TestHeap::new(MmapProvider::new());
+    let with = |size: usize, align: usize| Layout::from_size_align(size, align).unwrap();
+    for new in [5 * MIB, 9 * MIB, 10 * MIB] {
+        for _ in 0..8 {
+            let old = with(9 * MIB, 8);
+            let object = heap.alloc(old).unwrap();
+            // SAFETY: the object is ours and this long.
+            unsafe { object.write_bytes(3, 4096) };
+            let new = with(new, 64 * MIB);
+            // SAFETY: the object is live, of this layout.
+            let moved = unsafe { heap.resize(object, old, new) }.unwrap();
+            assert!(moved.addr().get().is_multiple_of(64 * MIB), "{new:?}");
+            // SAFETY: as above.
+            unsafe {
+                assert_eq!(moved.add(4095).read(), 3);
+                heap.free(moved, new).unwrap();
+            }
+        }
+    }
+    assert_eq!(heap.bytes().taken, heap.provider().mapped_bytes());
+}
+
+/// At its limit a heap shrinks what is large, and grows it where what is empty is all that is in the way.
+#[test]
+fn large_objects_at_the_limit() {
+    let heap = TestHeap::new(MmapProvider::new());
+    let mut local = heap.local().unwrap();
+    let object = local.alloc(layout(100 * MIB)).unwrap();
+    heap.set_limit(50 * MIB);
+    // SAFETY: the object is live, of this layout; so below.
+    let object = unsafe { local.resize(object, layout(100 * MIB), layout(30 * MIB)) }.unwrap();
+    heap.set_limit(80 * MIB);
+    let small: Vec<_> = (0..30 * 1024).map(|_| touched(&mut local, 1024)).collect();
+    for small in small {
+        // SAFETY: it is live and used no more.
+        unsafe { local.free(small, layout(1024)) }.unwrap();
+    }
+    local.flush();
+    assert!(heap.bytes().taken > 60 * MIB);
+    // SAFETY: as above.
+    let object = unsafe { local.resize(object, layout(30 * MIB), layout(60 * MIB)) }.unwrap();
+    // SAFETY: as above.
+    let too_large = unsafe { local.resize(object, layout(60 * MIB), layout(90 * MIB)) };
+    assert_eq!(too_large, Err(AllocError::Limit));
+    // SAFETY: as above.
+    unsafe { local.free(object, layout(60 * MIB)) }.unwrap();
+}
+
+/// Regions of different sizes, too, lie next to each other, and addresses are used again.
+#[test]
+fn regions_of_many_sizes_leave_no_holes() {
+    if alone("regions_of_many_sizes_leave_no_holes") {
+        return;
+    }
+    let provider = MmapProvider::new();
+    let mut regions: Vec<Region> = (0..60)
+        .map(|n| provider.acquire(CHUNK << (n % 3), CHUNK).unwrap())
+        .collect();
+    regions.sort_by_key(|region| region.base);
+    let pairs = regions.windows(2);
+    let touching = pairs.filter(|w| w[0].end() == Some(w[1].base.addr().get()));
+    assert!(touching.count() >= 55);
+    let lowest = regions[0].base.addr().get();
+    for _ in 0..1000 {
+        let region = provider.acquire(64 * MIB, CHUNK).unwrap();
+        assert!(
+            region.base.addr().get().abs_diff(lowest) < 4 << 30,
+            "addresses are used again"
+        );
+        // SAFETY: it is ours and unused.
+        unsafe { provider.release(region) };
+    }
+    for region in regions {
+        // SAFETY: as above.
+        unsafe { provider.release(region) };
+    }
+}
+
+/// What is reserved is there, is counted, and goes back like any other empty memory; `reclaim_to` gives whole
+/// chunks back, too.
+#[test]
+fn reserved_memory_is_empty_memory() {
+    let heap = TestHeap::new(MmapProvider::new());
+    heap.set_policy(Policy::OnClose);
+    heap.reserve(64 * MIB).unwrap();
+    let bytes = heap.bytes();
+    assert!(
+        bytes.resident >= 64 * MIB && bytes.reclaimable >= 64 * MIB,
+        "{bytes:?}"
+    );
+    heap.reclaim_to(20 * MIB);
+    let bytes = heap.bytes();
+    assert!(
+        bytes.reclaimable <= 20 * MIB && bytes.taken <= 28 * MIB,
+        "{bytes:?}"
+    );
+    heap.reclaim_to(0);
+    assert!(heap.bytes().taken < MIB, "{:?}", heap.bytes());
+    heap.set_limit(100 * MIB);
+    assert_eq!(heap.reserve(200 * MIB), Err(AllocError::Limit));
+}
+
+/// A call that fails inside leaves the thread's `errno` as it was: a program may free something between
+/// its own call and its look at it.
+#[test]
+fn errno_is_kept() {
+    let provider = MmapProvider::new();
+    let region = provider.acquire(CHUNK, CHUNK).unwrap();
+    // SAFETY: the region is ours; its pages are not mapped any more when they are given back, which fails.
+    let (refused, errno) = unsafe {
+        provider.release(region);
+        *libc::__errno_location() = 77;
+        (provider.decommit(region), *libc::__errno_location())
+    };
+    assert!(refused.is_err());
+    assert_eq!(errno, 77);
+}
+
 /// Huge pages come where they are asked for, if the system has them.
 #[test]
 fn huge_pages_by_choice() {

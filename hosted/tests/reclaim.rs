@@ -158,29 +158,35 @@ fn what_stays_empty_decays() {
     let mut local = heap.local().unwrap();
     let decay = Duration::from_millis(800);
     let reclaimer = Reclaimer::start(heap, decay).unwrap();
-    // 32 MiB that are used again and again stay.
+    // 32 MiB that are used again and again stay, however short each use is.
     let start = Instant::now();
     let mut decommits = 0;
     while start.elapsed() < 3 * decay {
         let objects = fill(&mut local, 32 * 1024, 1024);
         free_all(&mut local, objects, 1024);
+        local.flush();
         std::thread::sleep(Duration::from_millis(20));
         if start.elapsed() < decay {
             decommits = heap.provider_counts().decommits;
         }
     }
     let given = heap.provider_counts().decommits - decommits;
-    assert!(given < 1000, "{given} decommits of what is in use");
-    let objects = fill(&mut local, 32 * 1024, 1024);
-    free_all(&mut local, objects, 1024);
-    local.flush();
-    let full = resident();
-    std::thread::sleep(decay / 3);
-    assert!(resident() + 4 * MIB > full, "too early");
-    std::thread::sleep(decay * 3);
-    let left = full.saturating_sub(resident());
-    println!("{} MiB decayed", left / MIB);
-    assert!(left >= 28 * MIB, "{left}");
+    assert!(given < 100, "{given} decommits of what is in use");
+    let (full, last_use) = (resident(), Instant::now());
+    while last_use.elapsed() < decay / 2 {
+        std::thread::sleep(Duration::from_millis(5));
+        // A machine that is busy may wake this test late: then it proves nothing.
+        let left = full.saturating_sub(resident());
+        assert!(
+            left < 8 * MIB || last_use.elapsed() > decay / 2,
+            "too early: {left}"
+        );
+    }
+    while full.saturating_sub(resident()) < 28 * MIB {
+        assert!(last_use.elapsed() < 20 * decay, "it does not decay");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    println!("decayed {:?} after the last use", last_use.elapsed());
     drop(reclaimer);
 }
 

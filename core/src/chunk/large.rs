@@ -101,8 +101,8 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         Ok(row)
     }
 
-    /// Makes the region of a large object longer or shorter, wherever it then is. `None` if the provider
-    /// cannot, or the limit does not allow it: then nothing has changed.
+    /// Makes the region of a large object longer or shorter, wherever it then is. On `Err` nothing has
+    /// changed: the limit does not allow it, or the provider cannot.
     ///
     /// # Safety
     /// The object is the caller's, of this heap, at `address` and of `old` bytes, and nobody uses it
@@ -113,9 +113,11 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         old: usize,
         size: usize,
         align: usize,
-    ) -> Option<NonNull<u8>> {
+    ) -> Result<NonNull<u8>, AllocError> {
         let more = size.saturating_sub(old);
-        self.reserve(more).ok()?;
+        if more > 0 {
+            self.reserve(more)?;
+        }
         let give_up = |bytes: usize| {
             self.taken.fetch_sub(bytes, Ordering::Relaxed);
         };
@@ -136,11 +138,15 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         });
         let Some((node, region, purpose)) = out else {
             give_up(more);
-            return None;
+            return Err(AllocError::OutOfMemory);
         };
         // SAFETY: the caller's promise; the region is in no bookkeeping now.
         let moved = unsafe { self.provider.remap(region, size, align) };
-        let moved = moved.filter(|moved| moved.size >= size);
+        debug_assert!(
+            moved.is_none_or(|now| {
+                now.size >= size && now.base.addr().get().is_multiple_of(align)
+            })
+        );
         let (now, purpose) = match (moved, purpose) {
             (Some(now), Use::Large { row, .. }) => (now, Use::Large { asked: size, row }),
             (_, purpose) => (region, purpose),
@@ -162,12 +168,12 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
             self.taken.fetch_add(now.size - counted, Ordering::Relaxed);
         }
         if !is_moved {
-            return None;
+            return Err(AllocError::OutOfMemory);
         }
         if now.size < region.size {
             self.returned.fetch_add(1, Ordering::Relaxed);
         }
         let _exposed = now.base.as_ptr().expose_provenance();
-        Some(now.base)
+        Ok(now.base)
     }
 }

@@ -132,6 +132,12 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         self.warm.load(Ordering::Relaxed)
     }
 
+    /// The fewest bytes of warm pages that there were since this was asked last.
+    pub(crate) fn least_warm(&self) -> usize {
+        self.state
+            .with(|state| core::mem::replace(&mut state.least_warm, state.warm))
+    }
+
     /// Whether pages can go back one by one.
     pub(crate) fn can_decommit(&self) -> bool {
         self.provider
@@ -392,8 +398,17 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
 
     /// Gives every chunk that is not in use back.
     pub(crate) fn release_empty_chunks(&self) {
+        self.release_chunks(false);
+    }
+
+    /// As [`Self::release_empty_chunks`], but for chunks that hold warm pages.
+    pub(crate) fn release_cold_chunks(&self) {
+        self.release_chunks(true);
+    }
+
+    fn release_chunks(&self, only_cold: bool) {
         while let Some(region) = self.state.with(|state| {
-            let region = state.pop_empty_chunk();
+            let region = state.pop_empty_chunk(only_cold);
             self.warm.store(state.warm, Ordering::Relaxed);
             region
         }) {

@@ -127,6 +127,8 @@ pub(super) struct State<P> {
     pub(super) page: PageShape,
     /// Bytes of warm pages.
     pub(super) warm: usize,
+    /// The least that `warm` was since somebody asked.
+    pub(super) least_warm: usize,
     /// Bytes of chunk pages that were touched and not decommitted, and of other regions.
     pub(super) resident: usize,
     /// Chunks of which every block is free.
@@ -150,6 +152,7 @@ impl<P: PageProvider> State<P> {
                 None => panic!("a block is made of 4 KiB pages"),
             },
             warm: 0,
+            least_warm: 0,
             resident: 0,
             empty_chunks: 0,
             provider: PhantomData,
@@ -169,7 +172,7 @@ impl<P: PageProvider> State<P> {
     ///
     /// # Safety
     /// Both are ours and unused; the region overlaps nothing in the tree.
-    pub(super) unsafe fn add_chunk(&mut self, region: Region, piece: NonNull<u8>) {
+    pub(super) unsafe fn add_chunk(&mut self, region: Region, piece: NonNull<u8>) -> *mut Chunk {
         let chunk: *mut Chunk = piece.as_ptr().cast();
         let base = region.base.as_ptr();
         // SAFETY: the piece is long enough for the chunk and its blocks, and the region is ours.
@@ -201,6 +204,18 @@ impl<P: PageProvider> State<P> {
         }
         self.empty_chunks += 1;
         self.resident += Self::header_bytes(self.page);
+        chunk
+    }
+
+    /// Says that all pages of a chunk that was just added are in memory.
+    ///
+    /// # Safety
+    /// `chunk` is here.
+    pub(super) unsafe fn touch_chunk(&mut self, chunk: *mut Chunk) {
+        for index in 0..Geometry::<P>::BLOCKS as u32 {
+            // SAFETY: the chunk is valid.
+            unsafe { self.change(chunk, index, |block, _| block.dirty |= Self::full(index)) };
+        }
     }
 
     /// Lets an unused chunk go: its region, for the provider.
@@ -228,8 +243,8 @@ impl<P: PageProvider> State<P> {
         }
     }
 
-    /// A chunk of which no byte is in use.
-    pub(super) fn pop_empty_chunk(&mut self) -> Option<Region> {
+    /// A chunk of which no byte is in use and, if `only_cold`, nothing is warm.
+    pub(super) fn pop_empty_chunk(&mut self, only_cold: bool) -> Option<Region> {
         if self.empty_chunks == 0 {
             return None;
         }
@@ -237,7 +252,8 @@ impl<P: PageProvider> State<P> {
         while !at.is_null() {
             // SAFETY: linked chunks are valid.
             unsafe {
-                if (*at).free_blocks == Self::all_blocks() {
+                let is_empty = (*at).free_blocks == Self::all_blocks();
+                if is_empty && !(only_cold && (*at).warm > 0) {
                     return Some(self.remove_chunk(at));
                 }
                 at = Chain::<Chunk, OPEN>::after(at);
@@ -473,6 +489,7 @@ impl<P: PageProvider> State<P> {
             f(&mut *block, page);
             let now = warm_bytes(&*block, page);
             self.warm = self.warm - warm + now;
+            self.least_warm = self.least_warm.min(self.warm);
             self.resident = self.resident - resident + resident_bytes(&*block, page);
             (*chunk).warm = (*chunk).warm - warm + now;
             if (*chunk).warm == 0 {

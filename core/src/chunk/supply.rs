@@ -63,27 +63,31 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
 
     /// Gets a chunk ahead of need, all of it present.
     pub(crate) fn reserve_chunk(&self) -> Result<(), AllocError> {
-        self.supply_chunk_with(|region| {
-            // SAFETY: the region was just acquired; a chunk is whole pages.
-            unsafe { self.provider.populate(region) };
-        })
+        self.supply_chunk_with(true)
     }
 
     #[cold]
     fn supply_chunk(&self) -> Result<(), AllocError> {
-        self.supply_chunk_with(|_| {})
+        self.supply_chunk_with(false)
     }
 
-    fn supply_chunk_with(&self, prepare: impl Fn(Region)) -> Result<(), AllocError> {
+    fn supply_chunk_with(&self, is_present: bool) -> Result<(), AllocError> {
         let piece = self.take_meta(Kind::Chunk, State::<P>::chunk_layout())?;
         let size = Geometry::<P>::CHUNK;
         let page = PageShape::new(self.provider.page_size());
         let added = self.acquire(size, size).and_then(|region| {
-            prepare(Region { size, ..region });
+            if is_present {
+                // SAFETY: the region was just acquired; a chunk is whole pages.
+                unsafe { self.provider.populate(Region { size, ..region }) };
+            }
             // SAFETY: the region was checked, and the piece is a chunk description's memory.
             self.add(region, |state| unsafe {
                 state.page = page.unwrap_or(state.page);
-                state.add_chunk(region, piece);
+                let chunk = state.add_chunk(region, piece);
+                if is_present {
+                    state.touch_chunk(chunk);
+                }
+                self.warm.store(state.warm, Ordering::Relaxed);
             })
         });
         // SAFETY: if nothing was added, the piece was not used.

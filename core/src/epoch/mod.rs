@@ -138,6 +138,8 @@ pub enum EpochError {
     Immortal,
     /// There was no memory for the ring or the epoch's lists.
     OutOfMemory,
+    /// The domain is over another heap.
+    OtherHeap,
 }
 
 impl fmt::Display for EpochError {
@@ -150,6 +152,7 @@ impl fmt::Display for EpochError {
             }
             Self::Immortal => "the root epoch cannot be closed",
             Self::OutOfMemory => "no memory for the epoch's lists",
+            Self::OtherHeap => "the domain is over another heap",
         })
     }
 }

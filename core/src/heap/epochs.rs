@@ -194,6 +194,23 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
     }
 
+    /// As [`Heap::alloc_in`], and the bytes of the layout are zero.
+    ///
+    /// # Errors
+    /// As for [`Heap::alloc_in`].
+    pub fn alloc_zeroed_in(&self, epoch: Epoch, layout: Layout) -> Result<NonNull<u8>, AllocError> {
+        let row = self.open_row(epoch).ok_or(AllocError::EpochClosed)?;
+        let (object, is_zero) = match Table::<C>::TABLE.index_for(layout) {
+            Some(class) => (self.alloc_slot(row, epoch.tag(), class)?, false),
+            None => self.alloc_large(row, epoch.tag(), layout)?,
+        };
+        if !is_zero {
+            // SAFETY: the object has at least this size.
+            unsafe { object.write_bytes(0, layout.size()) };
+        }
+        Ok(object)
+    }
+
     /// The row of an epoch that accepts allocations.
     #[inline]
     pub(crate) fn open_row(&self, epoch: Epoch) -> Option<&Row<R>> {

@@ -179,10 +179,20 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let Route::Region { bytes, align } = Route::of::<P, C>(new, page) else {
             return None;
         };
-        // SAFETY: the caller's promise.
-        unsafe {
-            self.pages
-                .resize_region(object.addr().get(), from, bytes, align)
+        let resize = || {
+            // SAFETY: the caller's promise.
+            unsafe {
+                self.pages
+                    .resize_region(object.addr().get(), from, bytes, align)
+            }
+        };
+        match resize() {
+            // What is empty may be all that is in its way.
+            Err(AllocError::Limit) => {
+                self.reclaim();
+                resize().ok()
+            }
+            moved => moved.ok(),
         }
     }
 

@@ -71,6 +71,8 @@ pub struct Heap<P: PageProvider, R: RawMutex = DefaultLock, C: Config = Standard
     /// Bytes of slabs in bins' caches. `Relaxed`: changed by read-modify-writes only, so it is exact
     /// at rest; nothing is ordered by it.
     cached: AtomicUsize,
+    /// The least that `cached` was since somebody asked. `Relaxed`: a figure.
+    least_cached: AtomicUsize,
     /// Warm bytes at which the next batch is given back. `Relaxed`: a hint.
     trim_at: AtomicUsize,
     /// Slots that were found free when their words were given back. `Relaxed`: a count.
@@ -134,6 +136,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             ids: Ids::new(),
             policy: AtomicUsize::new(Policy::DEFAULT.encode()),
             cached: AtomicUsize::new(0),
+            least_cached: AtomicUsize::new(0),
             trim_at: AtomicUsize::new(0),
             late_double_frees: AtomicU64::new(0),
         }

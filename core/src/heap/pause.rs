@@ -6,7 +6,8 @@
 //! ever taken inside another of them.
 //!
 //! What a thread does without a lock is whole at every step. What the threads that are not in the copy
-//! hold (locals, slots on their way) is lost to the copy, within the bound of [`Local::holding_bound`].
+//! hold is lost to the copy: their locals, within the bound of [`Local::holding_bound`], the slots, pages and
+//! regions that were on their way, and the epochs that they had open.
 //!
 //! [`Local::holding_bound`]: crate::Local::holding_bound
 
@@ -17,9 +18,11 @@ use crate::provider::PageProvider;
 use lock_api::RawMutex;
 
 impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
-    /// Waits until nobody is inside any of the heap's locks, and keeps everybody out. The caller must not
-    /// use the heap until [`Heap::go_on`].
-    pub fn pause(&self) {
+    /// Waits until nobody is inside any of the heap's locks, and keeps everybody out.
+    ///
+    /// # Safety
+    /// The caller calls [`Heap::go_on`] next of all methods of this heap, and so does a copy of it.
+    pub unsafe fn pause(&self) {
         self.books.hold();
         self.locals.hold();
         // The ring's lock keeps rows from being added.

@@ -101,8 +101,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
     }
 
-    /// Gives what is empty back to the provider until at most `keep` bytes of it are left, from any thread:
-    /// [`Heap::reclaim`] with a remainder.
+    /// Gives what is empty back to the provider until at most `keep` bytes of it are left, and whole chunks of
+    /// which nothing is left, from any thread: [`Heap::reclaim`] with a remainder.
     pub fn reclaim_to(&self, keep: usize) {
         self.trim_at.store(0, Ordering::Relaxed);
         self.cool_all_but(keep);
@@ -110,11 +110,13 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             self.empty_caches(keep);
             self.cool_all_but(keep);
         }
+        self.pages.release_cold_chunks();
     }
 
     /// Takes memory for `bytes` more of objects from the provider now and, where it can, has their pages
-    /// made present, for programs that want no fault and no call to the provider later. It is kept like
-    /// any other empty memory; it is not counted as resident before it is used.
+    /// made present, for programs that want no fault and no call to the provider later. From then on it is
+    /// empty memory like any other: under [`Policy::Never`] and [`Policy::OnClose`] it stays, under
+    /// [`Policy::Batched`] as much as that keeps.
     ///
     /// # Errors
     /// If there is not so much memory, or the limit does not allow it. What was got by then is kept.
@@ -161,7 +163,20 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
 
     /// Notes that slabs of so many bytes left a cache.
     pub(crate) fn uncached(&self, bytes: usize) {
-        self.cached.fetch_sub(bytes, Ordering::Relaxed);
+        let before = self.cached.fetch_sub(bytes, Ordering::Relaxed);
+        self.least_cached
+            .fetch_min(before - bytes, Ordering::Relaxed);
+    }
+
+    /// What was empty all the time since this was asked last: at least so many bytes of what is reclaimable
+    /// were of no use to anybody. For whoever gives back what stays empty; there should be one who asks.
+    pub fn idle_bytes(&self) -> usize {
+        let cached = self.cached.load(Ordering::Relaxed);
+        self.pages.least_warm()
+            + self
+                .least_cached
+                .swap(cached, Ordering::Relaxed)
+                .min(cached)
     }
 
     /// Applies the policy after so many bytes of an epoch became empty: those of a closed epoch go back

@@ -75,10 +75,12 @@ impl core::error::Error for ProviderError {}
 ///   nobody else, and stays so until it is given to [`release`](Self::release);
 /// - [`decommit`](Self::decommit) and [`commit`](Self::commit) touch nothing outside the pages that
 ///   they are given;
+/// - what [`remap`](Self::remap) gives is as its postcondition says: the old region is gone then, and there
+///   is nothing to go back to;
 /// - no method unwinds, and none calls the heap that uses this provider.
 ///
-/// A region that breaks the shape that was asked for (too small, misaligned, wrapping, overlapping
-/// one that the heap still holds) is not undefined behaviour: the heap refuses it and releases it.
+/// A region from `acquire` that breaks the shape that was asked for (too small, misaligned, wrapping,
+/// overlapping one that the heap still holds) is not undefined behaviour: the heap refuses it and releases it.
 pub unsafe trait PageProvider {
     /// The size and alignment of the chunks that the heap asks for: a power of two from 64 KiB to
     /// 4 MiB. Anything else does not compile:
@@ -134,8 +136,8 @@ pub unsafe trait PageProvider {
     unsafe fn commit(&self, pages: Region) -> Result<(), ProviderError>;
 
     /// Makes untouched pages present, so that the first touches of them do not fault one by one: those of a
-    /// block that an epoch begins to draw from, or of a chunk that was reserved. A hint, and only with
-    /// [`Capabilities::POPULATE`]. Their content stays as it is.
+    /// block that an epoch begins to draw from, if there is [`Capabilities::POPULATE`], or of a chunk that
+    /// is reserved, whether there is or not. A hint. Their content stays as it is.
     ///
     /// # Safety
     /// `pages` is whole pages inside one acquired region; parts may be in use.

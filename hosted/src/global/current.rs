@@ -63,8 +63,11 @@ impl TemporalSlab {
     /// Goes into a domain, and routes what this thread allocates into its epoch.
     ///
     /// # Errors
-    /// As for [`TemporalSlab::route`].
+    /// As for [`TemporalSlab::route`], or if the domain is over another heap than the process's.
     pub fn enter(domain: &GlobalDomain) -> Result<Routed<'_>, EpochError> {
+        if !ptr::eq(domain.heap(), &raw const HEAP) {
+            return Err(EpochError::OtherHeap);
+        }
         let inside = domain.enter()?;
         Routed::new(domain.epoch(), Some(inside))
     }
@@ -151,8 +154,13 @@ impl Drop for Routed<'_> {
                 }
             }
         });
+        let epoch = self.epoch();
         // SAFETY: the node is in no list, and it was allocated with this layout.
         let _freed = unsafe { HEAP.free(self.node.cast(), Layout::new::<Node>()) };
+        if self.inside.is_some() {
+            // Before the last one out closes the epoch: what this thread keeps of it would stay.
+            THREAD.with(|thread| thread.leave(epoch));
+        }
         self.inside = None;
     }
 }

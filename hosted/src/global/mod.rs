@@ -28,6 +28,7 @@ mod thread;
 use crate::lock::FutexLock;
 use crate::provider::MmapProvider;
 use crate::reclaimer::Reclaimer;
+use crate::sys;
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{self, NonNull};
 use core::time::Duration;
@@ -53,7 +54,7 @@ pub type GlobalHeap = Heap<MmapProvider, FutexLock, GlobalConfig>;
 /// A domain over an epoch of the process's heap.
 pub type GlobalDomain = Domain<'static, MmapProvider, FutexLock, GlobalConfig>;
 
-static HEAP: GlobalHeap = Heap::new(MmapProvider::new());
+static HEAP: GlobalHeap = Heap::new(MmapProvider::new().without_readings());
 
 /// The allocator, for `#[global_allocator]`. There is one heap behind it, however many of these there are.
 #[derive(Debug, Clone, Copy, Default)]
@@ -63,6 +64,7 @@ impl TemporalSlab {
     /// The heap: for its policy, its figures, its epochs, and `reclaim`.
     #[must_use]
     pub fn heap() -> &'static GlobalHeap {
+        fork::prepare_once();
         &HEAP
     }
 
@@ -124,7 +126,10 @@ unsafe impl GlobalAlloc for TemporalSlab {
                 // SAFETY: the caller gives up the object.
                 unsafe { free_without_local(object, layout) }
             };
-            debug_assert!(freed.is_ok(), "{freed:?}: {object:?}, {layout:?}");
+            if cfg!(debug_assertions) && freed.is_err() {
+                // Here nothing may unwind.
+                sys::die("temporal-slab: what was freed is not live, or not of this layout\n");
+            }
         });
     }
 
@@ -135,12 +140,7 @@ unsafe impl GlobalAlloc for TemporalSlab {
                 // SAFETY: as in `alloc`.
                 return or_null(unsafe { thread.local() }.alloc_zeroed(layout));
             }
-            let object = thread.alloc_slow(layout);
-            if !object.is_null() {
-                // SAFETY: the object has at least this size.
-                unsafe { object.write_bytes(0, layout.size()) };
-            }
-            object
+            thread.alloc_zeroed_slow(layout)
         })
     }
 

@@ -93,10 +93,28 @@ impl Thread {
                     object => object,
                 },
                 (READY | INSIDE, _) => self.local().alloc(layout),
-                _ => HEAP.alloc(layout),
+                // Without a local a thread may be in an epoch all the same.
+                (_, Some(epoch)) => match HEAP.alloc_in(epoch, layout) {
+                    Err(AllocError::EpochClosed) => HEAP.alloc(layout),
+                    object => object,
+                },
+                (_, None) => HEAP.alloc(layout),
             }
         };
         or_null(object)
+    }
+
+    /// As [`Thread::alloc_slow`], and the bytes of the layout are zero.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn alloc_zeroed_slow(&self, layout: Layout) -> *mut u8 {
+        if let Some(epoch) = self.epoch.get() {
+            match HEAP.alloc_zeroed_in(epoch, layout) {
+                Err(AllocError::EpochClosed) => {}
+                object => return or_null(object),
+            }
+        }
+        or_null(HEAP.alloc_zeroed(layout))
     }
 
     /// Makes the thread's local. Without memory for it, or without a way to be told of the thread's end,
@@ -118,7 +136,9 @@ impl Thread {
         }
         // SAFETY: the thread has no local, so nobody uses the place.
         unsafe { (*self.local.get()).write(local) };
-        self.state.set(READY);
+        // A guard may have come before there was memory for a local.
+        let is_inside = self.epoch.get().is_some();
+        self.state.set(if is_inside { INSIDE } else { READY });
     }
 
     /// Says which epoch the thread is in from now on.
@@ -172,14 +192,11 @@ unsafe extern "C" fn end(thread: *mut c_void) {
 /// The word is 0 before, 1 while it is made, 2 if there is none to be had, else the key and 3. `Release`
 /// when it is set and `Acquire` when it is read: who sees the key sees it made.
 fn key() -> Option<libc::pthread_key_t> {
-    static KEY: AtomicU64 = AtomicU64::new(0);
-    const MAKING: u64 = 1;
-    const NONE: u64 = 2;
-    const FIRST: u64 = 3;
     loop {
         match KEY.load(Ordering::Acquire) {
-            0 => {
-                let swap = KEY.compare_exchange(0, MAKING, Ordering::Relaxed, Ordering::Relaxed);
+            UNMADE => {
+                let swap =
+                    KEY.compare_exchange(UNMADE, BEING_MADE, Ordering::Relaxed, Ordering::Relaxed);
                 if swap.is_err() {
                     continue;
                 }
@@ -190,9 +207,20 @@ fn key() -> Option<libc::pthread_key_t> {
                 KEY.store(word, Ordering::Release);
             }
             // Two calls of the C library's away.
-            MAKING => core::hint::spin_loop(),
+            BEING_MADE => core::hint::spin_loop(),
             NONE => return None,
             word => return libc::pthread_key_t::try_from(word - FIRST).ok(),
         }
     }
+}
+
+static KEY: AtomicU64 = AtomicU64::new(UNMADE);
+const UNMADE: u64 = 0;
+const BEING_MADE: u64 = 1;
+const NONE: u64 = 2;
+const FIRST: u64 = 3;
+
+/// In a forked child: if another thread was making the key, it is to be made anew.
+pub(super) fn forget_unmade_key() {
+    let _made = KEY.compare_exchange(BEING_MADE, UNMADE, Ordering::Relaxed, Ordering::Relaxed);
 }
