@@ -81,6 +81,10 @@ pub use local::{Local, SlowPaths};
 #[cfg(not(loom))]
 pub use scope::Scope;
 
+#[cfg(not(loom))]
+#[doc = include_str!("../docs/embedding.md")]
+pub mod embedding {}
+
 /// The crate whose `RawMutex` a heap's lock implements.
 #[cfg(not(loom))]
 pub use lock_api;

@@ -6,7 +6,7 @@ use core::panic::PanicInfo;
 
 use crate::exit::{Exit, exit};
 use crate::serial::say;
-use crate::{demo, fwcfg, heap, memory, selftest, smp};
+use crate::{count, demo, fwcfg, heap, memory, selftest, smp};
 
 bootloader::entry_point!(main);
 
@@ -31,7 +31,10 @@ fn main(boot: &'static BootInfo) -> ! {
         },
         _ => {}
     }
-    let failures = selftest::run() + smp::run(fwcfg::cpus()) + demo::run();
+    let failures = match mode {
+        "count" => count::run(),
+        _ => selftest::run() + smp::run(fwcfg::cpus()) + demo::run(),
+    };
     // The early heap gets back what is its own.
     drop(early);
     if failures == 0 {

@@ -11,6 +11,8 @@
 extern crate alloc;
 
 #[cfg(target_os = "none")]
+mod count;
+#[cfg(target_os = "none")]
 mod demo;
 #[cfg(target_os = "none")]
 mod exit;

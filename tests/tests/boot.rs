@@ -90,6 +90,27 @@ fn a_large_machine_boots() {
     assert!(text.contains("then Limit"));
 }
 
+/// The fast paths take as many instructions in the kernel as they do on the host, give or take what the two
+/// programs differ in.
+#[test]
+fn instructions_are_those_of_the_host() {
+    let text = passes(&["--release", "--mode", "count"]);
+    let recorded = include_str!("../instructions.toml");
+    for name in ["pair-local", "pair-shared"] {
+        let figure = |text: &str, before: &str| -> f64 {
+            let line = text
+                .lines()
+                .find_map(|line| line.trim().strip_prefix(before));
+            let number = line.and_then(|line| line.trim_start_matches([' ', '=']).parse().ok());
+            number.unwrap_or_else(|| panic!("{before} is missing"))
+        };
+        let host = figure(recorded, name);
+        let kernel = figure(&text, &format!("instructions {name}"));
+        println!("{name}: {kernel} in the kernel, {host} on the host");
+        assert!((0.7..1.4).contains(&(kernel / host)), "{name}");
+    }
+}
+
 /// What goes wrong is told apart: a panic, and a hang.
 #[test]
 fn a_panic_and_a_hang_are_reported() {

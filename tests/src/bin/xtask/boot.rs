@@ -32,7 +32,7 @@ pub(crate) struct Options {
     /// Wait for a debugger on port 1234 before the first instruction.
     #[arg(long)]
     gdb: bool,
-    /// What the kernel is told to do: `run`, `panic` or `hang`.
+    /// What the kernel is told to do: `run`, `count` instructions, `panic` or `hang`.
     #[arg(long, default_value = "run")]
     mode: String,
     /// How many times it is booted. Stops at the first boot that does not pass.
@@ -174,6 +174,10 @@ fn boot_once(options: &Options, image: &Path) -> Result<(End, Duration)> {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
+    if options.mode == "count" {
+        // The machine's clock counts instructions.
+        command.args(["-icount", "shift=0"]);
+    }
     if options.gdb {
         command.args(["-s", "-S"]);
         eprintln!("boot: waiting for a debugger: gdb -ex 'target remote :1234'");
