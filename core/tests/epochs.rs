@@ -63,19 +63,20 @@ fn slow_paths_are_counted() {
     }
     // The first free makes room in the cell, the rest is fast.
     assert!(local.slow_paths().refills <= 2 && local.slow_paths().spills <= 1);
-    let many: Vec<_> = (0..10_000)
+    let count: u64 = if cfg!(miri) { 640 } else { 10_000 };
+    let many: Vec<_> = (0..count)
         .map(|_| local.alloc(layout(64)).unwrap())
         .collect();
     let before = local.slow_paths();
-    assert_eq!(before.new_slabs, 10_001_u64.div_ceil(64));
+    assert_eq!(before.new_slabs, (count + 1).div_ceil(64));
     for object in many {
         // SAFETY: it is live and freed once.
         unsafe { local.free(object, layout(64)) }.unwrap();
     }
     let after = local.slow_paths();
     assert_eq!(after.refills, before.refills);
-    assert!(after.spills - before.spills >= 10_000 / 64);
-    assert!(after.gives > before.gives);
+    assert!(after.spills - before.spills >= count / 64);
+    assert!(cfg!(miri) || after.gives > before.gives);
     // SAFETY: as above.
     unsafe { local.free(first, layout(64)) }.unwrap();
 }

@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::process::Command;
+use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -125,8 +126,12 @@ fn run_stage(stage: Stage, width: usize, verbose: bool) -> Result<Outcome> {
         counts: Counts::default(),
         output: Vec::new(),
     };
-    for command in stage.commands {
-        outcome.ok &= run_command(command, verbose, &mut outcome)?;
+    if stage.together {
+        run_together(stage.commands, verbose, &mut outcome)?;
+    } else {
+        for command in stage.commands {
+            outcome.ok &= run_command(command, verbose, &mut outcome)?;
+        }
     }
     if outcome.ok && stage.needs_tests && outcome.counts == Counts::default() {
         outcome.ok = false;
@@ -146,6 +151,36 @@ fn run_stage(stage: Stage, width: usize, verbose: bool) -> Result<Outcome> {
         stdout.write_all(&outcome.output)?;
     }
     Ok(outcome)
+}
+
+/// Runs commands at the same time, and adds what came of each, one after the other.
+fn run_together(commands: Vec<Command>, verbose: bool, outcome: &mut Outcome) -> Result<()> {
+    let run = |command| {
+        let mut own = Outcome {
+            ok: true,
+            counts: Counts::default(),
+            output: Vec::new(),
+        };
+        own.ok = run_command(command, verbose, &mut own)?;
+        Ok(own)
+    };
+    let all: Vec<Result<Outcome>> = thread::scope(|scope| {
+        let threads: Vec<_> = commands
+            .into_iter()
+            .map(|command| scope.spawn(move || run(command)))
+            .collect();
+        let joined = threads.into_iter().map(|thread| thread.join());
+        joined
+            .map(|own| own.unwrap_or_else(|_| bail!("a stage's thread panicked")))
+            .collect()
+    });
+    for own in all {
+        let own = own?;
+        outcome.ok &= own.ok;
+        outcome.counts += own.counts;
+        outcome.output.extend_from_slice(&own.output);
+    }
+    Ok(())
 }
 
 /// Runs one command of a stage, adds its tests and its output to `outcome`, and says whether it

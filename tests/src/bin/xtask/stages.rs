@@ -24,6 +24,8 @@ pub(crate) struct Stage {
     pub(crate) commands: Vec<Command>,
     /// It fails if it runs no test: a wrong `cfg` or name could empty it without anybody noticing.
     pub(crate) needs_tests: bool,
+    /// Its commands run at the same time: each uses one core for long.
+    pub(crate) together: bool,
 }
 
 /// All stages, the quick ones first.
@@ -77,11 +79,15 @@ pub(crate) fn all() -> Vec<Stage> {
         check("instructions", [words("cargo xtask instructions")]),
         tests("loom", loom()),
         tests("miri-strict", miri(MIRI_STRICT, "--lib")),
-        tests("miri", miri(MIRI_WHOLE, "--test *")),
-        tests(
-            "miri-i686",
-            miri(MIRI_WHOLE, "--test * --target i686-unknown-linux-gnu"),
-        ),
+        Stage {
+            name: "miri",
+            commands: vec![
+                miri(MIRI_WHOLE, "--test *"),
+                miri(MIRI_WHOLE, "--test * --target i686-unknown-linux-gnu"),
+            ],
+            needs_tests: true,
+            together: true,
+        },
     ]
 }
 
@@ -90,6 +96,7 @@ fn check<const N: usize>(name: &'static str, commands: [Command; N]) -> Stage {
         name,
         commands: Vec::from(commands),
         needs_tests: false,
+        together: false,
     }
 }
 
@@ -98,6 +105,7 @@ fn tests(name: &'static str, command: Command) -> Stage {
         name,
         commands: vec![command],
         needs_tests: true,
+        together: false,
     }
 }
 
