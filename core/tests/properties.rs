@@ -25,7 +25,7 @@ fn run<P: PageProvider, C: Config>(heap: &Heap<P, DefaultLock, C>, seed: u64, st
 }
 
 const RUNS: u64 = if cfg!(miri) { 1 } else { 24 };
-const STEPS: usize = if cfg!(miri) { 80 } else { 1200 };
+const STEPS: usize = if cfg!(miri) { 50 } else { 1200 };
 
 #[test]
 fn checked_heap_with_small_chunks() {

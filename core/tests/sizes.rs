@@ -97,6 +97,7 @@ fn every_size_by_every_alignment() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "the other table is enough of that")]
 fn every_size_by_every_alignment_with_the_fine_table() {
     try_all::<Fine>();
 }
