@@ -51,15 +51,15 @@ macro_rules! pass_on {
             slice(unsafe { $target.resize(object, old, new) }, new.size())
         }
 
+        // To the heap both are a resize.
         unsafe fn shrink(
             &self,
             object: NonNull<u8>,
             old: Layout,
             new: Layout,
         ) -> Result<NonNull<[u8]>, AllocError> {
-            let $this = self;
             // SAFETY: the caller's promise.
-            slice(unsafe { $target.resize(object, old, new) }, new.size())
+            unsafe { self.grow(object, old, new) }
         }
     };
 }

@@ -8,21 +8,46 @@
 
 pub mod host;
 pub mod model;
+mod rng;
 
-/// A small generator, so that a failing case is named by its seed.
-#[derive(Debug, Clone)]
-pub struct Rng(pub u64);
+use core::alloc::Layout;
+use core::ptr::NonNull;
+use temporal_slab::config::Config;
+use temporal_slab::provider::PageProvider;
+use temporal_slab::{Census, DefaultLock, Heap};
 
-impl Rng {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
+pub use rng::Rng;
 
-    pub fn below(&mut self, n: usize) -> usize {
-        (self.next() % n.max(1) as u64) as usize
-    }
+/// A short ring, so that positions are used again and again.
+#[derive(Debug)]
+pub struct ShortRing;
+impl Config for ShortRing {
+    const RING: usize = 6;
+    const CHECKED: bool = true;
+}
+
+/// A layout of so many bytes.
+pub fn layout(size: usize) -> Layout {
+    Layout::from_size_align(size, 8).unwrap()
+}
+
+/// Frees what a test allocated with [`layout`].
+pub fn free<P: PageProvider, C: Config>(
+    heap: &Heap<P, DefaultLock, C>,
+    object: NonNull<u8>,
+    size: usize,
+) {
+    // SAFETY: tests free what they allocated, once, and use it no more.
+    unsafe { heap.free(object, layout(size)) }.unwrap();
+}
+
+/// Walks a heap that nobody is using.
+pub fn walk<P: PageProvider, C: Config>(heap: &Heap<P, DefaultLock, C>) -> Census {
+    // SAFETY: tests walk when all threads have ended and all locals are at rest.
+    unsafe { heap.walk() }.unwrap_or_else(|violation| panic!("{violation}"))
+}
+
+/// Fewer steps where each takes a thousand times as long.
+pub const fn steps(many: usize, few: usize) -> usize {
+    if cfg!(miri) { few } else { many }
 }

@@ -5,25 +5,12 @@
     reason = "each test binary uses its own part"
 )]
 
+#[path = "../../../core/tests/common/rng.rs"]
+mod rng;
+
 use std::process::{Command, Output};
 
-/// A small generator, so that a failing case can be run again.
-#[derive(Debug, Clone)]
-pub struct Rng(pub u64);
-
-impl Rng {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, n: usize) -> usize {
-        (self.next() % n.max(1) as u64) as usize
-    }
-}
+pub use rng::Rng;
 
 /// Whether this process was started by [`alone`] for this test.
 pub fn is_alone(test: &str) -> bool {
