@@ -7,7 +7,7 @@ use common::{Rng, alone};
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::mpsc;
+use std::sync::{Arc, Barrier, mpsc};
 use temporal_slab::{Domain, EpochError, EpochState, Heap, Policy};
 use temporal_slab_hosted::rss::Usage;
 use temporal_slab_hosted::{GlobalHeap, MmapProvider, TemporalSlab};
@@ -17,7 +17,9 @@ static GLOBAL: TemporalSlab = TemporalSlab;
 
 /// 10,000 threads that each allocate, pass half of their objects to another thread and exit: after the
 /// tenth round the process does not grow. Catches a local, or the words in it, that is lost when its thread
-/// ends.
+/// ends. The heap's metadata stays as large as it had to be at most, and how much is live at once is the
+/// scheduler's choice: so the first ten rounds hold everything that a round can hold, all of their threads
+/// alive and all of their objects untaken, and no later round can need more.
 #[test]
 fn threads_come_and_go() {
     if alone("threads_come_and_go") {
@@ -31,22 +33,32 @@ fn threads_come_and_go() {
     let mut after: Vec<(u64, usize)> = Vec::with_capacity(100);
     for round in 0..100u64 {
         let (give, take) = mpsc::channel::<Vec<Vec<u8>>>();
+        let most = round < 10;
+        let sent = Arc::new(Barrier::new(if most { 101 } else { 1 }));
+        let all_sent = Arc::clone(&sent);
         let taker = std::thread::spawn(move || {
+            if most {
+                all_sent.wait();
+            }
             take.iter()
                 .flatten()
                 .map(|object| object.len())
                 .sum::<usize>()
         });
-        for batch in 0..10 {
-            let threads: Vec<_> = (0..10)
+        for batch in 0..if most { 1 } else { 10 } {
+            let threads: Vec<_> = (0..if most { 100 } else { 10 })
                 .map(|thread| {
                     let give = give.clone();
+                    let sent = Arc::clone(&sent);
                     std::thread::spawn(move || {
                         let mut rng = Rng(round * 100 + batch * 10 + thread);
                         let mut objects: Vec<Vec<u8>> =
                             (0..100).map(|_| vec![1; 1 + rng.below(2000)]).collect();
                         let half = objects.split_off(50);
                         give.send(half).unwrap();
+                        if most {
+                            sent.wait();
+                        }
                         objects.iter().map(Vec::len).sum::<usize>()
                     })
                 })

@@ -209,7 +209,9 @@ mod tests {
                     match frames.take(count, align) {
                         Some(first) => {
                             assert!(first % align == 0 && fits(first), "{first} {count} {align}");
-                            (first..first + count).for_each(|f| drop(free.remove(&f)));
+                            (first..first + count).for_each(|frame| {
+                                free.remove(&frame);
+                            });
                             out.push((first, count));
                         }
                         None => assert!(!exists, "{count} frames, align {align}, seed {seed}"),

@@ -35,7 +35,7 @@ pub(crate) fn all() -> Vec<Stage> {
         check(
             "clippy",
             [
-                words("cargo clippy --all-targets --all-features -- -D warnings"),
+                words("cargo clippy --workspace --all-targets --all-features -- -D warnings"),
                 words(
                     "cargo clippy -p temporal-slab-kernel-demo --target x86_64-unknown-none \
                      -- -D warnings",
