@@ -14,12 +14,7 @@ fn main() {
 }
 
 #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
-#[path = "support/mmap.rs"]
-mod mmap;
-
-#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 mod run {
-    use super::mmap::Mmap;
     use core::alloc::Layout;
     use core::hint::black_box;
     use core::sync::atomic::{AtomicU64, Ordering};
@@ -27,8 +22,9 @@ mod run {
     use std::time::Instant;
     use temporal_slab::config::Unchecked;
     use temporal_slab::{DefaultLock, Heap, Local};
+    use temporal_slab_hosted::MmapProvider;
 
-    type TheLocal<'h> = Local<'h, Mmap, DefaultLock, Unchecked>;
+    type TheLocal<'h> = Local<'h, MmapProvider, DefaultLock, Unchecked>;
 
     const LAYOUT: Layout = match Layout::from_size_align(128, 8) {
         Ok(layout) => layout,
@@ -64,7 +60,7 @@ mod run {
     }
 
     pub(super) fn all(criterion: &mut Criterion) {
-        let heap = Heap::<_, DefaultLock, Unchecked>::new(Mmap);
+        let heap = Heap::<_, DefaultLock, Unchecked>::new(MmapProvider::new());
         let mut local = heap.local().expect("there is memory");
         let kept = local.alloc_handle(LAYOUT).expect("there is memory");
         let word = AtomicU64::new(0);

@@ -8,12 +8,7 @@ fn main() {
 }
 
 #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
-#[path = "support/mmap.rs"]
-mod mmap;
-
-#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 mod run {
-    use super::mmap::Mmap;
     use bumpalo::Bump;
     use core::alloc::{GlobalAlloc, Layout};
     use core::hint::black_box;
@@ -22,6 +17,7 @@ mod run {
     use mimalloc::MiMalloc;
     use temporal_slab::config::Unchecked;
     use temporal_slab::{DefaultLock, Heap, Scope};
+    use temporal_slab_hosted::MmapProvider;
 
     /// 8 to 127 bytes, in an order that nobody foresees.
     fn layouts() -> Vec<Layout> {
@@ -43,7 +39,7 @@ mod run {
     }
 
     pub(super) fn all(criterion: &mut Criterion) {
-        let heap = Heap::<_, DefaultLock, Unchecked>::new(Mmap);
+        let heap = Heap::<_, DefaultLock, Unchecked>::new(MmapProvider::new());
         let layouts = layouts();
         let mut group = criterion.benchmark_group("scope-of-1000");
         group.bench_function("ours", |bencher| {

@@ -3,19 +3,17 @@
 #![cfg(all(target_os = "linux", target_pointer_width = "64", not(miri)))]
 
 mod common;
-#[path = "../benches/support/mmap.rs"]
-mod mmap;
 
 use common::Rng;
 use core::alloc::Layout;
 use core::ptr::NonNull;
-use mmap::Mmap;
 use std::sync::{Mutex, PoisonError};
 use temporal_slab::config::Unchecked;
 use temporal_slab::{DefaultLock, Heap, Local, Policy};
+use temporal_slab_hosted::MmapProvider;
 
-type TestHeap = Heap<Mmap, DefaultLock, Unchecked>;
-type TestLocal<'h> = Local<'h, Mmap, DefaultLock, Unchecked>;
+type TestHeap = Heap<MmapProvider, DefaultLock, Unchecked>;
+type TestLocal<'h> = Local<'h, MmapProvider, DefaultLock, Unchecked>;
 
 static TURN: Mutex<()> = Mutex::new(());
 
@@ -61,7 +59,7 @@ fn a_million_objects_cost_two_percent() {
     let mut objects = Vec::with_capacity(OBJECTS);
     objects.resize(OBJECTS, NonNull::<u8>::dangling());
     let before = resident_set();
-    let heap = TestHeap::new(Mmap);
+    let heap = TestHeap::new(MmapProvider::new());
     let mut local = heap.local().unwrap();
     for place in &mut objects {
         *place = local.alloc(layout()).unwrap();
@@ -88,7 +86,7 @@ fn a_million_objects_cost_two_percent() {
 #[test]
 fn memory_falls_after_reclaim() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let heap = TestHeap::new(Mmap);
+    let heap = TestHeap::new(MmapProvider::new());
     let mut local = heap.local().unwrap();
     let mut objects = fill(&mut local, OBJECTS);
     let peak = heap.bytes().resident;
@@ -112,7 +110,7 @@ fn memory_falls_after_reclaim() {
 fn policies_do_what_they_say() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let after = |policy: Policy| {
-        let heap = TestHeap::new(Mmap);
+        let heap = TestHeap::new(MmapProvider::new());
         heap.set_policy(policy);
         let mut local = heap.local().unwrap();
         let objects = fill(&mut local, 256 * 1024);
@@ -144,7 +142,7 @@ fn policies_do_what_they_say() {
 #[test]
 fn the_shared_path_gives_memory_back() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let heap = TestHeap::new(Mmap);
+    let heap = TestHeap::new(MmapProvider::new());
     let objects: Vec<_> = (0..OBJECTS)
         .map(|_| heap.alloc(layout()).unwrap())
         .collect();
@@ -169,7 +167,7 @@ fn the_shared_path_gives_memory_back() {
 #[test]
 fn a_policy_changes_on_a_live_heap() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let heap = TestHeap::new(Mmap);
+    let heap = TestHeap::new(MmapProvider::new());
     heap.set_policy(Policy::Never);
     let mut local = heap.local().unwrap();
     let objects = fill(&mut local, 1000);
@@ -186,7 +184,7 @@ fn a_policy_changes_on_a_live_heap() {
 #[test]
 fn churn_is_bounded() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let heap = TestHeap::new(Mmap);
+    let heap = TestHeap::new(MmapProvider::new());
     let mut one = heap.local().unwrap();
     let mut other = heap.local().unwrap();
     let mut rng = Rng(9);
@@ -219,7 +217,7 @@ fn churn_is_bounded() {
 #[test]
 fn a_local_holds_no_more_than_its_bound() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let heap = TestHeap::new(Mmap);
+    let heap = TestHeap::new(MmapProvider::new());
     let mut local = heap.local().unwrap();
     let mut rng = Rng(5);
     let mut objects = fill(&mut local, 100_000);
@@ -248,7 +246,7 @@ fn a_hundred_million_cycles_leak_nothing() {
     }
     const MILLION: u64 = 1_000_000;
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let heap = TestHeap::new(Mmap);
+    let heap = TestHeap::new(MmapProvider::new());
     let mut local = heap.local().unwrap();
     let mut live: Vec<One> = Vec::new();
     let free = |local: &mut TestLocal<'_>, gone| match gone {

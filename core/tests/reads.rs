@@ -2,19 +2,16 @@
 //! chunks' own maps, is taken away from the process while handles are looked up; a read of it ends it.
 #![cfg(all(target_os = "linux", target_pointer_width = "64", not(miri)))]
 
-#[path = "../benches/support/mmap.rs"]
-mod mmap;
-
 use core::alloc::Layout;
-use mmap::Mmap;
 use std::sync::Mutex;
 use temporal_slab::config::{Checked, Unchecked};
 use temporal_slab::provider::{Capabilities, PageProvider, ProviderError, Region};
 use temporal_slab::{DefaultLock, HandleError, Heap, RawHandle};
+use temporal_slab_hosted::MmapProvider;
 
-/// `mmap`, with a note of the chunks that are out.
+/// Pages from the system, with a note of the chunks that are out.
 #[derive(Debug, Default)]
-struct Noted(Mutex<Vec<Region>>);
+struct Noted(Mutex<Vec<Region>>, MmapProvider);
 
 impl Noted {
     fn protect(&self, protection: i32) {
@@ -27,11 +24,11 @@ impl Noted {
     }
 }
 
-// SAFETY: as `Mmap`, to which all is passed on.
+// SAFETY: as `MmapProvider`, to which all is passed on.
 unsafe impl PageProvider for Noted {
-    const CHUNK_SIZE: usize = Mmap::CHUNK_SIZE;
+    const CHUNK_SIZE: usize = MmapProvider::CHUNK_SIZE;
     fn acquire(&self, size: usize, align: usize) -> Option<Region> {
-        let region = Mmap.acquire(size, align)?;
+        let region = self.1.acquire(size, align)?;
         if size == Self::CHUNK_SIZE {
             self.0.lock().unwrap().push(region);
         }
@@ -40,18 +37,18 @@ unsafe impl PageProvider for Noted {
     unsafe fn release(&self, region: Region) {
         self.0.lock().unwrap().retain(|r| r.base != region.base);
         // SAFETY: passed on.
-        unsafe { Mmap.release(region) };
+        unsafe { self.1.release(region) };
     }
     unsafe fn decommit(&self, pages: Region) -> Result<(), ProviderError> {
         // SAFETY: passed on.
-        unsafe { Mmap.decommit(pages) }
+        unsafe { self.1.decommit(pages) }
     }
     unsafe fn commit(&self, pages: Region) -> Result<(), ProviderError> {
         // SAFETY: passed on.
-        unsafe { Mmap.commit(pages) }
+        unsafe { self.1.commit(pages) }
     }
     fn capabilities(&self) -> Capabilities {
-        Mmap.capabilities()
+        self.1.capabilities()
     }
 }
 

@@ -124,58 +124,62 @@ pub(crate) fn now_ns() -> u64 {
         .wrapping_add(time.tv_nsec as u64)
 }
 
-/// Reads the beginning of a file; what was read.
-pub(crate) fn read_file<'b>(path: &CStr, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
-    let _errno = KeepErrno::new();
-    // SAFETY: the path ends with a zero.
-    let file = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
-    if file < 0 {
-        return None;
+/// A file that is open for reading.
+struct Reader(i32);
+
+impl Reader {
+    fn open(path: &CStr) -> Option<Self> {
+        // SAFETY: the path ends with a zero.
+        let file = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+        (file >= 0).then_some(Self(file))
     }
-    let mut len = 0;
-    while len < buffer.len() {
-        // SAFETY: the rest of the buffer is ours.
-        let read = unsafe {
-            let rest = buffer.as_mut_ptr().add(len).cast();
-            libc::read(file, rest, buffer.len() - len)
-        };
-        match usize::try_from(read) {
-            Ok(0) => break,
-            Ok(read) => len += read,
-            Err(_) if errno() == libc::EINTR => {}
-            Err(_) => {
-                len = 0;
-                break;
+
+    /// How many bytes were read: none at the file's end.
+    fn read(&self, buffer: &mut [u8]) -> Option<usize> {
+        loop {
+            // SAFETY: the file is open, and the buffer is ours.
+            let read = unsafe { libc::read(self.0, buffer.as_mut_ptr().cast(), buffer.len()) };
+            match usize::try_from(read) {
+                Ok(read) => return Some(read),
+                Err(_) if errno() == libc::EINTR => {}
+                Err(_) => return None,
             }
         }
     }
-    // SAFETY: the file was opened here.
-    unsafe { libc::close(file) };
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        // SAFETY: the file was opened here.
+        unsafe { libc::close(self.0) };
+    }
+}
+
+/// Reads the beginning of a file; what was read.
+pub(crate) fn read_file<'b>(path: &CStr, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
+    let _errno = KeepErrno::new();
+    let file = Reader::open(path)?;
+    let mut len = 0;
+    while let Some(rest) = buffer.get_mut(len..).filter(|rest| !rest.is_empty()) {
+        match file.read(rest)? {
+            0 => break,
+            read => len += read,
+        }
+    }
     buffer.get(..len).filter(|read| !read.is_empty())
 }
 
 /// How often a byte is in a file, of whatever length.
 pub(crate) fn count_in_file(path: &CStr, byte: u8) -> Option<usize> {
     let _errno = KeepErrno::new();
-    // SAFETY: the path ends with a zero.
-    let file = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
-    if file < 0 {
-        return None;
-    }
+    let file = Reader::open(path)?;
     let (mut count, mut buffer) = (0, [0u8; 4096]);
-    let whole = loop {
-        // SAFETY: the buffer is ours.
-        let read = unsafe { libc::read(file, buffer.as_mut_ptr().cast(), buffer.len()) };
-        match usize::try_from(read) {
-            Ok(0) => break true,
-            Ok(read) => count += buffer.iter().take(read).filter(|b| **b == byte).count(),
-            Err(_) if errno() == libc::EINTR => {}
-            Err(_) => break false,
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Some(count),
+            read => count += buffer.iter().take(read).filter(|b| **b == byte).count(),
         }
-    };
-    // SAFETY: the file was opened here.
-    unsafe { libc::close(file) };
-    whole.then_some(count)
+    }
 }
 
 /// Sleeps while `word` is `value`. May return at any time.

@@ -9,8 +9,7 @@ use core::ptr::NonNull;
 use std::alloc::System;
 
 use temporal_slab::{DefaultLock, Heap, Local, Policy, config::Unchecked};
-
-use super::mmap::Mmap;
+use temporal_slab_hosted::MmapProvider;
 
 /// An allocator as one thread sees it.
 ///
@@ -35,15 +34,15 @@ fn failed(what: &str) -> ! {
 }
 
 /// The heap under test: never checked, as the peers do not check either.
-type Ours = Heap<Mmap, DefaultLock, Unchecked>;
+type Ours = Heap<MmapProvider, DefaultLock, Unchecked>;
 
 // One for each way of use, so that none finds what another left.
-static WITH_LOCALS: Ours = Heap::new(Mmap);
-static WITHOUT_LOCALS: Ours = Heap::new(Mmap);
-static ON_CLOSE: Ours = Heap::new(Mmap);
+static WITH_LOCALS: Ours = Heap::new(MmapProvider::new());
+static WITHOUT_LOCALS: Ours = Heap::new(MmapProvider::new());
+static ON_CLOSE: Ours = Heap::new(MmapProvider::new());
 
 /// A heap through a local of the calling thread.
-pub(crate) struct OursLocal(Local<'static, Mmap, DefaultLock, Unchecked>);
+pub(crate) struct OursLocal(Local<'static, MmapProvider, DefaultLock, Unchecked>);
 
 impl OursLocal {
     fn of(heap: &'static Ours) -> Self {

@@ -2,7 +2,6 @@
 
 pub(crate) mod contender;
 pub(crate) mod driver;
-pub(crate) mod mmap;
 pub(crate) mod options;
 pub(crate) mod partner;
 pub(crate) mod pattern;

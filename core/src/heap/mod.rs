@@ -13,8 +13,8 @@ mod large;
 mod pause;
 mod reclaim;
 mod route;
+mod scoped;
 mod shared;
-mod shelf;
 mod typed;
 #[cfg(feature = "walker")]
 mod walker;
@@ -35,7 +35,7 @@ use lock_api::RawMutex;
 
 pub use reclaim::Policy;
 pub(crate) use route::Route;
-pub(crate) use shelf::Shelf;
+pub(crate) use scoped::ScopeSlabs;
 pub use typed::{Handle, Reading};
 #[cfg(feature = "walker")]
 pub use walker::{Census, Violation};

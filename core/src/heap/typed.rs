@@ -171,7 +171,12 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         // SAFETY: the object is large enough, aligned, and nobody else's.
         unsafe { object.cast::<T>().write(value) };
         // Named when it is written: a look that finds the name finds the value.
-        Ok(Handle::new(self.name(object, class), self.ids.heap()))
+        Ok(self.handle_of(object, class))
+    }
+
+    /// Names a value of a tagged class that the caller just wrote.
+    pub(crate) fn handle_of<T>(&self, object: NonNull<u8>, class: usize) -> Handle<T> {
+        Handle::new(self.name(object, class), self.ids.heap())
     }
 
     /// Reads the value of a handle. While it is read it stays, whoever removes it.

@@ -5,20 +5,12 @@ use super::Scope;
 use crate::config::Config;
 use crate::error::AllocError;
 use crate::handle::RawHandle;
-use crate::heap::{Handle, Heap, Shelf};
+use crate::heap::{Handle, Heap};
 use crate::provider::PageProvider;
-use crate::slab::Slab;
 use core::alloc::Layout;
 use core::mem;
 use core::ptr::{self, NonNull};
 use lock_api::RawMutex;
-
-/// A scope's shelves. Lies in the scope's memory, with one [`Shelf`] of each kind behind it.
-pub(super) struct Shelves {
-    /// All shelves, also the full ones.
-    all: *const Slab,
-    first: *mut Shelf,
-}
 
 /// A value with a handle that is to be dropped with the scope.
 struct Noted<T, P: PageProvider, R: RawMutex, C: Config> {
@@ -33,8 +25,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Scope<'_, P, R, C> {
     /// # Errors
     /// As for [`Heap::alloc_handle`].
     pub fn alloc_handle(&self, layout: Layout) -> Result<RawHandle, AllocError> {
-        let (kind, object) = self.take_slot(layout)?;
-        Ok(self.heap.name_on_shelf(kind, object))
+        let (object, class) = self.take_slot(layout)?;
+        Ok(self.heap.name(object, class))
     }
 
     /// Moves a value into the scope and names it. It is dropped when it is removed, or with the scope.
@@ -50,11 +42,10 @@ impl<P: PageProvider, R: RawMutex, C: Config> Scope<'_, P, R, C> {
         } else {
             None
         };
-        let (kind, object) = self.take_slot(Layout::new::<T>())?;
+        let (object, class) = self.take_slot(Layout::new::<T>())?;
         // SAFETY: the slot is large enough, aligned, and nobody else's.
         unsafe { object.cast::<T>().write(value) };
-        let raw = self.heap.name_on_shelf(kind, object);
-        let handle = Handle::new(raw, self.heap.ids.heap());
+        let handle = self.heap.handle_of(object, class);
         if let Some(note) = note {
             let note: *mut Note<T, P, R, C> = note.as_ptr().cast();
             // SAFETY: the note's memory is of its layout and nobody else's.
@@ -70,47 +61,25 @@ impl<P: PageProvider, R: RawMutex, C: Config> Scope<'_, P, R, C> {
         Ok(handle)
     }
 
-    fn take_slot(&self, layout: Layout) -> Result<(usize, NonNull<u8>), AllocError> {
-        let kind = Heap::<P, R, C>::shelf_for(layout)?;
-        let shelves = match NonNull::new(self.shelves.get()) {
-            Some(shelves) => shelves,
-            None => self.make_shelves()?,
-        };
-        // SAFETY: the shelves lie in the scope's memory, which is this thread's to use; there are as many
-        // as there are kinds.
-        let object = unsafe {
-            let shelves = &mut *shelves.as_ptr();
-            let shelf = &mut *shelves.first.add(kind);
-            self.heap.take_from_shelf(kind, shelf, &mut shelves.all)
-        }?;
-        Ok((kind, object))
-    }
-
-    #[cold]
-    fn make_shelves(&self) -> Result<NonNull<Shelves>, AllocError> {
-        let len = Heap::<P, R, C>::SHELVES;
-        let layout = Layout::array::<Shelf>(len).map_err(|_| AllocError::TooLarge)?;
-        let first: NonNull<Shelf> = self.bytes(layout)?.cast();
-        let shelves: NonNull<Shelves> = self.bytes(Layout::new::<Shelves>())?.cast();
-        // SAFETY: both were just given for this.
-        unsafe {
-            for kind in 0..len {
-                first.add(kind).write(Shelf::NONE);
+    /// A slot of the scope's slabs, and the class by which its object is named.
+    fn take_slot(&self, layout: Layout) -> Result<(NonNull<u8>, usize), AllocError> {
+        let slabs = match NonNull::new(self.slabs.get()) {
+            Some(slabs) => slabs,
+            None => {
+                let slabs = Heap::<P, R, C>::scope_slabs(|layout| self.bytes(layout))?;
+                self.slabs.set(slabs.as_ptr());
+                slabs
             }
-            shelves.write(Shelves {
-                all: ptr::null(),
-                first: first.as_ptr(),
-            });
-        }
-        self.shelves.set(shelves.as_ptr());
-        Ok(shelves)
+        };
+        // SAFETY: they are this scope's, which one thread uses at a time.
+        unsafe { self.heap.alloc_scoped(slabs, layout) }
     }
 
     /// Ends all objects with handles.
-    pub(super) fn clear_shelves(&mut self) {
-        // SAFETY: shelves that were set lie in the scope's memory, which is still there.
-        if let Some(shelves) = unsafe { self.shelves.replace(ptr::null_mut()).as_ref() } {
-            self.heap.clear_shelves(shelves.all);
+    pub(super) fn end_handles(&mut self) {
+        // SAFETY: slabs that were set lie in the scope's memory, which is still there.
+        if let Some(slabs) = unsafe { self.slabs.replace(ptr::null_mut()).as_ref() } {
+            self.heap.end_scoped(slabs);
         }
     }
 }

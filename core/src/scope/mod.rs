@@ -14,13 +14,12 @@ mod handles;
 
 use crate::config::{Config, Standard};
 use crate::error::AllocError;
-use crate::heap::{DefaultLock, Heap};
+use crate::heap::{DefaultLock, Heap, ScopeSlabs};
 use crate::provider::PageProvider;
 use core::alloc::Layout;
 use core::cell::Cell;
 use core::fmt;
 use core::ptr::{self, NonNull};
-use handles::Shelves;
 use lock_api::RawMutex;
 
 /// The first block. Each further one is four times as large as the one before, or larger.
@@ -84,7 +83,7 @@ pub struct Scope<'h, P: PageProvider, R: RawMutex = DefaultLock, C: Config = Sta
     /// The destructor that was asked for last.
     last: Cell<*mut Asked>,
     /// What holds the objects with handles, if there are any.
-    shelves: Cell<*mut Shelves>,
+    slabs: Cell<*mut ScopeSlabs>,
 }
 
 // SAFETY: the scope owns its blocks. What is in them is borrowed while it is reachable, and the values
@@ -109,7 +108,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Scope<'h, P, R, C> {
             count: Cell::new(0),
             blocks: [const { Cell::new((ptr::null_mut(), 0)) }; BLOCKS],
             last: Cell::new(ptr::null_mut()),
-            shelves: Cell::new(ptr::null_mut()),
+            slabs: Cell::new(ptr::null_mut()),
         }
     }
 
@@ -332,7 +331,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Scope<'h, P, R, C> {
         }
         // Nothing panics from here on.
         core::mem::forget(rest);
-        self.clear_shelves();
+        self.end_handles();
         self.free_blocks(keep);
     }
 
