@@ -18,8 +18,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         for _ in 0..5000 {
             transactions.push(local.alloc_in(batch, layout)?);
         }
-        let full = heap.epoch_info(batch)?;
-        assert_eq!(full.live_objects, 5000);
+        let full = heap.epoch_stats(batch)?;
+        assert_eq!(full.live_objects(), 5000);
         for transaction in transactions {
             // SAFETY: it is live and used no more.
             unsafe { local.free(transaction, layout)? };
@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         local.leave(batch);
         heap.close(batch)?;
         assert_eq!(local.alloc_in(batch, layout), Err(AllocError::EpochClosed));
-        assert_eq!(heap.epoch_info(batch)?.live_objects, 0);
+        assert_eq!(heap.epoch_stats(batch)?.live_objects(), 0);
     }
     println!("20 batches of 5000; {:?}", heap.bytes());
     Ok(())

@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             // SAFETY: it is live and used no more.
             unsafe { local.free(row, layout)? };
         }
-        assert_eq!(heap.epoch_info(transaction.epoch())?.domains, 1);
+        assert_eq!(heap.epoch_stats(transaction.epoch())?.domains, 1);
         drop(in_transaction);
         assert_eq!(heap.state(transaction.epoch())?, EpochState::Closing);
     }

@@ -34,12 +34,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         local.leave(request.epoch());
     }
     let (epoch, object) = leaky.ok_or("request 500 leaks")?;
-    let info = heap.epoch_info(epoch)?;
-    assert_eq!((info.live_objects, info.label.as_str()), (1, "request"));
-    println!("{:?} still holds {} object", info.epoch, info.live_objects);
+    let info = heap.epoch_stats(epoch)?;
+    assert_eq!((info.live_objects(), info.label.as_str()), (1, "request"));
+    println!(
+        "{:?} still holds {} object",
+        info.epoch,
+        info.live_objects()
+    );
     // SAFETY: it is live and used no more.
     unsafe { local.free(object, layout)? };
-    assert_eq!(heap.epoch_info(epoch)?.live_objects, 0);
+    assert_eq!(heap.epoch_stats(epoch)?.live_objects(), 0);
     Ok(())
 }
 

@@ -5,10 +5,10 @@
 //!   borrows it, so leaving in the wrong order or on another thread does not compile.
 //! - A domain owns nothing. The count is the epoch's, so all domains over an epoch count together, and
 //!   the last one out, by whichever domain, may close it if that domain was made to.
-//! - A guard that is forgotten leaves a count behind, which [`EpochInfo::domains`] shows, and nothing
+//! - A guard that is forgotten leaves a count behind, which [`EpochStats::domains`] shows, and nothing
 //!   worse: the epoch is then not closed by anyone's exit, only by [`Heap::close`].
 //!
-//! [`EpochInfo::domains`]: crate::EpochInfo::domains
+//! [`EpochStats::domains`]: crate::snapshot::EpochStats::domains
 
 use crate::config::{Config, Standard};
 use crate::epoch::{Epoch, EpochError};

@@ -15,6 +15,7 @@
 //! | [`handle`](RawHandle) | the 64-bit format and the slot tags |
 //! | `chunk` | free runs of pages, address to slab, decommit |
 //! | [`epoch`](Epoch) | ring, era, state, label, times |
+//! | [`snapshot`] | what can be seen, as plain data |
 //! | `depot` | the lists of slabs for each epoch and class |
 //! | [`local`](Local) | held words; alloc and free in a few instructions |
 //! | [`heap`](Heap) | the public face: shared path, locals, large sizes, reclaim |
@@ -42,12 +43,15 @@ mod chunk;
 
 mod epoch;
 
+#[cfg(not(loom))]
+mod error;
+#[cfg(not(loom))]
+pub mod snapshot;
+
 mod depot;
 
 #[cfg(not(loom))]
 pub mod config;
-#[cfg(not(loom))]
-mod error;
 #[cfg(not(loom))]
 mod heap;
 #[cfg(not(loom))]
@@ -65,19 +69,17 @@ pub mod adapter;
 #[cfg(not(loom))]
 pub use domain::{Domain, Inside};
 #[cfg(not(loom))]
-pub use epoch::{Epoch, EpochError, EpochInfo, EpochState, Label};
+pub use epoch::{Epoch, EpochError, EpochState, Label};
 #[cfg(not(loom))]
 pub use error::{AllocError, FreeError};
 #[cfg(not(loom))]
 pub use handle::{HandleError, RawHandle};
 #[cfg(all(not(loom), feature = "walker"))]
-pub use heap::{Census, Violation};
+pub use heap::{Census, SlabCensus, Violation};
 #[cfg(not(loom))]
-pub use heap::{
-    DefaultLock, Handle, Heap, HeapBytes, Policy, ProviderCounts, Reading, SharedPathCounts,
-};
+pub use heap::{DefaultLock, Handle, Heap, HeapBytes, Policy, Reading};
 #[cfg(not(loom))]
-pub use local::{Local, SlowPaths};
+pub use local::Local;
 #[cfg(not(loom))]
 pub use scope::Scope;
 

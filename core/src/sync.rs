@@ -5,6 +5,8 @@
 //!   loom model runs the very code that ships.
 //! - [`Lock`] hands its data to a closure. No guard type leaks, so a critical section is as long as
 //!   the braces show, and nothing that may call the outside world is ever written inside them.
+//! - The lock counts how often it was taken, and how often not at once: under itself, so counting costs
+//!   no access that the lock's line did not have anyway.
 //! - [`Cell`] is a cell whose accesses are guarded by a protocol rather than a lock. Under loom each
 //!   access is tracked, so a protocol that lets two of them meet fails its model.
 
@@ -15,15 +17,29 @@ pub(crate) use core::sync::atomic::{
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
+/// How often a lock was taken.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct LockCounts {
+    /// Times that it was taken.
+    pub(crate) taken: u64,
+    /// Of these, times that somebody else had it at first.
+    pub(crate) contended: u64,
+}
+
 #[cfg(not(loom))]
 mod imp {
+    use super::LockCounts;
     use core::cell::UnsafeCell;
     use core::fmt;
+    use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
     use lock_api::RawMutex;
 
     /// Data behind a raw mutex that the embedder chooses.
     pub(crate) struct Lock<R, T> {
         raw: R,
+        /// Both counts are written under the lock alone and read by anyone: `Relaxed`, figures.
+        taken: AtomicU64,
+        contended: AtomicU64,
         data: UnsafeCell<T>,
     }
 
@@ -35,6 +51,8 @@ mod imp {
         pub(crate) const fn new(data: T) -> Self {
             Self {
                 raw: R::INIT,
+                taken: AtomicU64::new(0),
+                contended: AtomicU64::new(0),
                 data: UnsafeCell::new(data),
             }
         }
@@ -51,10 +69,27 @@ mod imp {
                     unsafe { self.0.unlock() }
                 }
             }
-            self.raw.lock();
+            let at_once = self.raw.try_lock();
+            if !at_once {
+                self.raw.lock();
+            }
             let _unlock = Unlock(&self.raw);
+            add(&self.taken, 1);
+            if !at_once {
+                add(&self.contended, 1);
+            }
             // SAFETY: the mutex is held until `_unlock` drops, so this is the only reference.
             f(unsafe { &mut *self.data.get() })
+        }
+
+        /// How often it was taken, as of a moment ago. What [`Lock::hold`] did is not counted.
+        pub(crate) fn counts(&self) -> LockCounts {
+            // In this order, so that there are never more contended ones than there are.
+            let contended = self.contended.load(Relaxed);
+            LockCounts {
+                taken: self.taken.load(Relaxed).max(contended),
+                contended,
+            }
         }
 
         /// Takes the lock for as long as the caller says.
@@ -81,6 +116,12 @@ mod imp {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.debug_struct("Lock").finish_non_exhaustive()
         }
+    }
+
+    /// Adds to a count that only this context writes now.
+    #[inline]
+    pub(crate) fn add(count: &AtomicU64, more: u64) {
+        count.store(count.load(Relaxed).wrapping_add(more), Relaxed);
     }
 
     /// A cell whose readers and writers are kept apart by a protocol named where it is used.
@@ -112,6 +153,7 @@ mod imp {
 
 #[cfg(loom)]
 mod imp {
+    use super::{AtomicU64, LockCounts, Ordering};
     use core::marker::PhantomData;
 
     /// loom's mutex in the shape of the real lock; the raw mutex is only a name here.
@@ -135,6 +177,15 @@ mod imp {
                 .lock()
                 .expect("a model does not panic under a lock"))
         }
+
+        pub(crate) fn counts(&self) -> LockCounts {
+            LockCounts::default()
+        }
+    }
+
+    /// Adds to a count that only this context writes now.
+    pub(crate) fn add(count: &AtomicU64, more: u64) {
+        count.store(count.load(Ordering::Relaxed) + more, Ordering::Relaxed);
     }
 
     /// A cell that loom watches.
@@ -158,4 +209,4 @@ mod imp {
     }
 }
 
-pub(crate) use imp::{Cell, Lock};
+pub(crate) use imp::{Cell, Lock, add};

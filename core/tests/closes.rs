@@ -126,7 +126,7 @@ fn an_advance_reclaims_like_a_close() {
         } else {
             heap.advance().unwrap();
         }
-        assert!(heap.epoch_info(epoch).unwrap().last_close.is_some());
+        assert!(heap.epoch_stats(epoch).unwrap().last_close.is_some());
         heap.bytes().reclaimable
     };
     assert_eq!((left(true), left(false)), (0, 0));

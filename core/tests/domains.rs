@@ -26,7 +26,7 @@ fn layout() -> Layout {
 }
 
 fn domains(heap: &TestHeap, domain: &Domain<'_, Host, DefaultLock, Ring>) -> u32 {
-    heap.epoch_info(domain.epoch()).unwrap().domains
+    heap.epoch_stats(domain.epoch()).unwrap().domains
 }
 
 /// Request, transaction, query: each within the one before, each in its own epoch, each counted while
@@ -159,7 +159,7 @@ fn a_domain_is_of_one_heap() {
         inside.alloc(&mut local, layout()),
         Err(AllocError::EpochClosed)
     );
-    assert_eq!(other.epoch_info(theirs).unwrap().live_objects, 0);
+    assert_eq!(other.epoch_stats(theirs).unwrap().live_objects(), 0);
 }
 
 /// The root epoch can be a domain, and no exit closes it.

@@ -33,7 +33,7 @@ fn a_closed_epoch_is_closed() {
         unsafe { object.write_bytes(*size as u8, *size) };
     }
     assert_eq!(
-        heap.epoch_info(epoch).unwrap().live_objects,
+        heap.epoch_stats(epoch).unwrap().live_objects(),
         live.len() as u64
     );
     assert_eq!(heap.state(epoch), Ok(EpochState::Active));
@@ -52,7 +52,7 @@ fn a_closed_epoch_is_closed() {
         );
     }
     assert_eq!(
-        heap.epoch_info(epoch).unwrap().live_objects,
+        heap.epoch_stats(epoch).unwrap().live_objects(),
         live.len() as u64
     );
     for (number, (object, size)) in live.into_iter().enumerate() {
@@ -67,7 +67,7 @@ fn a_closed_epoch_is_closed() {
             }
         }
     }
-    assert_eq!(heap.epoch_info(epoch).unwrap().live_objects, 0);
+    assert_eq!(heap.epoch_stats(epoch).unwrap().live_objects(), 0);
     assert_eq!(heap.close(epoch), Ok(()), "closing again changes nothing");
     drop(local);
     assert_eq!(walk(&heap).live_slots, 0);
@@ -198,10 +198,10 @@ fn an_epoch_can_be_asked_about() {
         .map(|_| local.alloc_in(epoch, layout(500)).unwrap())
         .collect();
     let large = local.alloc_in(epoch, layout(50_000)).unwrap();
-    let info = heap.epoch_info(epoch).unwrap();
+    let info = heap.epoch_stats(epoch).unwrap();
     assert_eq!(info.label.as_str(), "requests of the frontend, which");
     assert_eq!(
-        (info.live_objects, info.domains, info.last_close),
+        (info.live_objects(), info.domains, info.last_close),
         (301, 0, None)
     );
     for object in objects {
@@ -209,14 +209,14 @@ fn an_epoch_can_be_asked_about() {
         unsafe { local.free(object, layout(500)) }.unwrap();
     }
     assert_eq!(
-        heap.epoch_info(epoch).unwrap().live_objects,
+        heap.epoch_stats(epoch).unwrap().live_objects(),
         1,
         "what the local holds is not live"
     );
     local.leave(epoch);
     heap.set_policy(Policy::DEFAULT);
     heap.close(epoch).unwrap();
-    let (before, after) = heap.epoch_info(epoch).unwrap().last_close.unwrap();
+    let (before, after) = heap.epoch_stats(epoch).unwrap().last_close.unwrap();
     assert!(after + 100_000 < before, "{before} to {after}");
     free(&heap, large, 50_000);
 }
@@ -284,7 +284,7 @@ fn lifetimes_do_not_mix() {
                 }
                 for (epoch, count) in counts.into_values() {
                     assert_eq!(
-                        heap.epoch_info(epoch).unwrap().live_objects,
+                        heap.epoch_stats(epoch).unwrap().live_objects(),
                         count,
                         "step {step}"
                     );

@@ -157,7 +157,7 @@ fn misshapen_regions_are_refused() {
                 0,
                 "{fault:?} was handed back"
             );
-            assert_eq!(heap.provider_counts().refused_regions, 1);
+            assert_eq!(heap.page_stats().regions_refused, 1);
             // SAFETY: there are no locals and no other threads.
             let census = unsafe { heap.walk() }.expect("the heap is whole");
             assert_eq!(census.taken, provider.accounts().bytes);
@@ -189,7 +189,7 @@ fn failed_decommit_is_seen() {
     let before = heap.bytes();
     provider.break_calls(0, u64::MAX, Fault::Refuse);
     heap.reclaim();
-    assert!(heap.provider_counts().failed_decommits > 0);
+    assert!(heap.page_stats().decommits_failed > 0);
     assert_eq!(heap.bytes().resident, before.resident);
     // SAFETY: there are no locals and no other threads.
     unsafe { heap.walk() }.expect("the heap is whole");

@@ -116,7 +116,7 @@ fn policies_do_what_they_say() {
         let objects = fill(&mut local, 256 * 1024);
         free_all(&mut local, objects);
         local.flush();
-        let (bytes, calls) = (heap.bytes(), heap.provider_counts().decommits);
+        let (bytes, calls) = (heap.bytes(), heap.page_stats().decommits);
         println!(
             "{policy:?}: {} KiB reclaimable, {calls} decommits",
             bytes.reclaimable >> 10

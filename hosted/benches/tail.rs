@@ -31,7 +31,8 @@ mod run {
     use core::ptr::NonNull;
     use std::time::Instant;
     use temporal_slab::config::Unchecked;
-    use temporal_slab::{DefaultLock, Heap, Local, SlowPaths};
+    use temporal_slab::snapshot::SlowPathStats;
+    use temporal_slab::{DefaultLock, Heap, Local};
     use temporal_slab_hosted::MmapProvider;
 
     type TheHeap = Heap<MmapProvider, DefaultLock, Unchecked>;
@@ -96,7 +97,7 @@ mod run {
     /// All that is counted, as of a moment.
     #[derive(Clone, Copy)]
     struct Counted {
-        local: SlowPaths,
+        local: SlowPathStats,
         mapped: usize,
         decommits: u64,
     }
@@ -105,7 +106,7 @@ mod run {
         Counted {
             local: local.slow_paths(),
             mapped: heap.provider().mapped_bytes(),
-            decommits: heap.provider_counts().decommits,
+            decommits: heap.page_stats().decommits,
         }
     }
 
@@ -152,7 +153,7 @@ mod run {
             } else if after.local.new_slabs != before.local.new_slabs {
                 NEW_SLAB
             } else if after.local.depot_visits != before.local.depot_visits
-                || after.local.gives != before.local.gives
+                || after.local.words_given != before.local.words_given
             {
                 DEPOT
             } else if after.local != before.local {

@@ -192,7 +192,7 @@ fn sizes_and_reallocation() {
 #[test]
 fn a_thread_is_in_an_epoch() {
     let heap = TemporalSlab::heap();
-    let live = |epoch| heap.epoch_info(epoch).unwrap().live_objects;
+    let live = |epoch| heap.epoch_stats(epoch).unwrap().live_objects();
     assert_eq!(TemporalSlab::current(), None);
     let phase = TemporalSlab::phase().unwrap();
     let epoch = phase.epoch();
@@ -228,7 +228,7 @@ fn guards_nest_and_end_in_any_order() {
     let [request, query] = [(); 2].map(|()| Domain::open(heap).unwrap().closing());
     let outer = TemporalSlab::enter(&request).unwrap();
     assert_eq!(TemporalSlab::current(), Some(request.epoch()));
-    assert_eq!(heap.epoch_info(request.epoch()).unwrap().domains, 1);
+    assert_eq!(heap.epoch_stats(request.epoch()).unwrap().domains, 1);
     let inner = TemporalSlab::enter(&query).unwrap();
     assert_eq!(TemporalSlab::current(), Some(query.epoch()));
     // The outer first.
@@ -264,7 +264,7 @@ fn guards_nest_and_end_in_any_order() {
     let phase = TemporalSlab::phase().unwrap();
     heap.close(phase.epoch()).unwrap();
     let outside = vec![1u8; 1000];
-    assert_eq!(heap.epoch_info(phase.epoch()).unwrap().live_objects, 0);
+    assert_eq!(heap.epoch_stats(phase.epoch()).unwrap().live_objects(), 0);
     drop((phase, outside));
 }
 

@@ -109,7 +109,7 @@ fn a_checkerboard_splits_no_mapping() {
     let grown = mappings().unwrap() - before;
     println!(
         "{grown} mappings more, {} decommits",
-        heap.provider_counts().decommits
+        heap.page_stats().decommits
     );
     assert!(grown <= 8, "{grown} mappings more");
     for object in objects.iter().skip(1).step_by(2) {
@@ -146,7 +146,7 @@ fn refused_advice_is_seen() {
     let resident = heap.bytes().resident;
     heap.reclaim();
     assert!(heap.provider().failed_advice() > 0);
-    assert!(heap.provider_counts().failed_decommits > 0);
+    assert!(heap.page_stats().decommits_failed > 0);
     assert_eq!(heap.bytes().resident, resident, "they are still there");
     // SAFETY: as above.
     assert_eq!(unsafe { libc::munlock(at, CHUNK) }, 0);

@@ -167,10 +167,10 @@ fn what_stays_empty_decays() {
         local.flush();
         std::thread::sleep(Duration::from_millis(20));
         if start.elapsed() < decay {
-            decommits = heap.provider_counts().decommits;
+            decommits = heap.page_stats().decommits;
         }
     }
-    let given = heap.provider_counts().decommits - decommits;
+    let given = heap.page_stats().decommits - decommits;
     assert!(given < 100, "{given} decommits of what is in use");
     let (full, last_use) = (resident(), Instant::now());
     while last_use.elapsed() < decay / 2 {

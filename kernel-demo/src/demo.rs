@@ -107,8 +107,8 @@ pub(crate) fn run() -> usize {
             wrong += usize::from(!done);
         }
         let live = HEAP
-            .epoch_info(domain.epoch())
-            .map_or(0, |info| info.live_objects);
+            .epoch_stats(domain.epoch())
+            .map_or(0, |info| info.live_objects());
         let held = HEAP.bytes().taken;
         row("500 requests", live, held);
         wrong += end(&mut objects);

@@ -244,7 +244,7 @@ fn domains(test: &mut Test) {
         return test.demand(false, "it is entered twice");
     };
     let inside = HEAP
-        .epoch_info(domain.epoch())
+        .epoch_stats(domain.epoch())
         .map_or(0, |info| info.domains);
     test.demand(inside == 2, "both are counted");
     drop(inner);

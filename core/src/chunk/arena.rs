@@ -36,9 +36,11 @@ pub(crate) enum Kind {
     FullStore,
     /// A table of handle ids.
     IdTable,
+    /// What is counted by class.
+    Tallies,
 }
 
-const KINDS: usize = 9;
+const KINDS: usize = 10;
 
 struct Unused {
     next: *mut Unused,

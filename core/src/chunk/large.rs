@@ -102,7 +102,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
     }
 
     /// Makes the region of a large object longer or shorter, wherever it then is. On `Err` nothing has
-    /// changed: the limit does not allow it, or the provider cannot.
+    /// changed: the limit does not allow it, or the provider cannot. Tells which row it is a piece of.
     ///
     /// # Safety
     /// The object is the caller's, of this heap, at `address` and of `old` bytes, and nobody uses it
@@ -113,7 +113,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         old: usize,
         size: usize,
         align: usize,
-    ) -> Result<NonNull<u8>, AllocError> {
+    ) -> Result<(NonNull<u8>, *mut RowBlocks), AllocError> {
         let more = size.saturating_sub(old);
         if more > 0 {
             self.reserve(more)?;
@@ -127,16 +127,18 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
             // SAFETY: what the tree finds is valid under the lock.
             let node = unsafe { found.as_ref() }?;
             let (region, purpose) = (node.region, node.purpose);
-            let is_it = matches!(purpose, Use::Large { asked, .. } if asked == old);
-            if !is_it || region.base.addr().get() != address {
+            let Use::Large { asked, row } = purpose else {
+                return None;
+            };
+            if asked != old || region.base.addr().get() != address {
                 return None;
             }
             // SAFETY: the node is in the tree.
             unsafe { state.tree.remove(found) };
             state.resident -= region.size;
-            Some((found, region, purpose))
+            Some((found, region, row))
         });
-        let Some((node, region, purpose)) = out else {
+        let Some((node, region, row)) = out else {
             give_up(more);
             return Err(AllocError::OutOfMemory);
         };
@@ -147,10 +149,8 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
                 now.size >= size && now.base.addr().get().is_multiple_of(align)
             })
         );
-        let (now, purpose) = match (moved, purpose) {
-            (Some(now), Use::Large { row, .. }) => (now, Use::Large { asked: size, row }),
-            (_, purpose) => (region, purpose),
-        };
+        let (now, asked) = moved.map_or((region, old), |now| (now, size));
+        let purpose = Use::Large { asked, row };
         self.state.with(|state| {
             // SAFETY: the node's piece is of this kind, and in no tree.
             unsafe {
@@ -174,6 +174,6 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
             self.returned.fetch_add(1, Ordering::Relaxed);
         }
         let _exposed = now.base.as_ptr().expose_provenance();
-        Ok(now.base)
+        Ok((now.base, row))
     }
 }

@@ -26,7 +26,8 @@ use crate::class::{BLOCK, GRANULE};
 use crate::error::AllocError;
 use crate::provider::{Capabilities, PageProvider, Region};
 use crate::slab::Slab;
-use crate::sync::{AtomicU64, AtomicUsize, Lock, Ordering};
+use crate::snapshot::PageStats;
+use crate::sync::{AtomicU64, AtomicUsize, Lock, LockCounts, Ordering};
 use arena::{META_HEADER, META_REGION};
 use block::PageShape;
 use core::alloc::Layout;
@@ -59,6 +60,8 @@ pub(crate) struct PageBytes {
     pub(crate) taken: usize,
     pub(crate) resident: usize,
     pub(crate) warm: usize,
+    /// Of the resident ones, metadata: its regions, and the headers of chunks.
+    pub(crate) meta: usize,
 }
 
 /// The heap's pages.
@@ -76,8 +79,11 @@ pub(crate) struct Pages<P, R> {
     /// A copy of `State::warm` for those who only want to know whether to act.
     warm: AtomicUsize,
     decommits: AtomicU64,
+    decommitted_bytes: AtomicU64,
     failed_decommits: AtomicU64,
     refused_regions: AtomicU64,
+    failed_acquires: AtomicU64,
+    acquired_chunks: AtomicU64,
     /// Chunks that were given back. `Release` when one has left the tree, `Acquire` by those who
     /// remember that a chunk was ours: they see the count before its memory can be someone else's.
     released_chunks: AtomicUsize,
@@ -94,8 +100,11 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
             limit: AtomicUsize::new(usize::MAX),
             warm: AtomicUsize::new(0),
             decommits: AtomicU64::new(0),
+            decommitted_bytes: AtomicU64::new(0),
             failed_decommits: AtomicU64::new(0),
             refused_regions: AtomicU64::new(0),
+            failed_acquires: AtomicU64::new(0),
+            acquired_chunks: AtomicU64::new(0),
             released_chunks: AtomicUsize::new(0),
             returned: AtomicUsize::new(0),
         }
@@ -114,17 +123,39 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
             taken: self.taken.load(Ordering::Relaxed),
             resident: state.resident,
             warm: state.warm,
+            meta: state.meta + state.chunks * Geometry::<P>::HEADER as usize * GRANULE,
         })
     }
 
-    /// Decommit calls that worked, decommit calls that failed, regions that were refused.
-    pub(crate) fn counts(&self) -> [u64; 3] {
-        [
-            &self.decommits,
-            &self.failed_decommits,
-            &self.refused_regions,
-        ]
-        .map(|c| c.load(Ordering::Relaxed))
+    /// What is held from the provider, and what it was asked so far.
+    pub(crate) fn stats(&self) -> PageStats {
+        let (resident, chunks) = self.state.with(|state| (state.resident, state.chunks));
+        let limit = self.limit.load(Ordering::Relaxed);
+        let released = self.released_chunks.load(Ordering::Relaxed) as u64;
+        let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        PageStats {
+            committed: self.taken.load(Ordering::Relaxed) as u64,
+            resident: resident as u64,
+            limit: (limit != usize::MAX).then_some(limit as u64),
+            chunks: chunks as u64,
+            chunks_acquired: count(&self.acquired_chunks).max(released),
+            chunks_released: released,
+            acquires_failed: count(&self.failed_acquires),
+            regions_refused: count(&self.refused_regions),
+            decommits: count(&self.decommits),
+            decommitted_bytes: count(&self.decommitted_bytes),
+            decommits_failed: count(&self.failed_decommits),
+        }
+    }
+
+    /// Chunks that were got so far.
+    pub(crate) fn acquired_chunks(&self) -> u64 {
+        self.acquired_chunks.load(Ordering::Relaxed)
+    }
+
+    /// How often the pages' lock was taken.
+    pub(crate) fn lock_counts(&self) -> LockCounts {
+        self.state.counts()
     }
 
     /// Bytes of warm pages, as of a moment ago.
@@ -387,6 +418,10 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
                 &self.failed_decommits
             };
             count.fetch_add(1, Ordering::Relaxed);
+            if done {
+                let bytes = transit.region.size as u64;
+                self.decommitted_bytes.fetch_add(bytes, Ordering::Relaxed);
+            }
             self.returned
                 .fetch_add(usize::from(done), Ordering::Relaxed);
             self.state.with(|state| {

@@ -131,6 +131,10 @@ pub(super) struct State<P> {
     pub(super) least_warm: usize,
     /// Bytes of chunk pages that were touched and not decommitted, and of other regions.
     pub(super) resident: usize,
+    /// Chunks.
+    pub(super) chunks: usize,
+    /// Bytes of metadata regions.
+    pub(super) meta: usize,
     /// Chunks of which every block is free.
     empty_chunks: usize,
     provider: PhantomData<P>,
@@ -154,6 +158,8 @@ impl<P: PageProvider> State<P> {
             warm: 0,
             least_warm: 0,
             resident: 0,
+            chunks: 0,
+            meta: 0,
             empty_chunks: 0,
             provider: PhantomData,
         }
@@ -203,6 +209,7 @@ impl<P: PageProvider> State<P> {
             self.open.insert(chunk);
         }
         self.empty_chunks += 1;
+        self.chunks += 1;
         self.resident += Self::header_bytes(self.page);
         chunk
     }
@@ -232,6 +239,7 @@ impl<P: PageProvider> State<P> {
             }
             self.resident -= Self::header_bytes(self.page);
             self.empty_chunks -= 1;
+            self.chunks -= 1;
             let region = (*chunk).node.region;
             self.tree.remove(chunk.cast());
             self.open.remove(chunk);

@@ -58,6 +58,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
                 state.arena.refill(first, region.size - META_HEADER);
             }
             state.resident += region.size;
+            state.meta += region.size;
         })
     }
 
@@ -88,6 +89,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
                     state.touch_chunk(chunk);
                 }
                 self.warm.store(state.warm, Ordering::Relaxed);
+                self.acquired_chunks.fetch_add(1, Ordering::Relaxed);
             })
         });
         // SAFETY: if nothing was added, the piece was not used.
@@ -99,6 +101,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         self.reserve(size)?;
         let Some(region) = self.provider.acquire(size, align) else {
             self.taken.fetch_sub(size, Ordering::Relaxed);
+            self.failed_acquires.fetch_add(1, Ordering::Relaxed);
             return Err(AllocError::OutOfMemory);
         };
         let in_space = region.end().is_some() && region.size <= isize::MAX as usize;

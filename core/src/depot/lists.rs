@@ -1,5 +1,6 @@
 //! What a bin's lock guards, and what is done under it when a word has come back.
 
+use super::counts::ListCounts;
 use super::list::List;
 use super::spread::Window;
 use crate::class::Class;
@@ -43,7 +44,10 @@ pub(super) struct Lists {
     pub(super) cached: List,
     /// The epoch is closed: nothing is cached, nothing lingers.
     pub(super) is_closed: bool,
+    /// Slots of this bin's slabs that are out of use.
+    pub(super) retired: u32,
     pub(super) window: Window,
+    pub(super) counts: ListCounts,
 }
 
 impl Lists {
@@ -52,7 +56,9 @@ impl Lists {
             partial: List::new(),
             cached: List::new(),
             is_closed: false,
+            retired: 0,
             window: Window::new(),
+            counts: ListCounts::NONE,
         }
     }
 
@@ -67,14 +73,6 @@ impl Lists {
         class: &Class,
         keep: impl FnOnce() -> Keep,
     ) -> After<'s> {
-        // A slab with retired slots is to get new tags before it is used again.
-        let keep = || {
-            if all_of(slab, class) == class.all {
-                keep()
-            } else {
-                Keep::Recycle
-            }
-        };
         match given {
             Given::More => After::InUse,
             Given::Strayed(word) => After::Strayed(slab, word),
@@ -87,12 +85,12 @@ impl Lists {
                 let all = all_of(slab, class);
                 if self.is_closed && is_ours && slab.free_in_order() == all && slab.claim(all) {
                     // SAFETY: the claim made the caller the owner.
-                    return unsafe { self.end_life(slab, keep) };
+                    return unsafe { self.end_life(slab, class, keep) };
                 }
                 After::InUse
             }
             // SAFETY: the claim made the caller the owner.
-            Given::Claimed => unsafe { self.end_life(slab, keep) },
+            Given::Claimed => unsafe { self.end_life(slab, class, keep) },
         }
     }
 
@@ -110,16 +108,31 @@ impl Lists {
         // life ends under this lock.
         unsafe {
             if !List::contains_any(slab) {
-                self.partial.push(slab);
+                self.push(slab);
             }
         }
+    }
+
+    /// Lists a slab as one that may have free slots.
+    ///
+    /// # Safety
+    /// As for [`List::push`].
+    pub(super) unsafe fn push(&mut self, slab: &Slab) {
+        self.counts.listed += 1;
+        // SAFETY: the caller's promise.
+        unsafe { self.partial.push(slab) };
     }
 
     /// Ends the life of an emptied slab.
     ///
     /// # Safety
     /// The caller owns `slab`, which is of this bin.
-    unsafe fn end_life<'s>(&mut self, slab: &'s Slab, keep: impl FnOnce() -> Keep) -> After<'s> {
+    unsafe fn end_life<'s>(
+        &mut self,
+        slab: &'s Slab,
+        class: &Class,
+        keep: impl FnOnce() -> Keep,
+    ) -> After<'s> {
         // SAFETY: this bin's lock is held and the caller owns the slab; if it is listed, it is in
         // `partial`, because a slab in the cache is owned by the bin and not by the caller.
         unsafe {
@@ -129,15 +142,20 @@ impl Lists {
             if !slab.end_life() {
                 return After::Retire(Owned(slab));
             }
-            if self.is_closed {
+            // A slab with retired slots is to get new tags before it is used again.
+            if self.is_closed || all_of(slab, class) != class.all {
                 return After::Recycle(Owned(slab));
             }
             match keep() {
                 Keep::Cached => {
+                    self.counts.cached += 1;
                     self.cached.push(slab);
                     After::Cached
                 }
-                Keep::Recycle => After::Recycle(Owned(slab)),
+                Keep::Recycle => {
+                    self.counts.overflowed += 1;
+                    After::Recycle(Owned(slab))
+                }
             }
         }
     }

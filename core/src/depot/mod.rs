@@ -33,6 +33,7 @@
 //! `hint` is stored with `Release` after the slab was listed and read with `Acquire`: the reader
 //! sees at least an initialised slab. Nothing else rests on it. See `slab` for the word itself.
 
+mod counts;
 mod list;
 mod lists;
 #[cfg(all(test, loom))]
@@ -46,15 +47,17 @@ mod unlisted;
 use crate::class::Class;
 use crate::handle::TaggedSlab;
 use crate::slab::{Claim, DoubleFree, Given, Key, Slab};
-use crate::sync::{AtomicPtr, Lock, Ordering};
+use crate::sync::{AtomicPtr, AtomicU64, Lock, Ordering};
 use core::ptr;
+#[cfg(not(loom))]
+pub(crate) use counts::Refusals;
+pub(crate) use counts::{BinCounts, Stock};
 pub(crate) use lists::retired;
 pub(crate) use lists::{After, Keep, Owned};
 use lists::{Lists, all_of};
 #[cfg(not(loom))]
 pub(crate) use row::Row;
 use spread::Spread;
-pub(crate) use spread::SpreadCounts;
 #[cfg(not(loom))]
 pub(crate) use unlisted::{give_unlisted, retire_unlisted};
 
@@ -65,7 +68,15 @@ pub(crate) struct Bin<R> {
     hint: AtomicPtr<Slab>,
     spread: Spread,
     lists: Lock<R, Lists>,
+    /// Counts of what happens outside of the lock. `Relaxed` throughout: figures, exact at rest.
+    made: AtomicU64,
+    recycled: AtomicU64,
+    given: AtomicU64,
 }
+
+// There are as many as epochs times classes.
+#[cfg(all(not(loom), target_pointer_width = "64"))]
+const _: () = assert!(size_of::<Bin<spin::Mutex<()>>>() == 192);
 
 /// How many words are given back with one visit to the lock.
 const GIVE_BATCH: usize = 32;
@@ -88,6 +99,9 @@ impl<R: lock_api::RawMutex> Bin<R> {
             hint: AtomicPtr::new(ptr::null_mut()),
             spread: Spread::new(),
             lists: Lock::new(Lists::new()),
+            made: AtomicU64::new(0),
+            recycled: AtomicU64::new(0),
+            given: AtomicU64::new(0),
         }
     }
     #[cfg(loom)]
@@ -96,6 +110,9 @@ impl<R: lock_api::RawMutex> Bin<R> {
             hint: AtomicPtr::new(ptr::null_mut()),
             spread: Spread::new(),
             lists: Lock::new(Lists::new()),
+            made: AtomicU64::new(0),
+            recycled: AtomicU64::new(0),
+            given: AtomicU64::new(0),
         }
     }
 
@@ -125,6 +142,10 @@ impl<R: lock_api::RawMutex> Bin<R> {
                     sink(slab, word);
                 }
             }
+            let counts = &mut lists.counts;
+            counts.visits += 1;
+            counts.taken += words as u64;
+            counts.from_cache += from_cache as u64;
             from_cache
         })
     }
@@ -289,6 +310,7 @@ impl<R: lock_api::RawMutex> Bin<R> {
     #[inline(never)]
     pub(crate) fn take_slot_locked<'s>(&self, class: &Class) -> Option<(&'s Slab, u64, bool)> {
         self.lists.with(|lists| {
+            lists.counts.visits += 1;
             // A listed slab belongs to this bin for as long as the lock is held, so the bit needs no
             // check of identity.
             // SAFETY: this bin's lock is held, and listed slabs are valid.
@@ -309,6 +331,7 @@ impl<R: lock_api::RawMutex> Bin<R> {
             }
             // SAFETY: the lock is held.
             let slab = unsafe { lists.cached.pop() }?;
+            lists.counts.from_cache += 1;
             // SAFETY: the cache owned it, so this context does now.
             Some((slab, unsafe { self.open(lists, slab, class) }, true))
         })
@@ -328,7 +351,7 @@ impl<R: lock_api::RawMutex> Bin<R> {
         // Listed before it is opened: whoever takes and gives its bits back finds it listed.
         // SAFETY: as the caller promises.
         unsafe {
-            lists.partial.push(slab);
+            lists.push(slab);
             slab.publish(class.all & !bit);
         }
         self.spread
@@ -337,13 +360,14 @@ impl<R: lock_api::RawMutex> Bin<R> {
         bit
     }
 
-    /// Takes one whole slab off the list: one that lingers.
-    pub(crate) fn sweep<'s>(&self, class: &Class) -> Option<After<'s>> {
+    /// Takes one whole slab off the list: one that lingers. Counts the slabs that were looked at.
+    pub(crate) fn sweep<'s>(&self, class: &Class, scanned: &mut u64) -> Option<After<'s>> {
         self.lists.with(|lists| {
             let mut at = lists.partial.first();
             // SAFETY: this bin's lock is held, and listed slabs are valid.
             while let Some(slab) = unsafe { at.as_ref() } {
                 let all = all_of(slab, class);
+                *scanned += 1;
                 if slab.free_in_order() == all && slab.claim(all) {
                     // SAFETY: the claim made this context the owner; the slab is in this list.
                     let reusable = unsafe {
@@ -379,20 +403,6 @@ impl<R: lock_api::RawMutex> Bin<R> {
         });
     }
 
-    /// Free slots of listed slabs and slots of cached ones: what is neither live nor held by a local.
-    pub(crate) fn idle_slots(&self, class: &Class) -> usize {
-        self.lists.with(|lists| {
-            let (mut slots, mut at) = (0, lists.partial.first());
-            // SAFETY: this bin's lock is held, and listed slabs are valid.
-            while let Some(slab) = unsafe { at.as_ref() } {
-                slots += slab.free().count_ones() as usize;
-                // SAFETY: as above.
-                at = unsafe { slab.link() }.next;
-            }
-            slots + lists.cached.len() * usize::from(class.slots)
-        })
-    }
-
     /// The bin's lock, for as long as the caller says.
     #[cfg(not(loom))]
     pub(crate) fn hold(&self) {
@@ -414,11 +424,6 @@ impl<R: lock_api::RawMutex> Bin<R> {
         // SAFETY: the lock is held, and what the cache owned is now the caller's.
         self.lists
             .with(|lists| unsafe { lists.cached.pop() }.map(Owned))
-    }
-
-    /// What the spread of starts has done, and whether it is on.
-    pub(crate) fn spread_counts(&self) -> (SpreadCounts, bool) {
-        (self.lists.with(|l| l.window.counts()), self.spread.is_on())
     }
 
     /// Makes a slab that got a free slot the hint if the shared path finds nothing at the hint. A hint

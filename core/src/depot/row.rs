@@ -14,9 +14,10 @@
 //! the tag is changed too, so none is made for an era that is over.
 
 use super::Bin;
+use super::counts::Refusals;
 use crate::chunk::RowBlocks;
 use crate::epoch::{Serves, Tag};
-use crate::sync::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use core::alloc::{Layout, LayoutError};
 use core::cell::UnsafeCell;
 use core::ptr::{self, NonNull};
@@ -31,12 +32,40 @@ pub(crate) struct Row<R> {
     serves: Serves,
     /// Slots of this row's slabs and single objects. `Relaxed`: a count, exact at rest.
     slots: AtomicUsize,
+    /// Bytes of its slabs and single objects. As `slots`.
+    bytes: AtomicUsize,
+    /// Single objects and their bytes. As `slots`.
+    large: AtomicUsize,
+    large_bytes: AtomicUsize,
+    /// What happened in the era that the row serves.
+    pub(crate) tally: RowTally,
     /// Whether a position of the ring has the row. Under the ring's lock.
     attached: AtomicBool,
     /// The row that was made before this one. Set before the row is published, then constant.
     pub(crate) older: AtomicPtr<Row<R>>,
     /// Guarded by the pages' lock.
     blocks: UnsafeCell<RowBlocks>,
+}
+
+/// What happened in a row's era that its bins do not count. `Relaxed`: figures.
+#[derive(Debug, Default)]
+pub(crate) struct RowTally {
+    /// Of seats that are gone.
+    pub(crate) from_stash: AtomicU64,
+    pub(crate) spills: AtomicU64,
+    /// First uses of a class by a local.
+    pub(crate) no_word: AtomicU64,
+    pub(crate) refused: Refusals,
+}
+
+impl RowTally {
+    /// Begins anew, for another era.
+    pub(crate) fn forget(&self) {
+        for count in [&self.from_stash, &self.spills, &self.no_word] {
+            count.store(0, Ordering::Relaxed);
+        }
+        self.refused.forget();
+    }
 }
 
 // SAFETY: bins are `Sync` by their locks and atomics; `blocks` is guarded by the pages' lock.
@@ -72,6 +101,10 @@ impl<R: RawMutex> Row<R> {
                 classes,
                 serves: Serves::nothing(),
                 slots: AtomicUsize::new(0),
+                bytes: AtomicUsize::new(0),
+                large: AtomicUsize::new(0),
+                large_bytes: AtomicUsize::new(0),
+                tally: RowTally::default(),
                 attached: AtomicBool::new(false),
                 older: AtomicPtr::new(ptr::null_mut()),
                 blocks: UnsafeCell::new(RowBlocks::new(id)),
@@ -110,6 +143,45 @@ impl<R: RawMutex> Row<R> {
 
     pub(crate) fn slots(&self) -> usize {
         self.slots.load(Ordering::Relaxed)
+    }
+
+    /// Counts bytes of slabs that were added or, if negative, taken away.
+    pub(crate) fn count_bytes(&self, change: isize) {
+        self.bytes.fetch_add(change as usize, Ordering::Relaxed);
+    }
+
+    /// Counts a single object.
+    pub(crate) fn add_large(&self, bytes: usize) {
+        self.count_slots(1);
+        self.count_bytes(bytes as isize);
+        self.large.fetch_add(1, Ordering::Relaxed);
+        self.large_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts that a single object went.
+    pub(crate) fn remove_large(&self, bytes: usize) {
+        self.count_slots(-1);
+        self.count_bytes(-(bytes as isize));
+        self.large.fetch_sub(1, Ordering::Relaxed);
+        self.large_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts that a single object became longer or shorter.
+    pub(crate) fn resize_large(&self, from: usize, to: usize) {
+        let change = to.wrapping_sub(from);
+        self.bytes.fetch_add(change, Ordering::Relaxed);
+        self.large_bytes.fetch_add(change, Ordering::Relaxed);
+    }
+
+    /// Bytes of slabs and single objects.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Single objects, and their bytes.
+    pub(crate) fn large(&self) -> (usize, usize) {
+        let bytes = self.large_bytes.load(Ordering::Relaxed);
+        (self.large.load(Ordering::Relaxed), bytes)
     }
 
     /// The bin of a class of the heap's table.

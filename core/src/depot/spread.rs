@@ -28,11 +28,15 @@ pub(super) struct Window {
     takes: u32,
     retries: u32,
     agreed: u8,
-    counts: SpreadCounts,
+    /// So far, the open window not included. Flat, because there are as many as epochs times classes.
+    switches: u32,
+    checks: u64,
+    all_takes: u64,
+    all_retries: u64,
 }
 
 /// What the controller of one bin has done so far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct SpreadCounts {
     /// Windows that were judged.
     pub(crate) checks: u64,
@@ -89,17 +93,26 @@ impl Window {
             takes: 0,
             retries: 0,
             agreed: 0,
-            counts: SpreadCounts {
-                checks: 0,
-                switches: 0,
-                takes: 0,
-                retries: 0,
-            },
+            switches: 0,
+            checks: 0,
+            all_takes: 0,
+            all_retries: 0,
         }
     }
 
     pub(super) fn counts(&self) -> SpreadCounts {
-        self.counts
+        SpreadCounts {
+            checks: self.checks,
+            switches: u64::from(self.switches),
+            takes: self.all_takes + u64::from(self.takes),
+            retries: self.all_retries + u64::from(self.retries),
+        }
+    }
+
+    /// Begins to count anew. The mode and its dwell go on.
+    pub(super) fn forget_counts(&mut self) {
+        (self.takes, self.retries, self.switches) = (0, 0, 0);
+        (self.checks, self.all_takes, self.all_retries) = (0, 0, 0);
     }
 
     /// Closes the window. Turns on above 30 collisions in 100 takes, off below 10.
@@ -107,9 +120,9 @@ impl Window {
         let (takes, retries) = (u64::from(self.takes), u64::from(self.retries));
         self.takes = 0;
         self.retries = 0;
-        self.counts.checks += 1;
-        self.counts.takes += takes;
-        self.counts.retries += retries;
+        self.checks += 1;
+        self.all_takes += takes;
+        self.all_retries += retries;
         let wrong = if on {
             retries * 10 < takes
         } else {
@@ -120,7 +133,7 @@ impl Window {
             return on;
         }
         self.agreed = 0;
-        self.counts.switches += 1;
+        self.switches = self.switches.saturating_add(1);
         !on
     }
 }

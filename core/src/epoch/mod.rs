@@ -158,25 +158,3 @@ impl fmt::Display for EpochError {
 }
 
 impl core::error::Error for EpochError {}
-
-/// What a heap knows of an epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct EpochInfo {
-    /// Its token.
-    pub epoch: Epoch,
-    /// What it is doing.
-    pub state: EpochState,
-    /// What it was called.
-    pub label: Label,
-    /// When it was opened, by the provider's clock, if it has one.
-    pub opened_at_ns: Option<u64>,
-    /// Domains that are inside.
-    pub domains: u32,
-    /// Objects that were allocated and not freed. Exact when nobody allocates or frees in the epoch
-    /// meanwhile.
-    pub live_objects: u64,
-    /// Resident bytes before and after the last close: of the process, if the provider knows, else
-    /// of the heap, as accounted.
-    pub last_close: Option<(u64, u64)>,
-}

@@ -99,6 +99,16 @@ impl Books {
         self.last_index as usize
     }
 
+    /// The era that was opened last.
+    pub(crate) const fn last_era(&self) -> u64 {
+        self.last_era
+    }
+
+    /// The newest era of a position, if it ever had one.
+    pub(crate) fn era_at<T>(&mut self, position: &Position<T>) -> Option<NonZeroU64> {
+        self.record(position).era
+    }
+
     /// A number for a new row.
     pub(crate) fn next_row(&mut self) -> Option<u16> {
         let id = self.rows;

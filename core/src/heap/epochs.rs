@@ -4,10 +4,11 @@
 //! epoch belongs to. All others come from the ring.
 
 use super::Heap;
+use super::tally::Tally;
 use crate::chunk::{Kind, NO_ROW};
 use crate::config::{Config, Table};
 use crate::depot::Row;
-use crate::epoch::{Books, Epoch, EpochError, EpochInfo, EpochState, Label, Position, Tag};
+use crate::epoch::{Books, Epoch, EpochError, EpochState, Label, Position, Tag};
 use crate::error::AllocError;
 use crate::local::LocalRow;
 use crate::provider::PageProvider;
@@ -15,6 +16,9 @@ use crate::sync::Ordering;
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 use lock_api::RawMutex;
+
+/// Resident bytes, and the time, before a close.
+type Before = (u64, Option<u64>);
 
 /// What a try to open a position came to.
 enum Opened<'h, R> {
@@ -64,7 +68,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         if epoch.index() == 0 {
             return Err(EpochError::Immortal);
         }
-        let before = self.resident();
+        let before = self.before_close();
         let row = self.books.with(|books| {
             let (position, _) = books.of(positions, epoch)?;
             Ok(self.shut(books, position))
@@ -95,7 +99,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let Ok(positions) = self.positions() else {
             return;
         };
-        let before = if closes { self.resident() } else { 0 };
+        let before = closes.then(|| self.before_close());
         let closed = self.books.with(|books| {
             let (position, record) = books.of(positions, epoch).ok()?;
             record.domains = record.domains.saturating_sub(1);
@@ -106,7 +110,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 None
             }
         });
-        if let Some(row) = closed {
+        if let (Some(row), Some(before)) = (closed, before) {
             self.reclaim_closed(epoch, row, before);
         }
     }
@@ -118,13 +122,18 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     }
 
     /// Gives back what is empty in an epoch that was just shut.
-    fn reclaim_closed(&self, epoch: Epoch, row: &Row<R>, before: u64) {
+    fn reclaim_closed(&self, epoch: Epoch, row: &Row<R>, (before, began): Before) {
         let warm = self.pages.warm();
-        self.empty_row(row);
+        let (scanned, recycled) = self.empty_row(row);
         if self.policy() != super::Policy::Never {
             self.pages.cool(warm);
         }
         let after = self.resident();
+        let ended = self.pages.provider().now_ns();
+        let took = began
+            .zip(ended)
+            .map_or(0, |(began, ended)| ended.saturating_sub(began));
+        self.tally.closed(scanned, recycled, took);
         let Ok(positions) = self.positions() else {
             return;
         };
@@ -159,33 +168,12 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         })
     }
 
-    /// What the heap knows of an epoch. Takes time with the slabs of the epoch that have free slots
-    /// and with the number of locals.
-    ///
-    /// # Errors
-    /// As for [`Heap::state`].
-    pub fn epoch_info(&self, epoch: Epoch) -> Result<EpochInfo, EpochError> {
-        let positions = self.positions()?;
-        self.books.with(|books| {
-            let (position, record) = books.of(positions, epoch)?;
-            Ok(EpochInfo {
-                epoch,
-                state: Books::state(position),
-                label: record.label,
-                opened_at_ns: record.opened_at_ns,
-                domains: record.domains,
-                live_objects: position.row().map_or(0, |row| self.live_in(row)) as u64,
-                last_close: record.last_close,
-            })
-        })
-    }
-
     /// Allocates in an epoch, without a local; from where, see [`Heap::alloc`].
     ///
     /// # Errors
     /// As for [`Heap::alloc`], or if the epoch is closed.
     pub fn alloc_in(&self, epoch: Epoch, layout: Layout) -> Result<NonNull<u8>, AllocError> {
-        let row = self.open_row(epoch).ok_or(AllocError::EpochClosed)?;
+        let row = self.open_row(epoch)?;
         match Table::<C>::TABLE.index_for(layout) {
             Some(class) => self.alloc_slot(row, epoch.tag(), class),
             None => self
@@ -199,7 +187,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// # Errors
     /// As for [`Heap::alloc_in`].
     pub fn alloc_zeroed_in(&self, epoch: Epoch, layout: Layout) -> Result<NonNull<u8>, AllocError> {
-        let row = self.open_row(epoch).ok_or(AllocError::EpochClosed)?;
+        let row = self.open_row(epoch)?;
         let (object, is_zero) = match Table::<C>::TABLE.index_for(layout) {
             Some(class) => (self.alloc_slot(row, epoch.tag(), class)?, false),
             None => self.alloc_large(row, epoch.tag(), layout)?,
@@ -211,18 +199,19 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         Ok(object)
     }
 
-    /// The row of an epoch that accepts allocations.
+    /// The row of an epoch, if it accepts allocations.
     #[inline]
-    pub(crate) fn open_row(&self, epoch: Epoch) -> Option<&Row<R>> {
+    pub(crate) fn open_row(&self, epoch: Epoch) -> Result<&Row<R>, AllocError> {
         // SAFETY: a ring that was set is valid for as long as the heap, and of the table's length.
-        let position = unsafe {
+        let row = unsafe {
             let ring = self.ring.load(Ordering::Acquire);
             if ring.is_null() || epoch.index() >= Table::<C>::RING {
-                return None;
+                None
+            } else {
+                (*ring.add(epoch.index())).open_row(epoch.era_id())
             }
-            &*ring.add(epoch.index())
         };
-        position.open_row(epoch.era_id())
+        row.ok_or_else(|| self.refused(AllocError::EpochClosed, None, None))
     }
 
     /// Changes whenever an epoch was closed. `Acquire`, with the `Release` in `shut_row`: a local that
@@ -233,7 +222,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     }
 
     /// The ring's positions.
-    fn positions(&self) -> Result<&[Position<Row<R>>], EpochError> {
+    pub(super) fn positions(&self) -> Result<&[Position<Row<R>>], EpochError> {
         self.root().map_err(|_| EpochError::OutOfMemory)?;
         let ring = self.ring.load(Ordering::Acquire);
         // SAFETY: the ring is set before the root is, valid for as long as the heap, and of this
@@ -244,7 +233,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     fn open_next(&self, make_current: bool) -> Result<Epoch, EpochError> {
         let positions = self.positions()?;
         let now = self.pages.provider().now_ns();
-        let before = if make_current { self.resident() } else { 0 };
+        let before = make_current.then(|| self.before_close());
         // Each turn but the last makes a row, and rows are bounded by their numbers.
         loop {
             match self
@@ -252,7 +241,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 .with(|books| self.try_open(books, positions, now, make_current))?
             {
                 Opened::Yes(epoch, closing) => {
-                    if let Some((old, row)) = closing {
+                    if let (Some((old, row)), Some(before)) = (closing, before) {
                         self.reclaim_closed(old, row, before);
                     }
                     return Ok(epoch);
@@ -298,6 +287,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         };
         let epoch = books.open(positions, index as u16, NonNull::from(row), now, |era| {
             row.bins().for_each(|(_, bin)| bin.set_closed(false));
+            self.begin_counts(row);
             row.attach(true);
             // SAFETY: the row is one of this heap.
             unsafe {
@@ -401,6 +391,12 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         if self.newest.load(Ordering::Acquire).is_null() {
             self.make_row().map_err(|_| AllocError::OutOfMemory)?;
         }
+        let tallies = Tally::layout::<C>()?;
+        let tallies = self.pressed(|| self.pages.take_meta(Kind::Tallies, tallies));
+        let tallies = tallies.inspect_err(|_| {
+            // SAFETY: the ring was not published.
+            unsafe { self.pages.put_meta(Kind::Ring, memory) };
+        })?;
         let is_used = self.books.with(|books| {
             if !self.root.load(Ordering::Acquire).is_null() {
                 return false;
@@ -416,6 +412,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 row.set_tag(Tag::open(era));
             });
             if opened.is_ok() {
+                // SAFETY: memory of this layout, which nobody else knows; there is no root yet.
+                unsafe { self.tally.begin::<C>(tallies.as_ptr().cast()) };
                 self.ring.store(ring.as_ptr(), Ordering::Release);
                 self.root
                     .store(ptr::from_ref(row).cast_mut(), Ordering::Release);
@@ -423,8 +421,11 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             opened.is_ok()
         });
         if !is_used {
-            // SAFETY: the ring was not published.
-            unsafe { self.pages.put_meta(Kind::Ring, memory) };
+            // SAFETY: neither was published.
+            unsafe {
+                self.pages.put_meta(Kind::Ring, memory);
+                self.pages.put_meta(Kind::Tallies, tallies);
+            }
         }
         // SAFETY: a root that was set is valid for as long as the heap.
         unsafe { self.root.load(Ordering::Acquire).as_ref() }.ok_or(AllocError::OutOfMemory)
@@ -436,7 +437,12 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let table = Table::<C>::TABLE;
         let idle: usize = row
             .bins()
-            .map(|(class, bin)| bin.idle_slots(table.class(class)))
+            .map(|(class, bin)| {
+                let shape = table.class(class);
+                // All of it at one go: what is decided by it may not be more than an estimate.
+                let stock = bin.stock(shape, usize::MAX);
+                stock.free_slots + stock.cached * shape.slots()
+            })
             .sum();
         let mut held = 0;
         self.locals.with(|list| {
@@ -450,6 +456,11 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             });
         });
         row.slots().saturating_sub(idle + held)
+    }
+
+    /// What is to be known before a close.
+    fn before_close(&self) -> Before {
+        (self.resident(), self.pages.provider().now_ns())
     }
 
     fn resident(&self) -> u64 {

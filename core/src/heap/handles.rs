@@ -30,7 +30,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// # Errors
     /// As for [`Heap::alloc_handle`], or if the epoch is closed.
     pub fn alloc_handle_in(&self, epoch: Epoch, layout: Layout) -> Result<RawHandle, AllocError> {
-        let row = self.open_row(epoch).ok_or(AllocError::EpochClosed)?;
+        let row = self.open_row(epoch)?;
         self.alloc_named(row, epoch.tag(), layout)
             .map(|(handle, _)| handle)
     }
@@ -56,7 +56,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// If the handle names no live object.
     pub fn check_handle(&self, handle: RawHandle) -> Result<NonNull<u8>, HandleError> {
         let found = self.get_raw(handle);
-        found.ok_or_else(|| self.why_not(handle))
+        found.ok_or_else(|| self.refused_handle(self.why_not(handle)))
     }
 
     /// Frees the object of a handle. Of any number of frees of one handle one is `Ok`. An object that
@@ -176,10 +176,12 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     #[cold]
     #[inline(never)]
     pub(crate) fn free_raw_slow(&self, handle: RawHandle) -> Result<(), HandleError> {
-        let tagged = self.tagged(handle)?;
-        match self.end_object(tagged, handle)? {
-            Ended::Now(finished) => self.put_ended(tagged, handle, finished),
-            Ended::Later => {}
+        let ended = self
+            .tagged(handle)
+            .and_then(|tagged| Ok((tagged, self.end_object(tagged, handle)?)));
+        match ended.map_err(|error| self.refused_handle(error))? {
+            (tagged, Ended::Now(finished)) => self.put_ended(tagged, handle, finished),
+            (_, Ended::Later) => {}
         }
         Ok(())
     }
@@ -233,6 +235,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let class = usize::from(slab.identity().key().class());
         let (bin, shape) = (row.bin(class), Table::<C>::TABLE.class(class));
         row.count_slots(-1);
+        bin.count_retired(1);
         // SAFETY: as above; bin and class are the slab's.
         let after = unsafe { bin.retire(slab, bit, shape, || self.keep(shape.slab_bytes())) };
         self.follow_up(after, shape.slab_bytes());

@@ -4,8 +4,10 @@
 //! `Slab::claim_single`. Regions begin at a multiple of the chunk size, where no object of a chunk
 //! ever is, so an address tells which of the two it is.
 
+use super::tally::RouteTally;
 use super::{Heap, Route};
 use crate::chunk::Run;
+use crate::class::{BLOCK, GRANULE};
 use crate::config::Config;
 use crate::depot::Row;
 use crate::epoch::Tag;
@@ -21,6 +23,16 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     #[cold]
     #[inline(never)]
     pub(crate) fn alloc_large(
+        &self,
+        row: &Row<R>,
+        tag: Tag,
+        layout: Layout,
+    ) -> Result<(NonNull<u8>, bool), AllocError> {
+        self.try_alloc_large(row, tag, layout)
+            .map_err(|error| self.refused(error, Some(row), None))
+    }
+
+    fn try_alloc_large(
         &self,
         row: &Row<R>,
         tag: Tag,
@@ -49,7 +61,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                     // SAFETY: the row is one of this heap.
                     unsafe { pages.take_region(blocks_of, bytes, align, is_open) }
                 })?;
-                row.count_slots(1);
+                row.add_large(bytes);
+                self.tally.regions.add(bytes);
                 Ok(taken)
             }
             Route::Class(_) | Route::TooLarge => Err(AllocError::TooLarge),
@@ -64,7 +77,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         class: u8,
         length: u32,
     ) -> (NonNull<u8>, bool) {
-        row.count_slots(1);
+        let bytes = self.route_of(class).1 * length as usize;
+        row.add_large(bytes);
+        self.route_of(class).0.add(bytes);
         let body = Body {
             base: run.base,
             row: ptr::from_ref(row).cast(),
@@ -80,6 +95,15 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
     }
 
+    /// The tally of a slab of one object, and the bytes of a unit of its length.
+    fn route_of(&self, class: u8) -> (&RouteTally, usize) {
+        if class == Key::RUN {
+            (&self.tally.runs, GRANULE)
+        } else {
+            (&self.tally.long_runs, BLOCK)
+        }
+    }
+
     /// Frees what no class serves.
     ///
     /// # Safety
@@ -91,6 +115,13 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         object: NonNull<u8>,
         layout: Layout,
     ) -> Result<(), FreeError> {
+        // SAFETY: the caller's promise.
+        unsafe { self.try_free_large(object, layout) }.map_err(|error| self.refused_free(error))
+    }
+
+    /// # Safety
+    /// As for [`Heap::free`].
+    unsafe fn try_free_large(&self, object: NonNull<u8>, layout: Layout) -> Result<(), FreeError> {
         let address = object.addr().get();
         let class = match Route::of::<P, C>(layout, self.pages.provider().page_size()) {
             Route::Run { .. } => Key::RUN,
@@ -99,8 +130,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 // SAFETY: the caller gives up the object.
                 let blocks = unsafe { self.pages.put_region(address, bytes) }?;
                 if let Some(row) = self.rows().find(|row| row.blocks() == blocks) {
-                    row.count_slots(-1);
+                    row.remove_large(bytes);
                 }
+                self.tally.regions.remove(bytes);
                 return Ok(());
             }
             Route::Class(_) | Route::TooLarge => return Err(FreeError::WrongLayout),
@@ -139,7 +171,10 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         // are valid for as long as the heap.
         let is_closed = unsafe {
             let row = &*body.row.cast::<Row<R>>();
-            row.count_slots(-1);
+            let (route, unit) = self.route_of(class);
+            let bytes = unit * body.granules as usize;
+            row.remove_large(bytes);
+            route.remove(bytes);
             self.map_of(address).set_slab(address, 1, ptr::null());
             if class == Key::RUN {
                 self.pages
@@ -186,14 +221,20 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                     .resize_region(object.addr().get(), from, bytes, align)
             }
         };
-        match resize() {
+        let moved = match resize() {
             // What is empty may be all that is in its way.
             Err(AllocError::Limit) => {
                 self.reclaim();
-                resize().ok()
+                resize()
             }
-            moved => moved.ok(),
+            moved => moved,
+        };
+        let (moved, blocks) = moved.ok()?;
+        if let Some(row) = self.rows().find(|row| row.blocks() == blocks) {
+            row.resize_large(from, bytes);
         }
+        self.tally.regions.resize(from, bytes);
+        Some(moved)
     }
 
     /// The length that a single object of this layout has, in its route's unit.

@@ -15,6 +15,8 @@ mod reclaim;
 mod route;
 mod scoped;
 mod shared;
+mod stats;
+mod tally;
 mod typed;
 #[cfg(feature = "walker")]
 mod walker;
@@ -36,9 +38,10 @@ use lock_api::RawMutex;
 pub use reclaim::Policy;
 pub(crate) use route::Route;
 pub(crate) use scoped::ScopeSlabs;
+use tally::Tally;
 pub use typed::{Handle, Reading};
 #[cfg(feature = "walker")]
-pub use walker::{Census, Violation};
+pub use walker::{Census, SlabCensus, Violation};
 
 /// The lock that a heap uses unless it is told otherwise: a spin lock.
 pub type DefaultLock = spin::Mutex<()>;
@@ -75,8 +78,7 @@ pub struct Heap<P: PageProvider, R: RawMutex = DefaultLock, C: Config = Standard
     least_cached: AtomicUsize,
     /// Warm bytes at which the next batch is given back. `Relaxed`: a hint.
     trim_at: AtomicUsize,
-    /// Slots that were found free when their words were given back. `Relaxed`: a count.
-    late_double_frees: AtomicU64,
+    pub(crate) tally: Tally,
 }
 
 // SAFETY: everything inside is atomic or behind `R`, which is a mutex; the provider is shared.
@@ -93,32 +95,6 @@ pub struct HeapBytes {
     pub resident: usize,
     /// Of these, what is empty and could be given back: free pages, and slabs kept for reuse.
     pub reclaimable: usize,
-}
-
-/// How the shared path's takes collided, and what was done about it: see the `spread` of starts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct SharedPathCounts {
-    /// Windows of takes that were judged.
-    pub checks: u64,
-    /// Changes between sequential starts and starts spread by CPU.
-    pub switches: u64,
-    /// Slots offered to the shared path in these windows.
-    pub takes: u64,
-    /// Takes in these windows that found their bit gone.
-    pub retries: u64,
-    /// Bins whose starts are spread now.
-    pub spread_bins: usize,
-}
-
-/// Calls to the provider that were not requests for memory.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ProviderCounts {
-    /// Decommit calls that succeeded.
-    pub decommits: u64,
-    /// Decommit calls that failed; the pages stay counted as resident.
-    pub failed_decommits: u64,
-    /// Regions that were refused because of their shape or place.
-    pub refused_regions: u64,
 }
 
 impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
@@ -138,7 +114,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             cached: AtomicUsize::new(0),
             least_cached: AtomicUsize::new(0),
             trim_at: AtomicUsize::new(0),
-            late_double_frees: AtomicU64::new(0),
+            tally: Tally::new(),
         }
     }
 
@@ -193,7 +169,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 if C::CHECKED {
                     let is_ours = self.pages.holds_chunk(object.addr().get());
                     // SAFETY: `is_ours` was looked up for this very address.
-                    unsafe { self.check_free(object, class, is_ours) }?;
+                    unsafe { self.check_free(object, class, is_ours) }
+                        .map_err(|error| self.refused_free(error))?;
                 }
                 // SAFETY: the caller's promise.
                 unsafe { self.free_slot(object, class) }
@@ -280,37 +257,18 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
     }
 
-    /// What the provider was asked to take back, and what it did wrong.
+    /// How many chunks were got from the provider so far. O(1), without a lock: who times an allocation looks here
+    /// before and after.
     #[must_use]
-    pub fn provider_counts(&self) -> ProviderCounts {
-        let [decommits, failed_decommits, refused_regions] = self.pages.counts();
-        ProviderCounts {
-            decommits,
-            failed_decommits,
-            refused_regions,
-        }
-    }
-
-    /// How takes on the shared path collided so far, over all bins. Takes the lock of each bin in turn.
-    #[must_use]
-    pub fn shared_path_counts(&self) -> SharedPathCounts {
-        let mut sum = SharedPathCounts::default();
-        for (_, bin) in self.rows().flat_map(Row::bins) {
-            let (counts, is_spread) = bin.spread_counts();
-            sum.checks += counts.checks;
-            sum.switches += counts.switches;
-            sum.takes += counts.takes;
-            sum.retries += counts.retries;
-            sum.spread_bins += usize::from(is_spread);
-        }
-        sum
+    pub fn chunks_acquired(&self) -> u64 {
+        self.pages.acquired_chunks()
     }
 
     /// Slots that turned out, when words met, to have been freed twice. Each is a bug of the
     /// program; an unchecked heap finds out late.
     #[must_use]
     pub fn late_double_frees(&self) -> u64 {
-        self.late_double_frees.load(Ordering::Relaxed)
+        self.tally.late_double_frees()
     }
 
     /// Counts the slots of two held words that are in both.
@@ -319,11 +277,6 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         if slots != 0 {
             self.note_double_free(u64::from(slots.count_ones()));
         }
-    }
-
-    #[cold]
-    pub(crate) fn note_double_free(&self, slots: u64) {
-        self.late_double_frees.fetch_add(slots, Ordering::Relaxed);
     }
 
     /// The root epoch's row.

@@ -240,26 +240,35 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
 
     /// Moves every whole slab that lingers in a list to the pages.
     fn sweep(&self) {
-        self.rows().for_each(|row| self.sweep_row(row));
+        self.rows().for_each(|row| {
+            self.sweep_row(row);
+        });
     }
 
-    fn sweep_row(&self, row: &Row<R>) {
+    /// How many slabs were looked at, and how many were moved.
+    fn sweep_row(&self, row: &Row<R>) -> (u64, u64) {
+        let (mut scanned, mut moved) = (0, 0);
         for (class, bin) in row.bins() {
-            while let Some(after) = bin.sweep(Table::<C>::TABLE.class(class)) {
+            while let Some(after) = bin.sweep(Table::<C>::TABLE.class(class), &mut scanned) {
                 self.return_run(after);
+                moved += 1;
             }
         }
+        (scanned, moved)
     }
 
-    /// Moves all of a row's empty slabs to the pages.
-    pub(super) fn empty_row(&self, row: &Row<R>) {
-        self.sweep_row(row);
+    /// Moves all of a row's empty slabs to the pages; how many slabs were looked at, and how many were moved.
+    pub(super) fn empty_row(&self, row: &Row<R>) -> (u64, u64) {
+        let (mut scanned, mut moved) = self.sweep_row(row);
         for (class, bin) in row.bins() {
             while let Some(slab) = bin.uncache() {
                 self.uncached(Table::<C>::TABLE.class(class).slab_bytes());
                 self.return_run(After::Recycle(slab));
+                scanned += 1;
+                moved += 1;
             }
         }
+        (scanned, moved)
     }
 
     /// Moves cached slabs to the pages until caches hold at most `keep` bytes; whether there were any.

@@ -68,8 +68,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         tag: Tag,
         class: usize,
     ) -> Result<NonNull<u8>, AllocError> {
+        let closed = || self.refused(AllocError::EpochClosed, Some(row), Some(class));
         if row.tag() != tag {
-            return Err(AllocError::EpochClosed);
+            return Err(closed());
         }
         let shape = Table::<C>::TABLE.class(class);
         let bin = row.bin(class);
@@ -89,7 +90,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             // The epoch was closed meanwhile, and the row may serve another: see `depot::row`.
             // SAFETY: the take left this context holding the bit.
             unsafe { self.give_back_stray(slab, bit) };
-            return Err(AllocError::EpochClosed);
+            return Err(closed());
         }
         Ok(self.slot(slab, bit, shape))
     }
@@ -177,6 +178,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         class: &Class,
     ) {
         let (mut left, mut closed) = (0, false);
+        let mut words = 0;
+        let held = held.inspect(|_| words += 1);
         // SAFETY: the caller's promise.
         let doubles = unsafe {
             let keep = || self.keep(class.slab_bytes());
@@ -189,6 +192,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 }
             })
         };
+        bin.count_given(words);
         if doubles > 0 {
             self.note_double_free(u64::from(doubles));
         }
@@ -226,6 +230,16 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         tag: Tag,
         class: usize,
     ) -> Result<(&'s Slab, bool), AllocError> {
+        self.try_make_slab(row, tag, class)
+            .map_err(|error| self.refused(error, Some(row), Some(class)))
+    }
+
+    fn try_make_slab<'s>(
+        &self,
+        row: &Row<R>,
+        tag: Tag,
+        class: usize,
+    ) -> Result<(&'s Slab, bool), AllocError> {
         let shape = Table::<C>::TABLE.class(class);
         let meta = Self::meta_of(shape, true);
         let (granules, align) = (u32::from(shape.granules), u32::from(shape.align));
@@ -254,6 +268,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         if Self::counts(class) {
             row.count_slots(shape.slots() as isize);
         }
+        self.count_slab(row, class, true);
         let body = Body {
             base: run.base,
             row: ptr::from_ref(row).cast(),
@@ -294,7 +309,11 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             if shape.is_tagged {
                 let tagged = TaggedSlab::of(slab);
                 if tagged.retired() != 0 {
-                    slots -= tagged.retired().count_ones() as usize;
+                    let retired = tagged.retired().count_ones();
+                    slots -= retired as usize;
+                    if Self::counts(class) {
+                        row.bin(class).count_retired(-retired.cast_signed());
+                    }
                     tagged.forget_id();
                     is_ready = false;
                 }
@@ -302,6 +321,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             if Self::counts(class) {
                 row.count_slots(-(slots as isize));
             }
+            self.count_slab(row, class, false);
             let metadata = is_reusable.then_some((slab, Self::meta_of(shape, is_ready)));
             self.map_of(base)
                 .set_slab(base, granules as usize, ptr::null());

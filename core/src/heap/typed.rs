@@ -161,7 +161,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         epoch: Epoch,
         value: T,
     ) -> Result<Handle<T>, AllocError> {
-        let row = self.open_row(epoch).ok_or(AllocError::EpochClosed)?;
+        let row = self.open_row(epoch)?;
         self.insert_at(row, epoch.tag(), value)
     }
 
@@ -221,14 +221,15 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         handle: Handle<T>,
         put: impl FnOnce(&TaggedSlab, Finished),
     ) -> Result<(), HandleError> {
-        let (tagged, raw) = self.typed(handle)?;
+        let refused = |error| self.refused_handle(error);
+        let (tagged, raw) = self.typed(handle).map_err(refused)?;
         if !mem::needs_drop::<T>() {
-            if let Ended::Now(finished) = self.end_object(tagged, raw)? {
+            if let Ended::Now(finished) = self.end_object(tagged, raw).map_err(refused)? {
                 put(tagged, finished);
             }
             return Ok(());
         }
-        if tagged.tag(raw.slot()).leave(raw)? {
+        if tagged.tag(raw.slot()).leave(raw).map_err(refused)? {
             let value = self.value_of::<T>(tagged, raw);
             let _finish = Finish(tagged, raw, Some(put), PhantomData::<C>);
             // SAFETY: the tag was live, so the value was; nobody reads it, and nobody else gets to it.
@@ -243,9 +244,10 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         handle: Handle<T>,
         put: impl FnOnce(&TaggedSlab, Finished),
     ) -> Result<T, HandleError> {
-        let (tagged, raw) = self.typed(handle)?;
+        let refused = |error| self.refused_handle(error);
+        let (tagged, raw) = self.typed(handle).map_err(refused)?;
         let tag = tagged.tag(raw.slot());
-        tag.leave_unread(raw)?;
+        tag.leave_unread(raw).map_err(refused)?;
         // SAFETY: as in `remove_and`; the slot's content is not a value any more after this.
         let value = unsafe { self.value_of::<T>(tagged, raw).read() };
         put(tagged, tag.finish(raw.slot(), Ids::<C>::LAST));

@@ -49,6 +49,21 @@ pub struct Census {
     pub resident: usize,
 }
 
+/// A slab of a class, as it was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlabCensus {
+    /// The index of its class.
+    pub class: usize,
+    /// It waits in a bin's cache.
+    pub is_cached: bool,
+    /// Its slots with objects.
+    pub live: usize,
+    /// Its slots that nobody holds.
+    pub free: usize,
+    /// Its slots that locals hold.
+    pub held: usize,
+}
+
 /// A rule that does not hold, and an address where it does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Violation {
@@ -87,6 +102,18 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// # Safety
     /// Nobody else uses the heap, or any local of it, during the walk.
     pub unsafe fn walk(&self) -> Result<Census, Violation> {
+        // SAFETY: the caller's promise.
+        unsafe { self.walk_each(|_| {}) }
+    }
+
+    /// As [`Heap::walk`], and calls `f` for each slab of a class, but for those of scopes.
+    ///
+    /// # Errors
+    /// As for [`Heap::walk`].
+    ///
+    /// # Safety
+    /// As for [`Heap::walk`].
+    pub unsafe fn walk_each(&self, mut f: impl FnMut(SlabCensus)) -> Result<Census, Violation> {
         let mut verdict = Verdict(None);
         let mut census = Census::default();
         let mut sums = (0, 0, 0);
@@ -106,7 +133,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             },
             |block| {
                 let (verdict, census) = &mut *regions.borrow_mut();
-                self.walk_block(block, &mut long_left, verdict, census);
+                self.walk_block(block, &mut long_left, verdict, census, &mut f);
             },
         );
         let bytes = self.pages.bytes();
@@ -137,6 +164,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         long_left: &mut u32,
         verdict: &mut Verdict,
         census: &mut Census,
+        each: &mut impl FnMut(SlabCensus),
     ) {
         let base = block.base.addr();
         let in_use = !(block.free | block.header);
@@ -208,7 +236,12 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                     census.runs += 1;
                     census.run_bytes += body.granules as usize * GRANULE;
                 }
-                class => self.walk_slab(slab, usize::from(class), address, verdict, census),
+                class => {
+                    let class = usize::from(class);
+                    if let Some(slab) = self.walk_slab(slab, class, address, verdict, census) {
+                        each(slab);
+                    }
+                }
             }
             verdict.demand(
                 key.row() == block.row,
@@ -238,13 +271,13 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         address: usize,
         verdict: &mut Verdict,
         census: &mut Census,
-    ) {
+    ) -> Option<SlabCensus> {
         if !verdict.demand(
             class < Table::<C>::TABLE.len() * 3,
             "a slab is of a class of the table",
             address,
         ) {
-            return;
+            return None;
         }
         let shape = Table::<C>::TABLE.class(class);
         // SAFETY: at rest; a slab's row is valid for as long as the heap.
@@ -266,7 +299,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 "what a scope holds is not free",
                 address,
             );
-            return;
+            return None;
         }
         let all = shape.all & !tagged.map_or(0, TaggedSlab::retired);
         if let Some(tagged) = tagged {
@@ -344,11 +377,19 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         census.live_slots += live.count_ones() as usize;
         census.live_slot_bytes += live.count_ones() as usize * shape.size();
         census.free_slots += free.count_ones() as usize;
-        census.held_slots += if is_cached {
+        let held = if is_cached {
             0
         } else {
             held.count_ones() as usize
         };
+        census.held_slots += held;
+        Some(SlabCensus {
+            class,
+            is_cached,
+            live: live.count_ones() as usize,
+            free: free.count_ones() as usize,
+            held,
+        })
     }
 
     /// Calls `f` for each word and each address that a local of this row holds in this class.

@@ -149,7 +149,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// The word of a slot, in an epoch.
     #[inline]
     fn take_word_in(&mut self, epoch: Epoch, class: usize) -> Result<FreeWord, AllocError> {
-        let row = self.heap.open_row(epoch).ok_or(AllocError::EpochClosed)?;
+        let row = self.heap.open_row(epoch)?;
         let near = self.near(row.id());
         if near.id == row.id()
             && let Some(word) = self.pick_word(near.cells, class)

@@ -11,10 +11,12 @@
 //! their first use until it notices, at a slow path, that the epoch was closed.
 
 mod cell;
+mod counts;
 mod handles;
 mod registry;
 mod seat;
 mod slow;
+mod state;
 
 use crate::chunk::{Kind, Map, NO_ROW};
 use crate::config::{Config, Standard, Table};
@@ -23,15 +25,17 @@ use crate::epoch::{Epoch, Tag};
 use crate::error::{AllocError, FreeError};
 use crate::heap::{DefaultLock, Heap};
 use crate::provider::PageProvider;
+use crate::snapshot::{self, LocalStats, SlowPathStats};
 use core::alloc::Layout;
 use core::fmt;
 use core::ptr::{self, NonNull};
 use lock_api::RawMutex;
 
 use cell::{Cell, Entry};
+pub(crate) use counts::LocalTally;
 pub(crate) use registry::Registry;
-pub(crate) use seat::LocalRow;
 use seat::Seat;
+pub(crate) use state::LocalRow;
 
 /// How many seats are found by one look. More are found by walking a list.
 const NEAR: usize = 8;
@@ -60,23 +64,8 @@ struct Desk<'h, R> {
     closes_seen: u64,
     /// Why the last slow path failed that did.
     failed: AllocError,
-    counts: SlowPaths,
-}
-
-/// How often a local left its fast path, and what for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SlowPaths {
-    /// Allocations that found the magazine and the current word used up.
-    pub refills: u64,
-    /// Of these, those that asked the depot for words.
-    pub depot_visits: u64,
-    /// Of these, those that found none there and made a slab.
-    pub new_slabs: u64,
-    /// Frees that found the magazine full.
-    pub spills: u64,
-    /// Times that a full stash gave words back to the depot.
-    pub gives: u64,
+    /// What is counted, behind this in the same memory. Others read it.
+    tally: *const LocalTally,
 }
 
 // SAFETY: a local's seats are reached through this value alone, but for what is atomic in them, and
@@ -85,20 +74,26 @@ unsafe impl<P: PageProvider + Sync, R: RawMutex + Sync, C: Config> Send for Loca
 
 impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     pub(crate) fn new(heap: &'h Heap<P, R, C>, root: &'h Row<R>) -> Result<Self, AllocError> {
-        let layout = Layout::new::<Desk<'h, R>>();
+        let classes = Table::<C>::BINS;
+        let layout = LocalTally::layout(classes)
+            .and_then(|(tally, _)| Layout::new::<Desk<'h, R>>().extend(tally));
+        let (layout, tally_at) = layout.map_err(|_| AllocError::TooLarge)?;
         let memory = heap.pressed(|| heap.pages.take_meta(Kind::Desk, layout))?;
         let desk: *mut Desk<'h, R> = memory.as_ptr().cast();
         // SAFETY: the memory is of this layout and nobody else's.
-        unsafe {
+        let tally = unsafe {
+            let number = heap.tally.next_local();
+            let tally = LocalTally::place(memory.as_ptr().add(tally_at), classes, number);
             desk.write(Desk {
                 near: [Seat::none(root); NEAR],
                 seats: ptr::null_mut(),
                 closes_seen: heap.closes(),
                 failed: AllocError::OutOfMemory,
-                counts: SlowPaths::default(),
+                tally,
             });
-        }
-        match Seat::make(heap, root) {
+            tally
+        };
+        match Seat::make(heap, root, tally) {
             Ok(home) => Ok(Self { heap, home, desk }),
             Err(error) => {
                 // SAFETY: the desk is not used.
@@ -144,7 +139,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// A slot of a class, in an epoch.
     #[inline]
     fn take_in(&mut self, epoch: Epoch, class: usize) -> Result<NonNull<u8>, AllocError> {
-        let row = self.heap.open_row(epoch).ok_or(AllocError::EpochClosed)?;
+        let row = self.heap.open_row(epoch)?;
         let near = self.near(row.id());
         if near.id == row.id()
             && let Some(object) = self.pick(near.cells, class)
@@ -203,7 +198,8 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         if C::CHECKED {
             let is_ours = self.knows(address);
             // SAFETY: `is_ours` was looked up for this very address.
-            unsafe { self.heap.check_free(object, class, is_ours) }?;
+            unsafe { self.heap.check_free(object, class, is_ours) }
+                .map_err(|error| self.heap.refused_free(error))?;
         }
         // SAFETY: a live object of a class lies in a chunk of the heap.
         let map: Map<P> = unsafe { self.heap.map_of(address) };
@@ -312,11 +308,40 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         Ok(moved)
     }
 
-    /// How often this local left its fast path, and what for.
+    /// How often this local left its fast path, and what for. O(1).
     #[must_use]
-    pub fn slow_paths(&self) -> SlowPaths {
-        // SAFETY: the desk is valid and this local's alone.
-        unsafe { (*self.desk).counts }
+    pub fn slow_paths(&self) -> SlowPathStats {
+        self.tally().slow()
+    }
+
+    /// What there is to know of this local. Takes time with the epochs that it serves.
+    #[must_use]
+    pub fn stats(&self) -> LocalStats {
+        let mut stats = LocalStats {
+            version: snapshot::VERSION,
+            number: self.tally().number(),
+            slow: self.slow_paths(),
+            ..LocalStats::default()
+        };
+        // SAFETY: the seats are this local's, and nobody uses it meanwhile.
+        self.for_each_seat(|state| unsafe {
+            let row = LocalRow::serves::<R>(state);
+            let held = LocalRow::held::<C>(state);
+            stats.epochs += 1;
+            stats.held_slots += held.0 as u64;
+            stats.held_bytes += held.1 as u64;
+            if !row.tag().is_open() {
+                stats.closed_epochs += 1;
+                stats.held_in_closed_bytes += held.1 as u64;
+            }
+        });
+        stats
+    }
+
+    #[inline]
+    fn tally(&self) -> &LocalTally {
+        // SAFETY: the desk and the tally behind it are valid for as long as the local.
+        unsafe { &*(*self.desk).tally }
     }
 
     /// The heap.

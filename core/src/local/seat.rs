@@ -1,7 +1,9 @@
 //! Seats: what a local has in one row, and how it finds, makes and gives them up.
 
 use super::cell::{Cell, Entry};
-use super::{Local, NEAR};
+use super::counts::{OwnTally, bump};
+use super::state::{KNOWN, LocalRow};
+use super::{Local, LocalTally, NEAR};
 use crate::chunk::{Kind, NO_ROW};
 use crate::config::{Config, Table};
 use crate::depot::Row;
@@ -10,12 +12,10 @@ use crate::error::{AllocError, FreeError};
 use crate::handle::FreeWord;
 use crate::heap::Heap;
 use crate::provider::PageProvider;
+use crate::sync::Ordering;
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 use lock_api::RawMutex;
-
-/// Chunks that a checked local remembers to be the heap's.
-const KNOWN: usize = 16;
 
 /// A local's place in a row: a copyable name for memory that the local owns.
 #[derive(Debug)]
@@ -34,70 +34,6 @@ impl<R> Clone for Seat<'_, R> {
 }
 impl<R> Copy for Seat<'_, R> {}
 
-/// What lies in metadata memory for a seat. Its cells follow it.
-#[derive(Debug)]
-#[repr(C)]
-pub(crate) struct LocalRow {
-    /// Links of the heap's registry, under its lock.
-    pub(super) next: *mut LocalRow,
-    pub(super) prev: *mut LocalRow,
-    /// The row's number.
-    pub(crate) row: u16,
-    /// The row itself.
-    at: *const (),
-    /// The local's seat that was made before this one.
-    sibling: *mut LocalRow,
-    /// For a checked heap, in the home seat: bases of chunks that were found to be the heap's...
-    known: [usize; KNOWN],
-    /// ...while so many chunks had been given back.
-    known_at: usize,
-}
-
-impl LocalRow {
-    fn layout(classes: usize) -> Option<(Layout, usize)> {
-        let cells = Layout::array::<Cell>(classes).ok()?;
-        Layout::new::<Self>().extend(cells).ok()
-    }
-
-    /// How many slots the cells hold. Anyone may ask while the state is in the registry.
-    ///
-    /// # Safety
-    /// `state` is that of a seat of a heap with so many classes, in the registry, whose lock is held.
-    pub(crate) unsafe fn held_slots(state: *mut Self, classes: usize) -> usize {
-        let Some((_, cells_at)) = Self::layout(classes) else {
-            return 0;
-        };
-        let cells = (0..classes).map(|class| {
-            // SAFETY: the cells follow the state; only what is atomic in them is read.
-            unsafe {
-                let cell: *const Cell = state.byte_add(cells_at).cast::<Cell>().add(class);
-                Cell::held_slots(cell)
-            }
-        });
-        cells.sum()
-    }
-
-    /// Calls `f` with each class and its cell.
-    ///
-    /// # Safety
-    /// As for [`LocalRow::held_slots`], and nobody uses the local now.
-    #[cfg(feature = "walker")]
-    pub(crate) unsafe fn for_each_cell(
-        state: *mut Self,
-        classes: usize,
-        mut f: impl FnMut(usize, &Cell),
-    ) {
-        if let Some((_, cells_at)) = Self::layout(classes) {
-            for class in 0..classes {
-                // SAFETY: the cells follow the state in the same memory, and are at rest.
-                f(class, unsafe {
-                    &*state.byte_add(cells_at).cast::<Cell>().add(class)
-                });
-            }
-        }
-    }
-}
-
 impl<'h, R: RawMutex> Seat<'h, R> {
     /// No seat. It has a row only because a reference cannot be null.
     pub(super) const fn none(row: &'h Row<R>) -> Self {
@@ -113,6 +49,7 @@ impl<'h, R: RawMutex> Seat<'h, R> {
     pub(super) fn make<P: PageProvider, C: Config>(
         heap: &'h Heap<P, R, C>,
         row: &'h Row<R>,
+        local: *const LocalTally,
     ) -> Result<Self, AllocError> {
         let classes = Table::<C>::BINS;
         let (layout, cells_at) = LocalRow::layout(classes).ok_or(AllocError::TooLarge)?;
@@ -126,6 +63,9 @@ impl<'h, R: RawMutex> Seat<'h, R> {
                 row: row.id(),
                 at: ptr::from_ref(row).cast(),
                 sibling: ptr::null_mut(),
+                era: row.tag(),
+                own: OwnTally::default(),
+                local,
                 known: [0; KNOWN],
                 known_at: 0,
             });
@@ -198,7 +138,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     fn seat_in(&mut self, row: &'h Row<R>, tag: Tag) -> Result<Seat<'h, R>, AllocError> {
         self.notice_closes();
         if row.tag() != tag {
-            return Err(AllocError::EpochClosed);
+            return Err(self.closed(row, None));
         }
         if row.id() == self.home.id {
             Ok(self.home)
@@ -216,7 +156,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         layout: Layout,
     ) -> Result<NonNull<u8>, AllocError> {
         self.notice_closes();
-        let row = self.heap.open_row(epoch).ok_or(AllocError::EpochClosed)?;
+        let row = self.heap.open_row(epoch)?;
         let object = self.heap.alloc_large(row, epoch.tag(), layout);
         object.map(|(object, _)| object)
     }
@@ -276,7 +216,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             state
         };
         let seat = if state.is_null() {
-            let seat = Seat::make(self.heap, row)?;
+            let seat = Seat::make(self.heap, row, ptr::from_ref(self.tally()))?;
             // SAFETY: the seat was just made; the desk is this local's.
             unsafe {
                 (*seat.state).sibling = (*self.desk).seats;
@@ -360,9 +300,63 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         }
         // SAFETY: the seat was in the registry since it was made, and nobody has it after this.
         unsafe {
-            self.heap.locals.with(|list| list.remove(seat.state));
+            self.heap.locals.with(|list| {
+                list.remove(seat.state);
+                // Under the lock, so that who sums sees them here or there.
+                self.pass_counts_on(seat);
+            });
             pages.put_meta(Kind::LocalRow, NonNull::new_unchecked(seat.state.cast()));
         }
+    }
+
+    /// Adds what was done in a seat that goes to what the row and the classes keep.
+    fn pass_counts_on(&self, seat: Seat<'h, R>) {
+        let row = seat.row;
+        // SAFETY: the seat is this local's.
+        let (own, is_of_row, tally) = unsafe {
+            let state = seat.state;
+            (
+                (*state).own.read(),
+                LocalRow::is_of(state, row.tag()),
+                LocalRow::home_tally(state),
+            )
+        };
+        let (from_stash, spills) = own;
+        if is_of_row {
+            row.tally
+                .from_stash
+                .fetch_add(from_stash, Ordering::Relaxed);
+            row.tally.spills.fetch_add(spills, Ordering::Relaxed);
+        }
+        let classes = Table::<C>::BINS;
+        for class in 0..classes {
+            if let Some(tally) = tally {
+                // SAFETY: the tally is this local's.
+                let (from_stash, spills) =
+                    unsafe { LocalTally::class(tally, classes, class) }.read();
+                self.heap.keep_local_counts(class, from_stash, spills);
+            }
+        }
+    }
+
+    /// Calls `f` for each seat of this local.
+    pub(super) fn for_each_seat(&self, mut f: impl FnMut(*mut LocalRow)) {
+        f(self.home.state);
+        // SAFETY: the desk and the seats in its list are valid, and this local's alone.
+        unsafe {
+            let mut state = (*self.desk).seats;
+            while !state.is_null() {
+                f(state);
+                state = (*state).sibling;
+            }
+        }
+    }
+
+    /// Notes that an epoch was closed.
+    #[cold]
+    pub(super) fn closed(&self, row: &Row<R>, class: Option<usize>) -> AllocError {
+        bump(&self.tally().epoch_closed);
+        self.heap.refused(AllocError::EpochClosed, Some(row), class)
     }
 
     /// Whether `address` is in a chunk of the heap, for a checked heap.

@@ -1,7 +1,8 @@
 //! The slow half of a local: refills, spills, and stores that grow.
 
 use super::cell::{Entry, FULL, Held, Room, SMALL};
-use super::{Local, Seat, SlowPaths};
+use super::counts::{OwnTally, bump};
+use super::{Local, LocalTally, Seat};
 use crate::chunk::Kind;
 use crate::config::{Config, Table};
 use crate::epoch::Tag;
@@ -9,6 +10,7 @@ use crate::error::AllocError;
 use crate::handle::{FreeWord, RawHandle, TaggedSlab};
 use crate::provider::PageProvider;
 use crate::slab::Slab;
+use crate::sync::{AtomicU64, add};
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 use lock_api::RawMutex;
@@ -114,11 +116,14 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         tag: Tag,
         class: usize,
     ) -> Result<(), AllocError> {
-        self.count(|counts| counts.refills += 1);
         self.notice_closes();
         if seat.row.tag() != tag {
             // The seat may be gone, too.
-            return Err(AllocError::EpochClosed);
+            return Err(self.closed(seat.row, Some(class)));
+        }
+        if !self.cell(seat, class).has_store() {
+            bump(&self.tally().no_word);
+            self.heap.note_no_word(seat.row, class);
         }
         self.grow(seat, class);
         let heap = self.heap;
@@ -128,7 +133,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             return Ok(());
         }
         if cell.stashed() == 0 {
-            self.count(|counts| counts.depot_visits += 1);
+            bump(&self.tally().depot_visits);
             // A cell that is used much takes several words with one visit to the lock.
             let room = if cell.is_full_size() {
                 cell.stash_room() / 2
@@ -138,14 +143,19 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             let from_cache = seat.row.bin(class).take(shape, room, |slab, word| {
                 cell.stash_push(Held { slab, word });
             });
+            add(&self.tally().words_taken, cell.stashed() as u64);
             if from_cache > 0 {
+                add(&self.tally().from_cache, from_cache as u64);
                 heap.uncached(from_cache * shape.slab_bytes());
             }
             if seat.row.tag() != tag {
                 // What was taken is of another era: see the head of `depot::row`.
                 self.flush_class(seat, class);
-                return Err(AllocError::EpochClosed);
+                return Err(self.closed(seat.row, Some(class)));
             }
+        } else {
+            self.count_own(seat, class, |own| &own.from_stash);
+            bump(&self.tally().from_stash);
         }
         let cell = self.cell(seat, class);
         if let Some(held) = cell.stash_pop() {
@@ -154,8 +164,9 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             cell.set_current(held, base, false);
             return Ok(());
         }
-        self.count(|counts| counts.new_slabs += 1);
-        let (slab, is_zero) = heap.make_slab(seat.row, tag, class)?;
+        let made = heap.make_slab(seat.row, tag, class);
+        let (slab, is_zero) = made.inspect_err(|error| self.count_refusal(*error))?;
+        bump(&self.tally().new_slabs);
         // SAFETY: the slab was just made and is owned.
         let base = unsafe { Self::base_of(slab, class) };
         let word = shape.all;
@@ -169,7 +180,8 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     #[cold]
     #[inline(never)]
     pub(super) fn spill(&mut self, seat: Seat<'h, R>, class: usize, entry: Entry) {
-        self.count(|counts| counts.spills += 1);
+        self.count_own(seat, class, |own| &own.spills);
+        bump(&self.tally().spills);
         self.grow(seat, class);
         if !self.cell(seat, class).push(entry) {
             // All but the newest quarter: fewer visits than with a half, and what is hot stays.
@@ -289,15 +301,29 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             return;
         }
         if cell.stash_room() == 0 {
-            self.count(|counts| counts.gives += 1);
             self.give_oldest(seat, class, self.cell(seat, class).stashed().div_ceil(2));
         }
         self.cell(seat, class).stash_push(held);
     }
 
-    fn count(&self, change: impl FnOnce(&mut SlowPaths)) {
-        // SAFETY: the desk is valid and this local's alone.
-        change(unsafe { &mut (*self.desk).counts });
+    /// Counts in a seat and in the local's class.
+    fn count_own(&self, seat: Seat<'h, R>, class: usize, which: impl Fn(&OwnTally) -> &AtomicU64) {
+        // SAFETY: the seat is this local's, and so is the tally, which has this class.
+        unsafe {
+            bump(which(&(*seat.state).own));
+            let tally = (*self.desk).tally;
+            bump(which(LocalTally::class(tally, Table::<C>::BINS, class)));
+        }
+    }
+
+    #[cold]
+    fn count_refusal(&self, error: AllocError) {
+        let tally = self.tally();
+        bump(match error {
+            AllocError::Limit => &tally.limit,
+            AllocError::EpochClosed => &tally.epoch_closed,
+            _ => &tally.out_of_memory,
+        });
     }
 
     /// Gives a held word back to its slab.
@@ -306,6 +332,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         // slabs are valid.
         unsafe {
             let words = core::iter::once((&*held.slab, held.word));
+            bump(&self.tally().words_given);
             self.heap
                 .give_back_all(seat.row.bin(class), words, Table::<C>::TABLE.class(class));
         }
@@ -324,6 +351,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         }
         // Dropped before they are given, so that nobody who counts finds a slot both held and free.
         cell.stash_drop_oldest(count);
+        add(&self.tally().words_given, count as u64);
         let words = words.iter().take(count);
         // SAFETY: as in `give_back`.
         unsafe {

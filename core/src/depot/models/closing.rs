@@ -14,7 +14,7 @@ use loom::thread;
 fn sweep_against_take_and_lingering_give() {
     loom::model(|| {
         let world = World::new(2, 0b01);
-        let sweep = |world: &World| match world.here.sweep(&world.class) {
+        let sweep = |world: &World| match world.here.sweep(&world.class, &mut 0) {
             Some(_) => {
                 world.adopt(THERE);
                 1
@@ -69,7 +69,7 @@ fn a_late_listing_in_a_closed_bin_strands_nothing() {
         assert!(matches!(lingers, Ok(After::InUse)));
         world.here.set_closed(true);
         assert!(
-            world.here.sweep(&world.class).is_none(),
+            world.here.sweep(&world.class, &mut 0).is_none(),
             "it is not listed yet"
         );
         let after = world
@@ -103,7 +103,7 @@ fn alloc_against_close() {
             // As `Heap::shut_row` and `reclaim_closed`.
             their_row.set(old.closed());
             other.here.set_closed(true);
-            let Some(After::Recycle(Owned(slab))) = other.here.sweep(&other.class) else {
+            let Some(After::Recycle(Owned(slab))) = other.here.sweep(&other.class, &mut 0) else {
                 return;
             };
             // Drained: the row serves the next era, which the slab is made for anew.
@@ -143,7 +143,10 @@ fn free_against_close() {
         let other = Arc::clone(&world);
         let thread = thread::spawn(move || {
             other.here.set_closed(true);
-            let swept = matches!(other.here.sweep(&other.class), Some(After::Recycle(_)));
+            let swept = matches!(
+                other.here.sweep(&other.class, &mut 0),
+                Some(After::Recycle(_))
+            );
             usize::from(swept) + usize::from(other.here.uncache().is_some())
         });
         let freed = usize::from(matches!(world.give(0b10, Keep::Cached), After::Recycle(_)));

@@ -1,0 +1,249 @@
+//! What has happened in a bin, counted where it costs nothing: under the bin's lock, or where the pages'
+//! lock is taken anyway.
+
+use super::Bin;
+use super::list::List;
+use super::lists::{Lists, all_of};
+use super::spread::SpreadCounts;
+use crate::class::Class;
+#[cfg(not(loom))]
+use crate::error::AllocError;
+use crate::slab::{Identity, Slab};
+#[cfg(not(loom))]
+use crate::snapshot::SlowPathStats;
+#[cfg(not(loom))]
+use crate::sync::AtomicU64;
+use crate::sync::{LockCounts, Ordering::Relaxed};
+
+/// What is counted under the bin's lock.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct ListCounts {
+    /// Visits by those who wanted slots.
+    pub(crate) visits: u64,
+    /// Words that locals took.
+    pub(crate) taken: u64,
+    /// Slabs that came back into use from the cache.
+    pub(crate) from_cache: u64,
+    /// Emptied slabs that went into the cache.
+    pub(crate) cached: u64,
+    /// Emptied slabs that the cache had no room for.
+    pub(crate) overflowed: u64,
+    /// Slabs that were listed: they are new in use, or a slot of a used up one became free.
+    pub(crate) listed: u64,
+}
+
+impl ListCounts {
+    pub(crate) const NONE: Self = Self {
+        visits: 0,
+        taken: 0,
+        from_cache: 0,
+        cached: 0,
+        overflowed: 0,
+        listed: 0,
+    };
+}
+
+/// All that a bin has counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct BinCounts {
+    pub(crate) lists: ListCounts,
+    /// Slabs that left the list of those with free slots.
+    pub(crate) unlisted: u64,
+    /// Slabs that were made for the bin.
+    pub(crate) made: u64,
+    /// Slabs whose memory went back to the pages.
+    pub(crate) recycled: u64,
+    /// Words that were given back by locals.
+    pub(crate) given: u64,
+    pub(crate) spread: SpreadCounts,
+    pub(crate) lock: LockCounts,
+}
+
+/// What a bin holds, beside what is in use.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Stock {
+    /// Slabs with free slots.
+    pub(crate) listed: usize,
+    /// Of these, those of which no slot is in use.
+    pub(crate) whole: usize,
+    /// Their free slots.
+    pub(crate) free_slots: usize,
+    /// Empty slabs in the cache.
+    pub(crate) cached: usize,
+    /// Slots that are out of use.
+    pub(crate) retired: usize,
+    /// The list changed under the count: there is more than this.
+    pub(crate) is_cut: bool,
+}
+
+impl Stock {
+    /// Adds another bin's.
+    pub(crate) const fn add(&mut self, other: &Self) {
+        self.listed += other.listed;
+        self.whole += other.whole;
+        self.free_slots += other.free_slots;
+        self.cached += other.cached;
+        self.retired += other.retired;
+        self.is_cut |= other.is_cut;
+    }
+}
+
+macro_rules! add_fields {
+    ($into:expr, $from:expr, $($field:ident),+) => {
+        $($into.$field = $into.$field.wrapping_add($from.$field);)+
+    };
+}
+
+impl BinCounts {
+    /// Adds another bin's, or the same bin's of an earlier time.
+    pub(crate) fn add(&mut self, other: &Self) {
+        let (into, from) = (&mut self.lists, &other.lists);
+        add_fields!(
+            into, from, visits, taken, from_cache, cached, overflowed, listed
+        );
+        add_fields!(self, other, unlisted, made, recycled, given);
+        let (into, from) = (&mut self.spread, &other.spread);
+        add_fields!(into, from, checks, switches, takes, retries);
+        let (into, from) = (&mut self.lock, &other.lock);
+        add_fields!(into, from, taken, contended);
+    }
+}
+
+impl<R: lock_api::RawMutex> Bin<R> {
+    /// What is neither live nor held by a local. Takes time with the slabs that are listed; looks at `most`
+    /// of them for each visit to the lock, and goes on where it was. If that one has left the list
+    /// meanwhile, it ends there.
+    pub(crate) fn stock(&self, class: &Class, most: usize) -> Stock {
+        let mut stock = Stock::default();
+        let mut at: Option<(&Slab, Identity)> = None;
+        loop {
+            at = self.lists.with(|lists| {
+                stock.cached = lists.cached.len();
+                stock.retired = lists.retired as usize;
+                let first = match at {
+                    None => lists.partial.first(),
+                    // The identity first: the link of a slab of another bin is not ours to read.
+                    // SAFETY: a slab of this identity is of this bin, whose lock is held.
+                    Some((slab, life)) => unsafe {
+                        if slab.identity() != life || !List::contains_any(slab) {
+                            stock.is_cut = true;
+                            return None;
+                        }
+                        slab
+                    },
+                };
+                let mut next = first;
+                for _ in 0..most {
+                    // SAFETY: this bin's lock is held, and listed slabs are valid.
+                    let slab = unsafe { next.as_ref() }?;
+                    let free = slab.free();
+                    stock.listed += 1;
+                    stock.free_slots += free.count_ones() as usize;
+                    stock.whole += usize::from(free == all_of(slab, class));
+                    // SAFETY: as above.
+                    next = unsafe { slab.link() }.next;
+                }
+                // SAFETY: as above.
+                unsafe { next.as_ref() }.map(|slab| (slab, slab.identity()))
+            });
+            if at.is_none() {
+                return stock;
+            }
+        }
+    }
+
+    /// Notes that a slab was made for the bin.
+    pub(crate) fn count_made(&self) {
+        self.made.fetch_add(1, Relaxed);
+    }
+
+    /// Notes that a slab's memory went back to the pages.
+    pub(crate) fn count_recycled(&self) {
+        self.recycled.fetch_add(1, Relaxed);
+    }
+
+    /// Notes that locals gave so many words back.
+    pub(crate) fn count_given(&self, words: u64) {
+        self.given.fetch_add(words, Relaxed);
+    }
+
+    /// What has happened here, and whether starts are spread now.
+    pub(crate) fn counts(&self) -> (BinCounts, bool) {
+        let counts = self.lists.with(|lists| self.counts_of(lists));
+        (counts, self.spread.is_on())
+    }
+
+    /// What has happened here, which is counted anew from now on.
+    pub(crate) fn take_counts(&self) -> BinCounts {
+        self.lists.with(|lists| {
+            let mut counts = self.counts_of(lists);
+            // The lock's own go on.
+            counts.lock = LockCounts::default();
+            // What is listed now is so for whoever comes next.
+            lists.counts = ListCounts {
+                listed: lists.partial.len() as u64,
+                ..ListCounts::NONE
+            };
+            lists.window.forget_counts();
+            self.made.fetch_sub(counts.made, Relaxed);
+            self.recycled.fetch_sub(counts.recycled, Relaxed);
+            self.given.fetch_sub(counts.given, Relaxed);
+            counts
+        })
+    }
+
+    fn counts_of(&self, lists: &Lists) -> BinCounts {
+        let recycled = self.recycled.load(Relaxed);
+        BinCounts {
+            lists: lists.counts,
+            unlisted: lists.counts.listed - lists.partial.len() as u64,
+            // A slab was made before it was recycled, and read after.
+            made: self.made.load(Relaxed).max(recycled),
+            recycled,
+            given: self.given.load(Relaxed),
+            spread: lists.window.counts(),
+            lock: self.lists.counts(),
+        }
+    }
+
+    /// Counts slots of this bin's slabs that went out of use or, if negative, are none of its any more.
+    #[cold]
+    pub(crate) fn count_retired(&self, change: i32) {
+        self.lists
+            .with(|lists| lists.retired = lists.retired.saturating_add_signed(change));
+    }
+}
+
+/// Allocations that were refused, by the kinds that a class or an epoch can tell. `Relaxed`: figures.
+#[cfg(not(loom))]
+#[derive(Debug, Default)]
+pub(crate) struct Refusals {
+    closed: AtomicU64,
+    limit: AtomicU64,
+    memory: AtomicU64,
+}
+
+#[cfg(not(loom))]
+impl Refusals {
+    pub(crate) fn note(&self, error: AllocError) {
+        let count = match error {
+            AllocError::EpochClosed => &self.closed,
+            AllocError::Limit => &self.limit,
+            AllocError::OutOfMemory | AllocError::HandlesExhausted => &self.memory,
+            AllocError::TooLarge => return,
+        };
+        count.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn forget(&self) {
+        for count in [&self.closed, &self.limit, &self.memory] {
+            count.store(0, Relaxed);
+        }
+    }
+
+    pub(crate) fn add_to(&self, slow: &mut SlowPathStats) {
+        slow.epoch_closed += self.closed.load(Relaxed);
+        slow.limit += self.limit.load(Relaxed);
+        slow.out_of_memory += self.memory.load(Relaxed);
+    }
+}

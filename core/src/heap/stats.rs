@@ -1,0 +1,399 @@
+//! Snapshots: what the heap's counts and lists say together.
+//!
+//! Reading takes each lock for a short time: a list of slabs is counted [`STEP`] at a time, so that nobody waits
+//! for a reader for longer than that takes.
+
+use super::Heap;
+use crate::config::{Config, Table};
+use crate::depot::{BinCounts, Row, Stock};
+use crate::epoch::{Books, Epoch, EpochError};
+use crate::local::{LocalRow, LocalTally};
+use crate::provider::PageProvider;
+use crate::snapshot::{
+    ClassStats, EpochStats, HeapStats, LocalsStats, LockStats, Locks, PageStats, Residency,
+    SharedPathStats, SlabStats, SlowPathStats, VERSION,
+};
+use crate::sync::{LockCounts, Ordering::Relaxed};
+use core::sync::atomic::AtomicU64;
+use lock_api::RawMutex;
+
+/// Slabs of a list that are looked at while its lock is held.
+const STEP: usize = 256;
+
+impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
+    /// A snapshot of the heap. Takes time with the epochs times the classes, the slabs that have free slots, and
+    /// the locals times the epochs that they serve.
+    #[must_use]
+    pub fn stats(&self) -> HeapStats {
+        let (mut slabs, mut slow) = (SlabStats::default(), SlowPathStats::default());
+        let (mut shared, mut bins) = (SharedPathStats::default(), LockStats::default());
+        let mut residency = Residency::default();
+        for class in 0..self.class_count() {
+            let Some(class) = self.class_stats(class) else {
+                continue;
+            };
+            slabs.add(&class.slabs);
+            slow.add(&class.slow);
+            shared.add(&class.shared);
+            bins.add(&class.lock);
+            Self::place(&mut residency, &class);
+        }
+        let errors = self.tally.error_stats();
+        let large = self.tally.large_stats();
+        let (open_epochs, closing_epochs) = self.count_epochs();
+        residency.live = residency.live.saturating_add(large.bytes());
+        let live_bytes = residency.live;
+        let pages = self.page_stats();
+        let bytes = self.pages.bytes();
+        residency.warm = bytes.warm as u64;
+        residency.metadata = bytes.meta as u64;
+        residency.scoped = self.tally.scoped_bytes();
+        let placed: u64 = residency.parts().iter().map(|(_, bytes)| bytes).sum();
+        residency.fragments = pages.resident.saturating_sub(placed);
+        let (given, ids) = self.handle_ids();
+        HeapStats {
+            version: VERSION,
+            ring: Table::<C>::RING as u64,
+            open_epochs,
+            closing_epochs,
+            locals: self.locals_stats(),
+            residency,
+            pages,
+            slabs,
+            live_bytes,
+            slow,
+            shared,
+            locks: Locks {
+                bins,
+                pages: lock_stats(self.pages.lock_counts()),
+                ring: lock_stats(self.books.counts()),
+                locals: lock_stats(self.locals.counts()),
+            },
+            large,
+            closes: self.tally.close_stats(),
+            errors,
+            handle_ids: (u64::from(given), u64::from(ids)),
+        }
+    }
+
+    /// What the heap has from its provider, and what it asked of it. O(1).
+    #[must_use]
+    pub fn page_stats(&self) -> PageStats {
+        self.pages.stats()
+    }
+
+    /// How many classes there are to ask for: first those of plain objects, then those of objects with
+    /// handles.
+    #[must_use]
+    pub const fn class_count(&self) -> usize {
+        Table::<C>::BINS
+    }
+
+    /// A snapshot of a class. `None` if there is none of this index. Takes time with the epochs, the class's
+    /// slabs that have free slots, and the locals.
+    #[must_use]
+    pub fn class_stats(&self, index: usize) -> Option<ClassStats> {
+        if index >= Table::<C>::BINS {
+            return None;
+        }
+        let shape = Table::<C>::TABLE.class(index);
+        let mut counts = BinCounts::default();
+        let mut spread = 0;
+        // Under the ring's lock, so that no era ends meanwhile and is found both here and there.
+        self.books.with(|_| {
+            if let Some(tally) = self.tally.class::<C>(index) {
+                // SAFETY: the ring's lock is held.
+                counts.add(unsafe { &*tally.before.get() });
+            }
+            for row in self.rows() {
+                let (bin, is_spread) = row.bin(index).counts();
+                counts.add(&bin);
+                spread += u64::from(is_spread);
+            }
+        });
+        let mut stock = Stock::default();
+        for row in self.rows() {
+            stock.add(&row.bin(index).stock(shape, STEP));
+        }
+        let mut slow = slow_stats(&counts);
+        let mut held = 0;
+        self.locals.with(|list| {
+            list.for_each(|state| {
+                // SAFETY: states in the list are valid while its lock is held, and the class is one.
+                unsafe {
+                    held += LocalRow::held_of(state, Table::<C>::BINS, index) as u64;
+                    if let Some(tally) = LocalRow::home_tally(state) {
+                        let own = LocalTally::class(tally, Table::<C>::BINS, index);
+                        add_own(&mut slow, &own.from_stash, &own.spills);
+                    }
+                }
+            });
+            // Under the lock, for locals that go pass their counts on under it.
+            if let Some(tally) = self.tally.class::<C>(index) {
+                add_own(&mut slow, &tally.from_stash, &tally.spills);
+                slow.no_word = tally.no_word.load(Relaxed);
+                tally.refused.add_to(&mut slow);
+            }
+        });
+        Some(ClassStats {
+            version: VERSION,
+            index,
+            size: shape.size(),
+            has_handles: shape.is_tagged,
+            slots_per_slab: shape.slots(),
+            slab_bytes: shape.slab_bytes(),
+            slabs: slab_stats(&counts, &stock, shape.slots(), held),
+            slow,
+            shared: SharedPathStats {
+                takes: counts.spread.takes,
+                retries: counts.spread.retries,
+                checks: counts.spread.checks,
+                switches: counts.spread.switches,
+                spread,
+            },
+            lock: lock_stats(counts.lock),
+        })
+    }
+
+    /// A snapshot of an epoch, in the era that the token names. Takes time with the classes, the epoch's slabs
+    /// that have free slots, and the locals times the epochs that they serve.
+    ///
+    /// # Errors
+    /// If the epoch is over and its position was used again.
+    pub fn epoch_stats(&self, epoch: Epoch) -> Result<EpochStats, EpochError> {
+        let positions = self.positions()?;
+        let now = self.pages.provider().now_ns();
+        let mut stats = self.books.with(|books| {
+            let current = books.current(positions);
+            let younger = books.last_era().saturating_sub(epoch.era());
+            let (position, record) = books.of(positions, epoch)?;
+            let ages = now.zip(record.opened_at_ns);
+            Ok(EpochStats {
+                version: VERSION,
+                epoch,
+                state: Books::state(position),
+                is_current: current == Some(epoch),
+                label: record.label,
+                opened_at_ns: record.opened_at_ns,
+                age_ns: ages.map(|(now, opened)| now.saturating_sub(opened)),
+                domains: record.domains,
+                younger,
+                bytes: 0,
+                live_bytes: 0,
+                large_objects: 0,
+                large_bytes: 0,
+                slabs: SlabStats::default(),
+                slow: SlowPathStats::default(),
+                last_close: record.last_close,
+            })
+        })?;
+        let row = positions.get(epoch.index()).and_then(|at| at.row());
+        if let Some(row) =
+            row.filter(|row| row.tag() == epoch.tag() || row.tag() == epoch.tag().closed())
+        {
+            self.fill_epoch(&mut stats, row);
+        }
+        Ok(stats)
+    }
+
+    /// The epoch at a position of the ring, if it is open, or closed and something of it is left. Positions
+    /// are counted from 0, the root epoch's, to below [`HeapStats::ring`].
+    #[must_use]
+    pub fn epoch_at(&self, index: usize) -> Option<Epoch> {
+        // A heap that was not used has no epochs, and is not to get its ring for being asked.
+        if self.ring.load(crate::sync::Ordering::Acquire).is_null() {
+            return None;
+        }
+        let positions = self.positions().ok()?;
+        let position = positions.get(index)?;
+        let era = self.books.with(|books| books.era_at(position))?;
+        let is_there = position.is_open()
+            || position.row().is_some_and(|row| {
+                row.bytes() > 0 && row.tag() == Epoch::new(index as u16, era).tag().closed()
+            });
+        is_there.then(|| Epoch::new(index as u16, era))
+    }
+
+    /// Bytes that an epoch holds: of its slabs and of its large objects. O(1).
+    ///
+    /// # Errors
+    /// As for [`Heap::epoch_stats`].
+    pub fn epoch_bytes(&self, epoch: Epoch) -> Result<u64, EpochError> {
+        let positions = self.positions()?;
+        self.books.with(|books| {
+            let (position, _) = books.of(positions, epoch)?;
+            Ok(position.row().map_or(0, Row::bytes) as u64)
+        })
+    }
+
+    /// Adds what an era's bins and seats say.
+    fn fill_epoch(&self, stats: &mut EpochStats, row: &Row<R>) {
+        for (class, bin) in row.bins() {
+            let shape = Table::<C>::TABLE.class(class);
+            let (counts, stock) = (bin.counts().0, bin.stock(shape, STEP));
+            let held = self.held_in(row, class);
+            let slabs = slab_stats(&counts, &stock, shape.slots(), held);
+            let live = slabs.live_slots.saturating_mul(shape.size() as u64);
+            stats.live_bytes = stats.live_bytes.saturating_add(live);
+            stats.slabs.add(&slabs);
+            stats.slow.add(&slow_stats(&counts));
+        }
+        let slow = &mut stats.slow;
+        let tag = row.tag();
+        self.locals.with(|list| {
+            list.for_each(|state| {
+                // SAFETY: states in the list are valid while its lock is held.
+                unsafe {
+                    if (*state).row == row.id() && LocalRow::is_of(state, tag) {
+                        add_own(slow, &(*state).own.from_stash, &(*state).own.spills);
+                    }
+                }
+            });
+            add_own(slow, &row.tally.from_stash, &row.tally.spills);
+        });
+        slow.no_word = row.tally.no_word.load(Relaxed);
+        row.tally.refused.add_to(slow);
+        let (objects, bytes) = row.large();
+        (stats.large_objects, stats.large_bytes) = (objects as u64, bytes as u64);
+        stats.live_bytes = stats.live_bytes.saturating_add(bytes as u64);
+        stats.bytes = row.bytes() as u64;
+    }
+
+    /// Slots of a class that locals hold in a row.
+    fn held_in(&self, row: &Row<R>, class: usize) -> u64 {
+        let mut held = 0;
+        self.locals.with(|list| {
+            list.for_each(|state| {
+                // SAFETY: states in the list are valid while its lock is held, and the class is one.
+                unsafe {
+                    if (*state).row == row.id() {
+                        held += LocalRow::held_of(state, Table::<C>::BINS, class) as u64;
+                    }
+                }
+            });
+        });
+        held
+    }
+
+    fn locals_stats(&self) -> LocalsStats {
+        let mut stats = LocalsStats::default();
+        self.locals.with(|list| {
+            list.for_each(|state| {
+                // SAFETY: states in the list are valid while its lock is held; so are their rows, and their
+                // locals' tallies.
+                let (held, is_home, is_open, number) = unsafe {
+                    (
+                        LocalRow::held::<C>(state).1 as u64,
+                        LocalRow::home_tally(state).is_some(),
+                        LocalRow::serves::<R>(state).tag().is_open(),
+                        (*LocalRow::tally(state)).number(),
+                    )
+                };
+                stats.locals += u64::from(is_home);
+                stats.seats += 1;
+                stats.held_bytes += held;
+                if !is_open {
+                    stats.closed_seats += 1;
+                    stats.held_in_closed_bytes += held;
+                    if held > stats.worst.1 {
+                        stats.worst = (number, held);
+                    }
+                }
+            });
+        });
+        stats
+    }
+
+    fn count_epochs(&self) -> (u64, u64) {
+        let (mut open, mut closing) = (0, 0);
+        for epoch in (0..Table::<C>::RING).filter_map(|index| self.epoch_at(index)) {
+            match self.state(epoch) {
+                Ok(crate::epoch::EpochState::Active) => open += 1,
+                Ok(crate::epoch::EpochState::Closing) => closing += 1,
+                Err(_) => {}
+            }
+        }
+        (open, closing)
+    }
+
+    /// Says where a class's slabs are.
+    fn place(residency: &mut Residency, class: &ClassStats) {
+        let (slabs, size) = (&class.slabs, class.size as u64);
+        let open_slots = slabs.whole.saturating_mul(class.slots_per_slab as u64);
+        let in_use = slabs.slabs.saturating_sub(slabs.cached);
+        let add = |part: &mut u64, bytes: u64| *part = part.saturating_add(bytes);
+        add(&mut residency.live, class.live_bytes());
+        add(&mut residency.held, slabs.held_slots.saturating_mul(size));
+        add(&mut residency.open, open_slots.saturating_mul(size));
+        let pinned = slabs.free_slots.saturating_sub(open_slots);
+        add(&mut residency.pinned, pinned.saturating_mul(size));
+        let cached = slabs.cached.saturating_mul(class.slab_bytes as u64);
+        add(&mut residency.cached, cached);
+        let tails = in_use
+            .saturating_mul(class.slab_bytes as u64)
+            .saturating_sub(slabs.slots.saturating_mul(size));
+        add(&mut residency.tails, tails);
+    }
+
+    /// Begins to count anew in a row that is to serve another era: what it counted is kept by class. Under
+    /// the ring's lock.
+    pub(super) fn begin_counts(&self, row: &Row<R>) {
+        for (class, bin) in row.bins() {
+            let counts = bin.take_counts();
+            if let Some(tally) = self.tally.class::<C>(class) {
+                // SAFETY: the ring's lock is held.
+                unsafe { (*tally.before.get()).add(&counts) };
+            }
+        }
+        row.tally.forget();
+    }
+}
+
+fn lock_stats(counts: LockCounts) -> LockStats {
+    LockStats {
+        taken: counts.taken,
+        contended: counts.contended,
+    }
+}
+
+fn slow_stats(counts: &BinCounts) -> SlowPathStats {
+    SlowPathStats {
+        depot_visits: counts.lists.visits,
+        from_cache: counts.lists.from_cache,
+        new_slabs: counts.made,
+        words_taken: counts.lists.taken,
+        words_given: counts.given,
+        ..SlowPathStats::default()
+    }
+}
+
+fn add_own(slow: &mut SlowPathStats, from_stash: &AtomicU64, spills: &AtomicU64) {
+    slow.from_stash = slow.from_stash.saturating_add(from_stash.load(Relaxed));
+    slow.spills = slow.spills.saturating_add(spills.load(Relaxed));
+}
+
+fn slab_stats(counts: &BinCounts, stock: &Stock, slots: usize, held: u64) -> SlabStats {
+    let free = stock.free_slots as u64;
+    let slabs = counts.made.saturating_sub(counts.recycled);
+    let slots = slabs
+        .saturating_sub(stock.cached as u64)
+        .saturating_mul(slots as u64)
+        .saturating_sub(stock.retired as u64);
+    SlabStats {
+        slabs,
+        listed: stock.listed as u64,
+        whole: stock.whole as u64,
+        cached: stock.cached as u64,
+        slots,
+        free_slots: free,
+        held_slots: held,
+        live_slots: slots.saturating_sub(free).saturating_sub(held),
+        made: counts.made,
+        recycled: counts.recycled,
+        cached_so_far: counts.lists.cached,
+        overflowed: counts.lists.overflowed,
+        full_to_partial: counts.lists.listed,
+        partial_to_full: counts.unlisted,
+        is_cut: stock.is_cut,
+    }
+}

@@ -1,0 +1,288 @@
+//! What a heap counts beside its bins, locks and locals.
+//!
+//! All of it is `Relaxed`: figures, which order nothing. It is written on slow paths and on the way to an
+//! error only.
+
+use super::Heap;
+use crate::config::{Config, Table};
+use crate::depot::{BinCounts, Refusals, Row};
+use crate::error::{AllocError, FreeError};
+use crate::handle::HandleError;
+use crate::provider::PageProvider;
+use crate::snapshot::{CloseStats, ErrorStats, LargeStats, RouteStats};
+use crate::sync::{AtomicPtr, AtomicU64, Ordering::Relaxed};
+use core::alloc::Layout;
+use core::ptr;
+use lock_api::RawMutex;
+
+/// The heap's own counts.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    allocs_refused: [AtomicU64; ErrorStats::ALLOC.len()],
+    frees_refused: [AtomicU64; ErrorStats::FREE.len()],
+    handles_refused: [AtomicU64; ErrorStats::HANDLE.len()],
+    /// Slots that were found free when their words were given back.
+    late_double_frees: AtomicU64,
+    pub(super) runs: RouteTally,
+    pub(super) long_runs: RouteTally,
+    pub(super) regions: RouteTally,
+    /// Slabs of scopes that there are, in bytes.
+    scoped_bytes: AtomicU64,
+    closes: AtomicU64,
+    slabs_scanned: AtomicU64,
+    slabs_recycled: AtomicU64,
+    close_ns: AtomicU64,
+    locals_made: AtomicU64,
+    /// One for each class: see [`ClassTally`]. Null until the root is made, with `Release` and `Acquire`.
+    classes: AtomicPtr<ClassTally>,
+}
+
+/// Allocations, frees and bytes that are out, by one route.
+#[derive(Debug)]
+pub(crate) struct RouteTally {
+    allocated: AtomicU64,
+    freed: AtomicU64,
+    bytes: AtomicU64,
+}
+
+/// What is counted for a class over all epochs: what no bin's lock guards, and what bins counted in eras that
+/// are over.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub(crate) struct ClassTally {
+    /// Of eras that are over. Under the ring's lock.
+    pub(super) before: core::cell::UnsafeCell<BinCounts>,
+    /// Of locals that are gone.
+    pub(super) from_stash: AtomicU64,
+    pub(super) spills: AtomicU64,
+    /// First uses of the class by a local in an epoch.
+    pub(super) no_word: AtomicU64,
+    pub(super) refused: Refusals,
+}
+
+const fn zeroes<const N: usize>() -> [AtomicU64; N] {
+    [const { AtomicU64::new(0) }; N]
+}
+
+fn read<const N: usize>(counts: &[AtomicU64; N]) -> [u64; N] {
+    core::array::from_fn(|index| counts[index].load(Relaxed))
+}
+
+/// Adds one to the count of a kind.
+fn note<T: PartialEq, const N: usize>(counts: &[AtomicU64; N], kinds: &[(&str, T); N], kind: &T) {
+    if let Some(at) = kinds.iter().position(|(_, other)| other == kind) {
+        counts[at].fetch_add(1, Relaxed);
+    }
+}
+
+impl RouteTally {
+    const fn new() -> Self {
+        Self {
+            allocated: AtomicU64::new(0),
+            freed: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn add(&self, bytes: usize) {
+        self.allocated.fetch_add(1, Relaxed);
+        self.bytes.fetch_add(bytes as u64, Relaxed);
+    }
+
+    pub(super) fn remove(&self, bytes: usize) {
+        self.freed.fetch_add(1, Relaxed);
+        self.bytes.fetch_sub(bytes as u64, Relaxed);
+    }
+
+    /// Notes that an object became longer or shorter.
+    pub(super) fn resize(&self, from: usize, to: usize) {
+        self.bytes
+            .fetch_add((to as u64).wrapping_sub(from as u64), Relaxed);
+    }
+
+    fn stats(&self) -> RouteStats {
+        let freed = self.freed.load(Relaxed);
+        RouteStats {
+            // Allocated before it was freed, and read after.
+            allocated: self.allocated.load(Relaxed).max(freed),
+            freed,
+            bytes: self.bytes.load(Relaxed),
+        }
+    }
+}
+
+impl Tally {
+    pub(super) const fn new() -> Self {
+        Self {
+            allocs_refused: zeroes(),
+            frees_refused: zeroes(),
+            handles_refused: zeroes(),
+            late_double_frees: AtomicU64::new(0),
+            runs: RouteTally::new(),
+            long_runs: RouteTally::new(),
+            regions: RouteTally::new(),
+            scoped_bytes: AtomicU64::new(0),
+            closes: AtomicU64::new(0),
+            slabs_scanned: AtomicU64::new(0),
+            slabs_recycled: AtomicU64::new(0),
+            close_ns: AtomicU64::new(0),
+            locals_made: AtomicU64::new(0),
+            classes: AtomicPtr::new(ptr::null_mut()),
+        }
+    }
+
+    /// What the classes' tallies need.
+    pub(super) fn layout<C: Config>() -> Result<Layout, AllocError> {
+        Layout::array::<ClassTally>(Table::<C>::BINS).map_err(|_| AllocError::TooLarge)
+    }
+
+    /// Begins to count by class.
+    ///
+    /// # Safety
+    /// `memory` is of [`Self::layout`], stays for as long as the heap, and nobody uses it; no class was
+    /// counted yet.
+    pub(super) unsafe fn begin<C: Config>(&self, memory: *mut ClassTally) {
+        for class in 0..Table::<C>::BINS {
+            // SAFETY: the caller's promise.
+            unsafe { memory.add(class).write(ClassTally::default()) };
+        }
+        self.classes.store(memory, crate::sync::Ordering::Release);
+    }
+
+    /// A class's tally, if it has one: those of scopes' slabs have none.
+    pub(super) fn class<C: Config>(&self, class: usize) -> Option<&ClassTally> {
+        let classes = self.classes.load(crate::sync::Ordering::Acquire);
+        if classes.is_null() || class >= Table::<C>::BINS {
+            return None;
+        }
+        // SAFETY: there is one for each class, for as long as the heap.
+        Some(unsafe { &*classes.add(class) })
+    }
+
+    pub(super) fn late_double_frees(&self) -> u64 {
+        self.late_double_frees.load(Relaxed)
+    }
+
+    pub(super) fn scoped_bytes(&self) -> u64 {
+        self.scoped_bytes.load(Relaxed)
+    }
+
+    /// A number for a new local, from 1.
+    pub(crate) fn next_local(&self) -> u64 {
+        self.locals_made.fetch_add(1, Relaxed) + 1
+    }
+
+    /// Notes a close that gave `recycled` of `scanned` slabs back.
+    pub(super) fn closed(&self, scanned: u64, recycled: u64, ns: u64) {
+        self.closes.fetch_add(1, Relaxed);
+        self.slabs_scanned.fetch_add(scanned, Relaxed);
+        self.slabs_recycled.fetch_add(recycled, Relaxed);
+        self.close_ns.fetch_add(ns, Relaxed);
+    }
+
+    pub(super) fn close_stats(&self) -> CloseStats {
+        let recycled = self.slabs_recycled.load(Relaxed);
+        CloseStats {
+            closes: self.closes.load(Relaxed),
+            slabs_scanned: self.slabs_scanned.load(Relaxed).max(recycled),
+            slabs_recycled: recycled,
+            time_ns: self.close_ns.load(Relaxed),
+        }
+    }
+
+    pub(super) fn error_stats(&self) -> ErrorStats {
+        ErrorStats {
+            allocs: read(&self.allocs_refused),
+            frees: read(&self.frees_refused),
+            handles: read(&self.handles_refused),
+            late_double_frees: self.late_double_frees(),
+        }
+    }
+
+    pub(super) fn large_stats(&self) -> LargeStats {
+        LargeStats {
+            runs: self.runs.stats(),
+            long_runs: self.long_runs.stats(),
+            regions: self.regions.stats(),
+        }
+    }
+}
+
+impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
+    /// Notes an allocation that was refused, in whichever class and epoch it was to be.
+    #[cold]
+    pub(crate) fn refused(
+        &self,
+        error: AllocError,
+        row: Option<&Row<R>>,
+        class: Option<usize>,
+    ) -> AllocError {
+        note(&self.tally.allocs_refused, &ErrorStats::ALLOC, &error);
+        if let Some(row) = row {
+            row.tally.refused.note(error);
+        }
+        if let Some(class) = class.and_then(|class| self.tally.class::<C>(class)) {
+            class.refused.note(error);
+        }
+        error
+    }
+
+    /// Notes a free that was refused.
+    #[cold]
+    pub(crate) fn refused_free(&self, error: FreeError) -> FreeError {
+        note(&self.tally.frees_refused, &ErrorStats::FREE, &error);
+        error
+    }
+
+    /// Notes a handle that was refused.
+    #[cold]
+    pub(crate) fn refused_handle(&self, error: HandleError) -> HandleError {
+        note(&self.tally.handles_refused, &ErrorStats::HANDLE, &error);
+        error
+    }
+
+    /// Notes slots that turned out to have been freed twice.
+    #[cold]
+    pub(crate) fn note_double_free(&self, slots: u64) {
+        self.tally.late_double_frees.fetch_add(slots, Relaxed);
+    }
+
+    /// Notes that a class was used for the first time by a local in an epoch, or by the shared path.
+    #[cold]
+    pub(crate) fn note_no_word(&self, row: &Row<R>, class: usize) {
+        row.tally.no_word.fetch_add(1, Relaxed);
+        if let Some(class) = self.tally.class::<C>(class) {
+            class.no_word.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Notes that a slab was made for a class of a row, or went back.
+    pub(super) fn count_slab(&self, row: &Row<R>, class: usize, is_made: bool) {
+        let bytes = Table::<C>::TABLE.class(class).slab_bytes();
+        row.count_bytes(if is_made {
+            bytes as isize
+        } else {
+            -(bytes as isize)
+        });
+        if class >= Table::<C>::BINS {
+            let bytes = bytes as u64;
+            if is_made {
+                self.tally.scoped_bytes.fetch_add(bytes, Relaxed);
+            } else {
+                self.tally.scoped_bytes.fetch_sub(bytes, Relaxed);
+            }
+        } else if is_made {
+            row.bin(class).count_made();
+        } else {
+            row.bin(class).count_recycled();
+        }
+    }
+
+    /// What locals that are gone did in a class.
+    pub(crate) fn keep_local_counts(&self, class: usize, from_stash: u64, spills: u64) {
+        if let Some(class) = self.tally.class::<C>(class) {
+            class.from_stash.fetch_add(from_stash, Relaxed);
+            class.spills.fetch_add(spills, Relaxed);
+        }
+    }
+}

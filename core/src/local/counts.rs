@@ -1,0 +1,130 @@
+//! What a local counts.
+//!
+//! All of it lies in metadata memory, is written by the local alone, on slow paths, by plain loads and stores,
+//! and may be read by anyone while the local is in the registry, under its lock: `Relaxed`, figures.
+
+use super::LocalRow;
+use crate::snapshot::SlowPathStats;
+use crate::sync::{AtomicU64, Ordering::Relaxed, add};
+use core::alloc::{Layout, LayoutError};
+
+/// The counts of one local over all epochs and classes. Those of its classes follow it in memory.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub(crate) struct LocalTally {
+    pub(super) number: u64,
+    pub(super) no_word: AtomicU64,
+    pub(super) from_stash: AtomicU64,
+    pub(super) depot_visits: AtomicU64,
+    pub(super) from_cache: AtomicU64,
+    pub(super) new_slabs: AtomicU64,
+    pub(super) epoch_closed: AtomicU64,
+    pub(super) limit: AtomicU64,
+    pub(super) out_of_memory: AtomicU64,
+    pub(super) spills: AtomicU64,
+    pub(super) words_taken: AtomicU64,
+    pub(super) words_given: AtomicU64,
+}
+
+/// What a local or a seat did without the depot.
+#[derive(Debug, Default)]
+pub(crate) struct OwnTally {
+    pub(crate) from_stash: AtomicU64,
+    pub(crate) spills: AtomicU64,
+}
+
+impl OwnTally {
+    pub(crate) fn read(&self) -> (u64, u64) {
+        (self.from_stash.load(Relaxed), self.spills.load(Relaxed))
+    }
+}
+
+impl LocalTally {
+    /// The memory that it needs with so many classes, and where those begin in it.
+    pub(super) fn layout(classes: usize) -> Result<(Layout, usize), LayoutError> {
+        Layout::new::<Self>().extend(Layout::array::<OwnTally>(classes)?)
+    }
+
+    /// Begins to count.
+    ///
+    /// # Safety
+    /// `memory` is of [`Self::layout`] and nobody else's.
+    pub(super) unsafe fn place(memory: *mut u8, classes: usize, number: u64) -> *const Self {
+        let classes_at = Self::layout(classes).map_or(0, |(_, at)| at);
+        // SAFETY: the caller's promise.
+        unsafe {
+            let tally: *mut Self = memory.cast();
+            tally.write(Self {
+                number,
+                ..Self::default()
+            });
+            for class in 0..classes {
+                let own: *mut OwnTally = memory.add(classes_at).cast();
+                own.add(class).write(OwnTally::default());
+            }
+            tally
+        }
+    }
+
+    /// The counts of a class.
+    ///
+    /// # Safety
+    /// `tally` is a local's, of a heap with so many classes, and `class` one of them.
+    pub(crate) unsafe fn class<'a>(
+        tally: *const Self,
+        classes: usize,
+        class: usize,
+    ) -> &'a OwnTally {
+        debug_assert!(class < classes);
+        let classes_at = Self::layout(classes).map_or(0, |(_, at)| at);
+        // SAFETY: they follow the tally.
+        unsafe { &*tally.byte_add(classes_at).cast::<OwnTally>().add(class) }
+    }
+
+    pub(crate) const fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub(crate) fn slow(&self) -> SlowPathStats {
+        let read = |count: &AtomicU64| count.load(Relaxed);
+        SlowPathStats {
+            no_word: read(&self.no_word),
+            from_stash: read(&self.from_stash),
+            depot_visits: read(&self.depot_visits),
+            from_cache: read(&self.from_cache),
+            new_slabs: read(&self.new_slabs),
+            epoch_closed: read(&self.epoch_closed),
+            limit: read(&self.limit),
+            out_of_memory: read(&self.out_of_memory),
+            spills: read(&self.spills),
+            words_taken: read(&self.words_taken),
+            words_given: read(&self.words_given),
+        }
+    }
+}
+
+// By field, and never by a reference to the whole: its owner writes to parts of it meanwhile.
+impl LocalRow {
+    /// The local's tally.
+    ///
+    /// # Safety
+    /// `state` is in the registry, whose lock is held, or the caller's.
+    pub(crate) unsafe fn tally(state: *mut Self) -> *const LocalTally {
+        // SAFETY: the caller's promise.
+        unsafe { (*state).local }
+    }
+
+    /// The local's tally, if this is its home seat, which is that in the root's row.
+    ///
+    /// # Safety
+    /// As for [`Self::tally`].
+    pub(crate) unsafe fn home_tally(state: *mut Self) -> Option<*const LocalTally> {
+        // SAFETY: the caller's promise.
+        unsafe { ((*state).row == 0).then_some((*state).local) }
+    }
+}
+
+/// Adds one.
+pub(super) fn bump(count: &AtomicU64) {
+    add(count, 1);
+}

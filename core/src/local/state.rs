@@ -1,0 +1,126 @@
+//! What lies in metadata memory for a seat: it is in the heap's registry, so others find what the seat holds and
+//! what was done in it.
+
+use super::cell::Cell;
+use super::counts::{LocalTally, OwnTally};
+use crate::config::{Config, Table};
+use crate::depot::Row;
+use crate::epoch::Tag;
+use core::alloc::Layout;
+
+/// Chunks that a checked local remembers to be the heap's.
+pub(super) const KNOWN: usize = 16;
+
+/// What lies in metadata memory for a seat. Its cells follow it.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct LocalRow {
+    /// Links of the heap's registry, under its lock.
+    pub(super) next: *mut LocalRow,
+    pub(super) prev: *mut LocalRow,
+    /// The row's number.
+    pub(crate) row: u16,
+    /// The row itself.
+    pub(super) at: *const (),
+    /// The local's seat that was made before this one.
+    pub(super) sibling: *mut LocalRow,
+    /// The row's era when the seat was made.
+    pub(super) era: Tag,
+    /// What was done in this seat.
+    pub(crate) own: OwnTally,
+    /// The local's counts.
+    pub(super) local: *const LocalTally,
+    /// For a checked heap, in the home seat: bases of chunks that were found to be the heap's...
+    pub(super) known: [usize; KNOWN],
+    /// ...while so many chunks had been given back.
+    pub(super) known_at: usize,
+}
+
+impl LocalRow {
+    pub(super) fn layout(classes: usize) -> Option<(Layout, usize)> {
+        let cells = Layout::array::<Cell>(classes).ok()?;
+        Layout::new::<Self>().extend(cells).ok()
+    }
+
+    /// How many slots the cells hold. Anyone may ask while the state is in the registry.
+    ///
+    /// # Safety
+    /// `state` is that of a seat of a heap with so many classes, in the registry, whose lock is held.
+    pub(crate) unsafe fn held_slots(state: *mut Self, classes: usize) -> usize {
+        let Some((_, cells_at)) = Self::layout(classes) else {
+            return 0;
+        };
+        let cells = (0..classes).map(|class| {
+            // SAFETY: the cells follow the state; only what is atomic in them is read.
+            unsafe {
+                let cell: *const Cell = state.byte_add(cells_at).cast::<Cell>().add(class);
+                Cell::held_slots(cell)
+            }
+        });
+        cells.sum()
+    }
+
+    /// How many slots the cells hold, and their bytes.
+    ///
+    /// # Safety
+    /// As for [`LocalRow::held_slots`], for the classes of `C`.
+    pub(crate) unsafe fn held<C: Config>(state: *mut Self) -> (usize, usize) {
+        let (mut slots, mut bytes) = (0, 0);
+        for class in 0..Table::<C>::BINS {
+            // SAFETY: the caller's promise.
+            let held = unsafe { Self::held_of(state, Table::<C>::BINS, class) };
+            slots += held;
+            bytes += held * Table::<C>::TABLE.class(class).size();
+        }
+        (slots, bytes)
+    }
+
+    /// How many slots of a class the seat holds.
+    ///
+    /// # Safety
+    /// As for [`LocalRow::held_slots`], and `class` is one of the classes.
+    pub(crate) unsafe fn held_of(state: *mut Self, classes: usize, class: usize) -> usize {
+        let cells_at = Self::layout(classes).map_or(0, |(_, at)| at);
+        // SAFETY: the cells follow the state; only what is atomic in them is read.
+        unsafe { Cell::held_slots(state.byte_add(cells_at).cast::<Cell>().add(class)) }
+    }
+
+    /// The row of a seat.
+    ///
+    /// # Safety
+    /// The seat is one of a heap whose lock is `R`, and in the registry or the caller's.
+    pub(crate) unsafe fn serves<'h, R>(state: *mut Self) -> &'h Row<R> {
+        // SAFETY: rows are valid for as long as the heap.
+        unsafe { &*(*state).at.cast() }
+    }
+
+    /// Whether what was done in a seat was done in the era that its row serves.
+    ///
+    /// # Safety
+    /// As for [`LocalRow::serves`].
+    pub(crate) unsafe fn is_of(state: *mut Self, serves: Tag) -> bool {
+        // SAFETY: the caller's promise.
+        let era = unsafe { (*state).era };
+        era == serves || era.closed() == serves
+    }
+
+    /// Calls `f` with each class and its cell.
+    ///
+    /// # Safety
+    /// As for [`LocalRow::held_slots`], and nobody uses the local now.
+    #[cfg(feature = "walker")]
+    pub(crate) unsafe fn for_each_cell(
+        state: *mut Self,
+        classes: usize,
+        mut f: impl FnMut(usize, &Cell),
+    ) {
+        if let Some((_, cells_at)) = Self::layout(classes) {
+            for class in 0..classes {
+                // SAFETY: the cells follow the state in the same memory, and are at rest.
+                f(class, unsafe {
+                    &*state.byte_add(cells_at).cast::<Cell>().add(class)
+                });
+            }
+        }
+    }
+}
