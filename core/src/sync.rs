@@ -92,6 +92,12 @@ mod imp {
             }
         }
 
+        /// Begins to count anew. For who holds the lock.
+        pub(crate) fn forget_counts(&self) {
+            self.taken.store(0, Relaxed);
+            self.contended.store(0, Relaxed);
+        }
+
         /// Takes the lock for as long as the caller says.
         pub(crate) fn hold(&self) {
             self.raw.lock();
@@ -181,6 +187,8 @@ mod imp {
         pub(crate) fn counts(&self) -> LockCounts {
             LockCounts::default()
         }
+
+        pub(crate) fn forget_counts(&self) {}
     }
 
     /// Adds to a count that only this context writes now.

@@ -176,9 +176,8 @@ impl<R: lock_api::RawMutex> Bin<R> {
     /// What has happened here, which is counted anew from now on.
     pub(crate) fn take_counts(&self) -> BinCounts {
         self.lists.with(|lists| {
-            let mut counts = self.counts_of(lists);
-            // The lock's own go on.
-            counts.lock = LockCounts::default();
+            let counts = self.counts_of(lists);
+            self.lists.forget_counts();
             // What is listed now is so for whoever comes next.
             lists.counts = ListCounts {
                 listed: lists.partial.len() as u64,

@@ -411,7 +411,10 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 row.attach(true);
                 row.set_tag(Tag::open(era));
             });
-            if opened.is_ok() {
+            if let Ok(root) = opened {
+                if let Ok((_, record)) = books.of(positions, root) {
+                    record.label = Label::new("root");
+                }
                 // SAFETY: memory of this layout, which nobody else knows; there is no root yet.
                 unsafe { self.tally.begin::<C>(tallies.as_ptr().cast()) };
                 self.ring.store(ring.as_ptr(), Ordering::Release);

@@ -6,7 +6,7 @@
 use super::Heap;
 use crate::config::{Config, Table};
 use crate::depot::{BinCounts, Row, Stock};
-use crate::epoch::{Books, Epoch, EpochError};
+use crate::epoch::{Books, Epoch, EpochError, Label};
 use crate::local::{LocalRow, LocalTally};
 use crate::provider::PageProvider;
 use crate::snapshot::{
@@ -14,6 +14,7 @@ use crate::snapshot::{
     SharedPathStats, SlabStats, SlowPathStats, VERSION,
 };
 use crate::sync::{LockCounts, Ordering::Relaxed};
+use core::alloc::Layout;
 use core::sync::atomic::AtomicU64;
 use lock_api::RawMutex;
 
@@ -89,6 +90,12 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         Table::<C>::BINS
     }
 
+    /// The index of the class that serves a layout, if one does.
+    #[must_use]
+    pub fn class_of(&self, layout: Layout) -> Option<usize> {
+        Table::<C>::TABLE.index_for(layout)
+    }
+
     /// A snapshot of a class. `None` if there is none of this index. Takes time with the epochs, the class's
     /// slabs that have free slots, and the locals.
     #[must_use]
@@ -144,13 +151,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             slab_bytes: shape.slab_bytes(),
             slabs: slab_stats(&counts, &stock, shape.slots(), held),
             slow,
-            shared: SharedPathStats {
-                takes: counts.spread.takes,
-                retries: counts.spread.retries,
-                checks: counts.spread.checks,
-                switches: counts.spread.switches,
-                spread,
-            },
+            shared: shared_stats(&counts, spread),
             lock: lock_stats(counts.lock),
         })
     }
@@ -183,7 +184,11 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 large_objects: 0,
                 large_bytes: 0,
                 slabs: SlabStats::default(),
+                pinned_slots: 0,
+                pinned_bytes: 0,
                 slow: SlowPathStats::default(),
+                shared: SharedPathStats::default(),
+                lock: LockStats::default(),
                 last_close: record.last_close,
             })
         })?;
@@ -197,7 +202,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     }
 
     /// The epoch at a position of the ring, if it is open, or closed and something of it is left. Positions
-    /// are counted from 0, the root epoch's, to below [`HeapStats::ring`].
+    /// are counted from 0, the root epoch's, to below [`Heap::ring`].
     #[must_use]
     pub fn epoch_at(&self, index: usize) -> Option<Epoch> {
         // A heap that was not used has no epochs, and is not to get its ring for being asked.
@@ -212,6 +217,22 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 row.bytes() > 0 && row.tag() == Epoch::new(index as u16, era).tag().closed()
             });
         is_there.then(|| Epoch::new(index as u16, era))
+    }
+
+    /// Positions of the ring: how many epochs there can be at a time.
+    #[must_use]
+    pub const fn ring(&self) -> usize {
+        Table::<C>::RING
+    }
+
+    /// What an epoch was called.
+    ///
+    /// # Errors
+    /// As for [`Heap::epoch_stats`].
+    pub fn label(&self, epoch: Epoch) -> Result<Label, EpochError> {
+        let positions = self.positions()?;
+        self.books
+            .with(|books| Ok(books.of(positions, epoch)?.1.label))
     }
 
     /// Bytes that an epoch holds: of its slabs and of its large objects. O(1).
@@ -230,13 +251,22 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     fn fill_epoch(&self, stats: &mut EpochStats, row: &Row<R>) {
         for (class, bin) in row.bins() {
             let shape = Table::<C>::TABLE.class(class);
-            let (counts, stock) = (bin.counts().0, bin.stock(shape, STEP));
+            let ((counts, is_spread), stock) = (bin.counts(), bin.stock(shape, STEP));
             let held = self.held_in(row, class);
             let slabs = slab_stats(&counts, &stock, shape.slots(), held);
             let live = slabs.live_slots.saturating_mul(shape.size() as u64);
             stats.live_bytes = stats.live_bytes.saturating_add(live);
+            let open = slabs.whole.saturating_mul(shape.slots() as u64);
+            let pinned = slabs.free_slots.saturating_sub(open);
+            let bytes = pinned.saturating_mul(shape.size() as u64);
+            stats.pinned_slots = stats.pinned_slots.saturating_add(pinned);
+            stats.pinned_bytes = stats.pinned_bytes.saturating_add(bytes);
             stats.slabs.add(&slabs);
             stats.slow.add(&slow_stats(&counts));
+            stats
+                .shared
+                .add(&shared_stats(&counts, u64::from(is_spread)));
+            stats.lock.add(&lock_stats(counts.lock));
         }
         let slow = &mut stats.slow;
         let tag = row.tag();
@@ -353,6 +383,16 @@ fn lock_stats(counts: LockCounts) -> LockStats {
     LockStats {
         taken: counts.taken,
         contended: counts.contended,
+    }
+}
+
+fn shared_stats(counts: &BinCounts, spread: u64) -> SharedPathStats {
+    SharedPathStats {
+        takes: counts.spread.takes,
+        retries: counts.spread.retries,
+        checks: counts.spread.checks,
+        switches: counts.spread.switches,
+        spread,
     }
 }
 

@@ -75,8 +75,16 @@ pub struct EpochStats {
     pub large_bytes: u64,
     /// Its slabs.
     pub slabs: SlabStats,
+    /// Free slots of slabs that live objects keep...
+    pub pinned_slots: u64,
+    /// ...and their bytes.
+    pub pinned_bytes: u64,
     /// Why the fast path was left.
     pub slow: SlowPathStats,
+    /// Collisions on the shared path.
+    pub shared: SharedPathStats,
+    /// The locks of its lists.
+    pub lock: LockStats,
     /// Resident bytes before and after the last close: of the process, if the provider knows, else of the
     /// heap, as accounted.
     pub last_close: Option<(u64, u64)>,

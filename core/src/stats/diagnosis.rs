@@ -1,0 +1,227 @@
+//! Diagnosis: what is wrong with a heap, by its figures alone, the worst first, each with its evidence and
+//! with what to do.
+
+use super::finding::{Culprit, Finding};
+use super::labels::epochs;
+use crate::config::Config;
+use crate::heap::{Heap, Policy};
+use crate::provider::PageProvider;
+use crate::snapshot::{EpochStats, HeapStats};
+use lock_api::RawMutex;
+
+/// The most findings that are kept: the worst.
+pub const MAX_FINDINGS: usize = 24;
+
+/// From where on something is a finding.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Thresholds {
+    /// An epoch is old if so many were opened after it...
+    pub younger: u64,
+    /// ...or it is so many nanoseconds old, where the provider has a clock.
+    pub age_ns: u64,
+    /// Slots of slabs in use are fragmented if less than this share of them is live...
+    pub live_share: f64,
+    /// ...and so many bytes are free between them.
+    pub pinned_bytes: u64,
+    /// The share of takes that had to be tried again, or of visits to a lock that had to wait.
+    pub contention: f64,
+    /// Of how many takes or visits, at least.
+    pub visits: u64,
+    /// Slabs that were made for each that there is, and given back for want of room in the cache, at least.
+    pub churn: u64,
+    /// The share of a limited good (the byte limit, the ring, handle ids) that is used.
+    pub exhaustion: f64,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self {
+            younger: 8,
+            age_ns: 60_000_000_000,
+            live_share: 0.25,
+            pinned_bytes: 1 << 20,
+            contention: 0.10,
+            visits: 1000,
+            churn: 8,
+            exhaustion: 0.90,
+        }
+    }
+}
+
+/// What was found, the worst first.
+#[derive(Debug, Clone, Copy)]
+pub struct Diagnosis {
+    findings: [Option<Finding>; MAX_FINDINGS],
+    /// How many there were, those included that found no room here.
+    pub found: usize,
+}
+
+impl Diagnosis {
+    /// The findings.
+    pub fn findings(&self) -> impl Iterator<Item = &Finding> {
+        self.findings.iter().flatten()
+    }
+
+    fn add(&mut self, finding: Finding) {
+        self.found += 1;
+        let is_better =
+            |place: &Option<Finding>| place.is_none_or(|other| other.rank() < finding.rank());
+        if let Some(at) = self.findings.iter().position(is_better)
+            && let Some(behind) = self.findings.get_mut(at..)
+        {
+            behind.rotate_right(1);
+            if let Some(place) = behind.first_mut() {
+                *place = Some(finding);
+            }
+        }
+    }
+}
+
+/// Looks at a heap's figures, and says what is wrong. Takes as long as [`Heap::stats`] and
+/// [`Heap::epoch_stats`] for each epoch.
+#[must_use]
+pub fn diagnose<P: PageProvider, R: RawMutex, C: Config>(
+    heap: &Heap<P, R, C>,
+    thresholds: &Thresholds,
+) -> Diagnosis {
+    let mut diagnosis = Diagnosis {
+        findings: [None; MAX_FINDINGS],
+        found: 0,
+    };
+    let stats = heap.stats();
+    for (_, epoch) in epochs(heap, 0) {
+        if let Ok(epoch) = heap.epoch_stats(epoch) {
+            of_epoch(&epoch, thresholds, &mut |finding| diagnosis.add(finding));
+        }
+    }
+    of_heap(&stats, heap.policy(), thresholds, &mut |finding| {
+        diagnosis.add(finding)
+    });
+    diagnosis
+}
+
+fn of_epoch(epoch: &EpochStats, thresholds: &Thresholds, found: &mut dyn FnMut(Finding)) {
+    let culprit = Culprit {
+        epoch: epoch.epoch,
+        label: epoch.label,
+        age_ns: epoch.age_ns,
+        younger: epoch.younger,
+        live_objects: epoch.live_objects(),
+        bytes: epoch.bytes,
+    };
+    let is_old = culprit.younger >= thresholds.younger
+        || culprit.age_ns.is_some_and(|age| age >= thresholds.age_ns);
+    let is_root = culprit.epoch.index() == 0;
+    if is_old && !epoch.is_current && !is_root {
+        // One that was opened last of all is not forgotten, however old it is.
+        let is_forgotten = epoch.domains == 0 && culprit.younger > 0;
+        if !epoch.is_open() && culprit.live_objects > 0 {
+            found(Finding::Leak(culprit));
+        } else if epoch.is_open() && is_forgotten {
+            found(Finding::ForgottenClose(culprit));
+        }
+    }
+    let live = epoch.slabs.live_slots;
+    let slots = live.saturating_add(epoch.pinned_slots);
+    let is_sparse = live > 0 && (live as f64) < slots as f64 * thresholds.live_share;
+    if is_sparse && epoch.pinned_bytes >= thresholds.pinned_bytes {
+        found(Finding::Fragmentation {
+            culprit,
+            slabs: epoch.slabs.listed.saturating_sub(epoch.slabs.whole),
+            pinned_bytes: epoch.pinned_bytes,
+        });
+    }
+}
+
+fn of_heap(
+    stats: &HeapStats,
+    policy: Policy,
+    thresholds: &Thresholds,
+    found: &mut dyn FnMut(Finding),
+) {
+    let pages = &stats.pages;
+    if pages.decommits_failed > 0 {
+        found(Finding::DecommitFails {
+            failed: pages.decommits_failed,
+            succeeded: pages.decommits,
+            empty_bytes: stats.residency.reclaimable(),
+        });
+    }
+    let keeps = match policy {
+        Policy::Eager => Some(0),
+        Policy::Batched { bytes } => Some(bytes),
+        Policy::OnClose | Policy::Never => None,
+    };
+    let slabs = &stats.slabs;
+    // Slabs of closed epochs go back by right; those that found no room in the cache do not.
+    let is_churning = slabs.overflowed >= thresholds.visits.min(64)
+        && slabs.overflowed >= thresholds.churn.saturating_mul(slabs.slabs.max(1));
+    if let Some(keeps) = keeps.filter(|_| is_churning) {
+        found(Finding::CacheTooSmall {
+            made: slabs.made,
+            overflowed: slabs.overflowed,
+            slabs: slabs.slabs,
+            keeps,
+        });
+    }
+    let locals = &stats.locals;
+    if locals.held_in_closed_bytes > 0 {
+        found(Finding::LocalsHoldClosed {
+            seats: locals.closed_seats,
+            bytes: locals.held_in_closed_bytes,
+            local: locals.worst.0,
+        });
+    }
+    let shared = &stats.shared;
+    if shared.takes >= thresholds.visits && shared.retry_rate() > thresholds.contention {
+        found(Finding::SharedPathContended {
+            retries: shared.retries,
+            takes: shared.takes,
+        });
+    }
+    let locks = [
+        ("lists", stats.locks.bins),
+        ("pages", stats.locks.pages),
+        ("ring", stats.locks.ring),
+        ("locals", stats.locks.locals),
+    ];
+    for (name, lock) in locks {
+        if lock.taken >= thresholds.visits && lock.contention() > thresholds.contention {
+            found(Finding::LockContended {
+                lock: name,
+                contended: lock.contended,
+                taken: lock.taken,
+            });
+        }
+    }
+    let [memory, limit, ..] = stats.errors.allocs;
+    if memory + limit > 0 {
+        found(Finding::OutOfMemory { memory, limit });
+    }
+    let goods = [
+        (
+            "bytes of the limit",
+            pages.committed,
+            pages.limit.unwrap_or(u64::MAX),
+        ),
+        (
+            "positions of the ring",
+            stats.open_epochs + stats.closing_epochs,
+            stats.ring,
+        ),
+        ("handle ids", stats.handle_ids.0, stats.handle_ids.1),
+    ];
+    for (what, used, of) in goods {
+        if of > 0 && used as f64 >= of as f64 * thresholds.exhaustion {
+            found(Finding::NearlyExhausted { what, used, of });
+        }
+    }
+    let errors = stats.errors.misuses();
+    if errors > 0 {
+        let double_frees = stats.errors.frees[0].saturating_add(stats.errors.late_double_frees);
+        found(Finding::Misuse {
+            errors,
+            double_frees,
+        });
+    }
+}
