@@ -341,10 +341,8 @@ fn failures_and_misuse_are_named_and_ranked() {
     let object = heap.alloc(layout(64)).unwrap();
     free(&heap, object, 64);
     // SAFETY: a checked heap finds out.
-    assert_eq!(
-        unsafe { heap.free(object, layout(64)) },
-        Err(FreeError::DoubleFree)
-    );
+    let doubled = unsafe { heap.free(object, layout(64)) };
+    assert_eq!(doubled, Err(FreeError::DoubleFree));
     // In use, so that it is not given back for the sake of the next.
     let _kept = heap.alloc(layout(64)).unwrap();
     heap.set_limit(heap.bytes().taken);

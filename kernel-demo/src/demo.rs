@@ -3,15 +3,18 @@
 
 use alloc::vec::Vec;
 use core::alloc::Layout;
+use core::fmt::{self, Write};
 use core::ptr::NonNull;
 
+use temporal_slab::stats::Report;
 use temporal_slab::{Domain, Epoch};
 
 use crate::heap::{HEAP, KernelConfig};
 use crate::lock::IrqLock;
 use crate::memory::{self, FrameProvider};
-use crate::serial::say;
+use crate::serial::{Serial, say};
 
+type TheReport = Report<'static, FrameProvider, IrqLock, KernelConfig>;
 type TheDomain = Domain<'static, FrameProvider, IrqLock, KernelConfig>;
 
 /// Live bytes of the cache, in 1 KiB entries.
@@ -81,8 +84,24 @@ fn row(phase: &str, live: u64, before: usize) {
     );
 }
 
-/// Runs the phases; how many steps of them went wrong.
-pub(crate) fn run() -> usize {
+/// Writes what the heap knows of itself to the serial port, in each encoding between two marks.
+fn report() -> usize {
+    let report = Report::new(&HEAP);
+    let to = &mut Serial::init();
+    let mut write = |name, encode: fn(&TheReport, &mut dyn Write) -> fmt::Result| {
+        say!("report {name} begins");
+        let done = encode(&report, to);
+        say!("");
+        say!("report {name} ends");
+        usize::from(done.is_err())
+    };
+    write("text", |report, to| report.text(to))
+        + write("json", |report, to| report.json(to))
+        + write("prometheus", |report, to| report.prometheus(to))
+}
+
+/// Runs the phases, and reports before the last if it is to; how many steps of them went wrong.
+pub(crate) fn run(reports: bool) -> usize {
     say!("");
     say!("phase                         live obj   held KiB  returned KiB   frames KiB");
     let mut cache = Cache {
@@ -96,6 +115,7 @@ pub(crate) fn run() -> usize {
         let Ok(domain) = opened.map(Domain::closing) else {
             return wrong + 1;
         };
+        wrong += usize::from(HEAP.set_label(domain.epoch(), "requests").is_err());
         let inside = domain.enter();
         for number in 0..500 {
             let done = request(
@@ -128,6 +148,9 @@ pub(crate) fn run() -> usize {
         }
         row("600 frames of a loop", 0, held);
         wrong += usize::from(HEAP.close(domain.epoch()).is_err());
+    }
+    if reports {
+        wrong += report();
     }
     let held = HEAP.bytes().taken;
     for entry in cache.entries.into_iter().flatten() {

@@ -33,7 +33,8 @@ fn main(boot: &'static BootInfo) -> ! {
     }
     let failures = match mode {
         "count" => count::run(),
-        _ => selftest::run() + smp::run(fwcfg::cpus()) + demo::run(),
+        "report" => demo::run(true),
+        _ => selftest::run() + smp::run(fwcfg::cpus()) + demo::run(false),
     };
     // The early heap gets back what is its own.
     drop(early);

@@ -1,6 +1,9 @@
 //! Boots of the demo kernel, each by the task that a user would call. A boot has half a minute.
 #![cfg(target_os = "linux")]
 
+mod common;
+
+use common::{check_json, check_prometheus};
 use std::process::{Command, Output};
 
 fn boot(options: &[&str]) -> (Output, String) {
@@ -98,6 +101,32 @@ fn instructions_are_those_of_the_host() {
         println!("{name}: {kernel} in the kernel, {host} on the host");
         assert!((0.7..1.4).contains(&(kernel / host)), "{name}");
     }
+}
+
+/// What is between two marks of a report on the serial port.
+fn reported<'t>(text: &'t str, name: &str) -> &'t str {
+    let begin = format!("report {name} begins\n");
+    let (_, behind) = text
+        .split_once(&begin)
+        .unwrap_or_else(|| panic!("{name} begins"));
+    let (report, _) = behind
+        .split_once(&format!("\nreport {name} ends"))
+        .unwrap_or_else(|| panic!("{name} ends"));
+    report
+}
+
+/// The kernel's heap tells about itself over the serial port, in three encodings that are parsed here. Catches a
+/// report that needs more than a kernel has.
+#[test]
+fn reports_come_over_the_serial_port() {
+    let text = passes(&["--release", "--mode", "report"]).replace('\r', "");
+    let json = check_json(reported(&text, "json").trim());
+    let samples = check_prometheus(&format!("{}\n", reported(&text, "prometheus").trim_end()));
+    let entries = json["heap"]["live_objects"].as_f64();
+    assert_eq!(samples.get("temporal_slab_live_objects").copied(), entries);
+    assert!(entries >= Some(512.0), "the cache is live");
+    assert!(json["heap"]["closes"].as_u64() >= Some(4));
+    assert!(reported(&text, "text").contains("slow paths"));
 }
 
 /// What goes wrong is told apart: a panic, and a hang.

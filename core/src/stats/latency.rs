@@ -291,7 +291,10 @@ impl<'l> Sampler<'l> {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use super::*;
+    use std::vec::Vec;
 
     /// Catches a gap or an overlap between buckets, and one that is wider than promised.
     #[test]

@@ -38,11 +38,13 @@ pub(super) fn write<P: PageProvider, R: RawMutex, C: Config>(
     classes(report, to)?;
     latency(report, to)?;
     let labels = Labels::read(heap, report.top);
-    let other = core::iter::once(&labels.other);
+    // With a label more, so that it is told apart from an epoch that is called so.
+    let top = labels.top().iter().map(|label| (label, false));
+    let all = top.chain([(&labels.other, true)]);
     let mut index = 0;
     loop {
         let mut is_known = false;
-        for label in labels.top().iter().chain(other.clone()) {
+        for (label, rest) in all.clone() {
             let found = nth(|sink| of_label(label, sink), index);
             let Some(metric) = found else { break };
             if !is_known {
@@ -50,12 +52,8 @@ pub(super) fn write<P: PageProvider, R: RawMutex, C: Config>(
                 is_known = true;
             }
             let label = Escaped(label.label.as_str());
-            sample(
-                to,
-                "label_",
-                &metric,
-                Some(format_args!("label=\"{label}\"")),
-            )?;
+            let label = format_args!("label=\"{label}\",rest=\"{rest}\"");
+            sample(to, "label_", &metric, Some(label))?;
         }
         if !is_known {
             return Ok(());

@@ -32,7 +32,8 @@ pub(crate) struct Options {
     /// Wait for a debugger on port 1234 before the first instruction.
     #[arg(long)]
     gdb: bool,
-    /// What the kernel is told to do: `run`, `count` instructions, `panic` or `hang`.
+    /// What the kernel is told to do: `run`, `report` its heap's figures, `count` instructions, `panic` or
+    /// `hang`.
     #[arg(long, default_value = "run")]
     mode: String,
     /// How many times it is booted. Stops at the first boot that does not pass.
