@@ -10,6 +10,7 @@
 //! | [`FutexLock`] | a lock that sleeps |
 //! | [`MmapProvider`] | pages: mapped, given back, made present, moved |
 //! | [`Reclaimer`] | a thread that gives back what was not used for a while |
+//! | `export` | with the feature of that name: statistics over HTTP or a Unix socket |
 //! | [`TemporalSlab`] | the global allocator, its threads, forks, and the thread's current epoch |
 //!
 //! One line puts a program on it:
@@ -33,6 +34,9 @@ mod lock;
 mod provider;
 
 mod reclaimer;
+
+#[cfg(feature = "export")]
+pub mod export;
 
 mod global;
 

@@ -15,9 +15,11 @@ pub const MAX_FINDINGS: usize = 24;
 /// From where on something is a finding.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Thresholds {
-    /// An epoch is old if so many were opened after it...
+    /// An epoch is old if so many were opened after it, and, where the provider has a clock...
     pub younger: u64,
-    /// ...or it is so many nanoseconds old, where the provider has a clock.
+    /// ...that is at least so many nanoseconds ago;
+    pub least_age_ns: u64,
+    /// or if it is so old, whatever was opened since.
     pub age_ns: u64,
     /// Slots of slabs in use are fragmented if less than this share of them is live...
     pub live_share: f64,
@@ -37,10 +39,11 @@ impl Default for Thresholds {
     fn default() -> Self {
         Self {
             younger: 8,
+            least_age_ns: 1_000_000_000,
             age_ns: 60_000_000_000,
             live_share: 0.25,
             pinned_bytes: 1 << 20,
-            contention: 0.10,
+            contention: 0.05,
             visits: 1000,
             churn: 8,
             exhaustion: 0.90,
@@ -109,8 +112,12 @@ fn of_epoch(epoch: &EpochStats, thresholds: &Thresholds, found: &mut dyn FnMut(F
         live_objects: epoch.live_objects(),
         bytes: epoch.bytes,
     };
-    let is_old = culprit.younger >= thresholds.younger
-        || culprit.age_ns.is_some_and(|age| age >= thresholds.age_ns);
+    let is_overtaken = culprit.younger >= thresholds.younger;
+    let is_old = match culprit.age_ns {
+        Some(age) if is_overtaken => age >= thresholds.least_age_ns.min(thresholds.age_ns),
+        Some(age) => age >= thresholds.age_ns,
+        None => is_overtaken,
+    };
     let is_root = culprit.epoch.index() == 0;
     if is_old && !epoch.is_current && !is_root {
         // One that was opened last of all is not forgotten, however old it is.

@@ -255,11 +255,11 @@ impl<'l> Sampler<'l> {
     /// Those of `alloc`.
     #[cold]
     #[inline(never)]
-    pub fn timed<P: PageProvider, R: RawMutex, C: Config>(
+    pub fn timed<'h, P: PageProvider, R: RawMutex, C: Config>(
         &self,
-        local: &mut Local<'_, P, R, C>,
+        local: &mut Local<'h, P, R, C>,
         layout: Layout,
-        alloc: impl FnOnce(&mut Local<'_, P, R, C>) -> Result<NonNull<u8>, AllocError>,
+        alloc: impl FnOnce(&mut Local<'h, P, R, C>) -> Result<NonNull<u8>, AllocError>,
     ) -> Result<NonNull<u8>, AllocError> {
         let heap = local.heap();
         let (slow, chunks) = (local.slow_paths(), heap.chunks_acquired());

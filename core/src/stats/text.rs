@@ -1,7 +1,7 @@
 //! Text for people.
 
 use super::diagnosis::diagnose;
-use super::finding::Bytes;
+use super::finding::{Bytes, Finding};
 use super::labels::epochs;
 use super::{Labels, Report};
 use crate::config::Config;
@@ -9,6 +9,9 @@ use crate::provider::PageProvider;
 use crate::snapshot::{EpochStats, HeapStats};
 use core::fmt::{self, Write};
 use lock_api::RawMutex;
+
+/// Findings of one kind that are shown.
+const SHOWN: usize = 3;
 
 /// What the parts of the resident bytes are.
 const PARTS: [(&str, &str); 10] = [
@@ -92,16 +95,31 @@ pub(super) fn findings<P: PageProvider, R: RawMutex, C: Config>(
     if diagnosis.found == 0 {
         return writeln!(to, "nothing was found that needs a remedy");
     }
-    for finding in diagnosis.findings() {
-        writeln!(
-            to,
-            "{}: {}: {finding}",
-            finding.severity().name(),
-            finding.name()
-        )?;
-        writeln!(to, "    {}", finding.action())?;
+    // Each kind once, in the order of its worst, with a few of its kind.
+    for (index, finding) in diagnosis.findings().enumerate() {
+        let is_kind = |other: &&Finding| other.name() == finding.name();
+        if diagnosis
+            .findings()
+            .take(index)
+            .any(|other| is_kind(&other))
+        {
+            continue;
+        }
+        let (severity, name) = (finding.severity().name(), finding.name());
+        writeln!(to, "{severity}: {name}: {}", finding.action())?;
+        for other in diagnosis.findings().filter(is_kind).take(SHOWN) {
+            writeln!(to, "    {other}")?;
+        }
+        let more = diagnosis.findings().filter(is_kind).skip(SHOWN).count();
+        if more > 0 {
+            writeln!(to, "    and {more} more of this kind")?;
+        }
     }
-    Ok(())
+    let kept = diagnosis.findings().count();
+    match diagnosis.found.saturating_sub(kept) {
+        0 => Ok(()),
+        more => writeln!(to, "and {more} more findings"),
+    }
 }
 
 fn residency(to: &mut dyn Write, stats: &HeapStats) -> fmt::Result {

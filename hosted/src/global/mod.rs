@@ -30,11 +30,13 @@ use crate::provider::MmapProvider;
 use crate::reclaimer::Reclaimer;
 use crate::sys;
 use core::alloc::{GlobalAlloc, Layout};
+use core::num::NonZeroU32;
 use core::ptr::{self, NonNull};
 use core::time::Duration;
 use std::io;
 use temporal_slab::class::FINE_SIZES;
 use temporal_slab::config::Config;
+use temporal_slab::stats::Latency;
 use temporal_slab::{Domain, FreeError, Heap};
 
 pub use current::{Phase, Routed};
@@ -72,6 +74,32 @@ impl TemporalSlab {
     /// end or do the same.
     pub fn flush_thread() {
         THREAD.with(Thread::flush);
+    }
+
+    /// Times one in `every` of this thread's allocations from now on; `None` ends it. A thread that is not asked pays
+    /// nothing for this; one that is leaves the shortest path for all of its allocations.
+    pub fn sample_thread(every: Option<NonZeroU32>) {
+        THREAD.with(|thread| thread.sample(every));
+    }
+
+    /// The times that were sampled so far, of all threads.
+    #[must_use]
+    pub fn latency() -> &'static Latency {
+        &thread::LATENCY
+    }
+
+    /// Serves the statistics of this program at an address: `127.0.0.1:9184`, or `unix:PATH`. See
+    /// [`export`](crate::export) for what and how.
+    ///
+    /// # Errors
+    /// If the address is none, cannot be had, or can be reached from other machines.
+    #[cfg(feature = "export")]
+    pub fn export(address: &str) -> io::Result<crate::export::Exporter> {
+        let options = crate::export::Options {
+            latency: Some(Self::latency()),
+            ..Default::default()
+        };
+        crate::export::Exporter::start(Self::heap(), &address.parse()?, options)
     }
 
     /// Starts a thread that gives back what was empty for `decay`.

@@ -3,8 +3,8 @@
 //! # States
 //!
 //! *new* (nothing yet) -> *making* (its local is being made: a call that comes back here meanwhile takes
-//! the shared path) -> *ready* (a local, no epoch) <-> *inside* (a local, and an epoch) -> *gone* (the
-//! thread is ending: the shared path). Only the thread itself changes its state.
+//! the shared path) -> *ready* (a local, and nothing else) <-> *inside* (a local, and an epoch or a sampler) ->
+//! *gone* (the thread is ending: the shared path). Only the thread itself changes its state.
 //!
 //! The state lies in a thread-local variable without a destructor, so it can be used from the first call
 //! to the last. The local is given up by a destructor of the C library's, which runs after those of Rust.
@@ -16,8 +16,10 @@ use core::alloc::Layout;
 use core::cell::{Cell, UnsafeCell};
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
-use core::ptr;
+use core::num::NonZeroU32;
+use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicU64, Ordering};
+use temporal_slab::stats::{Latency, Sampler};
 use temporal_slab::{AllocError, Epoch, Local};
 
 type TheLocal = Local<'static, MmapProvider, FutexLock, GlobalConfig>;
@@ -29,6 +31,9 @@ const GONE: u8 = 2;
 pub(super) const READY: u8 = 3;
 const INSIDE: u8 = 4;
 
+/// The times of all threads that were asked for them.
+pub(super) static LATENCY: Latency = Latency::new();
+
 thread_local! {
     pub(super) static THREAD: Thread = const { Thread::new() };
 }
@@ -39,6 +44,8 @@ pub(super) struct Thread {
     local: UnsafeCell<MaybeUninit<TheLocal>>,
     /// The epoch that the thread is in, if its state says so.
     epoch: Cell<Option<Epoch>>,
+    /// What times some of the thread's allocations, if it was asked for.
+    sampler: Cell<Option<Sampler<'static>>>,
     /// The innermost guard of those that route this thread: see `current`.
     pub(super) innermost: Cell<*mut super::current::Node>,
 }
@@ -49,6 +56,7 @@ impl Thread {
             state: Cell::new(NEW),
             local: UnsafeCell::new(MaybeUninit::uninit()),
             epoch: Cell::new(None),
+            sampler: Cell::new(None),
             innermost: Cell::new(ptr::null_mut()),
         }
     }
@@ -87,12 +95,7 @@ impl Thread {
         // SAFETY: the thread has a local where it is asked for, and nobody is using it.
         let object = unsafe {
             match (self.state.get(), self.epoch.get()) {
-                (INSIDE, Some(epoch)) => match self.local().alloc_in(epoch, layout) {
-                    // Closed under the thread's feet: it goes on outside.
-                    Err(AllocError::EpochClosed) => self.local().alloc(layout),
-                    object => object,
-                },
-                (READY | INSIDE, _) => self.local().alloc(layout),
+                (READY | INSIDE, epoch) => self.alloc_here(self.local(), epoch, layout),
                 // Without a local a thread may be in an epoch all the same.
                 (_, Some(epoch)) => match HEAP.alloc_in(epoch, layout) {
                     Err(AllocError::EpochClosed) => HEAP.alloc(layout),
@@ -104,6 +107,54 @@ impl Thread {
         or_null(object)
     }
 
+    /// Allocates through the thread's local, in its epoch if it is in one, and times it if it is its turn.
+    fn alloc_here(
+        &self,
+        local: &mut TheLocal,
+        epoch: Option<Epoch>,
+        layout: Layout,
+    ) -> Result<NonNull<u8>, AllocError> {
+        let alloc = |local: &mut TheLocal| match epoch {
+            Some(epoch) => match local.alloc_in(epoch, layout) {
+                // Closed under the thread's feet: it goes on outside.
+                Err(AllocError::EpochClosed) => local.alloc(layout),
+                object => object,
+            },
+            None => local.alloc(layout),
+        };
+        let Some(mut sampler) = self.sampler.take() else {
+            return alloc(local);
+        };
+        let object = if sampler.is_due() {
+            sampler.timed(local, layout, alloc)
+        } else {
+            alloc(local)
+        };
+        self.sampler.set(Some(sampler));
+        object
+    }
+
+    /// Times one in `every` of the thread's allocations from now on, or none.
+    pub(super) fn sample(&self, every: Option<NonZeroU32>) {
+        if self.state.get() == NEW {
+            self.begin();
+        }
+        self.sampler
+            .set(every.map(|every| Sampler::new(&LATENCY, every)));
+        self.settle();
+    }
+
+    /// Takes the plain path where there is neither an epoch nor a sampler.
+    fn settle(&self) {
+        if !self.has_local() {
+            return;
+        }
+        let sampler = self.sampler.take();
+        let is_plain = self.epoch.get().is_none() && sampler.is_none();
+        self.sampler.set(sampler);
+        self.state.set(if is_plain { READY } else { INSIDE });
+    }
+
     /// As [`Thread::alloc_slow`], and the bytes of the layout are zero.
     #[cold]
     #[inline(never)]
@@ -113,6 +164,9 @@ impl Thread {
                 Err(AllocError::EpochClosed) => {}
                 object => return or_null(object),
             }
+        } else if self.has_local() {
+            // SAFETY: the thread has a local, and nobody is using it.
+            return or_null(unsafe { self.local() }.alloc_zeroed(layout));
         }
         or_null(HEAP.alloc_zeroed(layout))
     }
@@ -137,8 +191,8 @@ impl Thread {
         // SAFETY: the thread has no local, so nobody uses the place.
         unsafe { (*self.local.get()).write(local) };
         // A guard may have come before there was memory for a local.
-        let is_inside = self.epoch.get().is_some();
-        self.state.set(if is_inside { INSIDE } else { READY });
+        self.state.set(READY);
+        self.settle();
     }
 
     /// Says which epoch the thread is in from now on.
@@ -147,9 +201,7 @@ impl Thread {
             self.begin();
         }
         self.epoch.set(epoch);
-        if self.has_local() {
-            self.state.set(if epoch.is_some() { INSIDE } else { READY });
-        }
+        self.settle();
     }
 
     pub(super) fn epoch(&self) -> Option<Epoch> {

@@ -1,0 +1,480 @@
+//! A program's statistics for those outside of it: over HTTP on the loopback interface, or on a Unix socket.
+//!
+//! Principles:
+//! - It is off until a program turns it on, listens on this machine only unless it is told otherwise, and only
+//!   reads: no request changes anything.
+//! - A request is a few hundred bytes. One that is longer, slower than [`PATIENCE`] or not understood gets an error
+//!   and is closed; one is served at a time, so nobody can make the program do more than that.
+//! - What is served is what `temporal_slab::stats::Report` writes, and what the system says of the process.
+//!
+//! | path | what |
+//! |---|---|
+//! | `/metrics` | the text format of Prometheus |
+//! | `/stats.json` | JSON, by `stats.schema.json` of the core |
+//! | `/stats.txt` | text for people |
+//! | `/findings.txt` | what is wrong, and what to do |
+//! | `/process.json` | what the system says is resident |
+
+use crate::rss::{self, Rollup, Usage};
+use crate::sys;
+use core::fmt::{self, Write as _};
+use core::str::FromStr;
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::time::Duration;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+use temporal_slab::Heap;
+use temporal_slab::config::Config;
+use temporal_slab::lock_api::RawMutex;
+use temporal_slab::provider::PageProvider;
+use temporal_slab::stats::{Latency, Report};
+
+/// The longest head of a request that is read.
+pub const LONGEST_REQUEST: usize = 4096;
+
+/// How long a client may take to send its request, and to take the answer.
+pub const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Where statistics are served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// HTTP over TCP.
+    Tcp(SocketAddr),
+    /// HTTP over a Unix socket.
+    Unix(PathBuf),
+}
+
+impl FromStr for Address {
+    type Err = io::Error;
+
+    /// `unix:PATH`, `HOST:PORT` or `http://HOST:PORT`, where the host is a number.
+    fn from_str(text: &str) -> io::Result<Self> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return Ok(Self::Unix(PathBuf::from(path)));
+        }
+        let address = text.strip_prefix("http://").unwrap_or(text);
+        let address = address
+            .trim_end_matches('/')
+            .replace("localhost", "127.0.0.1");
+        address.parse().map(Self::Tcp).map_err(|_| {
+            let help = format!(
+                "{text}: an address is unix:PATH or a number and a port, as 127.0.0.1:9184"
+            );
+            io::Error::new(io::ErrorKind::InvalidInput, help)
+        })
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "http://{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Serves a heap's statistics until it is dropped. A forked child serves none, and dropping this there does nothing.
+pub struct Exporter {
+    stop: Arc<AtomicBool>,
+    address: Address,
+    thread: Option<JoinHandle<()>>,
+    process: i32,
+}
+
+/// A heap, whatever its parameters.
+trait Source: Sync {
+    fn write(&self, path: &str, to: &mut String) -> Option<fmt::Result>;
+}
+
+struct Served<P: PageProvider + 'static, R: RawMutex + 'static, C: Config> {
+    heap: &'static Heap<P, R, C>,
+    latency: Option<&'static Latency>,
+}
+
+impl<P: PageProvider + Sync, R: RawMutex + Sync, C: Config> Source for Served<P, R, C> {
+    fn write(&self, path: &str, to: &mut String) -> Option<fmt::Result> {
+        let report = Report::new(self.heap);
+        let report = match self.latency {
+            Some(latency) => report.latency(latency),
+            None => report,
+        };
+        Some(match path {
+            "/metrics" => report.prometheus(to).and_then(|()| process_metrics(to)),
+            "/stats.json" => report.json(to),
+            "/stats.txt" => report.text(to),
+            "/findings.txt" => report.findings(to),
+            "/process.json" => process_json(to),
+            _ => return None,
+        })
+    }
+}
+
+/// How to serve.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Sampled times to serve, too.
+    pub latency: Option<&'static Latency>,
+    /// Other machines may ask. Nobody is asked who they are: keep this off unless something else does.
+    pub any_machine: bool,
+}
+
+impl Exporter {
+    /// Serves the statistics of `heap` at `address`: a port of 0 is any that is free, see [`Exporter::address`].
+    ///
+    /// # Errors
+    /// If the address cannot be had, or is another machine's to reach and the options do not allow that.
+    pub fn start<P, R, C>(
+        heap: &'static Heap<P, R, C>,
+        address: &Address,
+        options: Options,
+    ) -> io::Result<Self>
+    where
+        P: PageProvider + Sync,
+        R: RawMutex + Sync,
+        C: Config,
+    {
+        let (listener, address) = Listener::bind(address, options.any_machine)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&stop);
+        let source = Served {
+            heap,
+            latency: options.latency,
+        };
+        let thread = std::thread::Builder::new()
+            .name("tslab-export".to_owned())
+            .spawn(move || {
+                while !seen.load(Ordering::Relaxed) {
+                    // A client that is gone by now, or no more files for another: the next may fare better.
+                    if let Ok(mut client) = listener.accept() {
+                        let _gone = serve(&mut *client, &source);
+                    } else {
+                        std::thread::sleep(Duration::from_millis(20));
+                    }
+                }
+            })?;
+        Ok(Self {
+            stop,
+            address,
+            thread: Some(thread),
+            process: sys::process(),
+        })
+    }
+
+    /// Where it serves.
+    #[must_use]
+    pub const fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Serves until the program ends.
+    pub fn for_good(self) {
+        core::mem::forget(self);
+    }
+}
+
+impl Drop for Exporter {
+    fn drop(&mut self) {
+        if self.process != sys::process() {
+            core::mem::forget(self.thread.take());
+            return;
+        }
+        self.stop.store(true, Ordering::Relaxed);
+        // It waits for a client: here is one.
+        let _woken = connect(&self.address);
+        if let Some(thread) = self.thread.take() {
+            let _ended = thread.join();
+        }
+        if let Address::Unix(path) = &self.address {
+            let _gone = std::fs::remove_file(path);
+        }
+    }
+}
+
+impl fmt::Debug for Exporter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exporter")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A connection.
+pub trait Stream: Read + Write + Send {
+    /// Bounds the next reads and writes.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    fn set_timeout(&self, time: Duration) -> io::Result<()>;
+}
+
+macro_rules! stream {
+    ($type:ty) => {
+        impl Stream for $type {
+            fn set_timeout(&self, time: Duration) -> io::Result<()> {
+                let time = Some(time.max(Duration::from_millis(1)));
+                self.set_read_timeout(time)?;
+                self.set_write_timeout(time)
+            }
+        }
+    };
+}
+stream!(TcpStream);
+stream!(UnixStream);
+
+/// Connects to where statistics are served.
+///
+/// # Errors
+/// If nobody serves there.
+pub fn connect(address: &Address) -> io::Result<Box<dyn Stream>> {
+    let stream: Box<dyn Stream> = match address {
+        Address::Tcp(address) => Box::new(TcpStream::connect_timeout(address, PATIENCE)?),
+        Address::Unix(path) => Box::new(UnixStream::connect(path)?),
+    };
+    stream.set_timeout(PATIENCE)?;
+    Ok(stream)
+}
+
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    fn bind(address: &Address, any_machine: bool) -> io::Result<(Self, Address)> {
+        match address {
+            Address::Tcp(address) => {
+                if !any_machine && !is_loopback(address.ip()) {
+                    let help = format!(
+                        "{address} can be reached from other machines: use 127.0.0.1, or Options::any_machine"
+                    );
+                    return Err(io::Error::new(io::ErrorKind::PermissionDenied, help));
+                }
+                let listener = TcpListener::bind(address)?;
+                let address = listener.local_addr()?;
+                Ok((Self::Tcp(listener), Address::Tcp(address)))
+            }
+            Address::Unix(path) => {
+                remove_dead_socket(path);
+                let listener = UnixListener::bind(path)?;
+                std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+                Ok((Self::Unix(listener), Address::Unix(path.clone())))
+            }
+        }
+    }
+
+    fn accept(&self) -> io::Result<Box<dyn Stream>> {
+        Ok(match self {
+            Self::Tcp(listener) => Box::new(listener.accept()?.0),
+            Self::Unix(listener) => Box::new(listener.accept()?.0),
+        })
+    }
+}
+
+fn is_loopback(ip: IpAddr) -> bool {
+    ip.to_canonical().is_loopback()
+}
+
+/// Removes what a program left behind that did not end well: a socket on which nobody listens. Nothing else.
+fn remove_dead_socket(path: &Path) {
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|data| data.file_type().is_socket());
+    let refuses = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+    if is_socket && UnixStream::connect(path).is_err_and(refuses) {
+        let _removed = std::fs::remove_file(path);
+    }
+}
+
+/// Reads a request and answers it.
+fn serve(client: &mut dyn Stream, source: &dyn Source) -> io::Result<()> {
+    let mut head = [0; LONGEST_REQUEST];
+    let answer = match read_head(client, &mut head) {
+        Ok(head) => answer(head, source),
+        Err(Fault::TooLong) => Answer::error(431, "the request is too long"),
+        Err(Fault::TooSlow) => Answer::error(408, "the request took too long"),
+        Err(Fault::Gone) => return Ok(()),
+    };
+    client.set_timeout(PATIENCE)?;
+    let (status, kind) = (answer.status, answer.kind);
+    let length = answer.body.len();
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\
+         Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\r\n"
+    );
+    client.write_all(head.as_bytes())?;
+    if !answer.is_head_only {
+        client.write_all(answer.body.as_bytes())?;
+    }
+    client.flush()
+}
+
+enum Fault {
+    TooLong,
+    TooSlow,
+    Gone,
+}
+
+/// Reads up to the empty line, for as long as there is patience.
+fn read_head<'b>(client: &mut dyn Stream, buffer: &'b mut [u8]) -> Result<&'b [u8], Fault> {
+    let end = Instant::now() + PATIENCE;
+    let mut len = 0;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Fault::TooSlow);
+        }
+        client.set_timeout(left).map_err(|_| Fault::Gone)?;
+        let rest = buffer.get_mut(len..).filter(|rest| !rest.is_empty());
+        match client.read(rest.ok_or(Fault::TooLong)?) {
+            Ok(0) => return Err(Fault::Gone),
+            Ok(read) => len += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+                ) =>
+            {
+                return Err(Fault::TooSlow);
+            }
+            Err(_) => return Err(Fault::Gone),
+        }
+        let read = buffer.get(..len).unwrap_or(&[]);
+        if let Some(at) = read.windows(4).position(|four| four == b"\r\n\r\n") {
+            return Ok(buffer.get(..at).unwrap_or(&[]));
+        }
+    }
+}
+
+struct Answer {
+    status: &'static str,
+    kind: &'static str,
+    body: String,
+    is_head_only: bool,
+}
+
+impl Answer {
+    fn error(code: u16, why: &str) -> Self {
+        let status = match code {
+            400 => "400 Bad Request",
+            404 => "404 Not Found",
+            405 => "405 Method Not Allowed\r\nAllow: GET, HEAD",
+            408 => "408 Request Timeout",
+            431 => "431 Request Header Fields Too Large",
+            _ => "500 Internal Server Error",
+        };
+        Self {
+            status,
+            kind: "text/plain; charset=utf-8",
+            body: format!("{why}\n"),
+            is_head_only: false,
+        }
+    }
+}
+
+/// The answer to a request's head.
+fn answer(head: &[u8], source: &dyn Source) -> Answer {
+    let line = head.split(|byte| *byte == b'\r').next().unwrap_or(&[]);
+    let Ok(line) = core::str::from_utf8(line) else {
+        return Answer::error(400, "a request is text");
+    };
+    let mut words = line.split(' ');
+    let (Some(method), Some(target), Some(version), None) =
+        (words.next(), words.next(), words.next(), words.next())
+    else {
+        return Answer::error(400, "a request begins with a method, a path and a version");
+    };
+    if !version.starts_with("HTTP/1.") {
+        return Answer::error(400, "this is HTTP/1.1");
+    }
+    if method != "GET" && method != "HEAD" {
+        return Answer::error(405, "statistics can only be read: GET or HEAD");
+    }
+    let path = target.split(['?', '#']).next().unwrap_or("");
+    if path == "/" {
+        let body = "/metrics\n/stats.json\n/stats.txt\n/findings.txt\n/process.json\n";
+        return Answer {
+            status: "200 OK",
+            kind: "text/plain; charset=utf-8",
+            body: body.to_owned(),
+            is_head_only: method == "HEAD",
+        };
+    }
+    let mut body = String::new();
+    match source.write(path, &mut body) {
+        None => Answer::error(404, "there is nothing here: / names what there is"),
+        Some(Err(_)) => Answer::error(500, "the report could not be written"),
+        Some(Ok(())) => Answer {
+            status: "200 OK",
+            kind: match path {
+                "/metrics" => "text/plain; version=0.0.4; charset=utf-8",
+                "/stats.json" | "/process.json" => "application/json",
+                _ => "text/plain; charset=utf-8",
+            },
+            body,
+            is_head_only: method == "HEAD",
+        },
+    }
+}
+
+/// What the system says of the process, each with its name and its meaning.
+fn process() -> [(&'static str, &'static str, u64); 7] {
+    let usage = Usage::read();
+    let rollup = Rollup::read().unwrap_or_default();
+    [
+        (
+            "virtual_bytes",
+            "Bytes of address space",
+            usage.map_or(0, |u| u.virtual_bytes),
+        ),
+        (
+            "resident_bytes",
+            "Bytes in memory",
+            usage.map_or(0, |u| u.resident_bytes),
+        ),
+        (
+            "anonymous_bytes",
+            "Of these, of no file",
+            rollup.anonymous_bytes,
+        ),
+        (
+            "lazily_freed_bytes",
+            "Of these, given back and not taken yet",
+            rollup.lazily_freed_bytes,
+        ),
+        (
+            "huge_bytes",
+            "Of the anonymous ones, in huge pages",
+            rollup.huge_bytes,
+        ),
+        ("mappings", "Mappings", rss::mappings().unwrap_or(0) as u64),
+        ("id", "The process's number", u64::from(std::process::id())),
+    ]
+}
+
+/// What the system says of the process, as JSON.
+///
+/// # Errors
+/// Those of `to`.
+pub fn process_json(to: &mut String) -> fmt::Result {
+    let mut comma = '{';
+    for (name, _, value) in process() {
+        write!(to, "{comma}\"{name}\":{value}")?;
+        comma = ',';
+    }
+    writeln!(to, "}}")
+}
+
+fn process_metrics(to: &mut String) -> fmt::Result {
+    for (name, help, value) in process() {
+        writeln!(to, "# HELP temporal_slab_process_{name} {help}")?;
+        writeln!(to, "# TYPE temporal_slab_process_{name} gauge")?;
+        writeln!(to, "temporal_slab_process_{name} {value}")?;
+    }
+    Ok(())
+}
