@@ -121,7 +121,7 @@ fn run<P: PageProvider, C: Config>(heap: &Heap<P, DefaultLock, C>, seed: u64) {
     let mut rng = Rng(seed);
     let mut world = World::new(heap, 3);
     let mut before = heap.stats();
-    for step in 0..steps(600, 40) {
+    for step in 0..steps(600, 10) {
         let _refused = world.step(Action::random(&mut rng));
         if step % 5 == 0 {
             let now = agree(heap);
@@ -201,7 +201,12 @@ fn only_grows(before: &HeapStats, now: &HeapStats) {
 fn counters_agree_with_the_walker() {
     for seed in 0..steps(12, 1) as u64 {
         run(&TestHeap::<Checked>::new(Host::default()), seed);
-        run(&TestHeap::<Unchecked>::new(Host::default()), seed);
+        if !cfg!(miri) {
+            run(&TestHeap::<Unchecked>::new(Host::default()), seed);
+        }
+    }
+    if cfg!(miri) {
+        return;
     }
     let mut memory = Box::<[u8]>::new_uninit_slice(700_000);
     let provider: StaticProvider<'_> = StaticProvider::new(&mut memory);
@@ -218,11 +223,11 @@ fn an_era_has_its_own_figures() {
     let (mut first, mut second) = (heap.local().unwrap(), heap.local().unwrap());
     let mut allocated = 0u64;
     let mut before = heap.stats();
-    for round in 0..40u64 {
+    for round in 0..steps(40, 2) as u64 {
         let epoch = heap.advance().unwrap();
         heap.set_label(epoch, &format!("round {round}")).unwrap();
         let mut objects = Vec::new();
-        for n in 0..100 + 10 * round {
+        for n in 0..steps(100, 70) as u64 + 10 * round {
             let local = if n % 2 == 0 { &mut first } else { &mut second };
             objects.push(local.alloc_in(epoch, layout(64)).unwrap());
             allocated += 1;
@@ -262,7 +267,7 @@ fn an_era_has_its_own_figures() {
         .unwrap();
     // Locals that count what they do, so that it is not lost with them.
     let spills = class.slow.spills;
-    assert!(class.slow.new_slabs * 64 >= 100 && spills > 0 && allocated > 0);
+    assert!(class.slow.new_slabs * 64 >= allocated / 40 && (spills > 0 || cfg!(miri)));
     drop((first, second));
     let now = agree(&heap);
     only_grows(&before, &now);
@@ -377,7 +382,7 @@ fn retired_slots_are_accounted() {
     }
     let heap = TestHeap::<Few>::new(Host::default());
     let keep = heap.alloc_handle(layout(64)).unwrap();
-    for _ in 0..steps(500, 60) {
+    for _ in 0..steps(500, 6) {
         let handle = heap.alloc_handle(layout(64)).unwrap();
         heap.free_raw(handle).unwrap();
         agree(&heap);
@@ -399,7 +404,7 @@ fn snapshots_under_load() {
             scope.spawn(move || {
                 let mut rng = Rng(seed);
                 let mut local = heap.local().unwrap();
-                for round in 0..steps(400, 4) {
+                for round in 0..steps(400, 2) {
                     let epoch = heap.open_epoch();
                     let mut objects = Vec::new();
                     for _ in 0..steps(300, 20) {
