@@ -218,3 +218,39 @@ mod imp {
 }
 
 pub(crate) use imp::{Cell, Lock, add};
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    extern crate std;
+
+    use super::*;
+    use core::sync::atomic::AtomicBool;
+
+    /// Each taking is counted once, and as contended if it had to wait. Catches a count that is missed or doubled.
+    #[test]
+    fn takings_are_counted() {
+        let lock: Lock<spin::Mutex<()>, u32> = Lock::new(0);
+        for _ in 0..10 {
+            lock.with(|n| *n += 1);
+        }
+        let counts = |taken, contended| LockCounts { taken, contended };
+        assert_eq!(lock.counts(), counts(10, 0));
+        let is_held = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                lock.with(|_| {
+                    is_held.store(true, Ordering::Relaxed);
+                    // The other comes meanwhile.
+                    std::thread::sleep(core::time::Duration::from_millis(100));
+                });
+            });
+            while !is_held.load(Ordering::Relaxed) {
+                core::hint::spin_loop();
+            }
+            lock.with(|n| *n += 1);
+        });
+        assert_eq!(lock.counts(), counts(12, 1));
+        lock.forget_counts();
+        assert_eq!(lock.counts(), counts(0, 0));
+    }
+}

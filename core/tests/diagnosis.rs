@@ -347,6 +347,28 @@ fn contention_on_the_shared_path_is_named() {
     }
 }
 
+/// A program that used much once and shrank, and one that asks for handles that are stale: nothing is wrong with
+/// either. Catches figures of all times that are taken for figures of now.
+#[test]
+fn what_is_over_is_not_found() {
+    let heap = TestHeap::new(Moody::default());
+    heap.set_policy(Policy::Batched { bytes: 1 << 20 });
+    let mut local = heap.local().unwrap();
+    let objects: Vec<_> = (0..16_000)
+        .map(|_| local.alloc(layout(1024)).unwrap())
+        .collect();
+    for object in objects {
+        // SAFETY: it is live and freed once.
+        unsafe { local.free(object, layout(1024)) }.unwrap();
+    }
+    local.flush();
+    heap.reclaim();
+    let handle = heap.alloc_handle(layout(64)).unwrap();
+    heap.free_raw(handle).unwrap();
+    assert!(heap.check_handle(handle).is_err() && heap.free_raw(handle).is_err());
+    assert_eq!(names(&look(&heap)), [""; 0]);
+}
+
 /// The rest: failures, goods that run out, wrong frees. And the worst is first.
 #[test]
 fn failures_and_misuse_are_named_and_ranked() {

@@ -245,3 +245,164 @@ pub(crate) fn process() -> i32 {
     // SAFETY: a question without side effects.
     unsafe { libc::getpid() }
 }
+
+/// Sockets, for the exporter.
+#[cfg(feature = "export")]
+mod sockets {
+    use core::mem;
+    use core::sync::atomic::{AtomicI32, AtomicU8, Ordering};
+    use std::io;
+    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::net::UnixListener;
+    use std::path::Path;
+
+    fn checked(result: i32) -> io::Result<i32> {
+        if result < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(result)
+        }
+    }
+
+    fn unix_socket(flags: i32) -> io::Result<OwnedFd> {
+        let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | flags;
+        // SAFETY: a new descriptor, which nobody else has.
+        unsafe { checked(libc::socket(libc::AF_UNIX, kind, 0)).map(|fd| OwnedFd::from_raw_fd(fd)) }
+    }
+
+    fn unix_address(path: &Path) -> io::Result<(libc::sockaddr_un, libc::socklen_t)> {
+        // SAFETY: zero bytes are an address.
+        let mut address: libc::sockaddr_un = unsafe { mem::zeroed() };
+        address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+        let bytes = path.as_os_str().as_bytes();
+        if bytes.len() >= address.sun_path.len() || bytes.contains(&0) {
+            let help = format!(
+                "{}: the path of a socket has at most {} bytes, and none is zero",
+                path.display(),
+                address.sun_path.len() - 1
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, help));
+        }
+        for (place, byte) in address.sun_path.iter_mut().zip(bytes) {
+            *place = *byte as libc::c_char;
+        }
+        Ok((
+            address,
+            mem::size_of::<libc::sockaddr_un>() as libc::socklen_t,
+        ))
+    }
+
+    /// Listens on a socket that only this user can connect to, from its first moment on.
+    pub(crate) fn private_unix_listener(path: &Path) -> io::Result<UnixListener> {
+        let socket = unix_socket(0)?;
+        let (address, len) = unix_address(path)?;
+        // SAFETY: the descriptor is ours and the address valid. The file that `bind` makes has the mode of the socket.
+        unsafe {
+            checked(libc::fchmod(socket.as_raw_fd(), 0o600))?;
+            checked(libc::bind(
+                socket.as_raw_fd(),
+                (&raw const address).cast(),
+                len,
+            ))?;
+            checked(libc::listen(socket.as_raw_fd(), 16))?;
+        }
+        Ok(UnixListener::from(socket))
+    }
+
+    /// Whether a socket's file leads to nobody. One that cannot be reached at the moment is not asked to wait for.
+    pub(crate) fn nobody_listens(path: &Path) -> bool {
+        let refused =
+            || -> io::Result<bool> {
+                let socket = unix_socket(libc::SOCK_NONBLOCK)?;
+                let (address, len) = unix_address(path)?;
+                // SAFETY: the descriptor is ours and the address valid.
+                let result =
+                    unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), len) };
+                Ok(checked(result)
+                    .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused))
+            };
+        refused().unwrap_or(false)
+    }
+
+    /// Waits until one of two descriptors can be read: whether it is the first, and not the second.
+    pub(crate) fn wait_for_first(first: RawFd, second: RawFd) -> io::Result<bool> {
+        let poll = |fd| libc::pollfd {
+            fd,
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        let mut polled = [poll(first), poll(second)];
+        loop {
+            // SAFETY: the array is ours and this long.
+            match checked(unsafe { libc::poll(polled.as_mut_ptr(), 2, -1) }) {
+                Ok(_) => return Ok(polled[1].revents == 0),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Descriptors that a child of a fork closes at once, each as its number and 1; 0 where there is none.
+    static CLOSED: [AtomicI32; 48] = [const { AtomicI32::new(0) }; 48];
+
+    /// Whether the C library was told: 0 no, 1 yes. `Relaxed`: told twice is no harm.
+    static TOLD: AtomicU8 = AtomicU8::new(0);
+
+    /// In a child: nobody there accepts, so nobody is to think that somebody does.
+    extern "C" fn close_all() {
+        for place in &CLOSED {
+            let fd = place.swap(0, Ordering::Relaxed);
+            if fd != 0 {
+                // SAFETY: the descriptor was the listener's, whose thread is not in this process.
+                unsafe { libc::close(fd - 1) };
+            }
+        }
+    }
+
+    /// Descriptors that are closed in children, until this is told to forget them.
+    #[derive(Debug)]
+    pub(crate) struct ClosedInChildren([RawFd; 3]);
+
+    impl ClosedInChildren {
+        pub(crate) fn new(fds: [RawFd; 3]) -> io::Result<Self> {
+            if TOLD.swap(1, Ordering::Relaxed) == 0 {
+                // SAFETY: a function that may be called in a child.
+                let told = unsafe { libc::pthread_atfork(None, None, Some(close_all)) };
+                if told != 0 {
+                    TOLD.store(0, Ordering::Relaxed);
+                    return Err(io::Error::from_raw_os_error(told));
+                }
+            }
+            let noted = Self(fds);
+            for fd in fds {
+                let is_put = |place: &AtomicI32| {
+                    let swap =
+                        place.compare_exchange(0, fd + 1, Ordering::Relaxed, Ordering::Relaxed);
+                    swap.is_ok()
+                };
+                if !CLOSED.iter().any(is_put) {
+                    noted.forget();
+                    return Err(io::Error::other(
+                        "there are too many exporters in this program",
+                    ));
+                }
+            }
+            Ok(noted)
+        }
+
+        pub(crate) fn forget(&self) {
+            for fd in self.0 {
+                let is_it = |place: &AtomicI32| {
+                    let swap =
+                        place.compare_exchange(fd + 1, 0, Ordering::Relaxed, Ordering::Relaxed);
+                    swap.is_ok()
+                };
+                let _found = CLOSED.iter().any(is_it);
+            }
+        }
+    }
+}
+
+#[cfg(feature = "export")]
+pub(crate) use sockets::{ClosedInChildren, nobody_listens, private_unix_listener, wait_for_first};

@@ -202,3 +202,77 @@ fn addresses_are_checked() {
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
     std::fs::remove_file(&path).unwrap();
 }
+
+/// A socket whose file somebody removed, or put another's in its place: the exporter ends all the same, and removes
+/// only what is its own.
+#[test]
+fn an_exporter_ends_without_its_file() {
+    let path = socket("removed");
+    let exporter = start(&format!("unix:{}", path.display()));
+    std::fs::remove_file(&path).unwrap();
+    let other = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let begin = Instant::now();
+    drop(exporter);
+    assert!(begin.elapsed() < PATIENCE, "{:?}", begin.elapsed());
+    assert!(path.exists(), "the other's is the other's");
+    drop(other);
+    std::fs::remove_file(&path).unwrap();
+}
+
+/// Only its user may connect, from the first moment on, whatever the mask says; a path that is too long is an error.
+#[test]
+fn a_socket_is_private() {
+    use std::os::unix::fs::PermissionsExt;
+    let path = socket("private");
+    let exporter = start(&format!("unix:{}", path.display()));
+    let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o177, 0, "{mode:o}");
+    drop(exporter);
+    let error = TemporalSlab::export(&format!("unix:/tmp/{}", "x".repeat(200))).unwrap_err();
+    assert!(error.to_string().contains("at most"), "{error}");
+}
+
+/// A child that lives on does not keep the port, nor clients waiting for nobody.
+#[test]
+fn a_child_does_not_keep_the_port() {
+    let exporter = start("127.0.0.1:0");
+    let address = exporter.address().clone();
+    // SAFETY: the child only sleeps, and ends.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // SAFETY: as above.
+        unsafe {
+            libc::sleep(20);
+            libc::_exit(0);
+        }
+    }
+    assert!(
+        get(&address, "/").0.starts_with("HTTP/1.1 200"),
+        "the parent goes on"
+    );
+    drop(exporter);
+    assert!(connect(&address).is_err(), "nobody listens any more");
+    drop(start(&address.to_string()));
+    // SAFETY: the child is ours.
+    unsafe {
+        libc::kill(child, libc::SIGKILL);
+        libc::waitpid(child, core::ptr::null_mut(), 0);
+    }
+}
+
+/// A client that reads a little now and then does not hold the exporter for longer than its patience.
+#[test]
+fn a_slow_reader_is_left() {
+    let path = socket("slow");
+    let exporter = start(&format!("unix:{}", path.display()));
+    let mut slow = connect(exporter.address()).unwrap();
+    // More than the system keeps on its way: several answers are asked for, one at a time is given.
+    slow.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+    let mut little = [0; 10];
+    let _read = slow.read(&mut little);
+    let begin = Instant::now();
+    let (head, _) = get(exporter.address(), "/");
+    assert!(head.starts_with("HTTP/1.1 200") && begin.elapsed() < PATIENCE * 2);
+    drop(exporter);
+    assert!(begin.elapsed() < PATIENCE * 3);
+}

@@ -5,7 +5,9 @@ mod common;
 use common::{SCHEMA, check_json, check_prometheus, schema};
 use core::alloc::Layout;
 use core::num::NonZeroU32;
-use temporal_slab::stats::{Latency, Report, Sampler};
+use core::sync::atomic::{AtomicBool, Ordering};
+use std::collections::VecDeque;
+use temporal_slab::stats::{Labels, Latency, Report, Sampler};
 use temporal_slab::{DefaultLock, Heap};
 use temporal_slab_hosted::MmapProvider;
 
@@ -200,6 +202,45 @@ fn labels_are_ranked_and_the_rest_is_one() {
         assert_eq!(sum("epochs"), 61);
         assert_eq!(sum("bytes"), heap.stats().live_bytes);
     }
+}
+
+/// Epochs of a few labels come and go while reports are written: no series is there twice. Catches a label that is
+/// ranked again when the epoch is gone that it was ranked by.
+#[test]
+fn labels_that_come_and_go_are_told_once() {
+    let heap = TestHeap::new(MmapProvider::new());
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let (heap, stop) = (&heap, &stop);
+        scope.spawn(move || {
+            let mut open = VecDeque::new();
+            while !stop.load(Ordering::Relaxed) {
+                let epoch = heap.open_epoch().unwrap();
+                heap.set_label(epoch, "request").unwrap();
+                open.push_back((epoch, heap.alloc_in(epoch, layout(64)).unwrap()));
+                if open.len() > 6
+                    && let Some((epoch, object)) = open.pop_front()
+                {
+                    // SAFETY: it is live and freed once.
+                    unsafe { heap.free(object, layout(64)) }.unwrap();
+                    heap.close(epoch).unwrap();
+                }
+            }
+        });
+        for _ in 0..1500 {
+            let labels = Labels::read(heap, 10);
+            let mut names: Vec<_> = labels
+                .top()
+                .iter()
+                .map(|label| label.label.as_str())
+                .collect();
+            names.sort_unstable();
+            let all = names.len();
+            names.dedup();
+            assert_eq!(names.len(), all, "{names:?}");
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
 }
 
 /// Sampled times are under the causes that there were, in all encodings.

@@ -66,7 +66,7 @@ pub(crate) struct PageBytes {
 
 /// The heap's pages.
 ///
-/// Orderings: `taken`, `limit`, `warm`, `returned` and the counts are `Relaxed`. `taken` is only compared with
+/// Orderings: `taken`, `most_taken`, `limit`, `warm`, `returned` and the counts are `Relaxed`. `taken` is only compared with
 /// the limit and changed by read-modify-writes, so no two requests pass the limit together; the
 /// others are hints and figures. All else is under the lock.
 #[derive(Debug)]
@@ -75,6 +75,8 @@ pub(crate) struct Pages<P, R> {
     state: Lock<R, State<P>>,
     /// Bytes that are held from the provider or being asked for.
     taken: AtomicUsize,
+    /// The most that `taken` was.
+    most_taken: AtomicUsize,
     limit: AtomicUsize,
     /// A copy of `State::warm` for those who only want to know whether to act.
     warm: AtomicUsize,
@@ -97,6 +99,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
             provider,
             state: Lock::new(State::new()),
             taken: AtomicUsize::new(0),
+            most_taken: AtomicUsize::new(0),
             limit: AtomicUsize::new(usize::MAX),
             warm: AtomicUsize::new(0),
             decommits: AtomicU64::new(0),
@@ -135,6 +138,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
         PageStats {
             committed: self.taken.load(Ordering::Relaxed) as u64,
+            most_committed: self.most_taken.load(Ordering::Relaxed) as u64,
             resident: resident as u64,
             limit: (limit != usize::MAX).then_some(limit as u64),
             chunks: chunks as u64,
@@ -418,14 +422,14 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
                 &self.failed_decommits
             };
             count.fetch_add(1, Ordering::Relaxed);
-            if done {
-                let bytes = transit.region.size as u64;
-                self.decommitted_bytes.fetch_add(bytes, Ordering::Relaxed);
-            }
             self.returned
                 .fetch_add(usize::from(done), Ordering::Relaxed);
             self.state.with(|state| {
+                let resident = state.resident;
                 state.end_decommit(&transit, done);
+                // Pages among them that were never touched gave nothing back.
+                let bytes = resident.saturating_sub(state.resident) as u64;
+                self.decommitted_bytes.fetch_add(bytes, Ordering::Relaxed);
                 self.warm.store(state.warm, Ordering::Relaxed);
             });
         }

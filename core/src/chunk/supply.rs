@@ -126,7 +126,9 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
             .try_update(Ordering::Relaxed, Ordering::Relaxed, |taken| {
                 taken.checked_add(size).filter(|sum| *sum <= limit)
             })
-            .map(|_| ())
+            .map(|taken| {
+                self.most_taken.fetch_max(taken + size, Ordering::Relaxed);
+            })
             .map_err(|_| AllocError::Limit)
     }
 

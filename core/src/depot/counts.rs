@@ -72,7 +72,7 @@ pub(crate) struct Stock {
     pub(crate) cached: usize,
     /// Slots that are out of use.
     pub(crate) retired: usize,
-    /// The list changed under the count: there is more than this.
+    /// The list changed under the count: these are estimates.
     pub(crate) is_cut: bool,
 }
 
@@ -111,29 +111,34 @@ impl BinCounts {
 
 impl<R: lock_api::RawMutex> Bin<R> {
     /// What is neither live nor held by a local. Takes time with the slabs that are listed; looks at `most`
-    /// of them for each visit to the lock, and goes on where it was. If that one has left the list
-    /// meanwhile, it ends there.
+    /// of them for each visit to the lock, and goes on where it was: at the next of as many as there were at
+    /// first. If the list changes meanwhile this is an estimate, and says so.
     pub(crate) fn stock(&self, class: &Class, most: usize) -> Stock {
         let mut stock = Stock::default();
         let mut at: Option<(&Slab, Identity)> = None;
+        let (mut left, mut changes) = (usize::MAX, 0);
         loop {
             at = self.lists.with(|lists| {
                 stock.cached = lists.cached.len();
                 stock.retired = lists.retired as usize;
                 let first = match at {
-                    None => lists.partial.first(),
+                    None => {
+                        left = lists.partial.len();
+                        changes = lists.partial.changes();
+                        lists.partial.first()
+                    }
                     // The identity first: the link of a slab of another bin is not ours to read.
                     // SAFETY: a slab of this identity is of this bin, whose lock is held.
                     Some((slab, life)) => unsafe {
+                        stock.is_cut |= lists.partial.changes() != changes;
                         if slab.identity() != life || !List::contains_any(slab) {
-                            stock.is_cut = true;
                             return None;
                         }
                         slab
                     },
                 };
                 let mut next = first;
-                for _ in 0..most {
+                for _ in 0..most.min(left) {
                     // SAFETY: this bin's lock is held, and listed slabs are valid.
                     let slab = unsafe { next.as_ref() }?;
                     let free = slab.free();
@@ -143,8 +148,10 @@ impl<R: lock_api::RawMutex> Bin<R> {
                     // SAFETY: as above.
                     next = unsafe { slab.link() }.next;
                 }
+                left = left.saturating_sub(most);
                 // SAFETY: as above.
-                unsafe { next.as_ref() }.map(|slab| (slab, slab.identity()))
+                let next = unsafe { next.as_ref() }.filter(|_| left > 0);
+                next.map(|slab| (slab, slab.identity()))
             });
             if at.is_none() {
                 return stock;

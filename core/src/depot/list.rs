@@ -10,7 +10,9 @@ use core::ptr;
 #[derive(Debug)]
 pub(super) struct List {
     first: *const Slab,
-    len: usize,
+    len: u32,
+    /// Changes of the list so far. It may wrap: it is compared with what it was a moment ago.
+    changes: u32,
 }
 
 // SAFETY: a list is only the head of pointers to type-stable slabs; its bin's lock guards it.
@@ -21,11 +23,17 @@ impl List {
         Self {
             first: ptr::null(),
             len: 0,
+            changes: 0,
         }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.len
+        self.len as usize
+    }
+
+    /// Changes whenever the list does.
+    pub(super) fn changes(&self) -> u32 {
+        self.changes
     }
 
     pub(super) fn first(&self) -> *const Slab {
@@ -58,6 +66,7 @@ impl List {
         }
         self.first = slab;
         self.len += 1;
+        self.changes = self.changes.wrapping_add(1);
     }
 
     /// # Safety
@@ -86,6 +95,7 @@ impl List {
             slab.set_link(Slab::UNLISTED);
         }
         self.len -= 1;
+        self.changes = self.changes.wrapping_add(1);
     }
 
     /// # Safety

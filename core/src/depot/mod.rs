@@ -360,8 +360,9 @@ impl<R: lock_api::RawMutex> Bin<R> {
         bit
     }
 
-    /// Takes one whole slab off the list: one that lingers. Counts the slabs that were looked at.
+    /// Takes one whole slab off the list: one that lingers. Says how many slabs were looked at.
     pub(crate) fn sweep<'s>(&self, class: &Class, scanned: &mut u64) -> Option<After<'s>> {
+        *scanned = 0;
         self.lists.with(|lists| {
             let mut at = lists.partial.first();
             // SAFETY: this bin's lock is held, and listed slabs are valid.

@@ -108,6 +108,10 @@ impl Serves {
     pub(crate) fn nothing() -> Self {
         Self(AtomicU64::new(0))
     }
+    /// This.
+    pub(crate) fn tag(tag: Tag) -> Self {
+        Self(AtomicU64::new(tag.0))
+    }
     #[inline]
     pub(crate) fn get(&self) -> Tag {
         Tag(self.0.load(Ordering::Relaxed))

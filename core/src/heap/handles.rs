@@ -56,7 +56,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// If the handle names no live object.
     pub fn check_handle(&self, handle: RawHandle) -> Result<NonNull<u8>, HandleError> {
         let found = self.get_raw(handle);
-        found.ok_or_else(|| self.refused_handle(self.why_not(handle)))
+        found.ok_or_else(|| self.why_not(handle))
     }
 
     /// Frees the object of a handle. Of any number of frees of one handle one is `Ok`. An object that
@@ -95,19 +95,19 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         tag: Tag,
         layout: Layout,
     ) -> Result<(RawHandle, NonNull<u8>), AllocError> {
-        let class = Self::handle_class(layout)?;
+        let class = self.handle_class(layout)?;
         let object = self.alloc_slot(row, tag, class)?;
         Ok((self.name(object, class), object))
     }
 
     /// The class, of those with tags, that serves a layout.
     #[inline]
-    pub(crate) fn handle_class(layout: Layout) -> Result<usize, AllocError> {
+    pub(crate) fn handle_class(&self, layout: Layout) -> Result<usize, AllocError> {
         let table = Table::<C>::TABLE;
         let class = table.handle_index_for(layout);
         class
             .map(|class| table.index_of(class, Purpose::Tagged))
-            .ok_or(AllocError::TooLarge)
+            .ok_or_else(|| self.refused(AllocError::TooLarge, None, None))
     }
 
     /// Names an object of a tagged class that the caller just got.

@@ -231,7 +231,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// # Errors
     /// If there is no memory for it.
     pub fn local(&self) -> Result<Local<'_, P, R, C>, AllocError> {
-        Local::new(self, self.root()?)
+        let root = self.root()?;
+        Local::new(self, root).map_err(|error| self.refused(error, None, None))
     }
 
     /// The page provider.
@@ -285,7 +286,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         // SAFETY: a row that was set is valid for as long as the heap.
         match unsafe { self.root.load(Ordering::Acquire).as_ref() } {
             Some(row) => Ok(row),
-            None => self.make_root(),
+            None => self
+                .make_root()
+                .map_err(|error| self.refused(error, None, None)),
         }
     }
 

@@ -249,10 +249,14 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     fn sweep_row(&self, row: &Row<R>) -> (u64, u64) {
         let (mut scanned, mut moved) = (0, 0);
         for (class, bin) in row.bins() {
-            while let Some(after) = bin.sweep(Table::<C>::TABLE.class(class), &mut scanned) {
+            let mut seen = 0;
+            while let Some(after) = bin.sweep(Table::<C>::TABLE.class(class), &mut seen) {
                 self.return_run(after);
                 moved += 1;
+                scanned += 1;
             }
+            // In the last pass: those that stay.
+            scanned += seen;
         }
         (scanned, moved)
     }

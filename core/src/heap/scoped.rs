@@ -70,7 +70,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         layout: Layout,
     ) -> Result<(NonNull<u8>, usize), AllocError> {
         let table = Table::<C>::TABLE;
-        let plain = table.handle_index_for(layout).ok_or(AllocError::TooLarge)?;
+        let plain = table
+            .handle_index_for(layout)
+            .ok_or_else(|| self.refused(AllocError::TooLarge, None, None))?;
         let class = table.index_of(plain, Purpose::Scoped);
         let shape = table.class(class);
         let (_, open_at) = Self::scope_slabs_layout()?;

@@ -1,9 +1,10 @@
 //! Snapshots: what the heap's counts and lists say together.
 //!
-//! Reading takes each lock for a short time: a list of slabs is counted [`STEP`] at a time, so that nobody waits
-//! for a reader for longer than that takes.
+//! Reading takes each lock for a short time: a list of slabs is counted [`STEP`] at a time. The list of locals is
+//! gone through under its lock, which is taken where a local begins, ends, or comes to serve an epoch.
 
 use super::Heap;
+use crate::class::MAX_CLASSES;
 use crate::config::{Config, Table};
 use crate::depot::{BinCounts, Row, Stock};
 use crate::epoch::{Books, Epoch, EpochError, Label};
@@ -29,6 +30,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let (mut slabs, mut slow) = (SlabStats::default(), SlowPathStats::default());
         let (mut shared, mut bins) = (SharedPathStats::default(), LockStats::default());
         let mut residency = Residency::default();
+        let mut overflowed_bytes = 0u64;
         for class in 0..self.class_count() {
             let Some(class) = self.class_stats(class) else {
                 continue;
@@ -38,6 +40,11 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             shared.add(&class.shared);
             bins.add(&class.lock);
             Self::place(&mut residency, &class);
+            let overflowed = class
+                .slabs
+                .overflowed
+                .saturating_mul(class.slab_bytes as u64);
+            overflowed_bytes = overflowed_bytes.saturating_add(overflowed);
         }
         let errors = self.tally.error_stats();
         let large = self.tally.large_stats();
@@ -62,6 +69,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             pages,
             slabs,
             live_bytes,
+            overflowed_bytes,
             slow,
             shared,
             locks: Locks {
@@ -197,6 +205,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             row.filter(|row| row.tag() == epoch.tag() || row.tag() == epoch.tag().closed())
         {
             self.fill_epoch(&mut stats, row);
+            // Its figures, unless it ended meanwhile.
+            self.books
+                .with(|books| books.of(positions, epoch).map(|_| ()))?;
         }
         Ok(stats)
     }
@@ -249,11 +260,11 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
 
     /// Adds what an era's bins and seats say.
     fn fill_epoch(&self, stats: &mut EpochStats, row: &Row<R>) {
+        let held = self.held_in(row);
         for (class, bin) in row.bins() {
             let shape = Table::<C>::TABLE.class(class);
             let ((counts, is_spread), stock) = (bin.counts(), bin.stock(shape, STEP));
-            let held = self.held_in(row, class);
-            let slabs = slab_stats(&counts, &stock, shape.slots(), held);
+            let slabs = slab_stats(&counts, &stock, shape.slots(), held[class]);
             let live = slabs.live_slots.saturating_mul(shape.size() as u64);
             stats.live_bytes = stats.live_bytes.saturating_add(live);
             let open = slabs.whole.saturating_mul(shape.slots() as u64);
@@ -289,16 +300,18 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         stats.bytes = row.bytes() as u64;
     }
 
-    /// Slots of a class that locals hold in a row.
-    fn held_in(&self, row: &Row<R>, class: usize) -> u64 {
-        let mut held = 0;
+    /// Slots that locals hold in a row, by class.
+    fn held_in(&self, row: &Row<R>) -> [u64; 2 * MAX_CLASSES] {
+        let mut held = [0; 2 * MAX_CLASSES];
         self.locals.with(|list| {
             list.for_each(|state| {
-                // SAFETY: states in the list are valid while its lock is held, and the class is one.
-                unsafe {
-                    if (*state).row == row.id() {
-                        held += LocalRow::held_of(state, Table::<C>::BINS, class) as u64;
-                    }
+                // SAFETY: states in the list are valid while its lock is held.
+                if unsafe { (*state).row } != row.id() {
+                    return;
+                }
+                for (class, held) in held.iter_mut().enumerate().take(Table::<C>::BINS) {
+                    // SAFETY: as above, and the class is one.
+                    *held += unsafe { LocalRow::held_of(state, Table::<C>::BINS, class) } as u64;
                 }
             });
         });

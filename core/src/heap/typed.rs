@@ -166,7 +166,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     }
 
     fn insert_at<T>(&self, row: &Row<R>, tag: Tag, value: T) -> Result<Handle<T>, AllocError> {
-        let class = Self::handle_class(Layout::new::<T>())?;
+        let class = self.handle_class(Layout::new::<T>())?;
         let object = self.alloc_slot(row, tag, class)?;
         // SAFETY: the object is large enough, aligned, and nobody else's.
         unsafe { object.cast::<T>().write(value) };

@@ -34,6 +34,12 @@ pub(crate) struct OwnTally {
 }
 
 impl OwnTally {
+    /// Begins anew.
+    pub(super) fn forget(&self) {
+        self.from_stash.store(0, Relaxed);
+        self.spills.store(0, Relaxed);
+    }
+
     pub(crate) fn read(&self) -> (u64, u64) {
         (self.from_stash.load(Relaxed), self.spills.load(Relaxed))
     }

@@ -19,7 +19,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// As for [`Heap::alloc_handle`].
     #[inline]
     pub fn alloc_handle(&mut self, layout: Layout) -> Result<RawHandle, AllocError> {
-        let class = Heap::<P, R, C>::handle_class(layout)?;
+        let class = self.heap.handle_class(layout)?;
         let word = self.take_home(class)?;
         self.name(word, class)
     }
@@ -34,7 +34,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         epoch: Epoch,
         layout: Layout,
     ) -> Result<RawHandle, AllocError> {
-        let class = Heap::<P, R, C>::handle_class(layout)?;
+        let class = self.heap.handle_class(layout)?;
         let word = self.take_word_in(epoch, class)?;
         self.name(word, class)
     }
@@ -60,7 +60,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// As for [`Heap::insert`].
     #[inline]
     pub fn insert<T: Send + Sync>(&mut self, value: T) -> Result<Handle<T>, AllocError> {
-        let class = Heap::<P, R, C>::handle_class(Layout::new::<T>())?;
+        let class = self.heap.handle_class(Layout::new::<T>())?;
         let word = self.take_home(class)?;
         self.name_value(word, class, value)
     }
@@ -75,7 +75,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         epoch: Epoch,
         value: T,
     ) -> Result<Handle<T>, AllocError> {
-        let class = Heap::<P, R, C>::handle_class(Layout::new::<T>())?;
+        let class = self.heap.handle_class(Layout::new::<T>())?;
         let word = self.take_word_in(epoch, class)?;
         self.name_value(word, class, value)
     }
@@ -149,7 +149,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// The word of a slot, in an epoch.
     #[inline]
     fn take_word_in(&mut self, epoch: Epoch, class: usize) -> Result<FreeWord, AllocError> {
-        let row = self.heap.open_row(epoch)?;
+        let row = self.open_row(epoch)?;
         let near = self.near(row.id());
         if near.id == row.id()
             && let Some(word) = self.pick_word(near.cells, class)

@@ -136,10 +136,17 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         }
     }
 
+    /// The row of an epoch, if it accepts allocations.
+    #[inline]
+    fn open_row(&self, epoch: Epoch) -> Result<&'h Row<R>, AllocError> {
+        let row = self.heap.open_row(epoch);
+        row.inspect_err(|error| self.count_refusal(*error))
+    }
+
     /// A slot of a class, in an epoch.
     #[inline]
     fn take_in(&mut self, epoch: Epoch, class: usize) -> Result<NonNull<u8>, AllocError> {
-        let row = self.heap.open_row(epoch)?;
+        let row = self.open_row(epoch)?;
         let near = self.near(row.id());
         if near.id == row.id()
             && let Some(object) = self.pick(near.cells, class)

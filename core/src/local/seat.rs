@@ -7,7 +7,7 @@ use super::{Local, LocalTally, NEAR};
 use crate::chunk::{Kind, NO_ROW};
 use crate::config::{Config, Table};
 use crate::depot::Row;
-use crate::epoch::{Epoch, Tag};
+use crate::epoch::{Epoch, Serves, Tag};
 use crate::error::{AllocError, FreeError};
 use crate::handle::FreeWord;
 use crate::heap::Heap;
@@ -63,7 +63,7 @@ impl<'h, R: RawMutex> Seat<'h, R> {
                 row: row.id(),
                 at: ptr::from_ref(row).cast(),
                 sibling: ptr::null_mut(),
-                era: row.tag(),
+                era: Serves::tag(row.tag()),
                 own: OwnTally::default(),
                 local,
                 known: [0; KNOWN],
@@ -143,7 +143,10 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         if row.id() == self.home.id {
             Ok(self.home)
         } else {
-            self.sit(row)
+            self.sit(row).map_err(|error| {
+                self.count_refusal(error);
+                self.heap.refused(error, Some(row), None)
+            })
         }
     }
 
@@ -156,7 +159,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         layout: Layout,
     ) -> Result<NonNull<u8>, AllocError> {
         self.notice_closes();
-        let row = self.heap.open_row(epoch)?;
+        let row = self.open_row(epoch)?;
         let object = self.heap.alloc_large(row, epoch.tag(), layout);
         object.map(|(object, _)| object)
     }

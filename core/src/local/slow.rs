@@ -2,7 +2,7 @@
 
 use super::cell::{Entry, FULL, Held, Room, SMALL};
 use super::counts::{OwnTally, bump};
-use super::{Local, LocalTally, Seat};
+use super::{Local, LocalRow, LocalTally, Seat};
 use crate::chunk::Kind;
 use crate::config::{Config, Table};
 use crate::epoch::Tag;
@@ -310,6 +310,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     fn count_own(&self, seat: Seat<'h, R>, class: usize, which: impl Fn(&OwnTally) -> &AtomicU64) {
         // SAFETY: the seat is this local's, and so is the tally, which has this class.
         unsafe {
+            LocalRow::be_of(seat.state, seat.row.tag());
             bump(which(&(*seat.state).own));
             let tally = (*self.desk).tally;
             bump(which(LocalTally::class(tally, Table::<C>::BINS, class)));
@@ -317,7 +318,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     }
 
     #[cold]
-    fn count_refusal(&self, error: AllocError) {
+    pub(super) fn count_refusal(&self, error: AllocError) {
         let tally = self.tally();
         bump(match error {
             AllocError::Limit => &tally.limit,

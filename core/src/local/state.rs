@@ -5,7 +5,7 @@ use super::cell::Cell;
 use super::counts::{LocalTally, OwnTally};
 use crate::config::{Config, Table};
 use crate::depot::Row;
-use crate::epoch::Tag;
+use crate::epoch::{Serves, Tag};
 use core::alloc::Layout;
 
 /// Chunks that a checked local remembers to be the heap's.
@@ -24,9 +24,10 @@ pub(crate) struct LocalRow {
     pub(super) at: *const (),
     /// The local's seat that was made before this one.
     pub(super) sibling: *mut LocalRow,
-    /// The row's era when the seat was made.
-    pub(super) era: Tag,
-    /// What was done in this seat.
+    /// The era that `own` is of.
+    /// The seat's owner alone changes it.
+    pub(super) era: Serves,
+    /// What was done in this seat, in that era.
     pub(crate) own: OwnTally,
     /// The local's counts.
     pub(super) local: *const LocalTally,
@@ -100,8 +101,22 @@ impl LocalRow {
     /// As for [`LocalRow::serves`].
     pub(crate) unsafe fn is_of(state: *mut Self, serves: Tag) -> bool {
         // SAFETY: the caller's promise.
-        let era = unsafe { (*state).era };
+        let era = unsafe { (*state).era.get() };
         era == serves || era.closed() == serves
+    }
+
+    /// Counts for the era that the row serves now: what was done in an earlier one ended with it.
+    ///
+    /// # Safety
+    /// The seat is the caller's.
+    pub(crate) unsafe fn be_of(state: *mut Self, serves: Tag) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if !Self::is_of(state, serves) {
+                (*state).own.forget();
+                (*state).era.set(serves);
+            }
+        }
     }
 
     /// Calls `f` with each class and its cell.

@@ -26,6 +26,8 @@ pub struct HeapStats {
     pub slabs: SlabStats,
     /// Bytes of live objects, as large as their classes and routes make them.
     pub live_bytes: u64,
+    /// Bytes of emptied slabs that the cache had no room for, so far.
+    pub overflowed_bytes: u64,
     /// Why the fast path was left.
     pub slow: SlowPathStats,
     /// Collisions on the shared path.
@@ -118,6 +120,8 @@ impl Residency {
 pub struct PageStats {
     /// Bytes that are held from the provider.
     pub committed: u64,
+    /// The most that there were.
+    pub most_committed: u64,
     /// Of these, what was touched and not given back, as accounted.
     pub resident: u64,
     /// The byte limit, if there is one.
@@ -134,7 +138,7 @@ pub struct PageStats {
     pub regions_refused: u64,
     /// Decommit calls that succeeded.
     pub decommits: u64,
-    /// Their bytes.
+    /// Resident bytes that they gave back.
     pub decommitted_bytes: u64,
     /// Decommit calls that failed; the pages stay counted as resident.
     pub decommits_failed: u64,
@@ -240,8 +244,8 @@ pub struct ErrorStats {
     pub allocs: [u64; 5],
     /// Frees, in the order of [`ErrorStats::FREE`].
     pub frees: [u64; 4],
-    /// Handles, in the order of [`ErrorStats::HANDLE`]. Asking for an object ([`Heap::get`](crate::Heap::get)) is
-    /// no error.
+    /// Handles, in the order of [`ErrorStats::HANDLE`]. Only asking for an object
+    /// ([`Heap::get`](crate::Heap::get), [`Heap::check_handle`](crate::Heap::check_handle)) is no error.
     pub handles: [u64; 5],
     /// Slots that turned out, when words met, to have been freed twice.
     pub late_double_frees: u64,
@@ -272,12 +276,14 @@ impl ErrorStats {
         ("in_use", HandleError::InUse),
     ];
 
-    /// Frees and handles that were refused, and doubled frees that were found late: bugs of the program.
+    /// What only a bug of the program can cause: frees that were refused, doubled frees that were found late, and
+    /// handles that were never this heap's. A handle that is stale or in use is none: that is what handles are for.
     #[must_use]
     pub fn misuses(&self) -> u64 {
+        let [malformed, foreign, _stale, wrong_class, _in_use] = self.handles;
         self.frees
             .iter()
-            .chain(&self.handles)
+            .chain(&[malformed, foreign, wrong_class])
             .fold(self.late_double_frees, |sum, n| sum.saturating_add(*n))
     }
 }

@@ -10,8 +10,8 @@ use super::share;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SlowPathStats {
-    /// Hits that found that there had never been a current word: a class's first use by a local in an
-    /// epoch. The others found theirs used up.
+    /// Hits that found that there had never been a current word: the first use of a class by a local in an
+    /// epoch, if it did not serve one before in the same place. The others found theirs used up.
     pub no_word: u64,
     /// Hits that a local served from its own stash.
     pub from_stash: u64,
@@ -42,19 +42,17 @@ impl SlowPathStats {
         self.from_stash.saturating_add(self.depot_visits)
     }
 
-    /// Hits that found the current word used up.
+    /// Hits that found the current word used up. A difference, as [`SlowPathStats::from_depot`].
     #[must_use]
     pub const fn word_used_up(&self) -> u64 {
         self.hits().saturating_sub(self.no_word)
     }
 
-    /// Visits to the depot that found slots there.
+    /// Visits to the depot that made no slab: they found slots there, or were refused. A difference, which may
+    /// be less at a later reading.
     #[must_use]
     pub const fn from_depot(&self) -> u64 {
-        let refused = self.limit.saturating_add(self.out_of_memory);
-        self.depot_visits
-            .saturating_sub(self.new_slabs)
-            .saturating_sub(refused)
+        self.depot_visits.saturating_sub(self.new_slabs)
     }
 
     /// Allocations that were refused.
@@ -65,13 +63,13 @@ impl SlowPathStats {
             .saturating_add(self.out_of_memory)
     }
 
-    /// The causes, each with its name and its count. Together they are about the hits, the spills and the
-    /// refusals.
+    /// The causes, each with its name and its count, which only grows. The first two are the hits; a visit to the
+    /// depot may end with a new slab or a refusal.
     #[must_use]
     pub const fn causes(&self) -> [(&'static str, u64); 7] {
         [
             ("stash", self.from_stash),
-            ("depot", self.from_depot()),
+            ("depot", self.depot_visits),
             ("new_slab", self.new_slabs),
             ("spill", self.spills),
             ("epoch_closed", self.epoch_closed),
@@ -113,7 +111,8 @@ pub struct SlabStats {
     pub free_slots: u64,
     /// Slots that locals hold.
     pub held_slots: u64,
-    /// Slots with live objects: the others.
+    /// Slots with live objects: the others. While the heap is used this is off by what came and went during
+    /// the reading.
     pub live_slots: u64,
     /// Slabs that were made so far.
     pub made: u64,
@@ -127,8 +126,7 @@ pub struct SlabStats {
     pub full_to_partial: u64,
     /// Moves out of that list: a slab's slots were taken, or it became empty.
     pub partial_to_full: u64,
-    /// The list was changed while it was counted: there are more free slots, and fewer live ones, than this
-    /// says.
+    /// The list was changed while it was counted: what is free and what is live are estimates.
     pub is_cut: bool,
 }
 
@@ -184,8 +182,9 @@ impl SlabStats {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SharedPathStats {
-    /// Slots that were put before the shared path: at least as many as it took, less than a slab's slots more for
-    /// each slab.
+    /// Slots that were put before the shared path. One that is taken and given back over and over, while its slab
+    /// stays where the shared path looks first, is counted once: a take costs one access, and counting it would
+    /// cost another.
     pub takes: u64,
     /// Takes that found their bit gone.
     pub retries: u64,
@@ -198,7 +197,7 @@ pub struct SharedPathStats {
 }
 
 impl SharedPathStats {
-    /// Retries for each take.
+    /// Retries for each slot that was put before the shared path: the rate of takes that collide, or more.
     #[must_use]
     pub fn retry_rate(&self) -> f64 {
         share(self.retries, self.takes)

@@ -29,7 +29,7 @@ pub struct Thresholds {
     pub contention: f64,
     /// Of how many takes or visits, at least.
     pub visits: u64,
-    /// Slabs that were made for each that there is, and given back for want of room in the cache, at least.
+    /// How often all that the heap ever held was given back for want of room in the cache, and made slabs again.
     pub churn: u64,
     /// The share of a limited good (the byte limit, the ring, handle ids) that is used.
     pub exhaustion: f64,
@@ -160,9 +160,9 @@ fn of_heap(
         Policy::OnClose | Policy::Never => None,
     };
     let slabs = &stats.slabs;
-    // Slabs of closed epochs go back by right; those that found no room in the cache do not.
-    let is_churning = slabs.overflowed >= thresholds.visits.min(64)
-        && slabs.overflowed >= thresholds.churn.saturating_mul(slabs.slabs.max(1));
+    // Each byte that the heap ever had went back so often, and was made a slab again.
+    let least = thresholds.churn.saturating_mul(pages.most_committed.max(1));
+    let is_churning = stats.overflowed_bytes >= least;
     if let Some(keeps) = keeps.filter(|_| is_churning) {
         found(Finding::CacheTooSmall {
             made: slabs.made,

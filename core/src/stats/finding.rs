@@ -157,6 +157,8 @@ impl Finding {
             | Self::DecommitFails { .. }
             | Self::OutOfMemory { .. }
             | Self::Misuse { .. } => Severity::Error,
+            // One that holds objects may be meant to live long.
+            Self::ForgottenClose(culprit) if culprit.live_objects > 0 => Severity::Note,
             Self::ForgottenClose(_)
             | Self::Fragmentation { .. }
             | Self::SharedPathContended { .. }
@@ -187,7 +189,8 @@ impl Finding {
                  in an epoch that lives as long as they do"
             }
             Self::ForgottenClose(_) => {
-                "close the epoch when its phase ends, or let a domain that closes on exit do it"
+                "close the epoch when its phase ends, or let a domain that closes on exit do it; if it is \
+                 meant to live long, stay inside by a domain"
             }
             Self::Fragmentation { .. } => {
                 "allocate what lives long in an epoch of its own, so that it does not pin slabs of \

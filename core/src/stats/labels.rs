@@ -80,13 +80,12 @@ impl Labels {
             let Ok(label) = heap.label(epoch) else {
                 continue;
             };
-            let is_same = |(_, epoch): &(usize, Epoch)| heap.label(*epoch) == Ok(label);
-            if epochs(heap, 0)
-                .take_while(|(i, _)| *i < index)
-                .any(|e| is_same(&e))
-            {
+            // What was ranked is looked up here and not in the heap, where the epoch that it was ranked by may be
+            // gone by now. One that found no place may find none again.
+            if labels.top().iter().any(|ranked| ranked.label == label) {
                 continue;
             }
+            let is_same = |(_, epoch): &(usize, Epoch)| heap.label(*epoch) == Ok(label);
             let same = epochs(heap, index).filter(is_same);
             let bytes = same
                 .filter_map(|(_, epoch)| heap.epoch_bytes(epoch).ok())

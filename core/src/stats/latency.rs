@@ -25,7 +25,7 @@ pub enum Cause {
     Depot,
     /// Make a slab.
     NewSlab,
-    /// Get a chunk from the provider.
+    /// Get a chunk from the provider, or wait while another thread did: this is told by the heap's count.
     NewChunk,
     /// Find room for an object that no class serves.
     Large,

@@ -111,10 +111,10 @@ fn slow_path(to: Sink<'_>, slow: &SlowPathStats) {
         "Of these, first uses of a class by a local in an epoch",
         slow.no_word,
     );
-    count(
+    gauge(
         to,
         "slow_path_word_used_up",
-        "Of these, those that found the current word used up",
+        "The others, which found the current word used up: a difference of two counters",
         slow.word_used_up(),
     );
     Parts {
@@ -295,6 +295,18 @@ pub fn of_heap(stats: &HeapStats, to: Sink<'_>) {
         "resident_bytes",
         "Of these, touched and not given back, as accounted",
         pages.resident,
+    );
+    gauge(
+        to,
+        "most_committed_bytes",
+        "The most bytes that were held from the provider",
+        pages.most_committed,
+    );
+    count(
+        to,
+        "overflowed_bytes",
+        "Bytes of emptied slabs that the cache had no room for",
+        stats.overflowed_bytes,
     );
     gauge(
         to,

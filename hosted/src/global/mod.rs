@@ -77,7 +77,8 @@ impl TemporalSlab {
     }
 
     /// Times one in `every` of this thread's allocations from now on; `None` ends it. A thread that is not asked pays
-    /// nothing for this; one that is leaves the shortest path for all of its allocations.
+    /// nothing for this; one that is leaves the shortest path for all of its allocations. Zeroed ones in an epoch are
+    /// not among them.
     pub fn sample_thread(every: Option<NonZeroU32>) {
         THREAD.with(|thread| thread.sample(every));
     }

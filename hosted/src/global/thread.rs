@@ -107,21 +107,30 @@ impl Thread {
         or_null(object)
     }
 
-    /// Allocates through the thread's local, in its epoch if it is in one, and times it if it is its turn.
+    /// Allocates through the thread's local, in its epoch if it is in one.
     fn alloc_here(
         &self,
         local: &mut TheLocal,
         epoch: Option<Epoch>,
         layout: Layout,
     ) -> Result<NonNull<u8>, AllocError> {
-        let alloc = |local: &mut TheLocal| match epoch {
+        self.sampled(local, layout, |local| match epoch {
             Some(epoch) => match local.alloc_in(epoch, layout) {
                 // Closed under the thread's feet: it goes on outside.
                 Err(AllocError::EpochClosed) => local.alloc(layout),
                 object => object,
             },
             None => local.alloc(layout),
-        };
+        })
+    }
+
+    /// Allocates, and times it if it is its turn.
+    fn sampled(
+        &self,
+        local: &mut TheLocal,
+        layout: Layout,
+        alloc: impl FnOnce(&mut TheLocal) -> Result<NonNull<u8>, AllocError>,
+    ) -> Result<NonNull<u8>, AllocError> {
         let Some(mut sampler) = self.sampler.take() else {
             return alloc(local);
         };
@@ -166,7 +175,8 @@ impl Thread {
             }
         } else if self.has_local() {
             // SAFETY: the thread has a local, and nobody is using it.
-            return or_null(unsafe { self.local() }.alloc_zeroed(layout));
+            let local = unsafe { self.local() };
+            return or_null(self.sampled(local, layout, |local| local.alloc_zeroed(layout)));
         }
         or_null(HEAP.alloc_zeroed(layout))
     }

@@ -15,18 +15,14 @@
 //! | `/findings.txt` | what is wrong, and what to do |
 //! | `/process.json` | what the system says is resident |
 
+mod address;
+mod listener;
+
 use crate::rss::{self, Rollup, Usage};
 use crate::sys;
 use core::fmt::{self, Write as _};
-use core::str::FromStr;
-use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
-use std::io::{self, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::io;
 use std::thread::JoinHandle;
 use std::time::Instant;
 use temporal_slab::Heap;
@@ -35,54 +31,19 @@ use temporal_slab::lock_api::RawMutex;
 use temporal_slab::provider::PageProvider;
 use temporal_slab::stats::{Latency, Report};
 
+pub use address::{Address, Stream, connect};
+use listener::{Ender, Listener};
+
 /// The longest head of a request that is read.
 pub const LONGEST_REQUEST: usize = 4096;
 
 /// How long a client may take to send its request, and to take the answer.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Where statistics are served.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Address {
-    /// HTTP over TCP.
-    Tcp(SocketAddr),
-    /// HTTP over a Unix socket.
-    Unix(PathBuf),
-}
-
-impl FromStr for Address {
-    type Err = io::Error;
-
-    /// `unix:PATH`, `HOST:PORT` or `http://HOST:PORT`, where the host is a number.
-    fn from_str(text: &str) -> io::Result<Self> {
-        if let Some(path) = text.strip_prefix("unix:") {
-            return Ok(Self::Unix(PathBuf::from(path)));
-        }
-        let address = text.strip_prefix("http://").unwrap_or(text);
-        let address = address
-            .trim_end_matches('/')
-            .replace("localhost", "127.0.0.1");
-        address.parse().map(Self::Tcp).map_err(|_| {
-            let help = format!(
-                "{text}: an address is unix:PATH or a number and a port, as 127.0.0.1:9184"
-            );
-            io::Error::new(io::ErrorKind::InvalidInput, help)
-        })
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => write!(f, "http://{address}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
-/// Serves a heap's statistics until it is dropped. A forked child serves none, and dropping this there does nothing.
+/// Serves a heap's statistics until it is dropped. A forked child serves none: what it has of the listener is closed
+/// there, and dropping this there does nothing.
 pub struct Exporter {
-    stop: Arc<AtomicBool>,
+    ender: Ender,
     address: Address,
     thread: Option<JoinHandle<()>>,
     process: i32,
@@ -140,9 +101,7 @@ impl Exporter {
         R: RawMutex + Sync,
         C: Config,
     {
-        let (listener, address) = Listener::bind(address, options.any_machine)?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let seen = Arc::clone(&stop);
+        let (listener, ender, address) = Listener::bind(address, options.any_machine)?;
         let source = Served {
             heap,
             latency: options.latency,
@@ -150,17 +109,19 @@ impl Exporter {
         let thread = std::thread::Builder::new()
             .name("tslab-export".to_owned())
             .spawn(move || {
-                while !seen.load(Ordering::Relaxed) {
-                    // A client that is gone by now, or no more files for another: the next may fare better.
-                    if let Ok(mut client) = listener.accept() {
-                        let _gone = serve(&mut *client, &source);
-                    } else {
-                        std::thread::sleep(Duration::from_millis(20));
+                loop {
+                    match listener.accept() {
+                        Ok(Some(mut client)) => {
+                            let _gone = serve(&mut *client, &source);
+                        }
+                        Ok(None) => return,
+                        // A client that is gone by now, or no more files for another: the next may fare better.
+                        Err(_) => std::thread::sleep(Duration::from_millis(20)),
                     }
                 }
             })?;
         Ok(Self {
-            stop,
+            ender,
             address,
             thread: Some(thread),
             process: sys::process(),
@@ -185,14 +146,9 @@ impl Drop for Exporter {
             core::mem::forget(self.thread.take());
             return;
         }
-        self.stop.store(true, Ordering::Relaxed);
-        // It waits for a client: here is one.
-        let _woken = connect(&self.address);
+        self.ender.end();
         if let Some(thread) = self.thread.take() {
             let _ended = thread.join();
-        }
-        if let Address::Unix(path) = &self.address {
-            let _gone = std::fs::remove_file(path);
         }
     }
 }
@@ -205,91 +161,6 @@ impl fmt::Debug for Exporter {
     }
 }
 
-/// A connection.
-pub trait Stream: Read + Write + Send {
-    /// Bounds the next reads and writes.
-    ///
-    /// # Errors
-    /// If the system refuses.
-    fn set_timeout(&self, time: Duration) -> io::Result<()>;
-}
-
-macro_rules! stream {
-    ($type:ty) => {
-        impl Stream for $type {
-            fn set_timeout(&self, time: Duration) -> io::Result<()> {
-                let time = Some(time.max(Duration::from_millis(1)));
-                self.set_read_timeout(time)?;
-                self.set_write_timeout(time)
-            }
-        }
-    };
-}
-stream!(TcpStream);
-stream!(UnixStream);
-
-/// Connects to where statistics are served.
-///
-/// # Errors
-/// If nobody serves there.
-pub fn connect(address: &Address) -> io::Result<Box<dyn Stream>> {
-    let stream: Box<dyn Stream> = match address {
-        Address::Tcp(address) => Box::new(TcpStream::connect_timeout(address, PATIENCE)?),
-        Address::Unix(path) => Box::new(UnixStream::connect(path)?),
-    };
-    stream.set_timeout(PATIENCE)?;
-    Ok(stream)
-}
-
-enum Listener {
-    Tcp(TcpListener),
-    Unix(UnixListener),
-}
-
-impl Listener {
-    fn bind(address: &Address, any_machine: bool) -> io::Result<(Self, Address)> {
-        match address {
-            Address::Tcp(address) => {
-                if !any_machine && !is_loopback(address.ip()) {
-                    let help = format!(
-                        "{address} can be reached from other machines: use 127.0.0.1, or Options::any_machine"
-                    );
-                    return Err(io::Error::new(io::ErrorKind::PermissionDenied, help));
-                }
-                let listener = TcpListener::bind(address)?;
-                let address = listener.local_addr()?;
-                Ok((Self::Tcp(listener), Address::Tcp(address)))
-            }
-            Address::Unix(path) => {
-                remove_dead_socket(path);
-                let listener = UnixListener::bind(path)?;
-                std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-                Ok((Self::Unix(listener), Address::Unix(path.clone())))
-            }
-        }
-    }
-
-    fn accept(&self) -> io::Result<Box<dyn Stream>> {
-        Ok(match self {
-            Self::Tcp(listener) => Box::new(listener.accept()?.0),
-            Self::Unix(listener) => Box::new(listener.accept()?.0),
-        })
-    }
-}
-
-fn is_loopback(ip: IpAddr) -> bool {
-    ip.to_canonical().is_loopback()
-}
-
-/// Removes what a program left behind that did not end well: a socket on which nobody listens. Nothing else.
-fn remove_dead_socket(path: &Path) {
-    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|data| data.file_type().is_socket());
-    let refuses = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-    if is_socket && UnixStream::connect(path).is_err_and(refuses) {
-        let _removed = std::fs::remove_file(path);
-    }
-}
-
 /// Reads a request and answers it.
 fn serve(client: &mut dyn Stream, source: &dyn Source) -> io::Result<()> {
     let mut head = [0; LONGEST_REQUEST];
@@ -299,18 +170,36 @@ fn serve(client: &mut dyn Stream, source: &dyn Source) -> io::Result<()> {
         Err(Fault::TooSlow) => Answer::error(408, "the request took too long"),
         Err(Fault::Gone) => return Ok(()),
     };
-    client.set_timeout(PATIENCE)?;
+    let end = Instant::now() + PATIENCE;
     let (status, kind) = (answer.status, answer.kind);
     let length = answer.body.len();
     let head = format!(
         "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\
          Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\r\n"
     );
-    client.write_all(head.as_bytes())?;
+    send(client, head.as_bytes(), end)?;
     if !answer.is_head_only {
-        client.write_all(answer.body.as_bytes())?;
+        send(client, answer.body.as_bytes(), end)?;
     }
     client.flush()
+}
+
+/// Sends all of it, for as long as there is patience.
+fn send(client: &mut dyn Stream, mut bytes: &[u8], end: Instant) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        client.set_timeout(left)?;
+        match client.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(sent) => bytes = bytes.get(sent..).unwrap_or(&[]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 enum Fault {
