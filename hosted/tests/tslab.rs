@@ -57,7 +57,7 @@ fn the_doctor_knows_its_patients() {
         ("leak", "error: leak", true),
         ("pinned", "warning: fragmentation", true),
         ("churn", "note: cache_too_small", false),
-        ("forgotten", "warning: forgotten_close", false),
+        ("forgotten", "forgotten_close", false),
     ] {
         let output = tslab(&["doctor", "--workload", workload, "--seconds", "2"]);
         let text = text(&output);
