@@ -508,12 +508,25 @@ fn a_seat_outlives_its_era() {
         .class_stats(heap.class_of(layout(64)).unwrap())
         .unwrap();
     let first = heap.open_epoch().unwrap();
-    let objects: Vec<_> = (0..class.slots_per_slab)
-        .map(|_| local.alloc_in(first, layout(64)).unwrap())
-        .collect();
-    for object in objects {
-        free(&heap, object, 64);
+    // Slabs that the depot has words of, so that the local has some in its stash; it holds nothing in the end.
+    let count = 4 * class.slots_per_slab;
+    for through_local in [false, true] {
+        let objects: Vec<_> = (0..count)
+            .map(|_| match through_local {
+                true => local.alloc_in(first, layout(64)).unwrap(),
+                false => heap.alloc_in(first, layout(64)).unwrap(),
+            })
+            .collect();
+        for object in objects {
+            free(&heap, object, 64);
+        }
     }
+    let before = local.slow_paths().from_stash;
+    assert!(
+        before > 0 && local.stats().held_slots == 0,
+        "{:?}",
+        local.stats()
+    );
     heap.close(first).unwrap();
     let second = heap.open_epoch().unwrap();
     let objects: Vec<_> = (0..steps(2000, 300))
@@ -525,7 +538,9 @@ fn a_seat_outlives_its_era() {
     }
     let spills = local.slow_paths().spills;
     assert!(spills > 0);
-    assert_eq!(heap.epoch_stats(second).unwrap().slow.spills, spills);
+    let slow = heap.epoch_stats(second).unwrap().slow;
+    assert_eq!(slow.spills, spills);
+    assert_eq!(slow.from_stash, local.slow_paths().from_stash - before);
     local.flush();
     assert_eq!(
         heap.epoch_stats(second).unwrap().slow.spills,
