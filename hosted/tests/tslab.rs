@@ -101,6 +101,87 @@ fn another_process_is_looked_at() {
     );
 }
 
+/// A short run of the benchmark writes all its reports; a run that is compared with itself is no worse, and with one
+/// in which ours took a hundredth it is. Catches a report that is not what its schema says.
+#[test]
+fn the_bench_reports_and_compares() {
+    let file = |name: &str| {
+        std::env::temp_dir().join(format!("tslab-bench-{}-{name}", std::process::id()))
+    };
+    let [json, html, csv] = ["results.json", "page.html", "table.csv"].map(file);
+    let paths = [&json, &html, &csv].map(|path| path.to_str().unwrap().to_owned());
+    let only = ["bench", "--quick", "--only", "micro/pair/64"];
+    let output = tslab(
+        &[
+            &only[..],
+            &["--json", &paths[0], "--html", &paths[1], "--csv", &paths[2]],
+        ]
+        .concat(),
+    );
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(text(&output).contains("to the fastest peer") && text(&output).contains("pair/64"));
+    let results: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(&json).unwrap()).unwrap();
+    assert_eq!(
+        results["results"].as_array().unwrap().len(),
+        5,
+        "two of ours and three peers"
+    );
+    assert_eq!(results["ratios"].as_array().unwrap().len(), 6);
+    let schema: serde_json::Value =
+        serde_json::from_str(include_str!("../docs/bench.schema.json")).unwrap();
+    for (list, item) in [
+        ("results", &results["results"][0]),
+        ("ratios", &results["ratios"][0]),
+    ] {
+        let required = schema["properties"][list]["items"]["required"]
+            .as_array()
+            .unwrap();
+        assert_eq!(item.as_object().unwrap().len(), required.len(), "{item}");
+        assert!(
+            required
+                .iter()
+                .all(|name| item.get(name.as_str().unwrap()).is_some()),
+            "{item}"
+        );
+    }
+    let page = std::fs::read_to_string(&html).unwrap();
+    assert!(
+        page.contains("micro/pair/64") && !page.contains("src=") && !page.contains("http"),
+        "it needs nothing else"
+    );
+    assert_eq!(std::fs::read_to_string(&csv).unwrap().lines().count(), 6);
+    let mut better = results;
+    for ratio in better["ratios"].as_array_mut().unwrap() {
+        ratio["ours_over_peer"] =
+            serde_json::json!(ratio["ours_over_peer"].as_f64().unwrap() / 100.0);
+    }
+    std::fs::write(&json, better.to_string()).unwrap();
+    let output = tslab(&[&only[..], &["--baseline", &paths[0]]].concat());
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert!(
+        text(&output).contains("worse: micro/pair/64"),
+        "{}",
+        text(&output)
+    );
+    std::fs::write(&json, "{}").unwrap();
+    let output = tslab(&[&only[..], &["--baseline", &paths[0]]].concat());
+    assert!(
+        output.status.code() == Some(2) && text(&output).contains("is not a report"),
+        "{}",
+        text(&output)
+    );
+    let output = tslab(&["bench", "--only", "nothing like it"]);
+    assert!(
+        output.status.code() == Some(2) && text(&output).contains("--list"),
+        "{}",
+        text(&output)
+    );
+    for path in [json, html, csv] {
+        std::fs::remove_file(path).unwrap();
+    }
+}
+
 /// What cannot be done is said, with what to do, and is not a panic.
 #[test]
 fn mistakes_are_explained() {

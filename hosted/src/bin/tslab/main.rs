@@ -1,5 +1,6 @@
-//! `tslab`: looks at a program's heap from outside, or at a workload of its own.
+//! `tslab`: looks at a program's heap from outside, or at a workload of its own; and measures it against others.
 
+mod bench;
 mod client;
 mod report;
 mod source;
@@ -54,6 +55,8 @@ enum Task {
         #[arg(long)]
         once: bool,
     },
+    /// Measures this allocator against others, in turns, and prints the ratios to the fastest.
+    Bench(bench::Options),
     /// Runs a workload and serves its statistics, until it is interrupted or the time is over.
     Serve {
         /// What to run.
@@ -117,6 +120,11 @@ fn run(task: Task) -> Result<ExitCode> {
                 print(&watch::picture(&source.settled()?)?)?;
             } else {
                 watch::run(&source, core::time::Duration::from_millis(every))?;
+            }
+        }
+        Task::Bench(options) => {
+            if !bench::run(&options)? {
+                return Ok(ExitCode::FAILURE);
             }
         }
         Task::Serve {

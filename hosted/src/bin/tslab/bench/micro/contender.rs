@@ -15,7 +15,7 @@ use temporal_slab_hosted::MmapProvider;
 ///
 /// Patterns are generic over it and methods are `#[inline(always)]`, so that what is timed is a direct
 /// call. Whether what they call is inlined in turn is that allocator's matter.
-pub(crate) trait Contender: Send + 'static {
+pub(super) trait Contender: Send + 'static {
     /// An object. Panics when there is no memory: no figure would mean anything then.
     fn alloc(&mut self, layout: Layout) -> NonNull<u8>;
 
@@ -42,7 +42,7 @@ static WITHOUT_LOCALS: Ours = Heap::new(MmapProvider::new());
 static ON_CLOSE: Ours = Heap::new(MmapProvider::new());
 
 /// A heap through a local of the calling thread.
-pub(crate) struct OursLocal(Local<'static, MmapProvider, DefaultLock, Unchecked>);
+pub(super) struct OursLocal(Local<'static, MmapProvider, DefaultLock, Unchecked>);
 
 impl OursLocal {
     fn of(heap: &'static Ours) -> Self {
@@ -53,12 +53,12 @@ impl OursLocal {
     }
 
     /// With the default policy.
-    pub(crate) fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::of(&WITH_LOCALS)
     }
 
     /// With a policy that gives nothing back while the patterns run.
-    pub(crate) fn on_close() -> Self {
+    pub(super) fn on_close() -> Self {
         ON_CLOSE.set_policy(Policy::OnClose);
         Self::of(&ON_CLOSE)
     }
@@ -83,7 +83,7 @@ impl Contender for OursLocal {
 }
 
 /// A heap through its shared path.
-pub(crate) struct OursShared;
+pub(super) struct OursShared;
 
 impl Contender for OursShared {
     #[inline(always)]
@@ -105,14 +105,14 @@ impl Contender for OursShared {
 
 /// An allocator that comes with an implementation of `GlobalAlloc`.
 #[derive(Clone, Copy)]
-pub(crate) struct Peer<A>(A);
+pub(super) struct Peer<A>(A);
 
 /// mimalloc.
-pub(crate) const MIMALLOC: Peer<mimalloc::MiMalloc> = Peer(mimalloc::MiMalloc);
+pub(super) const MIMALLOC: Peer<mimalloc::MiMalloc> = Peer(mimalloc::MiMalloc);
 /// jemalloc.
-pub(crate) const JEMALLOC: Peer<tikv_jemallocator::Jemalloc> = Peer(tikv_jemallocator::Jemalloc);
+pub(super) const JEMALLOC: Peer<tikv_jemallocator::Jemalloc> = Peer(tikv_jemallocator::Jemalloc);
 /// The C library's, where that is glibc.
-pub(crate) const GLIBC: Peer<System> = Peer(System);
+pub(super) const GLIBC: Peer<System> = Peer(System);
 
 impl<A: GlobalAlloc + Send + 'static> Contender for Peer<A> {
     #[inline(always)]

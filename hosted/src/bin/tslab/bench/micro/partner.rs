@@ -20,7 +20,7 @@ static JOBS: LazyLock<Mutex<Sender<Job>>> = LazyLock::new(|| {
 });
 
 /// Runs `work` on the second thread; its result comes through the receiver.
-pub(crate) fn start<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Receiver<T> {
+pub(super) fn start<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Receiver<T> {
     let (result, receiver) = mpsc::sync_channel(1);
     let job = Box::new(move || {
         // Nobody waits for it any more if the run is ending.
@@ -31,7 +31,7 @@ pub(crate) fn start<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static
 }
 
 /// What [`start`] gave a receiver for.
-pub(crate) fn finish<T>(receiver: &Receiver<T>) -> T {
+pub(super) fn finish<T>(receiver: &Receiver<T>) -> T {
     receiver.recv().expect("the second thread did its work")
 }
 
@@ -55,11 +55,11 @@ fn wait_until(mut is_so: impl FnMut() -> bool) {
 
 /// Where two threads meet, once.
 #[derive(Default)]
-pub(crate) struct Gate(AtomicU32);
+pub(super) struct Gate(AtomicU32);
 
 impl Gate {
     /// Returns when both threads have called it.
-    pub(crate) fn pass(&self) {
+    pub(super) fn pass(&self) {
         self.0.fetch_add(1, Ordering::AcqRel);
         wait_until(|| self.0.load(Ordering::Acquire) >= 2);
     }
@@ -67,21 +67,21 @@ impl Gate {
 
 /// An object on its way to the other thread.
 #[derive(Clone, Copy)]
-pub(crate) struct Parcel(pub(crate) NonNull<u8>);
+pub(super) struct Parcel(pub(super) NonNull<u8>);
 
 // SAFETY: whoever has the parcel is the only one who uses the object, and every contender lets any
 // thread free it.
 unsafe impl Send for Parcel {}
 
 /// Objects that are passed at a time.
-pub(crate) const BATCH: usize = 1_000;
+pub(super) const BATCH: usize = 1_000;
 
 /// Batches that can be on their way.
 const DEPTH: usize = 8;
 
 /// A bounded queue from one thread to one other. One flag and one lock that is never contended, for
 /// a whole batch, so that its cost for each object does not count.
-pub(crate) struct Ring {
+pub(super) struct Ring {
     slots: [Slot; DEPTH],
 }
 
@@ -92,7 +92,7 @@ struct Slot {
 
 impl Ring {
     /// An empty queue.
-    pub(crate) fn new() -> Self {
+    pub(super) fn new() -> Self {
         let slot = |_| Slot {
             is_full: AtomicBool::new(false),
             batch: Mutex::new(vec![Parcel(NonNull::dangling()); BATCH]),
@@ -103,12 +103,12 @@ impl Ring {
     }
 
     /// Lets `fill` write batch `number`, once there is room.
-    pub(crate) fn put(&self, number: usize, fill: impl FnOnce(&mut [Parcel])) {
+    pub(super) fn put(&self, number: usize, fill: impl FnOnce(&mut [Parcel])) {
         self.pass(number, false, fill);
     }
 
     /// Lets `read` have batch `number`, once it is there.
-    pub(crate) fn take(&self, number: usize, read: impl FnOnce(&mut [Parcel])) {
+    pub(super) fn take(&self, number: usize, read: impl FnOnce(&mut [Parcel])) {
         self.pass(number, true, read);
     }
 

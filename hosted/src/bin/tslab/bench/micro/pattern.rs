@@ -12,7 +12,7 @@ use super::partner::{self, BATCH, Gate, Parcel, Ring};
 
 /// A way to use an allocator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Pattern {
+pub(super) enum Pattern {
     /// Allocate, free, again.
     Pair,
     /// Allocate 10,000, free them in the same order.
@@ -33,7 +33,7 @@ pub(crate) enum Pattern {
 
 impl Pattern {
     /// All of them, those of a single thread first: see [`partner`].
-    pub(crate) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Pair,
         Self::InOrder,
         Self::Reversed,
@@ -45,7 +45,7 @@ impl Pattern {
     ];
 
     /// As it is called in reports and filters.
-    pub(crate) const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Pair => "pair",
             Self::InOrder => "batch-in-order",
@@ -60,7 +60,7 @@ impl Pattern {
 
     /// The operations in one unit, the least that can be run. An operation is an allocation and a
     /// free, but for [`FreeMillion`](Self::FreeMillion), where it is a free.
-    pub(crate) const fn unit(self) -> usize {
+    pub(super) const fn unit(self) -> usize {
         match self {
             Self::Pair | Self::Random | Self::Mixed => 1,
             Self::InOrder | Self::Reversed => LIVE,
@@ -70,7 +70,7 @@ impl Pattern {
     }
 
     /// Whether it takes two threads.
-    pub(crate) const fn is_threaded(self) -> bool {
+    pub(super) const fn is_threaded(self) -> bool {
         matches!(self, Self::Across | Self::TwoAtOnce)
     }
 }
@@ -78,7 +78,7 @@ impl Pattern {
 /// Objects alive in the patterns of one thread.
 const LIVE: usize = 10_000;
 /// Objects in [`Pattern::FreeMillion`].
-pub(crate) const MILLION: usize = 1_000_000;
+pub(super) const MILLION: usize = 1_000_000;
 
 /// Replacements before the clock starts: the live objects then lie as they will for ever, and not in
 /// the order in which they were allocated.
@@ -92,14 +92,14 @@ const ALIGN: usize = 8;
 
 /// Where patterns keep what they allocated. Made before anything is timed, so that patterns do not
 /// use the global allocator, which is a contender.
-pub(crate) struct Scratch {
+pub(super) struct Scratch {
     objects: Vec<NonNull<u8>>,
     sized: Vec<(NonNull<u8>, u32)>,
 }
 
 impl Scratch {
     /// Room for the largest pattern.
-    pub(crate) fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             objects: vec![NonNull::dangling(); MILLION],
             sized: vec![(NonNull::dangling(), 0); LIVE],
@@ -153,7 +153,7 @@ fn layout_of(size: usize) -> Layout {
 }
 
 /// A contender on both threads.
-pub(crate) struct Team<C> {
+pub(super) struct Team<C> {
     here: C,
     /// Away while the second thread runs; if that panics so does this one.
     there: Option<C>,
@@ -161,7 +161,7 @@ pub(crate) struct Team<C> {
 
 impl<C: Contender> Team<C> {
     /// One for each thread.
-    pub(crate) const fn new(here: C, there: C) -> Self {
+    pub(super) const fn new(here: C, there: C) -> Self {
         Self {
             here,
             there: Some(there),
@@ -169,7 +169,7 @@ impl<C: Contender> Team<C> {
     }
 
     /// Runs so many units and returns how long they took. Leaves no object behind.
-    pub(crate) fn run(
+    pub(super) fn run(
         &mut self,
         pattern: Pattern,
         size: usize,

@@ -1,34 +1,36 @@
-//! Who takes part, and measuring them in turns.
+//! The micro patterns: who takes part, and measuring them in turns.
 //!
 //! A machine's speed drifts by more than what allocators differ in, over seconds. So contenders are
 //! not measured one after another but in rounds: each has a short turn in each round, the first turn
 //! goes round, and what counts is the median over the rounds.
 
+mod contender;
+mod partner;
+mod pattern;
+
+use super::results::Measured;
+use super::{Context, Peer};
+use contender::{Contender, GLIBC, JEMALLOC, MIMALLOC, OursLocal, OursShared};
 use core::time::Duration;
+use pattern::{Pattern, Scratch, Team};
 
-use super::contender::{Contender, GLIBC, JEMALLOC, MIMALLOC, OursLocal, OursShared};
-use super::options::Options;
-use super::pattern::{Pattern, Scratch, Team};
-
-/// What a contender is compared with.
+/// Which of ours, or which other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
-    /// Ours as it is meant to be used: with the fastest peer.
+enum Role {
+    /// Ours as it is meant to be used.
     Ours,
-    /// Ours with another policy: the same, where that can matter.
+    /// Ours with a policy that gives nothing back meanwhile: where that can matter.
     OursOnClose,
-    /// Ours without a local: with ours.
+    /// Ours without a local.
     Shared,
     /// Another allocator.
-    Peer,
+    Peer(Peer),
 }
 
 /// A contender whose type is forgotten; it is known again inside [`Runs::run`].
-pub(crate) struct Entrant {
-    /// As it is called in reports and filters.
-    pub(crate) name: &'static str,
-    /// What it is compared with.
-    pub(crate) role: Role,
+struct Entrant {
+    name: &'static str,
+    role: Role,
     team: Box<dyn Runs>,
 }
 
@@ -49,54 +51,42 @@ impl Entrant {
     }
 
     /// All of them. They last for the whole run, and so does what they keep for later.
-    pub(crate) fn all() -> [Self; 6] {
-        let locals = || (OursLocal::new(), OursLocal::new());
-        let (here, there) = locals();
-        let ours = Self::new("ours", Role::Ours, here, there);
-        let on_close = Self::new(
-            "ours-on-close",
-            Role::OursOnClose,
-            OursLocal::on_close(),
-            OursLocal::on_close(),
-        );
+    fn all() -> [Self; 6] {
+        let (here, there) = (OursLocal::new(), OursLocal::new());
+        let closing = (OursLocal::on_close(), OursLocal::on_close());
         [
-            ours,
-            on_close,
+            Self::new("ours", Role::Ours, here, there),
+            Self::new("ours-on-close", Role::OursOnClose, closing.0, closing.1),
             Self::new("ours-shared", Role::Shared, OursShared, OursShared),
-            Self::new("mimalloc", Role::Peer, MIMALLOC, MIMALLOC),
-            Self::new("jemalloc", Role::Peer, JEMALLOC, JEMALLOC),
-            Self::new("glibc", Role::Peer, GLIBC, GLIBC),
+            Self::new("mimalloc", Role::Peer(Peer::Mimalloc), MIMALLOC, MIMALLOC),
+            Self::new("jemalloc", Role::Peer(Peer::Jemalloc), JEMALLOC, JEMALLOC),
+            Self::new("glibc", Role::Peer(Peer::Glibc), GLIBC, GLIBC),
         ]
     }
 
     /// Whether it has a figure in this row.
-    pub(crate) fn takes_part(&self, row: Row) -> bool {
+    fn takes_part(&self, row: Row, peers: &[Peer]) -> bool {
         match self.role {
-            Role::Ours | Role::Peer => true,
+            Role::Ours => true,
+            Role::Peer(peer) => peers.contains(&peer),
             // Nothing is given back in the other patterns.
             Role::OursOnClose => row.pattern == Pattern::FreeMillion,
             Role::Shared => !row.pattern.is_threaded(),
         }
     }
-
-    /// Runs so many units of the row's pattern.
-    pub(crate) fn run(&mut self, row: Row, units: u64, scratch: &mut Scratch) -> Duration {
-        self.team.run(row, units, scratch)
-    }
 }
 
 /// One pattern with one size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Row {
-    /// The pattern.
-    pub(crate) pattern: Pattern,
+struct Row {
+    pattern: Pattern,
     /// The size of the objects; of no meaning to [`Pattern::Mixed`].
-    pub(crate) size: usize,
+    size: usize,
 }
 
 impl Row {
     /// Every row, in the order of [`Pattern::ALL`].
-    pub(crate) fn all() -> impl Iterator<Item = Self> {
+    fn all() -> impl Iterator<Item = Self> {
         Pattern::ALL.into_iter().flat_map(|pattern| {
             let sizes: &[usize] = match pattern {
                 Pattern::Mixed => &[0],
@@ -107,7 +97,7 @@ impl Row {
     }
 
     /// The pattern's name, and the size.
-    pub(crate) fn name(self) -> String {
+    fn name(self) -> String {
         match self.pattern {
             Pattern::Mixed => format!("{}/16-768", self.pattern.name()),
             _ => format!("{}/{}", self.pattern.name(), self.size),
@@ -115,58 +105,51 @@ impl Row {
     }
 }
 
-/// What was measured of one contender.
-#[derive(Debug)]
-pub(crate) struct Figures {
-    /// Who.
-    pub(crate) name: &'static str,
-    /// What it is compared with.
-    pub(crate) role: Role,
-    /// Nanoseconds for an operation, by round.
-    pub(crate) rounds: Vec<f64>,
-}
-
-impl Figures {
-    /// Over all rounds.
-    pub(crate) fn median(&self) -> f64 {
-        quantile(&self.rounds, 0.5)
-    }
-}
-
-/// The value below which a part of the values lies.
-pub(crate) fn quantile(values: &[f64], part: f64) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let last = sorted.len().saturating_sub(1);
-    sorted
-        .get((last as f64 * part).round() as usize)
-        .copied()
-        .unwrap_or(f64::NAN)
+/// The variants that there are.
+pub(super) fn variants() -> Vec<String> {
+    Row::all().map(Row::name).collect()
 }
 
 /// Rounds of [`Pattern::FreeMillion`], which takes long to prepare, at most.
-const MILLION_ROUNDS: usize = 7;
+const MILLION_ROUNDS: usize = 5;
 
-/// Measures one row in rounds.
-pub(crate) fn interleaved(
+/// Measures the variants that are asked for.
+pub(super) fn run(context: &mut Context<'_>) {
+    let rows: Vec<Row> = Row::all()
+        .filter(|row| context.wants("micro", &row.name()))
+        .collect();
+    if rows.is_empty() {
+        return;
+    }
+    let mut entrants = Entrant::all();
+    let mut scratch = Scratch::new();
+    for row in rows {
+        context.begin("micro", &row.name());
+        let figures = interleaved(row, &mut entrants, &mut scratch, context);
+        context.results.add("micro", &row.name(), "ns", &figures);
+    }
+}
+
+fn interleaved(
     row: Row,
     entrants: &mut [Entrant],
     scratch: &mut Scratch,
-    options: &Options,
-) -> Vec<Figures> {
+    context: &Context<'_>,
+) -> Vec<Measured> {
+    let slice = context.slice;
     let mut taking_part: Vec<_> = entrants
         .iter_mut()
-        .filter(|entrant| entrant.takes_part(row))
+        .filter(|entrant| entrant.takes_part(row, &context.peers))
         .map(|entrant| {
-            let units = units_for(options.slice, row, entrant, scratch);
+            let units = units_for(slice, row, entrant, scratch);
             (entrant, units, Vec::new())
         })
         .collect();
     let is_million = row.pattern == Pattern::FreeMillion;
     let rounds = if is_million {
-        options.rounds.min(MILLION_ROUNDS)
+        context.rounds.min(MILLION_ROUNDS)
     } else {
-        options.rounds
+        context.rounds
     };
     let count = taking_part.len();
     for round in 0..rounds {
@@ -174,18 +157,18 @@ pub(crate) fn interleaved(
             let (entrant, units, times) = &mut taking_part[(round + turn) % count];
             if !is_million {
                 // The others had the caches meanwhile.
-                entrant.run(row, units.div_ceil(8), scratch);
+                entrant.team.run(row, units.div_ceil(8), scratch);
             }
-            let time = entrant.run(row, *units, scratch);
+            let time = entrant.team.run(row, *units, scratch);
             times.push(per_operation(time, row, *units));
         }
     }
-    let figures = |(entrant, _, rounds): (&mut Entrant, u64, Vec<f64>)| Figures {
-        name: entrant.name,
-        role: entrant.role,
+    let measured = |(entrant, _, rounds): (&mut Entrant, u64, Vec<f64>)| Measured {
+        contender: entrant.name,
+        is_ours: !matches!(entrant.role, Role::Peer(_)),
         rounds,
     };
-    taking_part.into_iter().map(figures).collect()
+    taking_part.into_iter().map(measured).collect()
 }
 
 fn per_operation(time: Duration, row: Row, units: u64) -> f64 {
@@ -197,11 +180,11 @@ fn units_for(slice: Duration, row: Row, entrant: &mut Entrant, scratch: &mut Scr
     let mut units = 1;
     if row.pattern == Pattern::FreeMillion {
         // Preparing a second one would take longer than what it adds to a turn.
-        entrant.run(row, units, scratch);
+        entrant.team.run(row, units, scratch);
         return units;
     }
     loop {
-        let time = entrant.run(row, units, scratch);
+        let time = entrant.team.run(row, units, scratch);
         if time >= slice / 8 {
             let scale = slice.as_secs_f64() / time.as_secs_f64();
             return ((units as f64 * scale).round() as u64).max(1);
