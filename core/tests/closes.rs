@@ -132,6 +132,63 @@ fn an_advance_reclaims_like_a_close() {
     assert_eq!((left(true), left(false)), (0, 0));
 }
 
+/// Under `Warm` what closes empty is kept up to the bound, is used by the next epoch, and goes back beyond the bound and
+/// on demand; every policy is told as it was set. Catches a close that asks the provider each time, and memory that
+/// grows with the closes.
+#[test]
+fn a_warm_heap_keeps_what_closes_empty() {
+    let heap = TestHeap::<Checked>::new(Host::default());
+    let bytes = 512 << 10;
+    heap.set_policy(Policy::Warm { bytes });
+    let phase = |count: usize| {
+        let epoch = heap.open_epoch().unwrap();
+        let objects: Vec<_> = (0..count)
+            .map(|_| heap.alloc_in(epoch, layout(128)).unwrap())
+            .collect();
+        objects
+            .into_iter()
+            .for_each(|object| free(&heap, object, 128));
+        heap.close(epoch).unwrap();
+    };
+    phase(1000);
+    let kept = heap.bytes();
+    assert!(kept.reclaimable >= 128_000, "{kept:?}");
+    for _ in 0..100 {
+        phase(1000);
+    }
+    assert_eq!(heap.bytes(), kept, "the same memory, over and over");
+    assert_eq!(heap.page_stats().decommits, 0);
+    phase(20_000);
+    assert!(heap.bytes().reclaimable <= bytes);
+    assert!(heap.page_stats().decommits > 0);
+    heap.reclaim();
+    assert_eq!(heap.bytes().reclaimable, 0);
+    for policy in [
+        Policy::Eager,
+        Policy::Batched { bytes: 1 },
+        Policy::Batched { bytes: 1 << 30 },
+        Policy::Warm { bytes: 0 },
+        Policy::Warm { bytes: 1 << 30 },
+        Policy::OnClose,
+        Policy::Never,
+    ] {
+        heap.set_policy(policy);
+        assert_eq!(heap.policy(), policy);
+    }
+    for policy in [
+        Policy::Batched { bytes: usize::MAX },
+        Policy::Warm { bytes: usize::MAX },
+    ] {
+        heap.set_policy(policy);
+        let told = heap.policy();
+        assert_eq!(
+            core::mem::discriminant(&told),
+            core::mem::discriminant(&policy),
+            "{told:?}"
+        );
+    }
+}
+
 /// Runs something once, in the middle of an allocation: where the heap asks what the provider can do.
 #[derive(Default)]
 struct Hooked(Host, std::sync::Mutex<Option<Box<dyn FnOnce() + Send>>>);

@@ -39,6 +39,10 @@ pub(crate) struct Row<R> {
     large_bytes: AtomicUsize,
     /// What happened in the era that the row serves.
     pub(crate) tally: RowTally,
+    /// The classes of which a slab may have been made in this era, a bit for each: an epoch that uses few is closed
+    /// and opened by looking at few. `Relaxed`: whoever makes a slab notes its class before it takes the pages' lock,
+    /// under which it finds the era open; whoever ends the era reads this after it did so under the same lock.
+    used: [AtomicU64; 2],
     /// Whether a position of the ring has the row. Under the ring's lock.
     attached: AtomicBool,
     /// The row that was made before this one. Set before the row is published, then constant.
@@ -105,6 +109,7 @@ impl<R: RawMutex> Row<R> {
                 large: AtomicUsize::new(0),
                 large_bytes: AtomicUsize::new(0),
                 tally: RowTally::default(),
+                used: [const { AtomicU64::new(0) }; 2],
                 attached: AtomicBool::new(false),
                 older: AtomicPtr::new(ptr::null_mut()),
                 blocks: UnsafeCell::new(RowBlocks::new(id)),
@@ -195,6 +200,44 @@ impl<R: RawMutex> Row<R> {
     /// Every bin, with its class.
     pub(crate) fn bins(&self) -> impl Iterator<Item = (usize, &Bin<R>)> {
         (0..self.classes).map(|class| (class, self.bin(class)))
+    }
+
+    /// Notes that a slab of a class is going to be made.
+    pub(crate) fn use_class(&self, class: usize) {
+        if let Some(word) = self.used.get(class / 64) {
+            let bit = 1 << (class % 64);
+            if word.load(Ordering::Relaxed) & bit == 0 {
+                word.fetch_or(bit, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Whether the class is noted.
+    #[cfg(feature = "walker")]
+    pub(crate) fn uses_class(&self, class: usize) -> bool {
+        let word = self.used.get(class / 64);
+        word.is_some_and(|word| word.load(Ordering::Relaxed) >> (class % 64) & 1 == 1)
+    }
+
+    /// The bins that may have, or had, slabs in this era, with their classes.
+    pub(crate) fn used_bins(&self) -> impl Iterator<Item = (usize, &Bin<R>)> {
+        let words = self.used.iter().enumerate();
+        words.flat_map(move |(index, word)| {
+            let mut left = word.load(Ordering::Relaxed);
+            core::iter::from_fn(move || {
+                let bit = left.checked_ilog2()?;
+                left &= !(1 << bit);
+                let class = index * 64 + bit as usize;
+                Some((class, self.bin(class)))
+            })
+        })
+    }
+
+    /// Begins another era, in which no class was used yet.
+    pub(crate) fn forget_used(&self) {
+        for word in &self.used {
+            word.store(0, Ordering::Relaxed);
+        }
     }
 
     /// For the pages, under their lock.

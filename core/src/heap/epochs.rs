@@ -125,8 +125,10 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     fn reclaim_closed(&self, epoch: Epoch, row: &Row<R>, (before, began): Before) {
         let warm = self.pages.warm();
         let (scanned, recycled) = self.empty_row(row);
-        if self.policy() != super::Policy::Never {
+        if self.policy().gives_back_on_close() {
             self.pages.cool(warm);
+        } else {
+            self.settle();
         }
         let after = self.resident();
         let ended = self.pages.provider().now_ns();
@@ -286,8 +288,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             None
         };
         let epoch = books.open(positions, index as u16, NonNull::from(row), now, |era| {
-            row.bins().for_each(|(_, bin)| bin.set_closed(false));
+            row.used_bins().for_each(|(_, bin)| bin.set_closed(false));
             self.begin_counts(row);
+            row.forget_used();
             row.attach(true);
             // SAFETY: the row is one of this heap.
             unsafe {
@@ -346,7 +349,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 .with_pieces(row.blocks(), |_| row.set_tag(row.tag().closed()))
         };
         // Here and not later: once the lock is open the row may drain and serve another era.
-        row.bins().for_each(|(_, bin)| bin.set_closed(true));
+        row.used_bins().for_each(|(_, bin)| bin.set_closed(true));
         self.closes.fetch_add(1, Ordering::Release);
     }
 
@@ -439,7 +442,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     pub(super) fn live_in(&self, row: &Row<R>) -> usize {
         let table = Table::<C>::TABLE;
         let idle: usize = row
-            .bins()
+            .used_bins()
             .map(|(class, bin)| {
                 let shape = table.class(class);
                 // All of it at one go: what is decided by it may not be more than an estimate.

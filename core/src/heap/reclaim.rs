@@ -26,6 +26,13 @@ pub enum Policy {
         /// How much is kept warm.
         bytes: usize,
     },
+    /// As `Batched`, and what a close empties is kept within the same bound, for whoever comes next. For programs
+    /// that have an epoch for each small request: to give its pages back and get them again would take longer than
+    /// the request.
+    Warm {
+        /// How much is kept warm.
+        bytes: usize,
+    },
     /// When the epoch that it belonged to is closed, or on [`Heap::reclaim`].
     OnClose,
     /// Only on [`Heap::reclaim`], or when the provider has nothing left.
@@ -41,12 +48,16 @@ impl Policy {
 
     const NEVER: usize = usize::MAX;
     const ON_CLOSE: usize = usize::MAX - 1;
+    /// Set for `Warm`, and in the two above. No machine has so many bytes.
+    const IS_WARM: usize = 1 << (usize::BITS - 1);
 
     pub(super) const fn encode(self) -> usize {
         match self {
             Self::Eager => 0,
-            Self::Batched { bytes } if bytes >= Self::ON_CLOSE => Self::ON_CLOSE - 1,
+            Self::Batched { bytes } if bytes >= Self::IS_WARM => Self::IS_WARM - 1,
             Self::Batched { bytes } => bytes,
+            Self::Warm { bytes } if bytes >= Self::IS_WARM - 2 => Self::ON_CLOSE - 1,
+            Self::Warm { bytes } => Self::IS_WARM | bytes,
             Self::OnClose => Self::ON_CLOSE,
             Self::Never => Self::NEVER,
         }
@@ -57,15 +68,23 @@ impl Policy {
             0 => Self::Eager,
             Self::ON_CLOSE => Self::OnClose,
             Self::NEVER => Self::Never,
+            code if code & Self::IS_WARM != 0 => Self::Warm {
+                bytes: code & !Self::IS_WARM,
+            },
             bytes => Self::Batched { bytes },
         }
+    }
+
+    /// Whether what a close empties goes back at once.
+    pub(super) const fn gives_back_on_close(self) -> bool {
+        !matches!(self, Self::Never | Self::Warm { .. })
     }
 
     /// Bytes of slabs that bins may keep.
     const fn cache_bound(self) -> usize {
         match self {
             Self::Eager => 0,
-            Self::Batched { bytes } => bytes,
+            Self::Batched { bytes } | Self::Warm { bytes } => bytes,
             Self::OnClose | Self::Never => usize::MAX,
         }
     }
@@ -116,7 +135,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// Takes memory for `bytes` more of objects from the provider now and, where it can, has their pages
     /// made present, for programs that want no fault and no call to the provider later. From then on it is
     /// empty memory like any other: under [`Policy::Never`] and [`Policy::OnClose`] it stays, under
-    /// [`Policy::Batched`] as much as that keeps.
+    /// [`Policy::Batched`] and [`Policy::Warm`] as much as these keep.
     ///
     /// # Errors
     /// If there is not so much memory, or the limit does not allow it. What was got by then is kept.
@@ -182,7 +201,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// Applies the policy after so many bytes of an epoch became empty: those of a closed epoch go back
     /// at once.
     pub(super) fn settle_row(&self, is_closed: bool, bytes: usize) {
-        if is_closed && self.policy() != Policy::Never {
+        if is_closed && self.policy().gives_back_on_close() {
             self.pages.cool(self.pages.warm().saturating_sub(bytes));
         } else {
             self.settle();
@@ -193,7 +212,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     pub(super) fn settle(&self) {
         match self.policy() {
             Policy::Eager => self.pages.cool(0),
-            Policy::Batched { bytes } => {
+            Policy::Batched { bytes } | Policy::Warm { bytes } => {
                 let (empty, at) = (self.reclaimable(), self.trim_at.load(Ordering::Relaxed));
                 if empty > at.max(bytes) {
                     self.trim(bytes);
@@ -248,7 +267,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// How many slabs were looked at, and how many were moved.
     fn sweep_row(&self, row: &Row<R>) -> (u64, u64) {
         let (mut scanned, mut moved) = (0, 0);
-        for (class, bin) in row.bins() {
+        for (class, bin) in row.used_bins() {
             let mut seen = 0;
             while let Some(after) = bin.sweep(Table::<C>::TABLE.class(class), &mut seen) {
                 self.return_run(after);
@@ -264,7 +283,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// Moves all of a row's empty slabs to the pages; how many slabs were looked at, and how many were moved.
     pub(super) fn empty_row(&self, row: &Row<R>) -> (u64, u64) {
         let (mut scanned, mut moved) = self.sweep_row(row);
-        for (class, bin) in row.bins() {
+        for (class, bin) in row.used_bins() {
             while let Some(slab) = bin.uncache() {
                 self.uncached(Table::<C>::TABLE.class(class).slab_bytes());
                 self.return_run(After::Recycle(slab));
@@ -279,7 +298,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     fn empty_caches(&self, keep: usize) -> bool {
         let mut moved = false;
         for row in self.rows() {
-            for (class, bin) in row.bins() {
+            for (class, bin) in row.used_bins() {
                 let bytes = Table::<C>::TABLE.class(class).slab_bytes();
                 while self.cached.load(Ordering::Relaxed) > keep {
                     let Some(slab) = bin.uncache() else { break };

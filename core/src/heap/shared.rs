@@ -241,6 +241,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         class: usize,
     ) -> Result<(&'s Slab, bool), AllocError> {
         let shape = Table::<C>::TABLE.class(class);
+        if Self::counts(class) {
+            row.use_class(class);
+        }
         let meta = Self::meta_of(shape, true);
         let (granules, align) = (u32::from(shape.granules), u32::from(shape.align));
         let (slab, run, zero) = self.pressed(|| {

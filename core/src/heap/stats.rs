@@ -261,7 +261,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// Adds what an era's bins and seats say.
     fn fill_epoch(&self, stats: &mut EpochStats, row: &Row<R>) {
         let held = self.held_in(row);
-        for (class, bin) in row.bins() {
+        for (class, bin) in row.used_bins() {
             let shape = Table::<C>::TABLE.class(class);
             let ((counts, is_spread), stock) = (bin.counts(), bin.stock(shape, STEP));
             let slabs = slab_stats(&counts, &stock, shape.slots(), held[class]);
@@ -381,7 +381,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// Begins to count anew in a row that is to serve another era: what it counted is kept by class. Under
     /// the ring's lock.
     pub(super) fn begin_counts(&self, row: &Row<R>) {
-        for (class, bin) in row.bins() {
+        for (class, bin) in row.used_bins() {
             let counts = bin.take_counts();
             if let Some(tally) = self.tally.class::<C>(class) {
                 // SAFETY: the ring's lock is held.

@@ -220,6 +220,10 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         note(&self.tally.allocs_refused, &ErrorStats::ALLOC, &error);
         if let Some(row) = row {
             row.tally.refused.note(error);
+            // It may have looked for a slot there, which is counted.
+            class
+                .filter(|class| *class < Table::<C>::BINS)
+                .inspect(|class| row.use_class(*class));
         }
         if let Some(class) = class.and_then(|class| self.tally.class::<C>(class)) {
             class.refused.note(error);

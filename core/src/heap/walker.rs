@@ -301,6 +301,11 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             );
             return None;
         }
+        verdict.demand(
+            row.uses_class(class),
+            "a slab's class is noted in its row",
+            address,
+        );
         let all = shape.all & !tagged.map_or(0, TaggedSlab::retired);
         if let Some(tagged) = tagged {
             let free = (0..shape.slots()).map(|slot| tagged.tag(slot).free_word());

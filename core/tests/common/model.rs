@@ -58,8 +58,11 @@ impl Action {
             93..95 => Self::Flush { local },
             95..96 => Self::Renew { local },
             96..98 => Self::Reclaim,
-            _ => Self::Policy(match rng.below(4) {
+            _ => Self::Policy(match rng.below(5) {
                 0 => Policy::Eager,
+                4 => Policy::Warm {
+                    bytes: rng.below(200_000),
+                },
                 1 => Policy::Batched {
                     bytes: rng.below(200_000),
                 },
