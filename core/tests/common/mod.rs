@@ -6,6 +6,7 @@
     reason = "each test binary uses its own part"
 )]
 
+pub mod figures;
 pub mod host;
 pub mod model;
 mod rng;

@@ -1,0 +1,124 @@
+//! The figures of a heap at rest beside the walker's.
+
+use std::collections::BTreeMap;
+use temporal_slab::config::Config;
+use temporal_slab::provider::PageProvider;
+use temporal_slab::snapshot::{ClassStats, HeapStats, SlabStats, VERSION};
+use temporal_slab::stats::metric::{self, Kind, Value};
+use temporal_slab::{DefaultLock, Heap};
+
+/// Slabs, cached ones, and live, free and held slots.
+fn counted(slabs: &SlabStats) -> [u64; 5] {
+    [
+        slabs.slabs,
+        slabs.cached,
+        slabs.live_slots,
+        slabs.free_slots,
+        slabs.held_slots,
+    ]
+}
+
+/// Compares every number of a heap at rest with the walker's.
+pub fn agree<P: PageProvider, C: Config>(heap: &Heap<P, DefaultLock, C>) -> HeapStats {
+    let mut found: BTreeMap<usize, [usize; 5]> = BTreeMap::new();
+    // SAFETY: the tests' heaps are at rest here.
+    let census = unsafe {
+        heap.walk_each(|slab| {
+            let class = found.entry(slab.class).or_default();
+            class[0] += 1;
+            class[1] += usize::from(slab.is_cached);
+            class[2] += slab.live;
+            class[3] += slab.free;
+            class[4] += slab.held;
+        })
+    }
+    .unwrap_or_else(|violation| panic!("{violation}"));
+    let stats = heap.stats();
+    assert_eq!(stats.version, VERSION);
+    let mut sum = [0; 5];
+    for index in 0..heap.class_count() {
+        let class: ClassStats = heap.class_stats(index).unwrap();
+        let slabs = &class.slabs;
+        let ours = counted(slabs);
+        let theirs = found.get(&index).copied().unwrap_or_default();
+        assert_eq!(ours, theirs.map(|n| n as u64), "class {index}");
+        assert_eq!(slabs.made - slabs.recycled, slabs.slabs, "class {index}");
+        assert_eq!(slabs.full_to_partial - slabs.partial_to_full, slabs.listed);
+        // A cached slab was emptied, and came back or left or is there still.
+        assert!(slabs.cached_so_far >= class.slow.from_cache + slabs.cached);
+        assert_eq!(class.slow.new_slabs, slabs.made);
+        assert!(class.slow.depot_visits >= class.slow.new_slabs);
+        sum.iter_mut().zip(ours).for_each(|(sum, n)| *sum += n);
+    }
+    assert_eq!(heap.class_stats(heap.class_count()), None);
+    let slabs = &stats.slabs;
+    let ours = counted(slabs);
+    assert_eq!(ours, sum, "the heap's slabs are its classes'");
+    let theirs = [
+        census.slabs,
+        census.cached_slabs,
+        census.live_slots,
+        census.free_slots,
+        census.held_slots,
+    ];
+    assert_eq!(
+        ours,
+        theirs.map(|n| n as u64),
+        "the heap's slabs are the walker's"
+    );
+    let live = census.live_slot_bytes + census.run_bytes + census.region_bytes;
+    assert_eq!(stats.live_bytes, live as u64);
+    assert_eq!(stats.large.objects(), (census.runs + census.regions) as u64);
+    assert_eq!(
+        stats.large.bytes(),
+        (census.run_bytes + census.region_bytes) as u64
+    );
+    assert_eq!(stats.pages.committed, census.taken as u64);
+    assert_eq!(stats.pages.resident, census.resident as u64);
+    let parts: u64 = stats.residency.parts().iter().map(|(_, bytes)| bytes).sum();
+    assert_eq!(
+        parts, stats.pages.resident,
+        "the parts are the whole: {:?}",
+        stats.residency
+    );
+    let empty = stats.residency.cached + stats.residency.warm;
+    assert_eq!(empty, heap.bytes().reclaimable as u64);
+    // The epochs' sums are the heap's.
+    let (mut bytes, mut live, mut objects, mut made) = (0, 0, 0, 0);
+    for epoch in (0..stats.ring as usize).filter_map(|index| heap.epoch_at(index)) {
+        let stats = heap.epoch_stats(epoch).unwrap();
+        assert_eq!(heap.epoch_bytes(epoch), Ok(stats.bytes));
+        bytes += stats.bytes;
+        live += stats.live_bytes;
+        objects += stats.live_objects();
+        made += stats.slabs.slabs;
+    }
+    assert_eq!(
+        (live, objects, made),
+        (stats.live_bytes, stats.live_objects(), slabs.slabs)
+    );
+    let of_slabs: u64 = (0..heap.class_count())
+        .filter_map(|index| heap.class_stats(index))
+        .map(|class| class.bytes())
+        .sum();
+    assert_eq!(bytes, of_slabs + stats.large.bytes());
+    assert_eq!(stats.locks.all().contended, 0, "one thread never waits");
+    assert!(stats.slabs.fragmentation() <= 1.0 && stats.waste() <= 1.0);
+    stats
+}
+
+/// What the tables call a counter never goes back.
+pub fn only_grows(before: &HeapStats, now: &HeapStats) {
+    let counters = |stats: &HeapStats| {
+        let mut all = Vec::new();
+        metric::of_heap(stats, &mut |metric| {
+            if let (Kind::Counter, Value::Count(count)) = (metric.kind, metric.value) {
+                all.push((metric.name, metric.part, count));
+            }
+        });
+        all
+    };
+    for ((name, part, before), (_, _, now)) in counters(before).into_iter().zip(counters(now)) {
+        assert!(before <= now, "{name} {part:?}: {before} and then {now}");
+    }
+}

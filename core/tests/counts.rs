@@ -1,0 +1,267 @@
+//! Counts that are known beforehand: each cause by itself, and what two who count the same thing say of it.
+
+mod common;
+
+use common::figures::agree;
+use common::host::HostProvider;
+use common::{Rng, free, layout, steps};
+use core::cell::Cell;
+use core::sync::atomic::{AtomicBool, Ordering};
+use temporal_slab::config::{Checked, Unchecked};
+use temporal_slab::lock_api::{GuardSend, RawMutex};
+use temporal_slab::provider::StaticProvider;
+use temporal_slab::snapshot::SlowPathStats;
+use temporal_slab::{DefaultLock, Heap, Policy};
+
+type Host = HostProvider<{ 1 << 18 }>;
+type TestHeap<C = Checked> = Heap<Host, DefaultLock, C>;
+
+/// What two locals did is what the classes and the epoch say was done, field by field. Catches what is counted in
+/// one place and not in another.
+#[test]
+fn locals_classes_and_epochs_say_the_same() {
+    let heap = TestHeap::<Unchecked>::new(Host::default());
+    heap.set_policy(Policy::Never);
+    let epoch = heap.open_epoch().unwrap();
+    let mut locals = [heap.local().unwrap(), heap.local().unwrap()];
+    let mut rng = Rng(3);
+    let mut objects = Vec::new();
+    for round in 0..steps(40, 2) {
+        for _ in 0..steps(400, 150) {
+            let size = 1 + rng.below(300);
+            let object = locals[rng.below(2)].alloc_in(epoch, layout(size)).unwrap();
+            objects.push((object, size));
+        }
+        while objects.len() > 100 * (round % 3) {
+            let (object, size) = objects.swap_remove(rng.below(objects.len()));
+            // SAFETY: it is live and freed once.
+            unsafe { locals[rng.below(2)].free(object, layout(size)) }.unwrap();
+        }
+        // Nothing is live in every third round.
+        if round % 3 == 0 {
+            locals.iter_mut().for_each(|local| local.flush());
+        }
+    }
+    let add = |sum: SlowPathStats, slow: SlowPathStats| {
+        let mut sum = sum;
+        sum.no_word += slow.no_word;
+        sum.from_stash += slow.from_stash;
+        sum.depot_visits += slow.depot_visits;
+        sum.from_cache += slow.from_cache;
+        sum.new_slabs += slow.new_slabs;
+        sum.spills += slow.spills;
+        sum.words_taken += slow.words_taken;
+        sum.words_given += slow.words_given;
+        sum
+    };
+    let of_locals = locals
+        .iter()
+        .map(|local| local.slow_paths())
+        .fold(SlowPathStats::default(), add);
+    assert_eq!(heap.stats().slow, of_locals);
+    assert_eq!(heap.epoch_stats(epoch).unwrap().slow, of_locals);
+    if !cfg!(miri) {
+        let all = [
+            of_locals.from_stash,
+            of_locals.from_cache,
+            of_locals.spills,
+            of_locals.words_taken,
+            of_locals.words_given,
+        ];
+        assert!(all.iter().all(|count| *count > 0), "{of_locals:?}");
+    }
+    for (object, size) in objects {
+        free(&heap, object, size);
+    }
+}
+
+/// A local whose epoch was closed, drained and followed by another in the same place, between two of its slow paths:
+/// what it does there is the new era's. Catches a seat that counts for the era that it was made in.
+#[test]
+fn a_seat_outlives_its_era() {
+    let heap = TestHeap::<Checked>::new(Host::default());
+    let mut local = heap.local().unwrap();
+    let class = heap
+        .class_stats(heap.class_of(layout(64)).unwrap())
+        .unwrap();
+    let first = heap.open_epoch().unwrap();
+    // Slabs that the depot has words of, so that the local has some in its stash; it holds nothing in the end.
+    let count = 4 * class.slots_per_slab;
+    for through_local in [false, true] {
+        let objects: Vec<_> = (0..count)
+            .map(|_| match through_local {
+                true => local.alloc_in(first, layout(64)).unwrap(),
+                false => heap.alloc_in(first, layout(64)).unwrap(),
+            })
+            .collect();
+        for object in objects {
+            free(&heap, object, 64);
+        }
+    }
+    let before = local.slow_paths().from_stash;
+    assert!(
+        before > 0 && local.stats().held_slots == 0,
+        "{:?}",
+        local.stats()
+    );
+    heap.close(first).unwrap();
+    let second = heap.open_epoch().unwrap();
+    let objects: Vec<_> = (0..steps(2000, 300))
+        .map(|_| local.alloc_in(second, layout(64)).unwrap())
+        .collect();
+    for object in objects {
+        // SAFETY: it is live and freed once.
+        unsafe { local.free(object, layout(64)) }.unwrap();
+    }
+    let spills = local.slow_paths().spills;
+    assert!(spills > 0);
+    let slow = heap.epoch_stats(second).unwrap().slow;
+    assert_eq!(slow.spills, spills);
+    assert_eq!(slow.from_stash, local.slow_paths().from_stash - before);
+    local.flush();
+    assert_eq!(
+        heap.epoch_stats(second).unwrap().slow.spills,
+        spills,
+        "and after the seat is gone"
+    );
+    agree(&heap);
+}
+
+/// What a close looked at and gave back, what a decommit gave back, and what an epoch was refused.
+#[test]
+fn closes_decommits_and_refusals_are_counted() {
+    let heap = TestHeap::<Checked>::new(Host::default());
+    heap.set_policy(Policy::Never);
+    let epoch = heap.open_epoch().unwrap();
+    let slots = heap
+        .class_stats(heap.class_of(layout(256)).unwrap())
+        .unwrap()
+        .slots_per_slab;
+    // Five slabs, of which one keeps an object and one stays open where the shared path looks first.
+    let mut objects: Vec<_> = (0..5 * slots)
+        .map(|_| heap.alloc_in(epoch, layout(256)).unwrap())
+        .collect();
+    let kept = objects.swap_remove(0);
+    for object in objects {
+        free(&heap, object, 256);
+    }
+    let stats = heap.epoch_stats(epoch).unwrap();
+    assert_eq!((stats.slabs.slabs, stats.slabs.empty()), (5, 4));
+    heap.close(epoch).unwrap();
+    let closes = heap.stats().closes;
+    assert_eq!(
+        (closes.closes, closes.slabs_scanned, closes.slabs_recycled),
+        (1, 5, 4)
+    );
+    let before = heap.stats().pages;
+    heap.reclaim();
+    let after = heap.stats().pages;
+    assert!(after.decommitted_bytes > 0 && after.chunks_released == 0);
+    assert_eq!(before.resident - after.resident, after.decommitted_bytes);
+    free(&heap, kept, 256);
+    // Refused by the limit: a slab, and a large object.
+    let epoch = heap.open_epoch().unwrap();
+    heap.set_limit(1);
+    let sizes = [64, 1 << 20];
+    for size in sizes {
+        let mut kept = Vec::new();
+        while let Ok(object) = heap.alloc_in(epoch, layout(size)) {
+            kept.push(object);
+        }
+        for object in kept {
+            free(&heap, object, size);
+        }
+    }
+    let slow = heap.epoch_stats(epoch).unwrap().slow;
+    assert_eq!(slow.limit, 2);
+    assert_eq!(heap.stats().errors.allocs[1], 2);
+    heap.set_limit(usize::MAX);
+    agree(&heap);
+}
+
+/// A heap that never had memory says so. Catches failures before there is a class or an epoch to count them in.
+#[test]
+fn failures_before_the_first_object_are_counted() {
+    let mut memory = [core::mem::MaybeUninit::uninit(); 4096];
+    let provider: StaticProvider<'_> = StaticProvider::new(&mut memory);
+    let heap: Heap<StaticProvider<'_>, DefaultLock, Checked> = Heap::new(provider);
+    assert!(heap.alloc(layout(64)).is_err() && heap.local().is_err());
+    assert!(heap.alloc_handle(layout(64)).is_err());
+    assert_eq!(heap.stats().errors.allocs, [3, 0, 0, 0, 0]);
+}
+
+/// A lock that runs something after one of its unlocks: as if another thread came just then.
+struct Interrupted(AtomicBool);
+
+type Then = (usize, Box<dyn FnOnce()>);
+
+std::thread_local! {
+    static THEN: Cell<Option<Then>> = const { Cell::new(None) };
+}
+
+// SAFETY: the flag goes from false to true by one compare-and-swap, so one context has it.
+unsafe impl RawMutex for Interrupted {
+    const INIT: Self = Self(AtomicBool::new(false));
+    type GuardMarker = GuardSend;
+    fn lock(&self) {
+        while !self.try_lock() {
+            core::hint::spin_loop();
+        }
+    }
+    fn try_lock(&self) -> bool {
+        self.0
+            .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed)
+            .is_ok()
+    }
+    unsafe fn unlock(&self) {
+        self.0.store(false, Ordering::Release);
+        match THEN.take() {
+            Some((0, then)) => then(),
+            Some((left, then)) => THEN.set(Some((left - 1, then))),
+            None => {}
+        }
+    }
+}
+
+/// A list that is taken away and listed again, in another order, at each moment of its being counted: it is never
+/// counted twice, and if it changed the figures say that they are estimates.
+#[test]
+#[cfg(not(miri))]
+fn a_list_that_changes_is_not_counted_twice() {
+    let heap: &'static Heap<Host, Interrupted, Unchecked> =
+        Box::leak(Box::new(Heap::new(Host::default())));
+    let mut local = heap.local().unwrap();
+    let objects: Vec<_> = (0..9600)
+        .map(|_| local.alloc(layout(1024)).unwrap())
+        .collect();
+    local.flush();
+    let class = heap.class_of(layout(1024)).unwrap();
+    for object in objects.iter().step_by(2) {
+        // SAFETY: it is live and freed once.
+        unsafe { heap.free(*object, layout(1024)) }.unwrap();
+    }
+    let rest = heap.class_stats(class).unwrap().slabs;
+    assert!(rest.listed > 256 && !rest.is_cut, "{rest:?}");
+    let mut changed = 0;
+    for at in 0..40 {
+        let then = Box::new(move || {
+            let mut local = heap.local().unwrap();
+            let objects: Vec<_> = (0..4800)
+                .map(|_| local.alloc(layout(1024)).unwrap())
+                .collect();
+            for object in objects {
+                // SAFETY: as above.
+                unsafe { local.free(object, layout(1024)) }.unwrap();
+            }
+        });
+        THEN.set(Some((at, then)));
+        let slabs = heap.class_stats(class).unwrap().slabs;
+        drop(THEN.take());
+        assert!(
+            slabs.listed <= rest.listed && slabs.free_slots <= slabs.slots,
+            "at {at}: {slabs:?}"
+        );
+        changed += usize::from(slabs.is_cut);
+    }
+    assert!(changed > 0, "some of them came between two steps");
+}
