@@ -286,10 +286,16 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         // SAFETY: a row that was set is valid for as long as the heap.
         match unsafe { self.root.load(Ordering::Acquire).as_ref() } {
             Some(row) => Ok(row),
-            None => self
-                .make_root()
-                .map_err(|error| self.refused(error, None, None)),
+            None => self.first_root(),
         }
+    }
+
+    /// Makes the root epoch's row.
+    #[cold]
+    #[inline(never)]
+    fn first_root(&self) -> Result<&Row<R>, AllocError> {
+        self.make_root()
+            .map_err(|error| self.refused(error, None, None))
     }
 
     /// Every row that exists, the newest first.
