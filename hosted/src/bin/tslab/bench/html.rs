@@ -19,7 +19,7 @@ dt { color: var(--dim); } dd { margin: 0; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: .5rem; background: var(--card); }
 table { border-collapse: collapse; width: 100%; font-size: .875rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .7rem; text-align: right; white-space: nowrap; }
-th:first-child, td:first-child, td:nth-child(2) { text-align: left; }
+th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; }
 thead th { color: var(--dim); font-weight: 500; border-bottom: 1px solid var(--line); }
 td.heat { background: hsl(var(--hue) 60% 50% / .28); }
 .bars { display: grid; grid-template-columns: minmax(6rem, max-content) 1fr max-content; gap: .2rem .75rem;
