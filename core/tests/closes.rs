@@ -136,6 +136,7 @@ fn an_advance_reclaims_like_a_close() {
 /// on demand; every policy is told as it was set. Catches a close that asks the provider each time, and memory that
 /// grows with the closes.
 #[test]
+#[cfg_attr(miri, ignore = "a hundred thousand objects")]
 fn a_warm_heap_keeps_what_closes_empty() {
     let heap = TestHeap::<Checked>::new(Host::default());
     let bytes = 512 << 10;
