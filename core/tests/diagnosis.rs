@@ -10,8 +10,9 @@ mod common;
 use common::host::HostProvider;
 use common::{free, layout};
 use core::cell::Cell;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use temporal_slab::config::{Config, Unchecked};
+use temporal_slab::lock_api::{GuardSend, RawMutex};
 use temporal_slab::provider::{Capabilities, PageProvider, ProviderError, Region};
 use temporal_slab::stats::{Diagnosis, Finding, Report, Thresholds, diagnose};
 use temporal_slab::{DefaultLock, FreeError, Heap, Policy};
@@ -297,14 +298,40 @@ fn locals_that_hold_words_of_closed_epochs_are_named() {
     assert_eq!(look(&heap).found, 0);
 }
 
+/// A lock whose holder now and then sleeps: as if it were interrupted there, on any number of CPUs.
+struct Interrupted(AtomicBool, AtomicU64);
+
+// SAFETY: the flag goes from false to true by one compare-and-swap, so one context has it.
+unsafe impl RawMutex for Interrupted {
+    const INIT: Self = Self(AtomicBool::new(false), AtomicU64::new(0));
+    type GuardMarker = GuardSend;
+    fn lock(&self) {
+        while !self.try_lock() {
+            std::thread::yield_now();
+        }
+    }
+    fn try_lock(&self) -> bool {
+        let swap = self
+            .0
+            .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed);
+        if swap.is_ok() && self.1.fetch_add(1, Ordering::Relaxed).is_multiple_of(4) {
+            std::thread::sleep(core::time::Duration::from_micros(1));
+        }
+        swap.is_ok()
+    }
+    unsafe fn unlock(&self) {
+        self.0.store(false, Ordering::Release);
+        // Whoever waited meanwhile has it next, also where there is one CPU.
+        if self.1.load(Ordering::Relaxed) % 4 == 1 {
+            std::thread::sleep(core::time::Duration::from_micros(1));
+        }
+    }
+}
+
 /// Threads without locals that take slots of the same slabs wait for each other, and those that have locals do not.
 #[test]
 fn contention_on_the_shared_path_is_named() {
-    let heap: Heap<Moody, DefaultLock, Unchecked> = Heap::new(Moody::default());
-    let slow = Thresholds {
-        contention: 0.001,
-        ..Thresholds::default()
-    };
+    let heap: Heap<Moody, Interrupted, Unchecked> = Heap::new(Moody::default());
     let contended = |diagnosis: &Diagnosis| {
         let mut findings = diagnosis.findings();
         findings.any(|finding| {
@@ -326,9 +353,12 @@ fn contention_on_the_shared_path_is_named() {
             });
         }
     });
-    assert!(!contended(&diagnose(&heap, &slow)), "locals do not wait");
+    assert!(
+        !contended(&diagnose(&heap, &Thresholds::default())),
+        "locals do not wait"
+    );
     let end = std::time::Instant::now() + core::time::Duration::from_secs(20);
-    while !contended(&diagnose(&heap, &slow)) {
+    while !contended(&diagnose(&heap, &Thresholds::default())) {
         assert!(std::time::Instant::now() < end, "{:?}", heap.stats().locks);
         std::thread::scope(|scope| {
             for _ in 0..4 {
