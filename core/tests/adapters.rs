@@ -100,3 +100,28 @@ fn global_alloc_over_a_static_heap() {
     }
     assert!(!format!("{LOCKED:?} {HEAP:?}").is_empty());
 }
+
+/// Collections in an epoch, through a local: what they hold is the epoch's however they grow, and is whole. Catches a
+/// growth that moves to another epoch, and one that loses bytes.
+#[test]
+fn collections_stay_in_their_epoch() {
+    let heap = TestHeap::new(HostProvider::default());
+    let allocator = LocalAllocator::new(heap.local().unwrap());
+    let epoch = heap.open_epoch().unwrap();
+    let mut numbers = VecIn::new_in(allocator.in_epoch(epoch));
+    let mut map: HashMap<u64, u64, DefaultHashBuilder, _> =
+        HashMap::new_in(allocator.in_epoch(epoch));
+    for n in 0..COUNT {
+        numbers.push(n);
+        map.insert(n, n * 3);
+    }
+    assert!(numbers.iter().copied().eq(0..COUNT) && (0..COUNT).all(|n| map[&n] == n * 3));
+    let stats = heap.epoch_stats(epoch).unwrap();
+    assert_eq!(stats.live_objects(), heap.stats().live_objects());
+    assert!(stats.live_bytes >= COUNT * 24);
+    drop((numbers, map));
+    assert_eq!(heap.epoch_stats(epoch).unwrap().live_objects(), 0);
+    allocator.leave(epoch);
+    heap.close(epoch).unwrap();
+    assert_eq!(heap.epoch_bytes(epoch), Ok(0));
+}

@@ -1,6 +1,7 @@
 //! `allocator-api2`'s `Allocator`, so that `hashbrown`, `Vec` and others work in a heap.
 
 use crate::config::Config;
+use crate::epoch::Epoch;
 use crate::error;
 use crate::heap::Heap;
 use crate::local::Local;
@@ -88,6 +89,70 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> LocalAllocator<'h, P, R, C> {
     #[must_use]
     pub fn into_inner(self) -> Local<'h, P, R, C> {
         self.local.into_inner()
+    }
+
+    /// As [`Local::leave`].
+    pub fn leave(&self, epoch: Epoch) {
+        self.local.borrow_mut().leave(epoch);
+    }
+
+    /// The same in an epoch: what collections allocate through it belongs to that epoch.
+    #[must_use]
+    pub const fn in_epoch(&self, epoch: Epoch) -> EpochAllocator<'_, 'h, P, R, C> {
+        EpochAllocator { of: self, epoch }
+    }
+}
+
+/// A local in an epoch as an `Allocator`; see [`LocalAllocator::in_epoch`].
+pub struct EpochAllocator<'l, 'h, P: PageProvider, R: RawMutex, C: Config> {
+    of: &'l LocalAllocator<'h, P, R, C>,
+    epoch: Epoch,
+}
+
+impl<P: PageProvider, R: RawMutex, C: Config> Clone for EpochAllocator<'_, '_, P, R, C> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<P: PageProvider, R: RawMutex, C: Config> Copy for EpochAllocator<'_, '_, P, R, C> {}
+
+// SAFETY: as for a local, which is borrowed.
+unsafe impl<P: PageProvider, R: RawMutex, C: Config> Allocator for EpochAllocator<'_, '_, P, R, C> {
+    fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+        let object = self.of.local.borrow_mut().alloc_in(self.epoch, layout);
+        slice(object, layout.size())
+    }
+
+    unsafe fn deallocate(&self, object: NonNull<u8>, layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { self.of.deallocate(object, layout) };
+    }
+
+    unsafe fn grow(
+        &self,
+        object: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Result<NonNull<[u8]>, AllocError> {
+        if self.of.local.borrow().heap().resize_in_place(old, new) {
+            return slice(Ok(object), new.size());
+        }
+        // Moved within its epoch: a resize of the local's would take it to the root's.
+        let moved = self.allocate(new)?;
+        // SAFETY: two different objects, the old one the caller's, of at least these bytes.
+        unsafe {
+            moved.cast().copy_from_nonoverlapping(object, old.size());
+            self.deallocate(object, old);
+        }
+        Ok(moved)
+    }
+}
+
+impl<P: PageProvider, R: RawMutex, C: Config> fmt::Debug for EpochAllocator<'_, '_, P, R, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EpochAllocator")
+            .field("epoch", &self.epoch)
+            .finish_non_exhaustive()
     }
 }
 

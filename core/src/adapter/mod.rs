@@ -6,5 +6,5 @@ mod allocator;
 mod global;
 
 #[cfg(feature = "allocator-api2")]
-pub use allocator::LocalAllocator;
+pub use allocator::{EpochAllocator, LocalAllocator};
 pub use global::{FindLocal, Global, LockedLocal, SharedOnly};

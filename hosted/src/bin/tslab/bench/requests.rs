@@ -10,7 +10,6 @@ use super::{Context, Peer};
 use allocator_api2::alloc::{AllocError, Allocator};
 use allocator_api2::vec::Vec as AVec;
 use core::alloc::{GlobalAlloc, Layout};
-use core::cell::RefCell;
 use core::ptr::NonNull;
 use core::time::Duration;
 use hashbrown::{DefaultHashBuilder, HashMap};
@@ -20,11 +19,10 @@ use std::time::Instant;
 use temporal_slab::adapter::LocalAllocator;
 use temporal_slab::config::Unchecked;
 use temporal_slab::stats::Histogram;
-use temporal_slab::{Epoch, Heap, Local, Policy, Scope};
+use temporal_slab::{Heap, Policy, Scope};
 use temporal_slab_hosted::{FutexLock, MmapProvider};
 
 type Ours = Heap<MmapProvider, FutexLock, Unchecked>;
-type OurLocal = Local<'static, MmapProvider, FutexLock, Unchecked>;
 
 /// One for each way of use, so that none finds what another left.
 static PLAIN: Ours = Heap::new(MmapProvider::new().without_readings());
@@ -110,48 +108,6 @@ unsafe impl<A: GlobalAlloc> Allocator for Raw<A> {
     }
 }
 
-/// A local in an epoch, for the collections.
-#[derive(Clone, Copy)]
-struct InEpoch<'l>(&'l RefCell<OurLocal>, Epoch);
-
-// SAFETY: as for a local.
-unsafe impl Allocator for InEpoch<'_> {
-    #[inline]
-    fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
-        let object = self
-            .0
-            .borrow_mut()
-            .alloc_in(self.1, layout)
-            .map_err(|_| AllocError)?;
-        Ok(NonNull::slice_from_raw_parts(object, layout.size()))
-    }
-
-    #[inline]
-    unsafe fn deallocate(&self, object: NonNull<u8>, layout: Layout) {
-        // SAFETY: the caller's promise.
-        let _refused = unsafe { self.0.borrow_mut().free(object, layout) };
-    }
-
-    #[inline]
-    unsafe fn grow(
-        &self,
-        object: NonNull<u8>,
-        old: Layout,
-        new: Layout,
-    ) -> Result<NonNull<[u8]>, AllocError> {
-        if self.0.borrow().heap().resize_in_place(old, new) {
-            return Ok(NonNull::slice_from_raw_parts(object, new.size()));
-        }
-        let moved = self.allocate(new)?;
-        // SAFETY: two different objects, the old one the caller's, of at least these bytes.
-        unsafe {
-            moved.cast().copy_from_nonoverlapping(object, old.size());
-            self.deallocate(object, old);
-        }
-        Ok(moved)
-    }
-}
-
 type Text<A> = AVec<u8, A>;
 
 /// Requests as they come in: fields with values, some of which repeat.
@@ -231,27 +187,27 @@ fn work(way: Way, texts: &[String], count: usize, times: &Histogram) -> u64 {
             if way == Way::WarmEpoch {
                 heap.set_policy(Policy::Warm { bytes: 4 << 20 });
             }
-            let local = RefCell::new(heap.local().expect("there is memory"));
+            let local = LocalAllocator::new(heap.local().expect("there is memory"));
             each(&mut |_, text| {
                 let epoch = heap.open_epoch().expect("the ring has room");
-                let answer = serve(InEpoch(&local, epoch), text);
-                local.borrow_mut().leave(epoch);
+                let answer = serve(local.in_epoch(epoch), text);
+                local.leave(epoch);
                 heap.close(epoch).expect("it is open");
                 answer
             });
         }
         Way::EpochOfMany => {
-            let local = RefCell::new(BATCHES.local().expect("there is memory"));
+            let local = LocalAllocator::new(BATCHES.local().expect("there is memory"));
             let mut epoch = BATCHES.open_epoch().expect("the ring has room");
             each(&mut |number, text| {
                 if number % MANY == MANY - 1 {
-                    local.borrow_mut().leave(epoch);
+                    local.leave(epoch);
                     BATCHES.close(epoch).expect("it is open");
                     epoch = BATCHES.open_epoch().expect("the ring has room");
                 }
-                serve(InEpoch(&local, epoch), text)
+                serve(local.in_epoch(epoch), text)
             });
-            local.borrow_mut().leave(epoch);
+            local.leave(epoch);
             BATCHES.close(epoch).expect("it is open");
         }
         Way::Plain => {
