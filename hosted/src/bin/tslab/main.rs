@@ -57,6 +57,9 @@ enum Task {
     },
     /// Measures this allocator against others, in turns, and prints the ratios to the fastest.
     Bench(bench::Options),
+    /// A part of a benchmark that has a process of its own.
+    #[command(hide = true)]
+    BenchPart(bench::Part),
     /// Runs a workload and serves its statistics, until it is interrupted or the time is over.
     Serve {
         /// What to run.
@@ -127,6 +130,7 @@ fn run(task: Task) -> Result<ExitCode> {
                 return Ok(ExitCode::FAILURE);
             }
         }
+        Task::BenchPart(part) => bench::part(&part)?,
         Task::Serve {
             workload,
             at,

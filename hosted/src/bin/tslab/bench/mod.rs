@@ -6,31 +6,30 @@
 //! - Each workload is a file that knows its contenders; what they measured goes into one list of results, and every
 //!   form of report is made of that.
 
+mod child;
+mod churn;
+mod clock;
+mod contender;
+mod costs;
 mod environment;
-mod html;
+mod latency;
 mod micro;
+mod page;
 mod requests;
 mod results;
+mod scaling;
 mod table;
+mod targets;
+
+pub(crate) use child::{Part, serve as part};
 
 use anyhow::{Context as _, Result, ensure};
+use contender::Peer;
 use core::time::Duration;
 use environment::Environment;
 use indicatif::{ProgressBar, ProgressStyle};
 use results::Results;
 use std::path::{Path, PathBuf};
-
-/// An allocator to compare with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Peer {
-    Mimalloc,
-    Jemalloc,
-    Glibc,
-}
-
-impl Peer {
-    const ALL: [Self; 3] = [Self::Mimalloc, Self::Jemalloc, Self::Glibc];
-}
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -43,9 +42,19 @@ pub(crate) struct Options {
     /// Whom to compare with.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = Peer::ALL)]
     peers: Vec<Peer>,
-    /// How many threads the requests are served by.
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 2], value_parser = threads)]
+    /// How many threads serve requests and share an allocator; by default 1 and 2, and for scaling 1, 2, 4, 8 and 16.
+    #[arg(long, value_delimiter = ',', value_parser = threads)]
     threads: Vec<usize>,
+    /// When churning programs with epochs begin another one: request, batch:N, or manual, which is when the load
+    /// changes.
+    #[arg(long, default_value = "batch:16")]
+    epochs: churn::Epochs,
+    /// After how many requests a churning program frees what one allocated; 0 is at its end.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(0..=512))]
+    lag: u16,
+    /// How many of a thousand objects a churning program never frees; the leaking one has ten if this is 0.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=1000))]
+    leaked: u64,
     /// Names what there is to run, and ends.
     #[arg(long)]
     list: bool,
@@ -66,6 +75,40 @@ pub(crate) struct Options {
     tolerance: f64,
 }
 
+impl Options {
+    /// Those of a run that nothing is said to.
+    #[cfg(test)]
+    fn usual() -> Self {
+        #[derive(clap::Parser)]
+        struct Alone {
+            #[command(flatten)]
+            options: Options,
+        }
+        let alone = <Alone as clap::Parser>::try_parse_from(["bench"]);
+        alone
+            .map(|alone| alone.options)
+            .expect("nothing is required")
+    }
+
+    /// Those that serve requests.
+    fn request_threads(&self) -> Vec<usize> {
+        self.threads_or(&[1, 2])
+    }
+
+    /// Beyond the machine's CPUs as well.
+    fn scaling_threads(&self) -> Vec<usize> {
+        self.threads_or(&[1, 2, 4, 8, 16])
+    }
+
+    fn threads_or(&self, usual: &[usize]) -> Vec<usize> {
+        if self.threads.is_empty() {
+            usual.to_vec()
+        } else {
+            self.threads.clone()
+        }
+    }
+}
+
 fn threads(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count @ 1..=64) => Ok(count),
@@ -79,6 +122,8 @@ struct Context<'o> {
     peers: Vec<Peer>,
     rounds: usize,
     slice: Duration,
+    /// What is wanted, in the order of the run.
+    names: Vec<String>,
     bar: ProgressBar,
     results: Results,
 }
@@ -88,29 +133,43 @@ impl Context<'_> {
         format!("{workload}/{variant}").contains(&self.options.only)
     }
 
+    /// `variant` is one, or what several that are measured together begin with.
     fn begin(&self, workload: &str, variant: &str) {
-        self.bar.set_message(format!("{workload}/{variant}"));
-        self.bar.inc(1);
+        let name = format!("{workload}/{variant}");
+        let place = self
+            .names
+            .iter()
+            .position(|wanted| wanted.starts_with(&name));
+        if let Some(place) = place {
+            self.bar.set_position(place as u64);
+        }
+        self.bar.set_message(name);
     }
 }
 
-/// All that there is to run.
+/// All that there is to run, in the order of the run.
 fn all(options: &Options) -> Vec<String> {
-    let micro = micro::variants()
-        .into_iter()
-        .map(|variant| format!("micro/{variant}"));
-    let requests = requests::variants(&options.threads);
-    let requests = requests
-        .into_iter()
-        .map(|variant| format!("requests/{variant}"));
-    micro.chain(requests).collect()
+    let first = [
+        ("micro", micro::variants()),
+        ("kernel", micro::kernel_variants()),
+        ("latency", latency::variants()),
+        ("scaling", scaling::variants(&options.scaling_threads())),
+        ("churn", churn::variants()),
+        ("requests", requests::variants(&options.request_threads())),
+    ];
+    let workloads = first.into_iter().chain(costs::variants());
+    let names = |(workload, variants): (&str, Vec<String>)| {
+        let name = |variant| format!("{workload}/{variant}");
+        variants.into_iter().map(name).collect::<Vec<_>>()
+    };
+    workloads.flat_map(names).collect()
 }
 
 /// Runs what is asked for; whether nothing became worse than the baseline allows.
 pub(crate) fn run(options: &Options) -> Result<bool> {
     let names = all(options);
-    let wanted: Vec<&String> = names
-        .iter()
+    let wanted: Vec<String> = names
+        .into_iter()
         .filter(|name| name.contains(&options.only))
         .collect();
     if options.list {
@@ -122,7 +181,8 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         "nothing has {:?} in its name: --list names what there is",
         options.only
     );
-    // Before a minute is spent.
+    // Before minutes are spent.
+    let targets = targets::read()?;
     let baseline = options.baseline.as_deref().map(Results::read).transpose()?;
     for path in [&options.json, &options.html, &options.csv]
         .into_iter()
@@ -141,14 +201,21 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         peers: options.peers.clone(),
         rounds,
         slice: Duration::from_millis(slice),
+        names: wanted,
         bar,
         results: Results::new(environment),
     };
     // A single thread first: a C library may take short cuts in a process that has but one.
     micro::run(&mut context);
-    requests::run(&mut context);
+    micro::run_kernel(&mut context);
+    latency::run(&mut context)?;
+    scaling::run(&mut context);
+    churn::run(&mut context)?;
+    requests::run(&mut context)?;
+    costs::run(&mut context);
     context.bar.finish_and_clear();
-    let results = context.results;
+    let mut results = context.results;
+    results.targets = targets::judge(&targets, &results);
     print!("{}", table::of(&results));
     if let Some(path) = &options.json {
         write(path, &(serde_json::to_string_pretty(&results)? + "\n"))?;
@@ -157,7 +224,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         write(path, &results.csv())?;
     }
     if let Some(path) = &options.html {
-        write(path, &html::of(&results))?;
+        write(path, &page::of(&results)?)?;
     }
     let Some(baseline) = baseline else {
         return Ok(true);

@@ -1,12 +1,13 @@
 //! What a run found out, as it is written to a file and compared with an earlier one.
 
 use super::environment::Environment;
+use super::targets::Verdict;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// The version of the format; `docs/bench.schema.json` describes it.
-pub(crate) const SCHEMA: u32 = 1;
+pub(crate) const SCHEMA: u32 = 2;
 
 /// A spread (the distance of the quartiles, to the median) above which a figure is no fact.
 pub(crate) const NOISE: f64 = 0.15;
@@ -15,8 +16,13 @@ pub(crate) const NOISE: f64 = 0.15;
 pub(crate) struct Results {
     pub(crate) schema: u32,
     pub(crate) environment: Environment,
+    /// What reading the clock costs, where single calls were timed: it is in each of their figures.
+    pub(crate) clock_ns: Option<f64>,
     pub(crate) results: Vec<Figure>,
     pub(crate) ratios: Vec<Ratio>,
+    pub(crate) series: Vec<Series>,
+    pub(crate) tails: Vec<Tail>,
+    pub(crate) targets: Vec<Verdict>,
 }
 
 /// A contender's figure for one variant of a workload.
@@ -53,6 +59,27 @@ pub(crate) struct Ratio {
     pub(crate) is_fastest: bool,
 }
 
+/// What a plot is made of.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Series {
+    pub(crate) workload: String,
+    pub(crate) variant: String,
+    pub(crate) contender: String,
+    pub(crate) x: String,
+    pub(crate) y: String,
+    pub(crate) points: Vec<(f64, f64)>,
+}
+
+/// Of the calls that took over ten medians, those with one cause.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Tail {
+    pub(crate) variant: String,
+    pub(crate) contender: String,
+    pub(crate) cause: String,
+    pub(crate) count: u64,
+    pub(crate) longest_ns: f64,
+}
+
 /// What was measured of one contender, round by round.
 #[derive(Debug, Clone)]
 pub(crate) struct Measured {
@@ -84,7 +111,11 @@ impl Results {
             schema: SCHEMA,
             environment,
             results: Vec::new(),
+            clock_ns: None,
             ratios: Vec::new(),
+            series: Vec::new(),
+            tails: Vec::new(),
+            targets: Vec::new(),
         }
     }
 

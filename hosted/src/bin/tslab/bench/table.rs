@@ -1,34 +1,37 @@
 //! The table that a run prints.
 
-use super::results::{Figure, Ratio, Results};
+use super::results::{Figure, NOISE, Ratio, Results};
+use super::targets::Standing;
 use core::fmt::Write;
 
 /// A line for each variant and each of ours: the figures, and the ratio to the fastest peer.
 pub(super) fn of(results: &Results) -> String {
     let mut text = String::new();
     let mut last = "";
-    let peers = peers(results);
+    let mut columns: Vec<&str> = Vec::new();
     for (workload, variant) in variants(results) {
         if workload != last {
             last = workload;
-            let unit = results
-                .results
-                .iter()
-                .find(|f| f.workload == workload)
-                .map_or("", |f| &f.unit);
-            let _ = write!(
-                text,
-                "\n{:<22}{:<16}{:>11}",
-                format!("{workload} ({unit})"),
-                "",
-                "ours"
-            );
-            for peer in &peers {
-                let _ = write!(text, "{peer:>12}");
+            columns = peers(results, workload);
+            let _ = write!(text, "\n{workload:<24}{:<17}{:>11}", "", "ours");
+            for peer in &columns {
+                let _ = write!(text, "{peer:>0$}", width(peer));
             }
-            let _ = writeln!(text, "   to the fastest peer");
+            let rest = if columns.is_empty() {
+                ""
+            } else {
+                "      to the fastest peer"
+            };
+            let _ = writeln!(text, "   unit{rest}");
         }
-        line(&mut text, results, (workload, variant), &peers);
+        lines(&mut text, results, (workload, variant), &columns);
+    }
+    verdicts(&mut text, results);
+    if let Some(clock) = results.clock_ns {
+        let _ = writeln!(
+            text,
+            "\nReading the clock costs {clock:.0} ns, which is in every figure of latency."
+        );
     }
     if results.environment.is_busy() {
         let load = results.environment.load;
@@ -40,21 +43,76 @@ pub(super) fn of(results: &Results) -> String {
     if results.results.iter().any(|figure| figure.noisy) {
         let _ = writeln!(
             text,
-            "\n~ marks a figure whose rounds lie too far apart to be a fact."
+            "\n~ marks a figure whose rounds lie too far apart to be a fact: the quartiles by over {:.0} % of the median.",
+            NOISE * 100.0
         );
     }
     text
 }
 
-/// The peers that took part.
-pub(super) fn peers(results: &Results) -> Vec<&str> {
+fn verdicts(text: &mut String, results: &Results) {
+    let standing = |standing| {
+        results
+            .targets
+            .iter()
+            .filter(move |t| t.standing == standing)
+    };
+    let (met, missed) = (
+        standing(Standing::Met).count(),
+        standing(Standing::Missed).count(),
+    );
+    let _ = writeln!(
+        text,
+        "\n{met} of {} bounds are met, {missed} are missed.",
+        results.targets.len()
+    );
+    for (word, which) in [
+        ("missed", Standing::Missed),
+        ("undecided", Standing::Undecided),
+    ] {
+        for target in standing(which) {
+            let _ = writeln!(
+                text,
+                "{word}: {}/{}: {} is at {:.2} of {}, and {:.2} is the bound",
+                target.workload,
+                target.variant,
+                target.ours,
+                target.ours_over_peer,
+                target.peer,
+                target.at_most
+            );
+        }
+    }
+}
+
+fn width(peer: &str) -> usize {
+    (peer.len() + 2).max(11)
+}
+
+/// The peers that took part in a workload.
+pub(super) fn peers<'r>(results: &'r Results, workload: &str) -> Vec<&'r str> {
     let mut peers: Vec<&str> = Vec::new();
-    for ratio in &results.ratios {
+    for ratio in results
+        .ratios
+        .iter()
+        .filter(|ratio| ratio.workload == workload)
+    {
         if !peers.contains(&ratio.peer.as_str()) {
             peers.push(&ratio.peer);
         }
     }
     peers
+}
+
+/// Workloads, in the order of the run.
+pub(super) fn workloads(results: &Results) -> Vec<&str> {
+    let mut workloads: Vec<&str> = Vec::new();
+    for (workload, _) in variants(results) {
+        if !workloads.contains(&workload) {
+            workloads.push(workload);
+        }
+    }
+    workloads
 }
 
 /// Workloads with their variants, in the order of the run.
@@ -82,34 +140,46 @@ pub(super) fn ours<'r>(results: &'r Results, (workload, variant): (&str, &str)) 
     found
 }
 
-pub(super) fn figure<'r>(
-    results: &'r Results,
-    (workload, variant): (&str, &str),
-    contender: &str,
-) -> Option<&'r Figure> {
-    let mut figures = results.results.iter();
-    figures.find(|f| f.workload == workload && f.variant == variant && f.contender == contender)
-}
-
-fn line(text: &mut String, results: &Results, variant: (&str, &str), peers: &[&str]) {
-    for (index, ratio) in ours(results, variant).into_iter().enumerate() {
+fn lines(text: &mut String, results: &Results, variant: (&str, &str), peers: &[&str]) {
+    let is_here = |figure: &&Figure| (figure.workload.as_str(), figure.variant.as_str()) == variant;
+    let all: Vec<&Figure> = results.results.iter().filter(is_here).collect();
+    let to_fastest = ours(results, variant);
+    let of_ours = all
+        .iter()
+        .filter(|figure| !peers.contains(&figure.contender.as_str()));
+    for (index, figure) in of_ours.enumerate() {
         let name = if index == 0 { variant.1 } else { "" };
-        let _ = write!(text, "{name:<22}{:<16}", ratio.ours);
-        let _ = write!(text, "{:>11}", shown(figure(results, variant, &ratio.ours)));
-        for peer in peers {
-            let shown = if index == 0 {
-                shown(figure(results, variant, peer))
-            } else {
-                String::new()
-            };
-            let _ = write!(text, "{shown:>12}");
-        }
-        let (low, high) = (ratio.low, ratio.high);
-        let _ = writeln!(
+        let _ = write!(
             text,
-            "   {:.2} ({low:.2} to {high:.2}) of {}",
-            ratio.ours_over_peer, ratio.peer
+            "{name:<24}{:<17}{:>11}",
+            figure.contender,
+            shown(Some(figure))
         );
+        for peer in peers {
+            let theirs = all
+                .iter()
+                .find(|figure| index == 0 && figure.contender == *peer);
+            let _ = write!(text, "{:>1$}", shown(theirs.copied()), width(peer));
+        }
+        let ratio = to_fastest
+            .iter()
+            .find(|ratio| ratio.ours == figure.contender);
+        let _ = match ratio {
+            Some(Ratio {
+                ours_over_peer,
+                low,
+                high,
+                peer,
+                ..
+            }) => {
+                let unit = &figure.unit;
+                writeln!(
+                    text,
+                    "   {unit:<8}  {ours_over_peer:.2} ({low:.2} to {high:.2}) of {peer}"
+                )
+            }
+            None => writeln!(text, "   {}", figure.unit),
+        };
     }
 }
 

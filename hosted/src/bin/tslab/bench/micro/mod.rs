@@ -4,75 +4,72 @@
 //! not measured one after another but in rounds: each has a short turn in each round, the first turn
 //! goes round, and what counts is the median over the rounds.
 
-mod contender;
+mod kernel;
 mod partner;
 mod pattern;
 
+use super::Context;
+use super::contender::{Contender, Kind, Visitor};
 use super::results::Measured;
-use super::{Context, Peer};
-use contender::{Contender, GLIBC, JEMALLOC, MIMALLOC, OursLocal, OursShared};
 use core::time::Duration;
-use pattern::{Pattern, Scratch, Team};
-
-/// Which of ours, or which other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Role {
-    /// Ours as it is meant to be used.
-    Ours,
-    /// Ours with a policy that gives nothing back meanwhile: where that can matter.
-    OursOnClose,
-    /// Ours without a local.
-    Shared,
-    /// Another allocator.
-    Peer(Peer),
-}
+use pattern::Pattern;
+use pattern::{Scratch, Team};
 
 /// A contender whose type is forgotten; it is known again inside [`Runs::run`].
-struct Entrant {
+pub(super) struct Entrant {
     name: &'static str,
-    role: Role,
+    is_ours: bool,
     team: Box<dyn Runs>,
+}
+
+impl Entrant {
+    /// `make` makes the contender for a thread. There is one for each thread, that lasts for the whole run, and so
+    /// does what it keeps for later.
+    pub(super) fn new<C: Contender>(name: &'static str, is_ours: bool, make: fn() -> C) -> Self {
+        let team = Box::new(Team::new(make(), make()));
+        Self {
+            name,
+            is_ours,
+            team,
+        }
+    }
+}
+
+impl Visitor for Kind {
+    type Out = Entrant;
+
+    fn visit<C: Contender>(self, make: fn() -> C) -> Entrant {
+        Entrant::new(self.name(), self.is_ours(), make)
+    }
 }
 
 trait Runs {
     fn run(&mut self, row: Row, units: u64, scratch: &mut Scratch) -> Duration;
+    fn hold(&mut self, row: Row);
+    fn let_go(&mut self);
 }
 
 impl<C: Contender> Runs for Team<C> {
     fn run(&mut self, row: Row, units: u64, scratch: &mut Scratch) -> Duration {
         Team::run(self, row.pattern, row.size, units, scratch)
     }
+
+    fn hold(&mut self, row: Row) {
+        Team::hold(self, row.size);
+    }
+
+    fn let_go(&mut self) {
+        Team::let_go(self);
+    }
 }
 
-impl Entrant {
-    fn new<C: Contender>(name: &'static str, role: Role, here: C, there: C) -> Self {
-        let team = Box::new(Team::new(here, there));
-        Self { name, role, team }
-    }
-
-    /// All of them. They last for the whole run, and so does what they keep for later.
-    fn all() -> [Self; 6] {
-        let (here, there) = (OursLocal::new(), OursLocal::new());
-        let closing = (OursLocal::on_close(), OursLocal::on_close());
-        [
-            Self::new("ours", Role::Ours, here, there),
-            Self::new("ours-on-close", Role::OursOnClose, closing.0, closing.1),
-            Self::new("ours-shared", Role::Shared, OursShared, OursShared),
-            Self::new("mimalloc", Role::Peer(Peer::Mimalloc), MIMALLOC, MIMALLOC),
-            Self::new("jemalloc", Role::Peer(Peer::Jemalloc), JEMALLOC, JEMALLOC),
-            Self::new("glibc", Role::Peer(Peer::Glibc), GLIBC, GLIBC),
-        ]
-    }
-
-    /// Whether it has a figure in this row.
-    fn takes_part(&self, row: Row, peers: &[Peer]) -> bool {
-        match self.role {
-            Role::Ours => true,
-            Role::Peer(peer) => peers.contains(&peer),
-            // Nothing is given back in the other patterns.
-            Role::OursOnClose => row.pattern == Pattern::FreeMillion,
-            Role::Shared => !row.pattern.is_threaded(),
-        }
+/// Whether a contender has a figure in a row.
+fn takes_part(entrant: &Entrant, row: Row) -> bool {
+    match entrant.name {
+        // Nothing is given back in the other patterns.
+        "ours-on-close" => row.pattern == Pattern::FreeMillion,
+        "ours-shared" => !row.pattern.is_threaded(),
+        _ => true,
     }
 }
 
@@ -96,6 +93,15 @@ impl Row {
         })
     }
 
+    /// The patterns of one thread, without that of a million, which a kernel's heap has no room for.
+    fn of_kernels() -> impl Iterator<Item = Self> {
+        Self::all().filter(|row| {
+            row.size != 512
+                && !row.pattern.is_threaded()
+                && !matches!(row.pattern, Pattern::FreeMillion | Pattern::Reversed)
+        })
+    }
+
     /// The pattern's name, and the size.
     fn name(self) -> String {
         match self.pattern {
@@ -110,23 +116,48 @@ pub(super) fn variants() -> Vec<String> {
     Row::all().map(Row::name).collect()
 }
 
-/// Rounds of [`Pattern::FreeMillion`], which takes long to prepare, at most.
-const MILLION_ROUNDS: usize = 5;
+/// Those that a heap of a kernel is measured by.
+pub(super) fn kernel_variants() -> Vec<String> {
+    Row::of_kernels().map(Row::name).collect()
+}
+
+/// Rounds of what takes long to prepare, at most.
+const FEW_ROUNDS: usize = 4;
 
 /// Measures the variants that are asked for.
 pub(super) fn run(context: &mut Context<'_>) {
-    let rows: Vec<Row> = Row::all()
-        .filter(|row| context.wants("micro", &row.name()))
+    measure(context, "micro", Row::all(), |context| {
+        let kinds = Kind::all(&context.peers).into_iter();
+        let kinds = kinds.filter(|kind| *kind != Kind::OursHuge);
+        kinds.map(|kind| kind.visit(kind)).collect()
+    });
+}
+
+/// The same, of allocators for kernels.
+pub(super) fn run_kernel(context: &mut Context<'_>) {
+    measure(context, "kernel", Row::of_kernels(), |_| kernel::entrants());
+}
+
+fn measure(
+    context: &mut Context<'_>,
+    workload: &'static str,
+    rows: impl Iterator<Item = Row>,
+    entrants: impl FnOnce(&Context<'_>) -> Vec<Entrant>,
+) {
+    let rows: Vec<Row> = rows
+        .filter(|row| context.wants(workload, &row.name()))
         .collect();
     if rows.is_empty() {
         return;
     }
-    let mut entrants = Entrant::all();
+    let mut entrants = entrants(context);
     let mut scratch = Scratch::new();
     for row in rows {
-        context.begin("micro", &row.name());
-        let figures = interleaved(row, &mut entrants, &mut scratch, context);
-        context.results.add("micro", &row.name(), "ns", &figures);
+        context.begin(workload, &row.name());
+        let is_long = row.pattern == Pattern::FreeMillion || workload == "kernel";
+        let rounds = if is_long { FEW_ROUNDS } else { usize::MAX };
+        let figures = interleaved(row, &mut entrants, &mut scratch, context, rounds);
+        context.results.add(workload, &row.name(), "ns", &figures);
     }
 }
 
@@ -135,22 +166,20 @@ fn interleaved(
     entrants: &mut [Entrant],
     scratch: &mut Scratch,
     context: &Context<'_>,
+    rounds: usize,
 ) -> Vec<Measured> {
     let slice = context.slice;
     let mut taking_part: Vec<_> = entrants
         .iter_mut()
-        .filter(|entrant| entrant.takes_part(row, &context.peers))
+        .filter(|entrant| takes_part(entrant, row))
         .map(|entrant| {
+            entrant.team.hold(row);
             let units = units_for(slice, row, entrant, scratch);
             (entrant, units, Vec::new())
         })
         .collect();
     let is_million = row.pattern == Pattern::FreeMillion;
-    let rounds = if is_million {
-        context.rounds.min(MILLION_ROUNDS)
-    } else {
-        context.rounds
-    };
+    let rounds = context.rounds.min(rounds);
     let count = taking_part.len();
     for round in 0..rounds {
         for turn in 0..count {
@@ -163,10 +192,13 @@ fn interleaved(
             times.push(per_operation(time, row, *units));
         }
     }
-    let measured = |(entrant, _, rounds): (&mut Entrant, u64, Vec<f64>)| Measured {
-        contender: entrant.name,
-        is_ours: !matches!(entrant.role, Role::Peer(_)),
-        rounds,
+    let measured = |(entrant, _, rounds): (&mut Entrant, u64, Vec<f64>)| {
+        entrant.team.let_go();
+        Measured {
+            contender: entrant.name,
+            is_ours: entrant.is_ours,
+            rounds,
+        }
     };
     taking_part.into_iter().map(measured).collect()
 }

@@ -7,8 +7,8 @@ use core::time::Duration;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::contender::Contender;
 use super::partner::{self, BATCH, Gate, Parcel, Ring};
+use crate::bench::contender::Contender;
 
 /// A way to use an allocator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,9 +152,15 @@ fn layout_of(size: usize) -> Layout {
     unsafe { Layout::from_size_align_unchecked(size, ALIGN) }
 }
 
+/// Objects that stay alive while a pattern runs, as some do in every program. Without them a page empties each time a
+/// lone object is freed, and some allocators give it up and get another: 30 ns instead of 4, or not, by what ran
+/// before.
+const BALLAST: usize = 64;
+
 /// A contender on both threads.
 pub(super) struct Team<C> {
     here: C,
+    ballast: Vec<(NonNull<u8>, Layout)>,
     /// Away while the second thread runs; if that panics so does this one.
     there: Option<C>,
 }
@@ -164,7 +170,25 @@ impl<C: Contender> Team<C> {
     pub(super) const fn new(here: C, there: C) -> Self {
         Self {
             here,
+            ballast: Vec::new(),
             there: Some(there),
+        }
+    }
+
+    /// Keeps objects of a size alive until [`let_go`](Self::let_go).
+    pub(super) fn hold(&mut self, size: usize) {
+        // Of no size: of many.
+        for number in 0..BALLAST {
+            let size = if size == 0 { 16 + number * 12 } else { size };
+            let object = make(&mut self.here, layout_of(size));
+            self.ballast.push((object, layout_of(size)));
+        }
+    }
+
+    pub(super) fn let_go(&mut self) {
+        for (object, layout) in self.ballast.drain(..) {
+            // SAFETY: allocated with this layout in `hold`, and freed once.
+            unsafe { self.here.free(object, layout) };
         }
     }
 

@@ -1,0 +1,159 @@
+//! What the ratios are to be: `hosted/docs/bench.targets.toml`, the one place where bounds are.
+
+use super::results::{Ratio, Results};
+use anyhow::{Context as _, Result, ensure};
+use serde::{Deserialize, Serialize};
+
+const TARGETS: &str = include_str!("../../../../docs/bench.targets.toml");
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    target: Vec<Target>,
+}
+
+/// A bound of a ratio.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Target {
+    /// The workload and the beginnings of its variants: `micro/pair` is of every size.
+    of: String,
+    /// What the variant ends with, where only some of its figures have a bound.
+    #[serde(default)]
+    ends: String,
+    ours: String,
+    /// A peer, or `fastest`.
+    peer: String,
+    at_most: f64,
+}
+
+/// How a ratio stands to its bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Standing {
+    Met,
+    Missed,
+    /// Above the bound, and the lower quartile of the rounds is not: this run does not tell.
+    Undecided,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Verdict {
+    pub(crate) workload: String,
+    pub(crate) variant: String,
+    pub(crate) ours: String,
+    pub(crate) peer: String,
+    pub(crate) at_most: f64,
+    pub(crate) ours_over_peer: f64,
+    pub(crate) standing: Standing,
+}
+
+/// The targets of the file.
+pub(super) fn read() -> Result<Vec<Target>> {
+    let file: File =
+        toml::from_str(TARGETS).context("bench.targets.toml is not what it should be")?;
+    for target in &file.target {
+        ensure!(
+            target.at_most > 0.0,
+            "the bound of {} is nothing",
+            target.of
+        );
+    }
+    Ok(file.target)
+}
+
+/// Every ratio that has a bound. Of several that fit, the first one counts.
+pub(super) fn judge(targets: &[Target], results: &Results) -> Vec<Verdict> {
+    let judged = results.ratios.iter().filter_map(|ratio| {
+        let target = targets.iter().find(|target| target.fits(ratio))?;
+        Some(Verdict {
+            workload: ratio.workload.clone(),
+            variant: ratio.variant.clone(),
+            ours: ratio.ours.clone(),
+            peer: ratio.peer.clone(),
+            at_most: target.at_most,
+            ours_over_peer: ratio.ours_over_peer,
+            standing: target.standing(ratio),
+        })
+    });
+    judged.collect()
+}
+
+impl Target {
+    fn fits(&self, ratio: &Ratio) -> bool {
+        let name = format!("{}/{}", ratio.workload, ratio.variant);
+        let is_peer = match self.peer.as_str() {
+            "fastest" => ratio.is_fastest,
+            peer => ratio.peer == peer,
+        };
+        name.starts_with(&self.of)
+            && name.ends_with(&self.ends)
+            && self.ours == ratio.ours
+            && is_peer
+    }
+
+    fn standing(&self, ratio: &Ratio) -> Standing {
+        if ratio.ours_over_peer <= self.at_most {
+            Standing::Met
+        } else if ratio.low <= self.at_most {
+            Standing::Undecided
+        } else {
+            Standing::Missed
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ratio(ours_over_peer: f64, low: f64, high: f64) -> Ratio {
+        Ratio {
+            workload: "micro".to_owned(),
+            variant: "pair/64".to_owned(),
+            ours: "ours".to_owned(),
+            peer: "mimalloc".to_owned(),
+            ours_over_peer,
+            low,
+            high,
+            is_fastest: false,
+        }
+    }
+
+    /// The file can be read, each bound names a workload that there is, and none is hidden behind one before it.
+    #[test]
+    fn the_file_is_of_what_there_is() {
+        let names = crate::bench::all(&crate::bench::Options::usual());
+        let targets = read().unwrap();
+        assert!(targets.len() > 5);
+        for target in &targets {
+            let fits =
+                |name: &&String| name.starts_with(&target.of) && name.ends_with(&target.ends);
+            assert!(
+                names.iter().any(|name| fits(&name)),
+                "{target:?} is of nothing"
+            );
+        }
+    }
+
+    /// A ratio stands to its bound with its quartiles.
+    #[test]
+    fn standings() {
+        let target = Target {
+            of: "micro/pair".to_owned(),
+            ends: String::new(),
+            ours: "ours".to_owned(),
+            peer: "mimalloc".to_owned(),
+            at_most: 1.0,
+        };
+        assert!(target.fits(&ratio(1.0, 1.0, 1.0)));
+        assert_eq!(target.standing(&ratio(0.5, 0.4, 0.6)), Standing::Met);
+        assert_eq!(target.standing(&ratio(1.2, 1.1, 1.3)), Standing::Missed);
+        assert_eq!(target.standing(&ratio(1.05, 0.9, 1.1)), Standing::Undecided);
+        let fastest = Target {
+            peer: "fastest".to_owned(),
+            ..target
+        };
+        assert!(!fastest.fits(&ratio(1.0, 1.0, 1.0)));
+    }
+}
