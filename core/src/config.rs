@@ -53,7 +53,7 @@ pub trait Config: Debug + Send + Sync + 'static {
     /// shared path starts to look for a slot when CPUs collide. The default uses the stack's address.
     fn cpu() -> u32 {
         let here = 0u8;
-        let stack = (&raw const here).addr() as u64 >> 12;
+        let stack = (&raw const here).addr() as u64 >> 14;
         (stack.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 58) as u32
     }
 }

@@ -221,6 +221,16 @@ fn an_epoch_can_be_asked_about() {
     free(&heap, large, 50_000);
 }
 
+/// One that keeps what closes empty, or one that does not.
+fn any_policy(rng: &mut Rng) -> Policy {
+    [
+        Policy::DEFAULT,
+        Policy::Eager,
+        Policy::Never,
+        Policy::Warm { bytes: 40_000 },
+    ][rng.below(4)]
+}
+
 /// Blocks belong to one epoch at a time: no two live objects of different epochs share one. Random
 /// work over many epochs, some closed, on locals and without, checked against the walker.
 #[test]
@@ -270,7 +280,7 @@ fn lifetimes_do_not_mix() {
                 }
                 97 => locals[rng.below(3)].flush(),
                 98 => heap.reclaim(),
-                _ => {}
+                _ => heap.set_policy(any_policy(&mut rng)),
             }
             if step % if cfg!(miri) { 30 } else { 10 } == 0 {
                 let census = walk(&heap);
@@ -337,6 +347,7 @@ fn epochs_under_contention() {
                         0 => drop(heap.advance()),
                         1 => drop(heap.close(epoch)),
                         2 => local.leave(epoch),
+                        3 => heap.set_policy(any_policy(&mut rng)),
                         _ => {}
                     }
                     while live.len() > 30 {

@@ -25,22 +25,26 @@ fn slice(
 /// The five calls, passed on to `$target`, which a heap and a local name alike.
 macro_rules! pass_on {
     ($this:ident => $target:expr) => {
+        #[inline]
         fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
             let $this = self;
             slice($target.alloc(layout), layout.size())
         }
 
+        #[inline]
         fn allocate_zeroed(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
             let $this = self;
             slice($target.alloc_zeroed(layout), layout.size())
         }
 
+        #[inline]
         unsafe fn deallocate(&self, object: NonNull<u8>, layout: Layout) {
             let $this = self;
             // SAFETY: the caller's promise.
             let _refused = unsafe { $target.free(object, layout) };
         }
 
+        #[inline]
         unsafe fn grow(
             &self,
             object: NonNull<u8>,
@@ -53,6 +57,7 @@ macro_rules! pass_on {
         }
 
         // To the heap both are a resize.
+        #[inline]
         unsafe fn shrink(
             &self,
             object: NonNull<u8>,
@@ -118,11 +123,13 @@ impl<P: PageProvider, R: RawMutex, C: Config> Copy for EpochAllocator<'_, '_, P,
 
 // SAFETY: as for a local, which is borrowed.
 unsafe impl<P: PageProvider, R: RawMutex, C: Config> Allocator for EpochAllocator<'_, '_, P, R, C> {
+    #[inline]
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
         let object = self.of.local.borrow_mut().alloc_in(self.epoch, layout);
         slice(object, layout.size())
     }
 
+    #[inline]
     unsafe fn deallocate(&self, object: NonNull<u8>, layout: Layout) {
         // SAFETY: the caller's promise.
         unsafe { self.of.deallocate(object, layout) };
@@ -165,11 +172,29 @@ unsafe impl<P: PageProvider, R: RawMutex, C: Config> Allocator for &LocalAllocat
 // SAFETY: what a scope hands out stays valid until the scope is dropped or reset, and it is borrowed.
 // Freeing does nothing: the scope frees all at once.
 unsafe impl<P: PageProvider, R: RawMutex, C: Config> Allocator for &Scope<'_, P, R, C> {
+    #[inline]
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
         slice(self.bytes(layout), layout.size())
     }
 
+    #[inline]
     unsafe fn deallocate(&self, _object: NonNull<u8>, _layout: Layout) {}
+
+    #[inline]
+    unsafe fn grow(
+        &self,
+        object: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Result<NonNull<[u8]>, AllocError> {
+        if let Some(object) = self.extend(object, old, new) {
+            return slice(Ok(object), new.size());
+        }
+        let moved = self.allocate(new)?;
+        // SAFETY: two different objects, the old one the caller's, of at least these bytes.
+        unsafe { moved.cast().copy_from_nonoverlapping(object, old.size()) };
+        Ok(moved)
+    }
 }
 
 impl<P: PageProvider, R: RawMutex, C: Config> fmt::Debug for LocalAllocator<'_, P, R, C> {

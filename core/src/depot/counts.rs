@@ -43,20 +43,24 @@ impl ListCounts {
     };
 }
 
-/// All that a bin has counted.
+/// All that a bin has counted. What every era counts is in the first line: CPUs whose epochs end add to it by turns.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C, align(64))]
 pub(crate) struct BinCounts {
     pub(crate) lists: ListCounts,
+    /// Words that were given back by locals.
+    pub(crate) given: u64,
+    pub(crate) lock: LockCounts,
     /// Slabs that left the list of those with free slots.
     pub(crate) unlisted: u64,
     /// Slabs that were made for the bin.
     pub(crate) made: u64,
+    /// Slabs that were in the cache when the era began: made in an earlier one. Of a bin alone: in sums over bins and
+    /// eras each slab counts where it was made.
+    pub(crate) inherited: u64,
     /// Slabs whose memory went back to the pages.
     pub(crate) recycled: u64,
-    /// Words that were given back by locals.
-    pub(crate) given: u64,
     pub(crate) spread: SpreadCounts,
-    pub(crate) lock: LockCounts,
 }
 
 /// What a bin holds, beside what is in use.
@@ -90,7 +94,10 @@ impl Stock {
 
 macro_rules! add_fields {
     ($into:expr, $from:expr, $($field:ident),+) => {
-        $($into.$field = $into.$field.wrapping_add($from.$field);)+
+        // What stays as it is is not written: other CPUs may have its line.
+        $(if $from.$field != 0 {
+            $into.$field = $into.$field.wrapping_add($from.$field);
+        })+
     };
 }
 
@@ -106,6 +113,14 @@ impl BinCounts {
         add_fields!(into, from, checks, switches, takes, retries);
         let (into, from) = (&mut self.lock, &other.lock);
         add_fields!(into, from, taken, contended);
+    }
+}
+
+impl BinCounts {
+    /// Slabs that there are, of a bin or of all bins.
+    pub(crate) const fn slabs(&self) -> u64 {
+        let made = self.made.saturating_add(self.inherited);
+        made.saturating_sub(self.recycled)
     }
 }
 
@@ -180,22 +195,22 @@ impl<R: lock_api::RawMutex> Bin<R> {
         (counts, self.spread.is_on())
     }
 
-    /// What has happened here, which is counted anew from now on.
-    pub(crate) fn take_counts(&self) -> BinCounts {
-        self.lists.with(|lists| {
-            let counts = self.counts_of(lists);
-            self.lists.forget_counts();
-            // What is listed now is so for whoever comes next.
-            lists.counts = ListCounts {
-                listed: lists.partial.len() as u64,
-                ..ListCounts::NONE
-            };
-            lists.window.forget_counts();
-            self.made.fetch_sub(counts.made, Relaxed);
-            self.recycled.fetch_sub(counts.recycled, Relaxed);
-            self.given.fetch_sub(counts.given, Relaxed);
-            counts
-        })
+    /// What has happened here, which is counted anew from now on. Under the lock, and nobody has a slot here.
+    #[cfg(not(loom))]
+    pub(super) fn take_counts(&self, lists: &mut Lists) -> BinCounts {
+        let counts = self.counts_of(lists);
+        self.lists.forget_counts();
+        // What is here now is so for whoever comes next.
+        lists.counts = ListCounts {
+            listed: lists.partial.len() as u64,
+            ..ListCounts::NONE
+        };
+        lists.inherited = lists.cached.len() as u32;
+        lists.window.forget_counts();
+        self.made.fetch_sub(counts.made, Relaxed);
+        self.recycled.fetch_sub(counts.recycled, Relaxed);
+        self.given.fetch_sub(counts.given, Relaxed);
+        counts
     }
 
     fn counts_of(&self, lists: &Lists) -> BinCounts {
@@ -204,7 +219,11 @@ impl<R: lock_api::RawMutex> Bin<R> {
             lists: lists.counts,
             unlisted: lists.counts.listed - lists.partial.len() as u64,
             // A slab was made before it was recycled, and read after.
-            made: self.made.load(Relaxed).max(recycled),
+            made: self
+                .made
+                .load(Relaxed)
+                .max(recycled.saturating_sub(u64::from(lists.inherited))),
+            inherited: u64::from(lists.inherited),
             recycled,
             given: self.given.load(Relaxed),
             spread: lists.window.counts(),

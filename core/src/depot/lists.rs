@@ -42,10 +42,12 @@ pub(super) struct Lists {
     pub(super) partial: List,
     /// Whole slabs that the bin owns.
     pub(super) cached: List,
-    /// The epoch is closed: nothing is cached, nothing lingers.
+    /// The epoch is closed: nothing lingers, and what is cached waits for the era after.
     pub(super) is_closed: bool,
     /// Slots of this bin's slabs that are out of use.
     pub(super) retired: u32,
+    /// Slabs that were in the cache when the era began.
+    pub(super) inherited: u32,
     pub(super) window: Window,
     pub(super) counts: ListCounts,
 }
@@ -57,6 +59,7 @@ impl Lists {
             cached: List::new(),
             is_closed: false,
             retired: 0,
+            inherited: 0,
             window: Window::new(),
             counts: ListCounts::NONE,
         }
@@ -71,7 +74,7 @@ impl Lists {
         slab: &'s Slab,
         given: Given,
         class: &Class,
-        keep: impl FnOnce() -> Keep,
+        keep: impl FnOnce(bool) -> Keep,
     ) -> After<'s> {
         match given {
             Given::More => After::InUse,
@@ -127,11 +130,11 @@ impl Lists {
     ///
     /// # Safety
     /// The caller owns `slab`, which is of this bin.
-    unsafe fn end_life<'s>(
+    pub(super) unsafe fn end_life<'s>(
         &mut self,
         slab: &'s Slab,
         class: &Class,
-        keep: impl FnOnce() -> Keep,
+        keep: impl FnOnce(bool) -> Keep,
     ) -> After<'s> {
         // SAFETY: this bin's lock is held and the caller owns the slab; if it is listed, it is in
         // `partial`, because a slab in the cache is owned by the bin and not by the caller.
@@ -143,17 +146,18 @@ impl Lists {
                 return After::Retire(Owned(slab));
             }
             // A slab with retired slots is to get new tags before it is used again.
-            if self.is_closed || all_of(slab, class) != class.all {
+            if all_of(slab, class) != class.all {
                 return After::Recycle(Owned(slab));
             }
-            match keep() {
+            match keep(self.is_closed) {
                 Keep::Cached => {
                     self.counts.cached += 1;
                     self.cached.push(slab);
                     After::Cached
                 }
                 Keep::Recycle => {
-                    self.counts.overflowed += 1;
+                    // What a closed epoch gives back is not for want of room.
+                    self.counts.overflowed += u64::from(!self.is_closed);
                     After::Recycle(Owned(slab))
                 }
             }

@@ -47,7 +47,7 @@ mod unlisted;
 use crate::class::Class;
 use crate::handle::TaggedSlab;
 use crate::slab::{Claim, DoubleFree, Given, Key, Slab};
-use crate::sync::{AtomicPtr, AtomicU64, Lock, Ordering};
+use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Lock, Ordering};
 use core::ptr;
 #[cfg(not(loom))]
 pub(crate) use counts::Refusals;
@@ -68,6 +68,11 @@ pub(crate) struct Bin<R> {
     hint: AtomicPtr<Slab>,
     spread: Spread,
     lists: Lock<R, Lists>,
+    /// How many slabs are listed, and in the cache: written under the lock when that changes, and read without it.
+    /// `Relaxed`. Who judges a closed epoch by them is behind its close by the ring's lock, and the close by this
+    /// lock behind whatever was taken here before it; what is taken later is given back by who finds it closed.
+    listed: AtomicU32,
+    cached: AtomicU32,
     /// Counts of what happens outside of the lock. `Relaxed` throughout: figures, exact at rest.
     made: AtomicU64,
     recycled: AtomicU64,
@@ -76,7 +81,7 @@ pub(crate) struct Bin<R> {
 
 // There are as many as epochs times classes.
 #[cfg(all(not(loom), target_pointer_width = "64"))]
-const _: () = assert!(size_of::<Bin<spin::Mutex<()>>>() == 192);
+const _: () = assert!(size_of::<Bin<spin::Mutex<()>>>() == 256);
 
 /// How many words are given back with one visit to the lock.
 const GIVE_BATCH: usize = 32;
@@ -99,6 +104,8 @@ impl<R: lock_api::RawMutex> Bin<R> {
             hint: AtomicPtr::new(ptr::null_mut()),
             spread: Spread::new(),
             lists: Lock::new(Lists::new()),
+            listed: AtomicU32::new(0),
+            cached: AtomicU32::new(0),
             made: AtomicU64::new(0),
             recycled: AtomicU64::new(0),
             given: AtomicU64::new(0),
@@ -110,10 +117,40 @@ impl<R: lock_api::RawMutex> Bin<R> {
             hint: AtomicPtr::new(ptr::null_mut()),
             spread: Spread::new(),
             lists: Lock::new(Lists::new()),
+            listed: AtomicU32::new(0),
+            cached: AtomicU32::new(0),
             made: AtomicU64::new(0),
             recycled: AtomicU64::new(0),
             given: AtomicU64::new(0),
         }
+    }
+
+    /// Runs `f` on the lists under the lock.
+    #[inline]
+    fn with<T>(&self, f: impl FnOnce(&mut Lists) -> T) -> T {
+        self.lists.with(|lists| {
+            let result = f(lists);
+            for (count, list) in [
+                (&self.listed, &lists.partial),
+                (&self.cached, &lists.cached),
+            ] {
+                let len = list.len() as u32;
+                if count.load(Ordering::Relaxed) != len {
+                    count.store(len, Ordering::Relaxed);
+                }
+            }
+            result
+        })
+    }
+
+    /// Slabs that may have free slots, as of the last change.
+    pub(crate) fn listed(&self) -> usize {
+        self.listed.load(Ordering::Relaxed) as usize
+    }
+
+    /// Whole slabs that wait, as of the last change.
+    pub(crate) fn cached(&self) -> usize {
+        self.cached.load(Ordering::Relaxed) as usize
     }
 
     /// Takes at most `room` slabs with free slots off the lists and gives each word to `sink`. Gives
@@ -124,7 +161,7 @@ impl<R: lock_api::RawMutex> Bin<R> {
         room: usize,
         mut sink: impl FnMut(&'s Slab, u64),
     ) -> usize {
-        self.lists.with(|lists| {
+        self.with(|lists| {
             let (mut words, mut from_cache) = (0, 0);
             while words < room {
                 // SAFETY: this bin's lock is held.
@@ -151,8 +188,8 @@ impl<R: lock_api::RawMutex> Bin<R> {
     }
 
     /// Gives `word` of `slab` back. `retired` tells which of its slots are out of use, `may_linger` decides
-    /// whether an emptied hint stays as it is, `keep`, under the lock, whether another emptied slab stays in
-    /// the cache.
+    /// whether an emptied hint stays as it is, `keep`, under the lock, whether another emptied slab of a bin
+    /// that is closed, or is not, stays in the cache.
     ///
     /// # Safety
     /// The caller holds at least one slot of `word`; `slab` is of this bin and of class `class`.
@@ -164,7 +201,7 @@ impl<R: lock_api::RawMutex> Bin<R> {
         class: &Class,
         retired: impl FnOnce() -> u64,
         may_linger: impl FnOnce() -> bool,
-        keep: impl FnOnce() -> Keep,
+        keep: impl FnOnce(bool) -> Keep,
     ) -> Result<After<'s>, DoubleFree> {
         let may_claim = |all| {
             // `SeqCst`, with the give before it: see `close`.
@@ -181,6 +218,27 @@ impl<R: lock_api::RawMutex> Bin<R> {
         })
     }
 
+    /// As [`Bin::give_back`], for who holds many slots: of a slab all of whose slots it holds it is the owner, and
+    /// need not give them for anybody to see.
+    ///
+    /// # Safety
+    /// As for [`Bin::give_back`].
+    pub(crate) unsafe fn give_held<'s>(
+        &self,
+        slab: &'s Slab,
+        word: u64,
+        class: &Class,
+        keep: impl FnOnce(bool) -> Keep,
+    ) -> Result<After<'s>, DoubleFree> {
+        // A slot that is free already was freed twice: the give finds that.
+        if word == class.all && slab.free() == 0 {
+            // SAFETY: nobody but the caller holds a slot of it.
+            return Ok(self.with(|lists| unsafe { lists.end_life(slab, class, keep) }));
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.give_back(slab, word, class, || retired(slab, class), || false, keep) }
+    }
+
     #[cold]
     #[inline(never)]
     fn follow<'s>(
@@ -188,10 +246,10 @@ impl<R: lock_api::RawMutex> Bin<R> {
         slab: &'s Slab,
         given: Given,
         class: &Class,
-        keep: impl FnOnce() -> Keep,
+        keep: impl FnOnce(bool) -> Keep,
     ) -> After<'s> {
         let listed = matches!(given, Given::WasFull(_));
-        self.lists.with(|lists| {
+        self.with(|lists| {
             // SAFETY: `given` is what the give of this slab came back with.
             let after = unsafe { lists.follow(slab, given, class, keep) };
             if listed && !lists.is_closed {
@@ -212,7 +270,7 @@ impl<R: lock_api::RawMutex> Bin<R> {
         slab: &'s Slab,
         bit: u64,
         class: &Class,
-        keep: impl FnOnce() -> Keep,
+        keep: impl FnOnce(bool) -> Keep,
     ) -> After<'s> {
         // SAFETY: the class is a tagged one, so its slabs are.
         match unsafe { TaggedSlab::of(slab) }.retire(bit, class.all) {
@@ -231,7 +289,7 @@ impl<R: lock_api::RawMutex> Bin<R> {
         &self,
         held: impl Iterator<Item = (&'s Slab, u64)>,
         class: &Class,
-        keep: impl Fn() -> Keep,
+        keep: impl Fn(bool) -> Keep,
         mut sink: impl FnMut(After<'s>),
     ) -> u32 {
         let mut doubles = 0;
@@ -261,7 +319,7 @@ impl<R: lock_api::RawMutex> Bin<R> {
                 continue;
             }
             let mut gone: [Option<After<'s>>; GIVE_BATCH] = [const { None }; GIVE_BATCH];
-            self.lists.with(|lists| {
+            self.with(|lists| {
                 for (place, (slab, given)) in gone.iter_mut().zip(later.into_iter().flatten()) {
                     // SAFETY: `given` is what the give of this slab came back with.
                     *place = Some(unsafe { lists.follow(slab, given, class, &keep) });
@@ -309,7 +367,7 @@ impl<R: lock_api::RawMutex> Bin<R> {
     #[cold]
     #[inline(never)]
     pub(crate) fn take_slot_locked<'s>(&self, class: &Class) -> Option<(&'s Slab, u64, bool)> {
-        self.lists.with(|lists| {
+        self.with(|lists| {
             lists.counts.visits += 1;
             // A listed slab belongs to this bin for as long as the lock is held, so the bit needs no
             // check of identity.
@@ -340,8 +398,7 @@ impl<R: lock_api::RawMutex> Bin<R> {
     /// Brings an owned slab into circulation and takes its first slot for the caller.
     pub(crate) fn publish(&self, slab: Owned<'_>, class: &Class) -> u64 {
         // SAFETY: the caller owns it, by the type, and the lock is held inside.
-        self.lists
-            .with(|lists| unsafe { self.open(lists, slab.0, class) })
+        self.with(|lists| unsafe { self.open(lists, slab.0, class) })
     }
 
     /// # Safety
@@ -360,48 +417,57 @@ impl<R: lock_api::RawMutex> Bin<R> {
         bit
     }
 
-    /// Takes one whole slab off the list: one that lingers. Says how many slabs were looked at.
-    pub(crate) fn sweep<'s>(&self, class: &Class, scanned: &mut u64) -> Option<After<'s>> {
+    /// Takes one whole slab off the list, one that lingers, that `keep` does not let go into the cache. Says how many
+    /// slabs were looked at.
+    pub(crate) fn sweep<'s>(
+        &self,
+        class: &Class,
+        scanned: &mut u64,
+        keep: impl Fn() -> Keep,
+    ) -> Option<After<'s>> {
         *scanned = 0;
-        self.lists.with(|lists| {
+        self.with(|lists| {
             let mut at = lists.partial.first();
             // SAFETY: this bin's lock is held, and listed slabs are valid.
             while let Some(slab) = unsafe { at.as_ref() } {
                 let all = all_of(slab, class);
-                *scanned += 1;
-                if slab.free_in_order() == all && slab.claim(all) {
-                    // SAFETY: the claim made this context the owner; the slab is in this list.
-                    let reusable = unsafe {
-                        lists.partial.remove(slab);
-                        slab.end_life()
-                    };
-                    let owned = Owned(slab);
-                    return Some(if reusable {
-                        After::Recycle(owned)
-                    } else {
-                        After::Retire(owned)
-                    });
-                }
                 // SAFETY: as above.
                 at = unsafe { slab.link() }.next;
+                *scanned += 1;
+                if slab.free_in_order() == all && slab.claim(all) {
+                    // SAFETY: the claim made this context the owner.
+                    match unsafe { lists.end_life(slab, class, |_| keep()) } {
+                        After::Cached => {}
+                        after => return Some(after),
+                    }
+                }
             }
             None
         })
     }
 
-    /// Closes or opens the bin. A closed one keeps nothing that is empty: whoever empties a slab gets
-    /// to recycle it. What is empty already is to be swept and uncached after this.
+    /// Closes the bin, or opens it. In a closed one nothing lingers: whoever empties a slab ends its life, and gets
+    /// to recycle it unless it is to be kept for the era after. What is empty already is to be swept after this.
     ///
     /// A giver that lets its slab linger first gave (`SeqCst`) and then found the slab to be the hint
     /// (`SeqCst`); the closer first clears the hint (`SeqCst`) and then, in the sweep, reads the words
     /// (`SeqCst`). One of the two sees the other, so no slab lingers in a closed bin.
     pub(crate) fn set_closed(&self, is_closed: bool) {
-        self.lists.with(|lists| {
+        self.with(|lists| {
             lists.is_closed = is_closed;
             if is_closed {
                 self.hint.store(ptr::null_mut(), Ordering::SeqCst);
             }
         });
+    }
+
+    /// Begins to serve another era, and to count anew: what was counted so far.
+    #[cfg(not(loom))]
+    pub(crate) fn begin_era(&self) -> BinCounts {
+        self.with(|lists| {
+            lists.is_closed = false;
+            self.take_counts(lists)
+        })
     }
 
     /// The bin's lock, for as long as the caller says.
@@ -423,8 +489,7 @@ impl<R: lock_api::RawMutex> Bin<R> {
     /// Takes one slab out of the cache.
     pub(crate) fn uncache<'s>(&self) -> Option<Owned<'s>> {
         // SAFETY: the lock is held, and what the cache owned is now the caller's.
-        self.lists
-            .with(|lists| unsafe { lists.cached.pop() }.map(Owned))
+        self.with(|lists| unsafe { lists.cached.pop() }.map(Owned))
     }
 
     /// Makes a slab that got a free slot the hint if the shared path finds nothing at the hint. A hint
@@ -452,7 +517,7 @@ impl<R: lock_api::RawMutex> Bin<R> {
     /// Calls `f` on each listed slab (`true` for those in the cache).
     #[cfg(all(feature = "walker", not(loom)))]
     pub(crate) fn for_each_listed(&self, mut f: impl FnMut(&Slab, bool)) {
-        self.lists.with(|lists| {
+        self.with(|lists| {
             for (list, cached) in [(&lists.partial, false), (&lists.cached, true)] {
                 let mut at = list.first();
                 // SAFETY: the lock is held, and listed slabs are valid.

@@ -1,8 +1,9 @@
 //! One epoch's depot: a bin for each class, and the blocks that the epoch draws slabs from.
 //!
 //! A row lies in metadata memory and is never freed while the heap lives, so a pointer to one stays
-//! valid. Its bins follow it in memory. A row serves one era; when it is *drained* (no slab, no single
-//! object and no region is left of it) it may serve another. Its id stays its own.
+//! valid. Its bins follow it in memory. A row serves one era; when it is *drained* (no single object and no
+//! region is left of it, and no slab but those that wait, whole, in its bins' caches) it may serve another,
+//! which takes these slabs over. Its id stays its own.
 //!
 //! # Which era does an allocation land in?
 //!
@@ -17,11 +18,14 @@ use super::Bin;
 use super::counts::Refusals;
 use crate::chunk::RowBlocks;
 use crate::epoch::{Serves, Tag};
-use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{AtomicPtr, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use core::alloc::{Layout, LayoutError};
 use core::cell::UnsafeCell;
 use core::ptr::{self, NonNull};
 use lock_api::RawMutex;
+
+/// No position of the ring: there are at most 256.
+const NOWHERE: u16 = u16::MAX;
 
 /// The bins and blocks of one epoch.
 #[derive(Debug)]
@@ -43,8 +47,10 @@ pub(crate) struct Row<R> {
     /// and opened by looking at few. `Relaxed`: whoever makes a slab notes its class before it takes the pages' lock,
     /// under which it finds the era open; whoever ends the era reads this after it did so under the same lock.
     used: [AtomicU64; 2],
-    /// Whether a position of the ring has the row. Under the ring's lock.
-    attached: AtomicBool,
+    /// The position of the ring that has the row, or `NOWHERE`. Under the ring's lock.
+    position: AtomicU16,
+    /// The CPU that closed the row's epoch: its next one finds the row in its caches. `Relaxed`: a hint.
+    cpu: AtomicU32,
     /// The row that was made before this one. Set before the row is published, then constant.
     pub(crate) older: AtomicPtr<Row<R>>,
     /// Guarded by the pages' lock.
@@ -110,7 +116,8 @@ impl<R: RawMutex> Row<R> {
                 large_bytes: AtomicUsize::new(0),
                 tally: RowTally::default(),
                 used: [const { AtomicU64::new(0) }; 2],
-                attached: AtomicBool::new(false),
+                position: AtomicU16::new(NOWHERE),
+                cpu: AtomicU32::new(u32::MAX),
                 older: AtomicPtr::new(ptr::null_mut()),
                 blocks: UnsafeCell::new(RowBlocks::new(id)),
             });
@@ -133,12 +140,24 @@ impl<R: RawMutex> Row<R> {
         self.serves.set(tag);
     }
 
-    pub(crate) fn attach(&self, attached: bool) {
-        self.attached.store(attached, Ordering::Relaxed);
+    /// A position of the ring has the row from now on, or none.
+    pub(crate) fn attach(&self, position: Option<u16>) {
+        self.position
+            .store(position.unwrap_or(NOWHERE), Ordering::Relaxed);
     }
 
-    pub(crate) fn is_attached(&self) -> bool {
-        self.attached.load(Ordering::Relaxed)
+    pub(crate) fn position(&self) -> Option<u16> {
+        Some(self.position.load(Ordering::Relaxed)).filter(|position| *position != NOWHERE)
+    }
+
+    /// Notes which CPU closed the row's epoch.
+    pub(crate) fn leave_on(&self, cpu: u32) {
+        self.cpu.store(cpu, Ordering::Relaxed);
+    }
+
+    /// The CPU that did so last.
+    pub(crate) fn cpu(&self) -> u32 {
+        self.cpu.load(Ordering::Relaxed)
     }
 
     /// Counts slots that were added or, if negative, taken away.
@@ -233,11 +252,24 @@ impl<R: RawMutex> Row<R> {
         })
     }
 
-    /// Begins another era, in which no class was used yet.
+    /// Begins another era, in which no class was used yet but those of which slabs wait from before.
     pub(crate) fn forget_used(&self) {
-        for word in &self.used {
-            word.store(0, Ordering::Relaxed);
+        for (index, word) in self.used.iter().enumerate() {
+            let used = word.load(Ordering::Relaxed);
+            let mut kept = 0;
+            let mut left = used;
+            while let Some(bit) = left.checked_ilog2() {
+                left &= !(1 << bit);
+                let waits = self.bin(index * 64 + bit as usize).cached() > 0;
+                kept |= u64::from(waits) << bit;
+            }
+            word.store(kept, Ordering::Relaxed);
         }
+    }
+
+    /// Slabs that wait in caches.
+    pub(crate) fn cached(&self) -> usize {
+        self.used_bins().map(|(_, bin)| bin.cached()).sum()
     }
 
     /// For the pages, under their lock.

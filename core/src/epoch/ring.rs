@@ -46,13 +46,20 @@ impl<T> Position<T> {
         }
     }
 
+    /// Whether the position accepts allocations in this era.
+    #[inline]
+    pub(crate) fn is_open_in(&self, era: NonZeroU64) -> bool {
+        self.open.load(Ordering::Relaxed) == era.get()
+    }
+
     /// The row, if the position accepts allocations in this era.
     #[inline]
     pub(crate) fn open_row(&self, era: NonZeroU64) -> Option<&T> {
-        if self.open.load(Ordering::Relaxed) != era.get() {
-            return None;
+        if self.is_open_in(era) {
+            self.row()
+        } else {
+            None
         }
-        self.row()
     }
 
     pub(crate) fn row(&self) -> Option<&T> {

@@ -124,7 +124,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// Gives back what is empty in an epoch that was just shut.
     fn reclaim_closed(&self, epoch: Epoch, row: &Row<R>, (before, began): Before) {
         let warm = self.pages.warm();
-        let (scanned, recycled) = self.empty_row(row);
+        let (scanned, recycled) = self.empty_closed(row);
         if self.policy().gives_back_on_close() {
             self.pages.cool(warm);
         } else {
@@ -201,18 +201,22 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         Ok(object)
     }
 
+    /// The position that a token names.
+    #[inline]
+    pub(crate) fn position(&self, epoch: Epoch) -> Option<&Position<Row<R>>> {
+        let ring = self.ring.load(Ordering::Acquire);
+        if ring.is_null() || epoch.index() >= Table::<C>::RING {
+            return None;
+        }
+        // SAFETY: a ring that was set is valid for as long as the heap, and of the table's length.
+        Some(unsafe { &*ring.add(epoch.index()) })
+    }
+
     /// The row of an epoch, if it accepts allocations.
     #[inline]
     pub(crate) fn open_row(&self, epoch: Epoch) -> Result<&Row<R>, AllocError> {
-        // SAFETY: a ring that was set is valid for as long as the heap, and of the table's length.
-        let row = unsafe {
-            let ring = self.ring.load(Ordering::Acquire);
-            if ring.is_null() || epoch.index() >= Table::<C>::RING {
-                None
-            } else {
-                (*ring.add(epoch.index())).open_row(epoch.era_id())
-            }
-        };
+        let position = self.position(epoch);
+        let row = position.and_then(|position| position.open_row(epoch.era_id()));
         row.ok_or_else(|| self.refused(AllocError::EpochClosed, None, None))
     }
 
@@ -270,7 +274,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             let position = &positions[*index];
             *index != 0
                 && !position.is_open()
-                && position.row().is_none_or(|row| self.live_in(row) == 0)
+                && position
+                    .row()
+                    .is_none_or(|row| self.is_idle(row) || self.live_in(row) == 0)
         };
         let last = books.last_opened();
         let Some(index) = (1..=length)
@@ -288,10 +294,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             None
         };
         let epoch = books.open(positions, index as u16, NonNull::from(row), now, |era| {
-            row.used_bins().for_each(|(_, bin)| bin.set_closed(false));
-            self.begin_counts(row);
+            self.begin_bins(row);
             row.forget_used();
-            row.attach(true);
+            row.attach(Some(index as u16));
             // SAFETY: the row is one of this heap.
             unsafe {
                 self.pages
@@ -310,35 +315,56 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         Ok(Opened::Yes(epoch, closing))
     }
 
-    /// A drained row for a free position: its own, or one that nobody needs. A row that is not drained,
-    /// because a local still holds words of it, is left to drain by itself. So there are as many rows
+    /// A drained row for a free position: one that this CPU had, its own, or one that nobody needs. A row that is not
+    /// drained, because a local still holds words of it, is left to drain by itself. So there are as many rows
     /// as epochs were in use at the same time, not as many as positions.
     fn row_for<'a>(
         &'a self,
         positions: &'a [Position<Row<R>>],
         index: usize,
     ) -> Option<&'a Row<R>> {
-        if let Some(row) = positions[index].row() {
-            self.empty_row(row);
-            if self.is_drained(row) {
-                return Some(row);
+        let is_spare =
+            |row: &&Row<R>| !row.tag().is_open() && self.is_idle(row) && self.is_drained(row);
+        let cpu = C::cpu();
+        let warm = self.rows().find(|row| row.cpu() == cpu && is_spare(row));
+        let row = warm.or_else(|| {
+            if let Some(row) = positions[index].row() {
+                if is_spare(&row) {
+                    return Some(row);
+                }
+                self.empty_closed(row);
+                if is_spare(&row) {
+                    return Some(row);
+                }
             }
+            self.rows().find(is_spare)
+        })?;
+        // The position's own is left, and so is the one that had the row.
+        if let Some(own) = positions[index].row() {
             positions[index].detach();
-            row.attach(false);
+            own.attach(None);
         }
-        let unattached = self
-            .rows()
-            .find(|row| !row.is_attached() && self.is_drained(row));
-        unattached.or_else(|| {
-            let mut closed = positions.iter().filter(|position| !position.is_open());
-            let position = closed.find(|p| p.row().is_some_and(|row| self.is_drained(row)))?;
-            position.row().inspect(|_| position.detach())
-        })
+        if let Some(position) = row.position() {
+            positions[usize::from(position)].detach();
+        }
+        Some(row)
     }
 
+    /// Whether a row has no live objects, as can be told without a lock.
+    fn is_idle(&self, row: &Row<R>) -> bool {
+        let waiting = row
+            .used_bins()
+            .map(|(class, bin)| bin.cached() * Table::<C>::TABLE.class(class).slots());
+        row.slots() == waiting.sum()
+    }
+
+    /// Whether all that is left of a closed row are slabs that wait in caches. Under the ring's lock.
     fn is_drained(&self, row: &Row<R>) -> bool {
         // SAFETY: the row is one of this heap.
-        unsafe { self.pages.with_pieces(row.blocks(), |pieces| pieces == 0) }
+        let pieces = unsafe { self.pages.with_pieces(row.blocks(), |pieces| pieces) };
+        // After the pieces. No slab is made in a closed row, so one that is in use now was a piece then, and is in no
+        // cache: it cannot be taken for one that waits.
+        pieces == row.cached()
     }
 
     /// Ends allocation in a row. Under the ring's lock.
@@ -348,6 +374,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             self.pages
                 .with_pieces(row.blocks(), |_| row.set_tag(row.tag().closed()))
         };
+        row.leave_on(C::cpu());
         // Here and not later: once the lock is open the row may drain and serve another era.
         row.used_bins().for_each(|(_, bin)| bin.set_closed(true));
         self.closes.fetch_add(1, Ordering::Release);
@@ -411,7 +438,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             };
             let now = None;
             let opened = books.open(positions, 0, NonNull::from(row), now, |era| {
-                row.attach(true);
+                row.attach(Some(0));
                 row.set_tag(Tag::open(era));
             });
             if let Ok(root) = opened {

@@ -15,6 +15,7 @@ mod reclaim;
 mod route;
 mod scoped;
 mod shared;
+mod shelf;
 mod stats;
 mod tally;
 mod typed;
@@ -38,6 +39,8 @@ use lock_api::RawMutex;
 pub use reclaim::Policy;
 pub(crate) use route::Route;
 pub(crate) use scoped::ScopeSlabs;
+use shelf::Shelf;
+pub(crate) use shelf::Untold;
 use tally::Tally;
 pub use typed::{Handle, Reading};
 #[cfg(feature = "walker")]
@@ -71,11 +74,7 @@ pub struct Heap<P: PageProvider, R: RawMutex = DefaultLock, C: Config = Standard
     pub(crate) ids: Ids<C>,
     /// The policy, encoded. `Relaxed`: a choice that orders nothing.
     policy: AtomicUsize,
-    /// Bytes of slabs in bins' caches. `Relaxed`: changed by read-modify-writes only, so it is exact
-    /// at rest; nothing is ordered by it.
-    cached: AtomicUsize,
-    /// The least that `cached` was since somebody asked. `Relaxed`: a figure.
-    least_cached: AtomicUsize,
+    shelf: Shelf,
     /// Warm bytes at which the next batch is given back. `Relaxed`: a hint.
     trim_at: AtomicUsize,
     pub(crate) tally: Tally,
@@ -111,8 +110,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             locals: Lock::new(Registry::new()),
             ids: Ids::new(),
             policy: AtomicUsize::new(Policy::DEFAULT.encode()),
-            cached: AtomicUsize::new(0),
-            least_cached: AtomicUsize::new(0),
+            shelf: Shelf::new(),
             trim_at: AtomicUsize::new(0),
             tally: Tally::new(),
         }
@@ -246,15 +244,15 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         self.pages.set_limit(bytes);
     }
 
-    /// Where the heap's bytes are. O(1), under one lock; `reclaimable` may lag behind by what other
-    /// threads are doing at the time.
+    /// Where the heap's bytes are. Takes time with the epochs that locals serve; `reclaimable` may lag behind by what
+    /// other threads are doing at the time.
     #[must_use]
     pub fn bytes(&self) -> HeapBytes {
         let pages = self.pages.bytes();
         HeapBytes {
             taken: pages.taken,
             resident: pages.resident,
-            reclaimable: pages.warm + self.cached.load(Ordering::Relaxed),
+            reclaimable: pages.warm + self.shelf.bytes().saturating_sub(self.untold()),
         }
     }
 

@@ -7,6 +7,7 @@
 //! it is not counted as reclaimable, and [`Heap::reclaim`] takes it too.
 
 use super::Heap;
+use super::shelf::Untold;
 use crate::chunk::Geometry;
 use crate::class::GRANULE;
 use crate::config::{Config, Table};
@@ -164,15 +165,54 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
     }
 
-    /// Decides, under a bin's lock, whether an emptied slab of so many bytes stays in its cache.
-    pub(super) fn keep(&self, bytes: usize) -> Keep {
-        let bound = self.policy().cache_bound();
-        let before = self.cached.fetch_add(bytes, Ordering::Relaxed);
-        if before + bytes <= bound {
+    /// Decides, under the lock of a bin that is closed or is not, whether an emptied slab of so many bytes stays in
+    /// its cache.
+    pub(super) fn keep(&self, bytes: usize, is_closed: bool) -> Keep {
+        let policy = self.policy();
+        if is_closed && policy.gives_back_on_close() {
+            return Keep::Recycle;
+        }
+        if self.shelf.put(bytes, policy.cache_bound()) {
+            Keep::Cached
+        } else {
+            Keep::Recycle
+        }
+    }
+
+    /// As [`Heap::keep`], of a slab that a seat gives back: if it took as much before, nobody needs to be told.
+    pub(super) fn keep_again(&self, untold: &Untold, bytes: usize, is_closed: bool) -> Keep {
+        let policy = self.policy();
+        let may_stay = !(is_closed && policy.gives_back_on_close()) && policy.cache_bound() > 0;
+        if may_stay && untold.settle(bytes) {
             return Keep::Cached;
         }
-        self.cached.fetch_sub(bytes, Ordering::Relaxed);
-        Keep::Recycle
+        self.keep(bytes, is_closed)
+    }
+
+    /// Notes that a seat took slabs of so many bytes from caches.
+    pub(crate) fn took(&self, untold: &Untold, bytes: usize) {
+        let told = untold.add(bytes);
+        if told > 0 {
+            self.uncached(told);
+        }
+    }
+
+    /// What all seats took and have not told.
+    pub(super) fn untold(&self) -> usize {
+        let mut bytes = 0;
+        self.locals.with(|list| {
+            // SAFETY: states in the list are valid while its lock is held.
+            list.for_each(|state| bytes += unsafe { (*state).untold.bytes() });
+        });
+        bytes
+    }
+
+    /// A seat is given up: what it took and did not put back is told.
+    pub(crate) fn end_untold(&self, untold: &Untold) {
+        let told = untold.end();
+        if told > 0 {
+            self.uncached(told);
+        }
     }
 
     /// Whether an empty slab may stay as it is where the shared path looks first.
@@ -182,20 +222,13 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
 
     /// Notes that slabs of so many bytes left a cache.
     pub(crate) fn uncached(&self, bytes: usize) {
-        let before = self.cached.fetch_sub(bytes, Ordering::Relaxed);
-        self.least_cached
-            .fetch_min(before - bytes, Ordering::Relaxed);
+        self.shelf.take(bytes);
     }
 
     /// What was empty all the time since this was asked last: at least so many bytes of what is reclaimable
     /// were of no use to anybody. For whoever gives back what stays empty; there should be one who asks.
     pub fn idle_bytes(&self) -> usize {
-        let cached = self.cached.load(Ordering::Relaxed);
-        self.pages.least_warm()
-            + self
-                .least_cached
-                .swap(cached, Ordering::Relaxed)
-                .min(cached)
+        self.pages.least_warm() + self.shelf.least()
     }
 
     /// Applies the policy after so many bytes of an epoch became empty: those of a closed epoch go back
@@ -242,34 +275,47 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
 
     /// Decommits pages until at most `keep` bytes, with the caches', are empty.
     fn cool_all_but(&self, keep: usize) {
-        let cached = self.cached.load(Ordering::Relaxed);
+        let cached = self.shelf.bytes();
         self.pages.cool(keep.saturating_sub(cached));
     }
 
     /// Moves as much as a chunk from caches to the pages, if they hold that much: before the heap
     /// grows, it uses what it has. Whether it did.
     pub(super) fn relieve(&self) -> bool {
-        let cached = self.cached.load(Ordering::Relaxed);
+        let cached = self.shelf.bytes();
         cached >= P::CHUNK_SIZE && self.empty_caches(cached - P::CHUNK_SIZE)
     }
 
     fn reclaimable(&self) -> usize {
-        self.pages.warm() + self.cached.load(Ordering::Relaxed)
+        self.pages.warm() + self.shelf.bytes()
     }
 
     /// Moves every whole slab that lingers in a list to the pages.
     fn sweep(&self) {
         self.rows().for_each(|row| {
-            self.sweep_row(row);
+            self.sweep_row(row, |_| Keep::Recycle);
         });
     }
 
-    /// How many slabs were looked at, and how many were moved.
-    fn sweep_row(&self, row: &Row<R>) -> (u64, u64) {
+    /// Moves what is empty in a closed row to the pages, but for what the policy keeps for the next era; how many
+    /// slabs were looked at, and how many were moved.
+    pub(super) fn empty_closed(&self, row: &Row<R>) -> (u64, u64) {
+        if self.policy().gives_back_on_close() {
+            self.empty_row(row)
+        } else {
+            self.sweep_row(row, |bytes| self.keep(bytes, true))
+        }
+    }
+
+    /// Moves the slabs that linger in a row to the pages, or to the caches if `keep` says so. How many slabs were looked
+    /// at, and how many went to the pages.
+    fn sweep_row(&self, row: &Row<R>, keep: impl Fn(usize) -> Keep) -> (u64, u64) {
         let (mut scanned, mut moved) = (0, 0);
-        for (class, bin) in row.used_bins() {
+        // A slab that lingers was listed before its bin was closed, or is so now.
+        for (class, bin) in row.used_bins().filter(|(_, bin)| bin.listed() > 0) {
             let mut seen = 0;
-            while let Some(after) = bin.sweep(Table::<C>::TABLE.class(class), &mut seen) {
+            let shape = Table::<C>::TABLE.class(class);
+            while let Some(after) = bin.sweep(shape, &mut seen, || keep(shape.slab_bytes())) {
                 self.return_run(after);
                 moved += 1;
                 scanned += 1;
@@ -281,9 +327,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     }
 
     /// Moves all of a row's empty slabs to the pages; how many slabs were looked at, and how many were moved.
-    pub(super) fn empty_row(&self, row: &Row<R>) -> (u64, u64) {
-        let (mut scanned, mut moved) = self.sweep_row(row);
-        for (class, bin) in row.used_bins() {
+    fn empty_row(&self, row: &Row<R>) -> (u64, u64) {
+        let (mut scanned, mut moved) = self.sweep_row(row, |_| Keep::Recycle);
+        for (class, bin) in row.used_bins().filter(|(_, bin)| bin.cached() > 0) {
             while let Some(slab) = bin.uncache() {
                 self.uncached(Table::<C>::TABLE.class(class).slab_bytes());
                 self.return_run(After::Recycle(slab));
@@ -300,7 +346,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         for row in self.rows() {
             for (class, bin) in row.used_bins() {
                 let bytes = Table::<C>::TABLE.class(class).slab_bytes();
-                while self.cached.load(Ordering::Relaxed) > keep {
+                while self.shelf.bytes() > keep {
                     let Some(slab) = bin.uncache() else { break };
                     self.uncached(bytes);
                     self.return_run(After::Recycle(slab));

@@ -2,6 +2,7 @@
 //! unmaking of slabs, which locals use too.
 
 use super::Heap;
+use super::shelf::Untold;
 use crate::chunk::{Map, MetaShape};
 use crate::class::{Class, Purpose};
 use crate::config::{Config, Table};
@@ -145,7 +146,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     ) -> Result<(), FreeError> {
         // SAFETY: the caller's promise.
         let after = unsafe {
-            let keep = || self.keep(class.slab_bytes());
+            let keep = |is_closed| self.keep(class.slab_bytes(), is_closed);
             bin.give_back(slab, word, class, retired, || self.may_linger(), keep)
         };
         match after {
@@ -167,7 +168,37 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
     }
 
-    /// Gives many words back at once.
+    /// Gives a word back that a seat held, which is mostly a whole slab when the seat is given up.
+    ///
+    /// # Safety
+    /// As for [`Heap::give_back`].
+    pub(crate) unsafe fn give_back_held(
+        &self,
+        bin: &Bin<R>,
+        slab: &Slab,
+        word: u64,
+        class: &Class,
+        untold: &Untold,
+    ) {
+        bin.count_given(1);
+        // SAFETY: the caller's promise.
+        let after = unsafe {
+            let keep = |is_closed| self.keep_again(untold, class.slab_bytes(), is_closed);
+            bin.give_held(slab, word, class, keep)
+        };
+        match after {
+            Ok(After::InUse | After::Cached) => {}
+            // SAFETY: the give left this context holding the word.
+            Ok(After::Strayed(slab, word)) => unsafe { self.give_back_stray(slab, word) },
+            Ok(after) => {
+                let is_closed = self.return_run(after);
+                self.settle_row(is_closed, class.slab_bytes());
+            }
+            Err(double) => self.note_double_free(u64::from(double.0.count_ones())),
+        }
+    }
+
+    /// Gives many words back at once that a seat held.
     ///
     /// # Safety
     /// For each as for [`Heap::give_back`].
@@ -176,13 +207,14 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         bin: &Bin<R>,
         held: impl Iterator<Item = (&'s Slab, u64)>,
         class: &Class,
+        untold: &Untold,
     ) {
         let (mut left, mut closed) = (0, false);
         let mut words = 0;
         let held = held.inspect(|_| words += 1);
         // SAFETY: the caller's promise.
         let doubles = unsafe {
-            let keep = || self.keep(class.slab_bytes());
+            let keep = |is_closed| self.keep_again(untold, class.slab_bytes(), is_closed);
             bin.give_back_all(held, class, keep, |after| match after {
                 After::InUse | After::Cached => {}
                 After::Strayed(slab, word) => self.give_back_stray(slab, word),

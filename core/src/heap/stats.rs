@@ -225,9 +225,17 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let era = self.books.with(|books| books.era_at(position))?;
         let is_there = position.is_open()
             || position.row().is_some_and(|row| {
-                row.bytes() > 0 && row.tag() == Epoch::new(index as u16, era).tag().closed()
+                row.bytes() > self.waiting_in(row)
+                    && row.tag() == Epoch::new(index as u16, era).tag().closed()
             });
         is_there.then(|| Epoch::new(index as u16, era))
+    }
+
+    /// Bytes of a row's slabs that wait for the next era.
+    fn waiting_in(&self, row: &Row<R>) -> usize {
+        let bins = row.used_bins();
+        bins.map(|(class, bin)| bin.cached() * Table::<C>::TABLE.class(class).slab_bytes())
+            .sum()
     }
 
     /// Positions of the ring: how many epochs there can be at a time.
@@ -378,11 +386,11 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         add(&mut residency.tails, tails);
     }
 
-    /// Begins to count anew in a row that is to serve another era: what it counted is kept by class. Under
-    /// the ring's lock.
-    pub(super) fn begin_counts(&self, row: &Row<R>) {
+    /// Opens the bins of a row that is to serve another era, and begins to count anew there: what was counted is kept
+    /// by class. Under the ring's lock.
+    pub(super) fn begin_bins(&self, row: &Row<R>) {
         for (class, bin) in row.used_bins() {
-            let counts = bin.take_counts();
+            let counts = bin.begin_era();
             if let Some(tally) = self.tally.class::<C>(class) {
                 // SAFETY: the ring's lock is held.
                 unsafe { (*tally.before.get()).add(&counts) };
@@ -427,7 +435,7 @@ fn add_own(slow: &mut SlowPathStats, from_stash: &AtomicU64, spills: &AtomicU64)
 
 fn slab_stats(counts: &BinCounts, stock: &Stock, slots: usize, held: u64) -> SlabStats {
     let free = stock.free_slots as u64;
-    let slabs = counts.made.saturating_sub(counts.recycled);
+    let slabs = counts.slabs();
     let slots = slabs
         .saturating_sub(stock.cached as u64)
         .saturating_mul(slots as u64)
@@ -441,7 +449,7 @@ fn slab_stats(counts: &BinCounts, stock: &Stock, slots: usize, held: u64) -> Sla
         free_slots: free,
         held_slots: held,
         live_slots: slots.saturating_sub(free).saturating_sub(held),
-        made: counts.made,
+        made: counts.made.saturating_add(counts.inherited),
         recycled: counts.recycled,
         cached_so_far: counts.lists.cached,
         overflowed: counts.lists.overflowed,

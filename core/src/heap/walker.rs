@@ -457,9 +457,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             "cached slabs are in the chunks",
             cached,
         );
-        let counted = self.cached.load(Ordering::Relaxed);
+        let counted = self.shelf.bytes();
         verdict.demand(
-            cached_bytes == counted,
+            cached_bytes + self.untold() == counted,
             "cached bytes are the cached slabs'",
             counted,
         );

@@ -149,14 +149,12 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// The word of a slot, in an epoch.
     #[inline]
     fn take_word_in(&mut self, epoch: Epoch, class: usize) -> Result<FreeWord, AllocError> {
-        let row = self.open_row(epoch)?;
-        let near = self.near(row.id());
-        if near.id == row.id()
-            && let Some(word) = self.pick_word(near.cells, class)
+        if let Some(cells) = self.last_cells(epoch)
+            && let Some(word) = self.pick_word(cells, class)
         {
             return Ok(word);
         }
-        self.take_word_in_slow(row, epoch.tag(), class)
+        self.take_word_in_elsewhere(epoch, class)
     }
 
     /// As `pick`, for a class with tags.

@@ -21,7 +21,7 @@ mod state;
 use crate::chunk::{Kind, Map, NO_ROW};
 use crate::config::{Config, Standard, Table};
 use crate::depot::Row;
-use crate::epoch::{Epoch, Tag};
+use crate::epoch::{Epoch, Position, Tag};
 use crate::error::{AllocError, FreeError};
 use crate::heap::{DefaultLock, Heap};
 use crate::provider::PageProvider;
@@ -56,16 +56,37 @@ pub struct Local<'h, P: PageProvider, R: RawMutex = DefaultLock, C: Config = Sta
 /// What changes in a local, in metadata memory.
 #[derive(Debug)]
 struct Desk<'h, R> {
+    /// Where the local allocated last that named an epoch: most allocations name the same as the one before.
+    last: Last<R>,
     /// Seats in other rows, by the lowest bits of the row's number.
     near: [Seat<'h, R>; NEAR],
     /// The newest seat but the home one; the others follow it.
     seats: *mut LocalRow,
+    /// A seat in no row, empty, with the stores that its cells had: for the next epoch, so that a program with an
+    /// epoch for each request does not get and give memory for each.
+    spare: *mut LocalRow,
     /// How many epochs had been closed when the seats were last looked through.
     closes_seen: u64,
     /// Why the last slow path failed that did.
     failed: AllocError,
     /// What is counted, behind this in the same memory. Others read it.
     tally: *const LocalTally,
+}
+
+/// An epoch, its position in the ring, and the cells of this local's seat in the row that serves it.
+#[derive(Debug)]
+struct Last<R> {
+    epoch: Option<Epoch>,
+    position: *const Position<Row<R>>,
+    cells: *mut Cell,
+}
+
+impl<R> Last<R> {
+    const NONE: Self = Self {
+        epoch: None,
+        position: ptr::null(),
+        cells: ptr::null_mut(),
+    };
 }
 
 // SAFETY: a local's seats are reached through this value alone, but for what is atomic in them, and
@@ -85,8 +106,10 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             let number = heap.tally.next_local();
             let tally = LocalTally::place(memory.as_ptr().add(tally_at), classes, number);
             desk.write(Desk {
+                last: Last::NONE,
                 near: [Seat::none(root); NEAR],
                 seats: ptr::null_mut(),
+                spare: ptr::null_mut(),
                 closes_seen: heap.closes(),
                 failed: AllocError::OutOfMemory,
                 tally,
@@ -137,7 +160,6 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     }
 
     /// The row of an epoch, if it accepts allocations.
-    #[inline]
     fn open_row(&self, epoch: Epoch) -> Result<&'h Row<R>, AllocError> {
         let row = self.heap.open_row(epoch);
         row.inspect_err(|error| self.count_refusal(*error))
@@ -146,14 +168,23 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// A slot of a class, in an epoch.
     #[inline]
     fn take_in(&mut self, epoch: Epoch, class: usize) -> Result<NonNull<u8>, AllocError> {
-        let row = self.open_row(epoch)?;
-        let near = self.near(row.id());
-        if near.id == row.id()
-            && let Some(object) = self.pick(near.cells, class)
+        if let Some(cells) = self.last_cells(epoch)
+            && let Some(object) = self.pick(cells, class)
         {
             return Ok(object);
         }
-        self.take_in_slow(row, epoch.tag(), class)
+        self.take_in_elsewhere(epoch, class)
+    }
+
+    /// The cells for an epoch, if it is open and the one that the local allocated in last.
+    #[inline]
+    fn last_cells(&self, epoch: Epoch) -> Option<*mut Cell> {
+        // SAFETY: the desk is valid and this local's alone; positions are valid for as long as the heap.
+        unsafe {
+            let last = &(*self.desk).last;
+            let is_it = last.epoch == Some(epoch) && (*last.position).is_open_in(epoch.era_id());
+            is_it.then_some(last.cells)
+        }
     }
 
     /// Takes what is at hand in a seat's cell.
@@ -250,13 +281,14 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         class: usize,
     ) -> Result<(), FreeError> {
         let address = object.addr().get();
-        let seat = *self.near(id);
-        if id != seat.id {
+        let near = self.near(id);
+        if id != near.id {
             // SAFETY: the caller's promise.
             return unsafe { self.free_elsewhere(object, class) };
         }
-        if !self.cell(seat, class).push(address as Entry) {
-            self.spill(seat, class, address as Entry);
+        // SAFETY: a seat has a cell for each class of the table.
+        if unsafe { !(*near.cells.add(class)).push(address as Entry) } {
+            self.spill(*near, class, address as Entry);
         }
         Ok(())
     }

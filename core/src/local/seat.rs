@@ -3,14 +3,14 @@
 use super::cell::{Cell, Entry};
 use super::counts::{OwnTally, bump};
 use super::state::{KNOWN, LocalRow};
-use super::{Local, LocalTally, NEAR};
+use super::{Last, Local, LocalTally, NEAR};
 use crate::chunk::{Kind, NO_ROW};
 use crate::config::{Config, Table};
 use crate::depot::Row;
 use crate::epoch::{Epoch, Serves, Tag};
 use crate::error::{AllocError, FreeError};
 use crate::handle::FreeWord;
-use crate::heap::Heap;
+use crate::heap::{Heap, Untold};
 use crate::provider::PageProvider;
 use crate::sync::Ordering;
 use core::alloc::Layout;
@@ -65,6 +65,7 @@ impl<'h, R: RawMutex> Seat<'h, R> {
                 sibling: ptr::null_mut(),
                 era: Serves::tag(row.tag()),
                 own: OwnTally::default(),
+                untold: Untold::nothing(),
                 local,
                 known: [0; KNOWN],
                 known_at: 0,
@@ -80,6 +81,26 @@ impl<'h, R: RawMutex> Seat<'h, R> {
                 row,
                 state,
             })
+        }
+    }
+
+    /// A seat that is in no row any more gets one.
+    ///
+    /// # Safety
+    /// `state` is that of an empty seat of this heap, not in its registry, and the caller's.
+    unsafe fn again<P: PageProvider, C: Config>(
+        heap: &'h Heap<P, R, C>,
+        row: &'h Row<R>,
+        state: *mut LocalRow,
+    ) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe {
+            (*state).row = row.id();
+            (*state).at = ptr::from_ref(row).cast();
+            (*state).era.set(row.tag());
+            (*state).own.forget();
+            heap.locals.with(|list| list.insert(state));
+            Self::of::<C>(state)
         }
     }
 
@@ -102,40 +123,61 @@ impl<'h, R: RawMutex> Seat<'h, R> {
 }
 
 impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
-    /// Allocates in a row where this local has no seat near at hand, or nothing in it.
+    /// Allocates in an epoch that is not the one before, or where nothing is at hand.
     #[cold]
     #[inline(never)]
-    pub(super) fn take_in_slow(
+    pub(super) fn take_in_elsewhere(
         &mut self,
-        row: &'h Row<R>,
-        tag: Tag,
+        epoch: Epoch,
         class: usize,
     ) -> Result<NonNull<u8>, AllocError> {
-        let seat = self.seat_in(row, tag)?;
+        let seat = self.seat_in(epoch)?;
         match self.pick(seat.cells, class) {
             Some(object) => Ok(object),
-            None => self.refill(seat, tag, class),
+            None => self.refill(seat, epoch.tag(), class),
         }
     }
 
-    /// As [`Self::take_in_slow`], for a class with tags.
+    /// As [`Self::take_in_elsewhere`], for a class with tags.
     #[cold]
     #[inline(never)]
-    pub(super) fn take_word_in_slow(
+    pub(super) fn take_word_in_elsewhere(
         &mut self,
-        row: &'h Row<R>,
-        tag: Tag,
+        epoch: Epoch,
         class: usize,
     ) -> Result<FreeWord, AllocError> {
-        let seat = self.seat_in(row, tag)?;
+        let seat = self.seat_in(epoch)?;
         match self.pick_word(seat.cells, class) {
             Some(word) => Ok(word),
-            None => self.refill_word(seat, tag, class),
+            None => self.refill_word(seat, epoch.tag(), class),
         }
+    }
+
+    /// The seat in the row of an epoch, which is at hand for the next allocation there.
+    fn seat_in(&mut self, epoch: Epoch) -> Result<Seat<'h, R>, AllocError> {
+        let row = self.open_row(epoch)?;
+        let near = *self.near(row.id());
+        // What a seat near at hand holds is of the era that its row serves: see `pick`.
+        let seat = if near.id == row.id() {
+            near
+        } else {
+            self.seat_of(row, epoch.tag())?
+        };
+        if let Some(position) = self.heap.position(epoch) {
+            // SAFETY: the desk is valid and this local's alone.
+            unsafe {
+                (*self.desk).last = Last {
+                    epoch: Some(epoch),
+                    position,
+                    cells: seat.cells,
+                };
+            }
+        }
+        Ok(seat)
     }
 
     /// The seat in a row that serves an era.
-    fn seat_in(&mut self, row: &'h Row<R>, tag: Tag) -> Result<Seat<'h, R>, AllocError> {
+    fn seat_of(&mut self, row: &'h Row<R>, tag: Tag) -> Result<Seat<'h, R>, AllocError> {
         self.notice_closes();
         if row.tag() != tag {
             return Err(self.closed(row, None));
@@ -219,7 +261,15 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             state
         };
         let seat = if state.is_null() {
-            let seat = Seat::make(self.heap, row, ptr::from_ref(self.tally()))?;
+            // SAFETY: the desk is this local's, and so is the spare seat, which is empty.
+            let seat = unsafe {
+                let spare = core::mem::replace(&mut (*self.desk).spare, ptr::null_mut());
+                if spare.is_null() {
+                    Seat::make(self.heap, row, ptr::from_ref(self.tally()))?
+                } else {
+                    Seat::again(self.heap, row, spare)
+                }
+            };
             // SAFETY: the seat was just made; the desk is this local's.
             unsafe {
                 (*seat.state).sibling = (*self.desk).seats;
@@ -274,7 +324,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
                 let seat: Seat<'h, R> = Seat::of::<C>(*link);
                 if is_over(seat.row) {
                     *link = (*seat.state).sibling;
-                    self.unmake(seat);
+                    self.give_up(seat);
                 } else {
                     link = &raw mut (*seat.state).sibling;
                 }
@@ -282,11 +332,49 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         }
     }
 
-    /// Gives a seat up.
-    fn unmake(&mut self, seat: Seat<'h, R>) {
+    /// Gives up what is held in a seat, and the seat, which is kept if there is no spare one.
+    fn give_up(&mut self, seat: Seat<'h, R>) {
+        self.vacate(seat);
+        // SAFETY: the desk is valid and this local's alone.
+        let spare = unsafe { &mut (*self.desk).spare };
+        if spare.is_null() {
+            *spare = seat.state;
+        } else {
+            self.unmake(seat);
+        }
+    }
+
+    /// Gives back all that is held in a seat, which is in no row then.
+    fn vacate(&mut self, seat: Seat<'h, R>) {
+        for class in 0..Table::<C>::BINS {
+            // A cell that was never used has no store, and one without a store holds nothing.
+            if self.cell(seat, class).has_store() {
+                self.flush_class(seat, class);
+            }
+        }
+        if self.near(seat.id).id == seat.id {
+            self.set_near(seat.id, Seat::none(self.home.row));
+        }
+        // SAFETY: the desk is valid and this local's alone.
+        unsafe {
+            if (*self.desk).last.cells == seat.cells {
+                (*self.desk).last = Last::NONE;
+            }
+        }
+        // SAFETY: the seat is this local's.
+        self.heap.end_untold(unsafe { &(*seat.state).untold });
+        // SAFETY: the seat was in the registry since it got its row.
+        self.heap.locals.with(|list| unsafe {
+            list.remove(seat.state);
+            // Under the lock, so that who sums sees them here or there.
+            self.pass_counts_on(seat);
+        });
+    }
+
+    /// Gives the memory of an empty seat back that is in no registry.
+    fn unmake(&self, seat: Seat<'h, R>) {
         let pages = &self.heap.pages;
         for class in 0..Table::<C>::BINS {
-            self.flush_class(seat, class);
             let cell = self.cell(seat, class);
             let kind = if cell.is_full_size() {
                 Kind::FullStore
@@ -298,18 +386,8 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
                 unsafe { pages.put_meta(kind, store) };
             }
         }
-        if self.near(seat.id).id == seat.id {
-            self.set_near(seat.id, Seat::none(self.home.row));
-        }
-        // SAFETY: the seat was in the registry since it was made, and nobody has it after this.
-        unsafe {
-            self.heap.locals.with(|list| {
-                list.remove(seat.state);
-                // Under the lock, so that who sums sees them here or there.
-                self.pass_counts_on(seat);
-            });
-            pages.put_meta(Kind::LocalRow, NonNull::new_unchecked(seat.state.cast()));
-        }
+        // SAFETY: nobody has the seat after this.
+        unsafe { pages.put_meta(Kind::LocalRow, NonNull::new_unchecked(seat.state.cast())) };
     }
 
     /// Adds what was done in a seat that goes to what the row and the classes keep.
@@ -331,14 +409,14 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
                 .fetch_add(from_stash, Ordering::Relaxed);
             row.tally.spills.fetch_add(spills, Ordering::Relaxed);
         }
+        let Some(tally) = tally else {
+            return;
+        };
         let classes = Table::<C>::BINS;
         for class in 0..classes {
-            if let Some(tally) = tally {
-                // SAFETY: the tally is this local's.
-                let (from_stash, spills) =
-                    unsafe { LocalTally::class(tally, classes, class) }.read();
-                self.heap.keep_local_counts(class, from_stash, spills);
-            }
+            // SAFETY: the tally is this local's.
+            let (from_stash, spills) = unsafe { LocalTally::class(tally, classes, class) }.read();
+            self.heap.keep_local_counts(class, from_stash, spills);
         }
     }
 
@@ -402,6 +480,14 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
 impl<P: PageProvider, R: RawMutex, C: Config> Drop for Local<'_, P, R, C> {
     fn drop(&mut self) {
         self.leave_seats(|_| true);
+        // SAFETY: the desk is valid and this local's alone; a spare seat is one of this heap.
+        unsafe {
+            let spare = core::mem::replace(&mut (*self.desk).spare, ptr::null_mut());
+            if !spare.is_null() {
+                self.unmake(Seat::of::<C>(spare));
+            }
+        }
+        self.vacate(self.home);
         self.unmake(self.home);
         // SAFETY: the desk is of this kind, and nobody has it after this.
         unsafe {

@@ -146,7 +146,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             add(&self.tally().words_taken, cell.stashed() as u64);
             if from_cache > 0 {
                 add(&self.tally().from_cache, from_cache as u64);
-                heap.uncached(from_cache * shape.slab_bytes());
+                self.took(seat, from_cache * shape.slab_bytes());
             }
             if seat.row.tag() != tag {
                 // What was taken is of another era: see the head of `depot::row`.
@@ -327,20 +327,35 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         });
     }
 
+    /// Notes that slabs of so many bytes were taken from a cache for a seat.
+    fn took(&self, seat: Seat<'h, R>, bytes: usize) {
+        if seat.id == self.home.id {
+            self.heap.uncached(bytes);
+        } else {
+            // SAFETY: the seat is this local's.
+            self.heap.took(unsafe { &(*seat.state).untold }, bytes);
+        }
+    }
+
     /// Gives a held word back to its slab.
     fn give_back(&self, seat: Seat<'h, R>, class: usize, held: Held) {
+        bump(&self.tally().words_given);
+        let shape = Table::<C>::TABLE.class(class);
         // SAFETY: this local holds the word, and holds only words of its row and this class; held
-        // slabs are valid.
+        // slabs are valid, and the seat is this local's.
         unsafe {
-            let words = core::iter::once((&*held.slab, held.word));
-            bump(&self.tally().words_given);
+            let untold = &(*seat.state).untold;
+            let bin = seat.row.bin(class);
             self.heap
-                .give_back_all(seat.row.bin(class), words, Table::<C>::TABLE.class(class));
+                .give_back_held(bin, &*held.slab, held.word, shape, untold);
         }
     }
 
     /// Gives the oldest `count` stashed words back.
     fn give_oldest(&mut self, seat: Seat<'h, R>, class: usize, count: usize) {
+        if count == 0 {
+            return;
+        }
         let cell = self.cell(seat, class);
         let mut words = [Held {
             slab: ptr::null(),
@@ -358,7 +373,9 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         unsafe {
             let words = words.map(|held| (&*held.slab, held.word));
             let shape = Table::<C>::TABLE.class(class);
-            self.heap.give_back_all(seat.row.bin(class), words, shape);
+            let untold = &(*seat.state).untold;
+            self.heap
+                .give_back_all(seat.row.bin(class), words, shape, untold);
         }
     }
 

@@ -6,6 +6,7 @@ use super::counts::{LocalTally, OwnTally};
 use crate::config::{Config, Table};
 use crate::depot::Row;
 use crate::epoch::{Serves, Tag};
+use crate::heap::Untold;
 use core::alloc::Layout;
 
 /// Chunks that a checked local remembers to be the heap's.
@@ -29,6 +30,8 @@ pub(crate) struct LocalRow {
     pub(super) era: Serves,
     /// What was done in this seat, in that era.
     pub(crate) own: OwnTally,
+    /// Slabs that the seat took from its row's caches; of the home seat none, which stays for long.
+    pub(crate) untold: Untold,
     /// The local's counts.
     pub(super) local: *const LocalTally,
     /// For a checked heap, in the home seat: bases of chunks that were found to be the heap's...

@@ -31,6 +31,9 @@ const LARGE_BLOCK: usize = 16 << 20;
 /// As many blocks as a scope can have: by then they are larger than any memory.
 const BLOCKS: usize = 40;
 
+/// The largest block that a reset keeps.
+const KEPT_BLOCK: usize = 64 << 10;
+
 /// What blocks are aligned to. Larger alignments are met inside a block.
 const BLOCK_ALIGN: usize = 64;
 
@@ -132,6 +135,28 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Scope<'h, P, R, C> {
             }
         }
         self.bytes_in_new_block(layout)
+    }
+
+    /// Makes the bytes that were given last longer, if there is room behind them.
+    #[inline]
+    pub(crate) fn extend(
+        &self,
+        object: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Option<NonNull<u8>> {
+        let (next, at) = (self.next.get(), object.addr().get());
+        let more = new.size().checked_sub(old.size())?;
+        let is_last = at + old.size() == next.addr() && at & (new.align() - 1) == 0;
+        if !is_last || more > self.end.get().addr() - next.addr() {
+            return None;
+        }
+        // By the block's pointer and not by the object's, which may be good for the old bytes alone.
+        // SAFETY: the object ends at `next`, and that much is left of the block behind it.
+        unsafe {
+            self.next.set(next.add(more));
+            Some(NonNull::new_unchecked(next.sub(old.size())))
+        }
     }
 
     /// Bytes that read as zero.
@@ -262,9 +287,10 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Scope<'h, P, R, C> {
         self.heap
     }
 
-    /// Drops and frees all that is in the scope. It keeps its first block for what comes next.
+    /// Drops and frees all that is in the scope. It keeps one block for what comes next: its largest of at most
+    /// 64 KiB. So one that serves many requests of that size takes nothing from the heap any more.
     pub fn reset(&mut self) {
-        self.clear(1);
+        self.clear(true);
     }
 
     #[cold]
@@ -309,19 +335,19 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Scope<'h, P, R, C> {
         Layout::from_size_align(size, BLOCK_ALIGN).ok()
     }
 
-    /// Runs the destructors and frees all blocks but the first `keep`.
-    fn clear(&mut self, keep: usize) {
+    /// Runs the destructors and frees all blocks, but one if `keeps`.
+    fn clear(&mut self, keeps: bool) {
         /// Goes on with the rest if a destructor panics.
         struct Rest<'a, 'h, P: PageProvider, R: RawMutex, C: Config>(
             &'a mut Scope<'h, P, R, C>,
-            usize,
+            bool,
         );
         impl<P: PageProvider, R: RawMutex, C: Config> Drop for Rest<'_, '_, P, R, C> {
             fn drop(&mut self) {
                 self.0.clear(self.1);
             }
         }
-        let rest = Rest(self, keep);
+        let rest = Rest(self, keeps);
         // SAFETY: what was asked for lies in the scope's blocks, which are freed after this.
         while let Some(asked) = unsafe { rest.0.last.get().as_ref() } {
             // Struck off first, so that it runs once whatever it does.
@@ -332,12 +358,20 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Scope<'h, P, R, C> {
         // Nothing panics from here on.
         core::mem::forget(rest);
         self.end_handles();
-        self.free_blocks(keep);
+        self.free_blocks(keeps);
     }
 
-    fn free_blocks(&mut self, keep: usize) {
-        let count = self.count.get();
-        for block in self.blocks.iter().take(count).skip(keep) {
+    fn free_blocks(&mut self, keeps: bool) {
+        // They grow, but for those that memory was too short for.
+        let small = self.blocks.iter().take(self.count.get());
+        let small = small.filter(|block| block.get().1 <= KEPT_BLOCK);
+        let kept = small
+            .max_by_key(|block| block.get().1)
+            .filter(|_| keeps)
+            .map_or((ptr::null_mut(), 0), |block| {
+                block.replace((ptr::null_mut(), 0))
+            });
+        for block in self.blocks.iter().take(self.count.get()) {
             let (base, size) = block.replace((ptr::null_mut(), 0));
             if let (Some(base), Some(layout)) = (NonNull::new(base), Self::block_layout(size)) {
                 // SAFETY: the block came from the heap with this layout; what was in it is borrowed by
@@ -345,12 +379,10 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Scope<'h, P, R, C> {
                 let _freed = unsafe { self.heap.free(base, layout) };
             }
         }
-        let kept = count.min(keep);
-        self.count.set(kept);
-        let (base, size) = match kept.checked_sub(1).and_then(|last| self.blocks.get(last)) {
-            Some(block) => block.get(),
-            None => (ptr::null_mut(), 0),
-        };
+        let (base, size) = kept;
+        self.count.set(usize::from(!base.is_null()));
+        let [first, ..] = &self.blocks;
+        first.set(kept);
         self.next.set(base);
         self.end.set(base.wrapping_add(size));
     }
@@ -360,7 +392,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Drop for Scope<'_, P, R, C> {
     #[inline]
     fn drop(&mut self) {
         if self.count.get() > 0 {
-            self.clear(0);
+            self.clear(false);
         }
     }
 }

@@ -114,7 +114,7 @@ pub struct SlabStats {
     /// Slots with live objects: the others. While the heap is used this is off by what came and went during
     /// the reading.
     pub live_slots: u64,
-    /// Slabs that were made so far.
+    /// Slabs that were made so far; of an epoch, those that it took over from one before it, too.
     pub made: u64,
     /// Slabs whose memory went back to the pages so far.
     pub recycled: u64,

@@ -1,6 +1,6 @@
 //! The close of a bin, while slots are taken and given. Each model was seen to fail once with the mutation named above it.
 
-use super::{HERE, THERE, World};
+use super::{HERE, THERE, World, unless_closed};
 use crate::depot::{After, Keep, Owned, SlotTake};
 use crate::epoch::{Serves, Tag};
 use loom::sync::Arc;
@@ -14,7 +14,7 @@ use loom::thread;
 fn sweep_against_take_and_lingering_give() {
     loom::model(|| {
         let world = World::new(2, 0b01);
-        let sweep = |world: &World| match world.here.sweep(&world.class, &mut 0) {
+        let sweep = |world: &World| match world.here.sweep(&world.class, &mut 0, || Keep::Recycle) {
             Some(_) => {
                 world.adopt(THERE);
                 1
@@ -26,7 +26,7 @@ fn sweep_against_take_and_lingering_give() {
         world.touch(0b10);
         // SAFETY: this thread holds slot 1.
         let given = unsafe {
-            let keep = || Keep::Recycle;
+            let keep = |_| Keep::Recycle;
             world
                 .here
                 .give_back(&world.slab, 0b10, &world.class, || 0, || true, keep)
@@ -61,7 +61,7 @@ fn a_late_listing_in_a_closed_bin_strands_nothing() {
         let given = given.expect("no model frees twice");
         // SAFETY: as above.
         let lingers = unsafe {
-            let keep = || Keep::Recycle;
+            let keep = |_| Keep::Recycle;
             world
                 .here
                 .give_back(&world.slab, 0b10, &world.class, || 0, || true, keep)
@@ -69,12 +69,18 @@ fn a_late_listing_in_a_closed_bin_strands_nothing() {
         assert!(matches!(lingers, Ok(After::InUse)));
         world.here.set_closed(true);
         assert!(
-            world.here.sweep(&world.class, &mut 0).is_none(),
+            world
+                .here
+                .sweep(&world.class, &mut 0, || Keep::Recycle)
+                .is_none(),
             "it is not listed yet"
         );
-        let after = world
-            .here
-            .follow(&world.slab, given, &world.class, || Keep::Cached);
+        let after = world.here.follow(
+            &world.slab,
+            given,
+            &world.class,
+            unless_closed(Keep::Cached),
+        );
         assert!(
             matches!(after, After::Recycle(_)),
             "a whole slab is stranded in a closed bin"
@@ -103,7 +109,9 @@ fn alloc_against_close() {
             // As `Heap::shut_row` and `reclaim_closed`.
             their_row.set(old.closed());
             other.here.set_closed(true);
-            let Some(After::Recycle(Owned(slab))) = other.here.sweep(&other.class, &mut 0) else {
+            let Some(After::Recycle(Owned(slab))) =
+                other.here.sweep(&other.class, &mut 0, || Keep::Recycle)
+            else {
                 return;
             };
             // Drained: the row serves the next era, which the slab is made for anew.
@@ -135,7 +143,7 @@ fn alloc_against_close() {
 /// The last slot of a closed epoch's slab is freed while the close sweeps: one of the two gets the slab,
 /// and it is not left behind in a list.
 ///
-/// Mutation: `Lists::end_life` caches in a closed bin. Mutation: `set_closed` does nothing.
+/// Mutation: `Lists::end_life` says that a closed bin is open. Mutation: `set_closed` does nothing.
 #[test]
 fn free_against_close() {
     loom::model(|| {
@@ -144,7 +152,7 @@ fn free_against_close() {
         let thread = thread::spawn(move || {
             other.here.set_closed(true);
             let swept = matches!(
-                other.here.sweep(&other.class, &mut 0),
+                other.here.sweep(&other.class, &mut 0, || Keep::Recycle),
                 Some(After::Recycle(_))
             );
             usize::from(swept) + usize::from(other.here.uncache().is_some())
@@ -161,4 +169,57 @@ fn free_against_close() {
 
 fn era(number: u64) -> core::num::NonZeroU64 {
     core::num::NonZeroU64::new(number).expect("not zero")
+}
+
+/// A local takes a slab that waits in the cache, while its epoch is closed and the row serves the next: the local's
+/// object is of its own era, and then the row was not drained; or it finds the tag changed, and gives the slab back.
+///
+/// Mutation: `Bin::cached` is not told what `take` took. Mutation: the local does not look at the tag again.
+#[test]
+fn take_against_the_next_era() {
+    loom::model(|| {
+        let world = World::new(2, 0b11);
+        let (old, next) = (Tag::open(era(2)), Tag::open(era(3)));
+        let row = Arc::new(Serves::nothing());
+        row.set(old);
+        // Slot 2 stands for what is written where the row begins to serve an era.
+        // SAFETY: one thread so far.
+        unsafe { world.objects[2].set(2) };
+        let mut all = 0;
+        world.here.take(&world.class, 1, |_, word| all = word);
+        let give = |world: &World, word| {
+            // SAFETY: this thread holds the word.
+            let given = unsafe {
+                let keep = |_| Keep::Cached;
+                world.here.give_held(&world.slab, word, &world.class, keep)
+            };
+            assert!(matches!(given, Ok(After::Cached)));
+        };
+        give(&world, all);
+        let (other, their_row) = (Arc::clone(&world), Arc::clone(&row));
+        let thread = thread::spawn(move || {
+            // As `Heap::shut_row`, `Heap::is_drained` and `Heap::try_open`: there is one slab in all.
+            their_row.set(old.closed());
+            other.here.set_closed(true);
+            if other.here.cached() == 1 {
+                other.here.set_closed(false);
+                their_row.set(next);
+                // SAFETY: nobody has a slot of the row.
+                unsafe { other.objects[2].set(3) };
+            }
+        });
+        // As `Local::restock`.
+        if row.get() == old {
+            let mut held = 0;
+            world.here.take(&world.class, 1, |_, word| held = word);
+            if held != 0 && row.get() == old {
+                // SAFETY: the slots are held, so nobody writes this meanwhile; loom checks it.
+                let of = unsafe { world.objects[2].get() };
+                assert_eq!(of, 2, "an object of the next era");
+            } else if held != 0 {
+                give(&world, held);
+            }
+        }
+        thread.join().unwrap();
+    });
 }

@@ -13,7 +13,7 @@ pub(super) fn of(results: &Results) -> String {
         if workload != last {
             last = workload;
             columns = peers(results, workload);
-            let _ = write!(text, "\n{workload:<24}{:<17}{:>11}", "", "ours");
+            let _ = write!(text, "\n{workload:<28}{:<17}{:>11}", "", "ours");
             for peer in &columns {
                 let _ = write!(text, "{peer:>0$}", width(peer));
             }
@@ -151,7 +151,7 @@ fn lines(text: &mut String, results: &Results, variant: (&str, &str), peers: &[&
         let name = if index == 0 { variant.1 } else { "" };
         let _ = write!(
             text,
-            "{name:<24}{:<17}{:>11}",
+            "{name:<28}{:<17}{:>11}",
             figure.contender,
             shown(Some(figure))
         );

@@ -1,6 +1,7 @@
 //! Churn: requests whose objects are freed some requests later, under a load that changes; what is resident over time.
 //!
-//! Each contender has a process of its own. Ours is there twice, without epochs and with those that `--epochs` asks for.
+//! Each contender has a process of its own. Ours is there without epochs, with those that `--epochs` asks for, and with
+//! these and a policy that keeps some of what they leave for the next.
 
 mod program;
 mod shape;
@@ -16,6 +17,7 @@ use program::{Account, Look};
 use shape::Pattern;
 
 const WITH_EPOCHS: &str = "ours-epoch";
+const WITH_WARM_EPOCHS: &str = "ours-epoch-warm";
 const MIB: f64 = 1_048_576.0;
 
 /// What is told of each.
@@ -53,7 +55,7 @@ fn measure(context: &mut Context<'_>, pattern: Pattern) -> Result<()> {
         leaked: context.options.leaked,
         requests,
     };
-    let mut names = vec!["ours", WITH_EPOCHS];
+    let mut names = vec!["ours", WITH_EPOCHS, WITH_WARM_EPOCHS];
     names.extend(context.peers.iter().map(|peer| peer.name()));
     let mut found: Vec<Vec<Account>> = vec![Vec::new(); names.len()];
     for round in 0..rounds {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::time::Instant;
 use temporal_slab::config::Unchecked;
-use temporal_slab::{DefaultLock, Epoch, Heap, Local};
+use temporal_slab::{DefaultLock, Epoch, Heap, Local, Policy};
 use temporal_slab_hosted::{MmapProvider, rss::Usage};
 
 /// How often it is looked at what is resident.
@@ -77,6 +77,9 @@ impl<C: Contender> Memory for Plain<C> {
 }
 
 static HEAP: Ours<MmapProvider> = Heap::new(MmapProvider::new().without_readings());
+
+/// What is kept of what closes empty, with [`super::WITH_WARM_EPOCHS`].
+const WARM_BYTES: usize = 8 << 20;
 
 /// With epochs, as the shape says; what is known to live long is in the root epoch.
 struct InEpochs {
@@ -161,9 +164,12 @@ impl Memory for InEpochs {
     }
 }
 
-/// In the child. `ours-epoch` is ours with epochs.
+/// In the child.
 pub(in crate::bench) fn part(contender: &str, shape: &Shape) -> Option<Account> {
-    if contender == super::WITH_EPOCHS {
+    if contender == super::WITH_WARM_EPOCHS {
+        HEAP.set_policy(Policy::Warm { bytes: WARM_BYTES });
+    }
+    if [super::WITH_EPOCHS, super::WITH_WARM_EPOCHS].contains(&contender) {
         return Some(run(&mut InEpochs::new(), shape));
     }
     Some(Kind::named(contender)?.visit(Shaped(*shape)))

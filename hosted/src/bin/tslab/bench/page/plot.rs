@@ -15,13 +15,14 @@ pub(super) enum Axes {
 }
 
 /// Contenders and the names of their colours, in the order in which they stand in a legend.
-const COLOURS: [(&str, &str); 14] = [
+const COLOURS: [(&str, &str); 15] = [
     ("ours", "ours"),
     ("ours-epoch", "ours2"),
     ("ours-epoch-64", "ours5"),
     ("ours-on-close", "ours2"),
     ("ours-shared", "ours3"),
     ("ours-huge", "ours3"),
+    ("ours-epoch-cold", "ours3"),
     ("ours-epoch-warm", "ours3"),
     ("ours-scope", "ours4"),
     ("ours-epoch, committed", "dim"),

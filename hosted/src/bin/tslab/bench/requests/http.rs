@@ -1,7 +1,8 @@
 //! Requests over the loopback interface: a server for each contender, in a process of its own, and clients here.
 //!
-//! All servers are there at once and have their turns. A worker of a server serves one connection at a time, and there
-//! are as many connections as workers.
+//! A worker of a server serves one connection at a time, and there are as many connections as workers. In each round
+//! each contender has a new server: where the system puts threads, and which of them wake each other, lasts for as long
+//! as they do, and can double the time of all requests.
 
 use super::way::{self, Way};
 use super::{Context, Rounds, Times, no_times, note, report};
@@ -263,30 +264,30 @@ pub(super) fn measure(
             .into_bytes()
         })
         .collect();
-    let mut servers: Vec<Server> = ways
-        .iter()
-        .map(|way| Server::start(*way, threads))
-        .collect::<Result<_>>()?;
     let slice = context.slice * 8;
     let mut rounds: Vec<Rounds> = ways.iter().map(|_| Rounds::default()).collect();
+    let mut peaks: Vec<Vec<f64>> = vec![Vec::new(); ways.len()];
     for round in 0..context.rounds.min(9) {
         for step in 0..ways.len() {
             let place = (round + step) % ways.len();
-            servers[place].turn(&requests, slice / 8)?;
-            let (ns, times) = servers[place].turn(&requests, slice)?;
+            let mut server = Server::start(ways[place], threads)?;
+            server.turn(&requests, slice / 4)?;
+            let (ns, times) = server.turn(&requests, slice)?;
             rounds[place].add(ns, &times);
+            let peak = server.memory("VmHWM:")?.saturating_sub(server.resident);
+            peaks[place].push(peak as f64 / 1024.0);
         }
     }
     report(context, ways, variant, &rounds);
-    let mut all = Vec::new();
-    for (way, server) in ways.iter().zip(&servers) {
-        let peak = server.memory("VmHWM:")?.saturating_sub(server.resident);
-        all.push(Measured {
+    let all: Vec<Measured> = ways
+        .iter()
+        .zip(peaks)
+        .map(|(way, rounds)| Measured {
             contender: way.name(),
             is_ours: way.is_ours(),
-            rounds: vec![peak as f64 / 1024.0],
-        });
-    }
+            rounds,
+        })
+        .collect();
     let name = format!("{variant}/peak");
     if context.wants("requests", &name) {
         context.results.add("requests", &name, "KiB", &all);

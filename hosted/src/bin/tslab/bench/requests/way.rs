@@ -3,7 +3,8 @@
 //! A request is parsed into a map of lists of texts and answered from that; all of it is over when the answer is
 //! written. The code is the same for every contender. The peers free what a request made one by one, as does ours
 //! without an epoch; ours with an epoch does so too, in slabs that only requests of that epoch share; ours with a scope
-//! drops all at once. The provider is not asked for readings of the process at each close, as under the global
+//! drops all at once. With epochs, what a close empties is kept for the next epoch, up to a bound, as a server would
+//! have it; once it is there without that, and each close gives its pages back to the system. The provider is not asked for readings of the process at each close, as under the global
 //! allocator: that alone takes longer than a request.
 
 use crate::bench::contender::{Peer, Raw, failed};
@@ -23,15 +24,15 @@ type Allocating = LocalAllocator<'static, MmapProvider, FutexLock, Unchecked>;
 
 /// One for each way of use, so that none finds what another left.
 static PLAIN: Served = Heap::new(MmapProvider::new().without_readings());
-static EPOCHS: Served = Heap::new(MmapProvider::new().without_readings());
+static COLD: Served = Heap::new(MmapProvider::new().without_readings());
 static BATCHES: Served = Heap::new(MmapProvider::new().without_readings());
-static WARM: Served = Heap::new(MmapProvider::new().without_readings());
+static EPOCHS: Served = Heap::new(MmapProvider::new().without_readings());
 static SCOPES: Served = Heap::new(MmapProvider::new().without_readings());
 
 /// Requests of an epoch, for [`Way::EpochOfMany`].
 const MANY: usize = 64;
 
-/// What is kept of what closes empty, where the policy keeps any.
+/// What is kept of what closes empty.
 const WARM_BYTES: usize = 4 << 20;
 
 /// How a contender is used.
@@ -39,9 +40,10 @@ const WARM_BYTES: usize = 4 << 20;
 pub(in crate::bench) enum Way {
     Scope,
     EpochOfMany,
+    /// An epoch for each.
     Epoch,
-    /// An epoch for each, under a policy that keeps what a close empties.
-    WarmEpoch,
+    /// The same, under the policy that a heap begins with, by which a close gives back what it empties.
+    ColdEpoch,
     Plain,
     Peer(Peer),
 }
@@ -50,8 +52,8 @@ impl Way {
     const OURS: [Self; 5] = [
         Self::Scope,
         Self::EpochOfMany,
-        Self::WarmEpoch,
         Self::Epoch,
+        Self::ColdEpoch,
         Self::Plain,
     ];
 
@@ -65,7 +67,7 @@ impl Way {
             Self::Scope => "ours-scope",
             Self::EpochOfMany => "ours-epoch-64",
             Self::Epoch => "ours-epoch",
-            Self::WarmEpoch => "ours-epoch-warm",
+            Self::ColdEpoch => "ours-epoch-cold",
             Self::Plain => "ours",
             Self::Peer(peer) => peer.name(),
         }
@@ -178,12 +180,15 @@ pub(super) fn with<T>(way: Way, work: impl FnOnce(&mut Serve<'_>) -> T) -> T {
                 scope.reset();
             })
         }
-        Way::Epoch => with_epochs(&EPOCHS, 1, work),
-        Way::WarmEpoch => {
-            WARM.set_policy(Policy::Warm { bytes: WARM_BYTES });
-            with_epochs(&WARM, 1, work)
+        Way::ColdEpoch => with_epochs(&COLD, 1, work),
+        Way::Epoch => {
+            EPOCHS.set_policy(Policy::Warm { bytes: WARM_BYTES });
+            with_epochs(&EPOCHS, 1, work)
         }
-        Way::EpochOfMany => with_epochs(&BATCHES, MANY, work),
+        Way::EpochOfMany => {
+            BATCHES.set_policy(Policy::Warm { bytes: WARM_BYTES });
+            with_epochs(&BATCHES, MANY, work)
+        }
         Way::Plain => {
             let local = allocating(&PLAIN);
             work(&mut |text, tell| serve(&local, text, tell))
@@ -225,7 +230,8 @@ fn with_epochs<T>(heap: &'static Served, many: usize, work: impl FnOnce(&mut Ser
     let mut now: Option<(Epoch, usize)> = None;
     let result = work(&mut |text, tell| {
         let (epoch, served) = now.take().unwrap_or_else(|| (open(heap), 0));
-        serve(local.in_epoch(epoch), text, tell);
+        // By reference: collections keep their allocator, and an epoch's token is longer than that.
+        serve(&local.in_epoch(epoch), text, tell);
         if served + 1 == many {
             close(epoch);
         } else {

@@ -1,0 +1,320 @@
+//! What one epoch leaves for the next: under the policies that keep memory warm a row's empty slabs wait for the era
+//! after, and nothing else of the era before is found there.
+
+mod common;
+
+use common::figures::agree;
+use common::host::HostProvider;
+use common::{Rng, ShortRing, free, layout, steps, walk};
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use temporal_slab::config::Checked;
+use temporal_slab::{AllocError, DefaultLock, Epoch, EpochError, HandleError, Heap, Policy};
+
+const CHUNK: usize = 1 << 18;
+type Host = HostProvider<CHUNK>;
+type TestHeap<C = Checked> = Heap<Host, DefaultLock, C>;
+
+/// Sizes of several classes.
+const SIZES: [usize; 4] = [16, 64, 200, 700];
+
+/// Slabs that were made so far.
+fn made(heap: &TestHeap) -> u64 {
+    heap.stats().slabs.made
+}
+
+/// Under `Warm` and `Never` an epoch finds the slabs that the one before it left, on a local and on the shared path;
+/// under the others it finds none, and their memory is gone at the close. All figures are those of the era alone, at
+/// each step. Catches slabs that are lost between two eras, counted in both, or kept where they should go; and bins that
+/// do not open again.
+#[test]
+fn an_era_takes_over_what_waits() {
+    let policies = [
+        (Policy::Warm { bytes: 1 << 20 }, true),
+        (Policy::Never, true),
+        (Policy::DEFAULT, false),
+        (Policy::OnClose, false),
+    ];
+    // A local takes several slabs that wait at one go: with the shared path beside it, it would make more.
+    let ways = policies
+        .into_iter()
+        .flat_map(|of| [(of, false), (of, true)]);
+    for ((policy, keeps), is_shared) in ways {
+        let heap = TestHeap::<Checked>::new(Host::default());
+        heap.set_policy(policy);
+        let mut local = heap.local().unwrap();
+        let mut first = None;
+        for round in 0..steps(12, 3) {
+            let epoch = heap.open_epoch().unwrap();
+            let fresh = heap.epoch_stats(epoch).unwrap();
+            assert_eq!(
+                (
+                    fresh.slow.new_slabs,
+                    fresh.live_objects(),
+                    fresh.slow.hits()
+                ),
+                (0, 0, 0)
+            );
+            let count = steps(90, 20);
+            let objects: Vec<_> = (0..count * SIZES.len())
+                .map(|n| {
+                    let size = SIZES[n % SIZES.len()];
+                    let object = if is_shared {
+                        heap.alloc_in(epoch, layout(size))
+                    } else {
+                        local.alloc_in(epoch, layout(size))
+                    };
+                    (object.unwrap(), size)
+                })
+                .collect();
+            let stats = agree(&heap);
+            let of_epoch = heap.epoch_stats(epoch).unwrap();
+            assert_eq!(of_epoch.slabs.slabs, stats.slabs.slabs, "they are all its");
+            assert_eq!(of_epoch.live_objects(), objects.len() as u64);
+            let first = *first.get_or_insert(stats.slabs.made);
+            if keeps {
+                assert_eq!(
+                    stats.slabs.made, first,
+                    "round {round} made slabs under {policy:?}"
+                );
+                let new = if round == 0 { first } else { 0 };
+                assert_eq!(
+                    of_epoch.slow.new_slabs, new,
+                    "what was taken over is not new"
+                );
+            } else {
+                assert_eq!(
+                    of_epoch.slow.new_slabs, first,
+                    "round {round} under {policy:?}"
+                );
+            }
+            for (object, size) in objects {
+                // SAFETY: it is live and freed once.
+                unsafe { local.free(object, layout(size)) }.unwrap();
+            }
+            local.leave(epoch);
+            heap.close(epoch).unwrap();
+            let stats = agree(&heap);
+            assert_eq!(
+                (stats.open_epochs, stats.closing_epochs),
+                (1, 0),
+                "nothing is left of it"
+            );
+            assert_eq!(stats.slabs.slabs > 0, keeps, "under {policy:?}");
+            assert_eq!(
+                local.alloc_in(epoch, layout(64)),
+                Err(AllocError::EpochClosed)
+            );
+            assert_eq!(
+                heap.alloc_in(epoch, layout(64)),
+                Err(AllocError::EpochClosed)
+            );
+        }
+        heap.reclaim();
+        let stats = agree(&heap);
+        assert_eq!((stats.slabs.slabs, stats.residency.reclaimable()), (0, 0));
+    }
+}
+
+/// What is freed after the close waits for the next era, too, or goes back, by the policy; and while one object lives
+/// the row serves no other era. Catches a row that is taken for drained while it is not.
+#[test]
+fn a_late_free_waits_for_the_next_era() {
+    for policy in [Policy::Warm { bytes: 1 << 20 }, Policy::DEFAULT] {
+        let heap = TestHeap::<Checked>::new(Host::default());
+        heap.set_policy(policy);
+        let keeps = policy != Policy::DEFAULT;
+        let old = heap.open_epoch().unwrap();
+        let mut objects: Vec<_> = (0..100)
+            .map(|_| heap.alloc_in(old, layout(64)).unwrap())
+            .collect();
+        heap.close(old).unwrap();
+        let last = objects.pop().unwrap();
+        objects
+            .into_iter()
+            .for_each(|object| free(&heap, object, 64));
+        let next = heap.open_epoch().unwrap();
+        let other = heap.alloc_in(next, layout(64)).unwrap();
+        let block = |object: NonNull<u8>| object.addr().get() >> 16;
+        assert_ne!(block(last), block(other), "two eras in one block");
+        assert_eq!(heap.epoch_stats(old).unwrap().live_objects(), 1);
+        walk(&heap);
+        free(&heap, last, 64);
+        free(&heap, other, 64);
+        heap.close(next).unwrap();
+        let stats = agree(&heap);
+        assert_eq!(stats.closing_epochs, 0);
+        assert_eq!(stats.slabs.cached > 0, keeps, "{:?}", stats.slabs);
+        let before = made(&heap);
+        let third = heap.open_epoch().unwrap();
+        let object = heap.alloc_in(third, layout(64)).unwrap();
+        assert_eq!(made(&heap) == before, keeps);
+        free(&heap, object, 64);
+    }
+}
+
+/// A handle of an era that is over is refused, though its slab serves again, in the same row. Catches a slab that
+/// begins another life with its old tags.
+#[test]
+fn handles_of_an_era_before_are_stale() {
+    let heap = TestHeap::<Checked>::new(Host::default());
+    heap.set_policy(Policy::Never);
+    let mut dead = Vec::new();
+    let mut slabs = None;
+    for _ in 0..steps(20, 4) {
+        let epoch = heap.open_epoch().unwrap();
+        let handles: Vec<_> = (0..steps(50, 8))
+            .map(|_| heap.alloc_handle_in(epoch, layout(48)).unwrap())
+            .collect();
+        for handle in &dead {
+            assert_eq!(heap.check_handle(*handle), Err(HandleError::Stale));
+        }
+        for handle in handles {
+            assert!(heap.get_raw(handle).is_some());
+            heap.free_raw(handle).unwrap();
+            dead.push(handle);
+        }
+        heap.close(epoch).unwrap();
+        let now = agree(&heap).slabs.made;
+        assert_eq!(*slabs.get_or_insert(now), now, "the same slabs");
+    }
+}
+
+/// The bound of `Warm` is one for all rows, however their epochs come and go on locals that keep in mind what they took:
+/// what waits is never more, and is counted to the byte. Catches what a seat took that is told twice or not at all.
+#[test]
+fn what_waits_is_bounded() {
+    let heap = TestHeap::<Checked>::new(Host::default());
+    let bytes = 96 << 10;
+    heap.set_policy(Policy::Warm { bytes });
+    let mut locals: Vec<_> = (0..3).map(|_| heap.local().unwrap()).collect();
+    let mut rng = Rng(5);
+    for _ in 0..steps(200, 4) {
+        let epochs: Vec<Epoch> = (0..3).map(|_| heap.open_epoch().unwrap()).collect();
+        let mut objects = Vec::new();
+        for _ in 0..rng.below(steps(900, 30)) {
+            let (number, size) = (rng.below(3), SIZES[rng.below(4)]);
+            let object = locals[number]
+                .alloc_in(epochs[number], layout(size))
+                .unwrap();
+            objects.push((object, size));
+        }
+        walk(&heap);
+        for (object, size) in objects {
+            // SAFETY: it is live and freed once.
+            unsafe { locals[rng.below(3)].free(object, layout(size)) }.unwrap();
+        }
+        for (local, epoch) in locals.iter_mut().zip(&epochs) {
+            if rng.below(4) > 0 {
+                local.leave(*epoch);
+            }
+            if rng.below(8) == 0 {
+                local.flush();
+            }
+            heap.close(*epoch).unwrap();
+        }
+        let stats = agree(&heap);
+        assert!(
+            stats.residency.cached <= bytes as u64,
+            "{:?}",
+            stats.residency
+        );
+    }
+    drop(locals);
+    assert!(heap.bytes().reclaimable <= bytes + CHUNK);
+    heap.reclaim();
+    assert_eq!(heap.bytes().reclaimable, 0);
+    assert_eq!(walk(&heap).slabs, 0);
+}
+
+/// Threads with an epoch for each of their rounds, in a short ring, whose objects are freed by others, some after the
+/// close; the policy changes meanwhile. No object is written to by another era, none is lost, and at the end the sums
+/// hold. Catches a row that serves a new era while an object of the old one lives, and a taker that comes late.
+#[test]
+fn eras_under_contention() {
+    let heap = TestHeap::<ShortRing>::new(Host::default());
+    heap.set_policy(Policy::Warm { bytes: 256 << 10 });
+    let (threads, rounds) = if cfg!(miri) { (3, 6) } else { (5, 12_000) };
+    let (mut senders, mut receivers) = (Vec::new(), Vec::new());
+    for _ in 0..threads {
+        let (sender, receiver) = mpsc::channel::<(usize, u64)>();
+        senders.push(sender);
+        receivers.push(receiver);
+    }
+    let shared = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for (thread, receiver) in receivers.into_iter().enumerate() {
+            let to = senders[(thread + 1) % threads].clone();
+            let (heap, shared) = (&heap, &shared);
+            scope.spawn(move || {
+                let mut rng = Rng(thread as u64);
+                let mut local = heap.local().unwrap();
+                let end = |local: &mut temporal_slab::Local<'_, _, _, _>, at: usize, era: u64| {
+                    let object = NonNull::new(core::ptr::with_exposed_provenance_mut::<u8>(at));
+                    let object = object.unwrap();
+                    // SAFETY: who sent it wrote it and gave it up; it is live and freed once.
+                    unsafe {
+                        assert_eq!(object.cast::<u64>().read(), era, "somebody wrote to it");
+                        local.free(object, layout(64)).unwrap();
+                    }
+                };
+                for round in 0..rounds {
+                    let epoch = match heap.open_epoch() {
+                        Ok(epoch) => epoch,
+                        Err(error) => {
+                            // Others are slow to free: nobody waits for them here.
+                            assert_eq!(error, EpochError::RingFull);
+                            for (at, era) in receiver.try_iter() {
+                                end(&mut local, at, era);
+                            }
+                            std::thread::yield_now();
+                            continue;
+                        }
+                    };
+                    for _ in 0..rng.below(40) {
+                        let object = if rng.below(4) == 0 {
+                            heap.alloc_in(epoch, layout(64))
+                        } else {
+                            local.alloc_in(epoch, layout(64))
+                        };
+                        let object = object.unwrap();
+                        // SAFETY: it is live and this long.
+                        unsafe { object.cast::<u64>().write(epoch.era()) };
+                        let at = object.as_ptr().expose_provenance();
+                        if rng.below(3) == 0 && to.send((at, epoch.era())).is_ok() {
+                            shared.fetch_add(1, Ordering::Relaxed);
+                        } else {
+                            end(&mut local, at, epoch.era());
+                        }
+                    }
+                    if rng.below(3) > 0 {
+                        local.leave(epoch);
+                    }
+                    heap.close(epoch).unwrap();
+                    for (at, era) in receiver.try_iter() {
+                        end(&mut local, at, era);
+                    }
+                    if round % 64 == thread {
+                        heap.set_policy(match rng.below(4) {
+                            0 => Policy::Never,
+                            1 => Policy::DEFAULT,
+                            2 => Policy::Eager,
+                            _ => Policy::Warm { bytes: 64 << 10 },
+                        });
+                    }
+                }
+                drop(to);
+                for (at, era) in receiver {
+                    end(&mut local, at, era);
+                }
+            });
+        }
+        drop(senders);
+    });
+    assert!(shared.into_inner() > 0);
+    let census = walk(&heap);
+    assert_eq!((census.live_slots, census.held_slots), (0, 0));
+    heap.reclaim();
+    assert_eq!(walk(&heap).slabs, 0);
+}
