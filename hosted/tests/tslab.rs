@@ -101,85 +101,209 @@ fn another_process_is_looked_at() {
     );
 }
 
-/// A short run of the benchmark writes all its reports; a run that is compared with itself is no worse, and with one
-/// in which ours took a hundredth it is. Catches a report that is not what its schema says.
+/// Files of a test, gone with it.
+struct Files(Vec<PathBuf>);
+
+impl Files {
+    fn new(names: &[&str]) -> Self {
+        let path = |name: &&str| {
+            std::env::temp_dir().join(format!("tslab-test-{}-{name}", std::process::id()))
+        };
+        Self(names.iter().map(path).collect())
+    }
+
+    fn name(&self, number: usize) -> &str {
+        self.0[number].to_str().unwrap()
+    }
+
+    fn read(&self, number: usize) -> String {
+        std::fs::read_to_string(&self.0[number]).unwrap()
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            let _may_not_be_there = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// A short run of a part of each workload writes all its reports, and they are what their schema says: those that have
+/// plots have them, every peer that was asked for took part, and the page needs nothing else. Catches a report that is
+/// not what its schema says, a workload that measures nothing, and a child process that fails.
 #[test]
-fn the_bench_reports_and_compares() {
-    let file = |name: &str| {
-        std::env::temp_dir().join(format!("tslab-bench-{}-{name}", std::process::id()))
+fn the_bench_reports() {
+    let files = Files::new(&["all.json", "all.html", "all.csv"]);
+    let only = "micro/pair/64,kernel/pair/64,latency/warm,scaling,churn/burst,in-process/1,http/1,handles,\
+                scopes,close/64-KiB,policies";
+    let output = tslab(&[
+        "bench",
+        "--quick",
+        "--only",
+        only,
+        "--peers",
+        "mimalloc,snmalloc",
+        "--threads",
+        "1,2",
+        "--lag",
+        "16",
+        "--epochs",
+        "batch:4",
+        "--json",
+        files.name(0),
+        "--html",
+        files.name(1),
+        "--csv",
+        files.name(2),
+    ]);
+    let printed = text(&output);
+    assert!(output.status.success(), "{printed}");
+    assert!(
+        printed.contains("to the fastest peer") && printed.contains("bounds are met"),
+        "{printed}"
+    );
+    let results: serde_json::Value = serde_json::from_str(&files.read(0)).unwrap();
+    let mut schemas = boon::Schemas::new();
+    let mut compiler = boon::Compiler::new();
+    let schema = serde_json::from_str(include_str!("../docs/bench.schema.json")).unwrap();
+    compiler.add_resource("bench.json", schema).unwrap();
+    let schema = compiler.compile("bench.json", &mut schemas).unwrap();
+    if let Err(error) = schemas.validate(&results, schema) {
+        panic!("{error:#}");
+    }
+    let named = |list: &str, name: &str, value: &str| {
+        let list = results[list].as_array().unwrap();
+        list.iter().filter(|item| item[name] == value).count()
     };
-    let [json, html, csv] = ["results.json", "page.html", "table.csv"].map(file);
-    let paths = [&json, &html, &csv].map(|path| path.to_str().unwrap().to_owned());
-    let only = ["bench", "--quick", "--only", "micro/pair/64"];
+    for workload in [
+        "micro", "kernel", "latency", "scaling", "churn", "requests", "handles", "scopes", "close",
+        "policies",
+    ] {
+        assert!(
+            named("results", "workload", workload) > 0,
+            "{workload} measured nothing"
+        );
+    }
+    for workload in ["latency", "scaling", "churn", "requests"] {
+        assert!(
+            named("series", "workload", workload) > 1,
+            "{workload} has no plot"
+        );
+    }
+    for peer in [
+        "mimalloc",
+        "snmalloc",
+        "talc",
+        "bumpalo",
+        "linked_list_allocator",
+        "buddy_system_allocator",
+    ] {
+        assert!(named("ratios", "peer", peer) > 0, "{peer} took no part");
+    }
+    assert_eq!(
+        named("ratios", "peer", "jemalloc"),
+        0,
+        "it was not asked for"
+    );
+    let page = files.read(1);
+    assert!(page.matches("<svg").count() >= 6 && page.contains("in-process/1-threads"));
+    let links = ["src=", "href=", "url(", "@import"];
+    assert!(
+        links.iter().all(|link| !page.contains(link)),
+        "it needs nothing else"
+    );
+    let lines = results["results"].as_array().unwrap().len() + 1;
+    assert_eq!(files.read(2).lines().count(), lines);
+}
+
+/// A run that is compared with itself is no worse, and with one in which ours took a hundredth it is; one that is no
+/// report is no baseline.
+#[test]
+fn the_bench_compares() {
+    let files = Files::new(&["baseline.json", "unread.csv"]);
+    let only = [
+        "bench",
+        "--quick",
+        "--only",
+        "micro/pair/64",
+        "--peers",
+        "glibc",
+        "--csv",
+        files.name(1),
+    ];
+    let output = tslab(&[&only[..], &["--json", files.name(0)]].concat());
+    assert!(output.status.success(), "{}", text(&output));
+    let mut better: serde_json::Value = serde_json::from_str(&files.read(0)).unwrap();
+    assert_eq!(
+        better["results"].as_array().unwrap().len(),
+        3,
+        "two of ours and a peer"
+    );
     let output = tslab(
         &[
             &only[..],
-            &["--json", &paths[0], "--html", &paths[1], "--csv", &paths[2]],
+            &["--baseline", files.name(0), "--tolerance", "5"],
         ]
         .concat(),
     );
     assert!(output.status.success(), "{}", text(&output));
-    assert!(text(&output).contains("to the fastest peer") && text(&output).contains("pair/64"));
-    let results: serde_json::Value =
-        serde_json::from_str(&std::fs::read_to_string(&json).unwrap()).unwrap();
-    assert_eq!(
-        results["results"].as_array().unwrap().len(),
-        5,
-        "two of ours and three peers"
-    );
-    assert_eq!(results["ratios"].as_array().unwrap().len(), 6);
-    let schema: serde_json::Value =
-        serde_json::from_str(include_str!("../docs/bench.schema.json")).unwrap();
-    for (list, item) in [
-        ("results", &results["results"][0]),
-        ("ratios", &results["ratios"][0]),
-    ] {
-        let required = schema["properties"][list]["items"]["required"]
-            .as_array()
-            .unwrap();
-        assert_eq!(item.as_object().unwrap().len(), required.len(), "{item}");
-        assert!(
-            required
-                .iter()
-                .all(|name| item.get(name.as_str().unwrap()).is_some()),
-            "{item}"
-        );
-    }
-    let page = std::fs::read_to_string(&html).unwrap();
-    assert!(
-        page.contains("micro/pair/64") && !page.contains("src=") && !page.contains("http"),
-        "it needs nothing else"
-    );
-    assert_eq!(std::fs::read_to_string(&csv).unwrap().lines().count(), 6);
-    let mut better = results;
     for ratio in better["ratios"].as_array_mut().unwrap() {
         ratio["ours_over_peer"] =
             serde_json::json!(ratio["ours_over_peer"].as_f64().unwrap() / 100.0);
     }
-    std::fs::write(&json, better.to_string()).unwrap();
-    let output = tslab(&[&only[..], &["--baseline", &paths[0]]].concat());
+    std::fs::write(files.name(0), better.to_string()).unwrap();
+    let output = tslab(&[&only[..], &["--baseline", files.name(0)]].concat());
     assert_eq!(output.status.code(), Some(1), "{}", text(&output));
     assert!(
         text(&output).contains("worse: micro/pair/64"),
         "{}",
         text(&output)
     );
-    std::fs::write(&json, "{}").unwrap();
-    let output = tslab(&[&only[..], &["--baseline", &paths[0]]].concat());
-    assert!(
-        output.status.code() == Some(2) && text(&output).contains("is not a report"),
-        "{}",
-        text(&output)
-    );
-    let output = tslab(&["bench", "--only", "nothing like it"]);
-    assert!(
-        output.status.code() == Some(2) && text(&output).contains("--list"),
-        "{}",
-        text(&output)
-    );
-    for path in [json, html, csv] {
-        std::fs::remove_file(path).unwrap();
+    for (broken, words) in [("{}", "is not a report"), ("", "is not a report")] {
+        std::fs::write(files.name(0), broken).unwrap();
+        let output = tslab(&[&only[..], &["--baseline", files.name(0)]].concat());
+        let printed = text(&output);
+        assert!(
+            output.status.code() == Some(2) && printed.contains(words),
+            "{printed}"
+        );
     }
+    for (wrong, words) in [
+        (["--only", "nothing like it"], "--list"),
+        (["--epochs", "batch:0"], "batch:N"),
+        (["--threads", "0"], "from 1 to 64"),
+        (["--json", "/nonexistent/file"], "cannot be written"),
+    ] {
+        let output = tslab(&[&["bench"][..], &wrong].concat());
+        let printed = text(&output);
+        assert!(
+            output.status.code() == Some(2) && printed.contains(words),
+            "{wrong:?}: {printed}"
+        );
+    }
+}
+
+/// A short soak passes, and writes a line for each turn.
+#[test]
+fn a_short_soak() {
+    let files = Files::new(&["soak.csv"]);
+    let output = tslab(&[
+        "soak",
+        "--seconds",
+        "3",
+        "--threads",
+        "4",
+        "--csv",
+        files.name(0),
+    ]);
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(
+        text(&output).contains("nothing was left"),
+        "{}",
+        text(&output)
+    );
+    assert!(files.read(0).lines().count() >= 4);
 }
 
 /// What cannot be done is said, with what to do, and is not a panic.

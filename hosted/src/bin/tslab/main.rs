@@ -3,6 +3,7 @@
 mod bench;
 mod client;
 mod report;
+mod soak;
 mod source;
 mod view;
 mod watch;
@@ -57,6 +58,8 @@ enum Task {
     },
     /// Measures this allocator against others, in turns, and prints the ratios to the fastest.
     Bench(bench::Options),
+    /// Does everything that a heap offers, on many threads at random, and has the walker look at it in between.
+    Soak(soak::Options),
     /// A part of a benchmark that has a process of its own.
     #[command(hide = true)]
     BenchPart(bench::Part),
@@ -130,6 +133,7 @@ fn run(task: Task) -> Result<ExitCode> {
                 return Ok(ExitCode::FAILURE);
             }
         }
+        Task::Soak(options) => soak::run(&options)?,
         Task::BenchPart(part) => bench::part(&part)?,
         Task::Serve {
             workload,

@@ -36,9 +36,9 @@ pub(crate) struct Options {
     /// Fewer and shorter turns: under a minute, and more noise.
     #[arg(long)]
     quick: bool,
-    /// Only what has this in its name, as micro/pair or requests.
-    #[arg(long, default_value = "")]
-    only: String,
+    /// Only what has one of these in its name, as micro/pair,requests.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
     /// Whom to compare with.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = Peer::ALL)]
     peers: Vec<Peer>,
@@ -58,7 +58,7 @@ pub(crate) struct Options {
     /// Names what there is to run, and ends.
     #[arg(long)]
     list: bool,
-    /// Where to write the results for programs.
+    /// Where to write the results for programs. Without any of these three, they and a page go where builds go.
     #[arg(long)]
     json: Option<PathBuf>,
     /// Where to write a page for people.
@@ -88,6 +88,26 @@ impl Options {
         alone
             .map(|alone| alone.options)
             .expect("nothing is required")
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| name.contains(only))
+    }
+
+    /// Where to write: if nothing is said, results and a page, where builds go.
+    fn files(&self) -> [Option<PathBuf>; 3] {
+        let said = [&self.json, &self.html, &self.csv];
+        if said.iter().any(|path| path.is_some()) {
+            return said.map(Clone::clone);
+        }
+        let folder = Path::new("target");
+        let folder = if folder.is_dir() {
+            folder
+        } else {
+            Path::new("")
+        };
+        let file = |name: &str| Some(folder.join(name));
+        [file("tslab-bench.json"), file("tslab-bench.html"), None]
     }
 
     /// Those that serve requests.
@@ -130,7 +150,7 @@ struct Context<'o> {
 
 impl Context<'_> {
     fn wants(&self, workload: &str, variant: &str) -> bool {
-        format!("{workload}/{variant}").contains(&self.options.only)
+        self.options.wants(&format!("{workload}/{variant}"))
     }
 
     /// `variant` is one, or what several that are measured together begin with.
@@ -170,7 +190,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     let names = all(options);
     let wanted: Vec<String> = names
         .into_iter()
-        .filter(|name| name.contains(&options.only))
+        .filter(|name| options.wants(name))
         .collect();
     if options.list {
         wanted.iter().for_each(|name| println!("{name}"));
@@ -179,15 +199,13 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     ensure!(
         !wanted.is_empty(),
         "nothing has {:?} in its name: --list names what there is",
-        options.only
+        options.only.join(",")
     );
     // Before minutes are spent.
     let targets = targets::read()?;
     let baseline = options.baseline.as_deref().map(Results::read).transpose()?;
-    for path in [&options.json, &options.html, &options.csv]
-        .into_iter()
-        .flatten()
-    {
+    let [json, html, csv] = options.files();
+    for path in [&json, &html, &csv].into_iter().flatten() {
         std::fs::write(path, "")
             .with_context(|| format!("{} cannot be written", path.display()))?;
     }
@@ -217,13 +235,13 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     let mut results = context.results;
     results.targets = targets::judge(&targets, &results);
     print!("{}", table::of(&results));
-    if let Some(path) = &options.json {
+    if let Some(path) = &json {
         write(path, &(serde_json::to_string_pretty(&results)? + "\n"))?;
     }
-    if let Some(path) = &options.csv {
+    if let Some(path) = &csv {
         write(path, &results.csv())?;
     }
-    if let Some(path) = &options.html {
+    if let Some(path) = &html {
         write(path, &page::of(&results)?)?;
     }
     let Some(baseline) = baseline else {

@@ -230,8 +230,9 @@ fn with_epochs<T>(heap: &'static Served, many: usize, work: impl FnOnce(&mut Ser
     let mut now: Option<(Epoch, usize)> = None;
     let result = work(&mut |text, tell| {
         let (epoch, served) = now.take().unwrap_or_else(|| (open(heap), 0));
-        // By reference: collections keep their allocator, and an epoch's token is longer than that.
-        serve(&local.in_epoch(epoch), text, tell);
+        // A reference, which collections keep: an epoch's token makes each of them longer.
+        let here = &local.in_epoch(epoch);
+        serve(here, text, tell);
         if served + 1 == many {
             close(epoch);
         } else {
