@@ -10,7 +10,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use temporal_slab::config::Checked;
-use temporal_slab::{AllocError, DefaultLock, Epoch, EpochError, HandleError, Heap, Policy};
+use temporal_slab::{AllocError, DefaultLock, Epoch, EpochError, HandleError, Heap, Local, Policy};
 
 const CHUNK: usize = 1 << 18;
 type Host = HostProvider<CHUNK>;
@@ -226,6 +226,139 @@ fn what_waits_is_bounded() {
     heap.reclaim();
     assert_eq!(heap.bytes().reclaimable, 0);
     assert_eq!(walk(&heap).slabs, 0);
+}
+
+/// Epochs that were filled and emptied on a local, and are filled again from what waited.
+fn filled_from_what_waited<'h>(
+    heap: &'h TestHeap,
+    local: &mut Local<'h, Host, DefaultLock, Checked>,
+    epochs: usize,
+    count: usize,
+) -> Vec<(Epoch, Vec<NonNull<u8>>)> {
+    let fill = |local: &mut Local<'h, Host, DefaultLock, Checked>| -> Vec<_> {
+        let opened: Vec<_> = (0..epochs).map(|_| heap.open_epoch().unwrap()).collect();
+        let fill = |epoch| {
+            (0..count)
+                .map(|_| local.alloc_in(epoch, layout(64)).unwrap())
+                .collect()
+        };
+        let filled: Vec<Vec<_>> = opened.iter().copied().map(fill).collect();
+        opened.into_iter().zip(filled).collect()
+    };
+    let filled = fill(local);
+    end(heap, local, filled);
+    fill(local)
+}
+
+fn end<'h>(
+    heap: &'h TestHeap,
+    local: &mut Local<'h, Host, DefaultLock, Checked>,
+    filled: Vec<(Epoch, Vec<NonNull<u8>>)>,
+) {
+    for (_, objects) in &filled {
+        for object in objects {
+            // SAFETY: it is live and freed once.
+            unsafe { local.free(*object, layout(64)) }.unwrap();
+        }
+    }
+    for (epoch, _) in filled {
+        local.leave(epoch);
+        heap.close(epoch).unwrap();
+    }
+}
+
+/// A bound that is lowered while seats have what they took from caches holds when they put it back. Catches what was
+/// taken under one bound and is put back without a look at the next.
+#[test]
+fn a_lower_bound_holds_at_once() {
+    let heap = TestHeap::<Checked>::new(Host::default());
+    heap.set_policy(Policy::Warm { bytes: 1 << 20 });
+    let mut local = heap.local().unwrap();
+    let filled = filled_from_what_waited(&heap, &mut local, steps(8, 2), steps(900, 150));
+    let bytes = 4096;
+    heap.set_policy(Policy::Warm { bytes });
+    end(&heap, &mut local, filled);
+    let stats = agree(&heap);
+    assert!(
+        stats.residency.cached <= bytes as u64,
+        "{:?}",
+        stats.residency
+    );
+}
+
+/// What seats have in use is not idle, and takes at most a quarter of the bound from others. Catches live memory that is
+/// told as empty, to whoever gives back what is not used.
+#[test]
+fn what_seats_use_is_not_idle() {
+    let heap = TestHeap::<Checked>::new(Host::default());
+    heap.set_policy(Policy::Warm { bytes: 64 << 10 });
+    let mut local = heap.local().unwrap();
+    let filled = filled_from_what_waited(&heap, &mut local, 1, steps(1000, 200));
+    heap.idle_bytes();
+    assert!(heap.idle_bytes() <= heap.bytes().reclaimable);
+    let mut other = heap.local().unwrap();
+    let rounds = |other: &mut Local<'_, _, _, _>| {
+        let epoch = heap.open_epoch().unwrap();
+        let objects: Vec<_> = (0..steps(200, 70))
+            .map(|_| other.alloc_in(epoch, layout(64)).unwrap())
+            .collect();
+        for object in objects {
+            // SAFETY: it is live and freed once.
+            unsafe { other.free(object, layout(64)) }.unwrap();
+        }
+        other.leave(epoch);
+        heap.close(epoch).unwrap();
+    };
+    rounds(&mut other);
+    let before = made(&heap);
+    (0..steps(20, 3)).for_each(|_| rounds(&mut other));
+    assert_eq!(made(&heap), before, "the other finds what it left");
+    end(&heap, &mut local, filled);
+    agree(&heap);
+}
+
+/// A seat that served epochs before holds no more in the next than one that did not. Catches stores that were made for
+/// much use and are filled for little.
+#[test]
+fn a_spare_seat_holds_no_more() {
+    let held = |epochs: usize| {
+        let heap = TestHeap::<Checked>::new(Host::default());
+        heap.set_policy(Policy::Never);
+        // Slabs that wait.
+        let mut filler = heap.local().unwrap();
+        let filled = filled_from_what_waited(&heap, &mut filler, 1, 1500);
+        end(&heap, &mut filler, filled);
+        drop(filler);
+        let mut local = heap.local().unwrap();
+        for _ in 0..epochs {
+            let epoch = heap.open_epoch().unwrap();
+            let object = local.alloc_in(epoch, layout(64)).unwrap();
+            end(&heap, &mut local, vec![(epoch, vec![object])]);
+        }
+        let epoch = heap.open_epoch().unwrap();
+        let object = local.alloc_in(epoch, layout(64)).unwrap();
+        let held = local.stats().held_slots;
+        end(&heap, &mut local, vec![(epoch, vec![object])]);
+        held
+    };
+    assert_eq!(held(8), held(0));
+}
+
+/// A policy that gives back on a close, set after one that does not, gives back what waits of epochs that are closed.
+#[test]
+fn what_waits_goes_with_its_policy() {
+    for policy in [Policy::OnClose, Policy::DEFAULT, Policy::Eager] {
+        let heap = TestHeap::<Checked>::new(Host::default());
+        heap.set_policy(Policy::Never);
+        let mut local = heap.local().unwrap();
+        let filled = filled_from_what_waited(&heap, &mut local, 2, 200);
+        end(&heap, &mut local, filled);
+        assert!(agree(&heap).residency.cached > 0);
+        heap.set_policy(policy);
+        let stats = agree(&heap);
+        assert_eq!(stats.residency.cached, 0, "{policy:?}");
+        assert!(stats.pages.decommits > 0, "{policy:?}");
+    }
 }
 
 /// Threads with an epoch for each of their rounds, in a short ring, whose objects are freed by others, some after the

@@ -195,21 +195,25 @@ impl<R: lock_api::RawMutex> Bin<R> {
         (counts, self.spread.is_on())
     }
 
-    /// What has happened here, which is counted anew from now on. Under the lock, and nobody has a slot here.
+    /// What has happened here, which is counted anew from now on. Under the lock, and nothing is made here meanwhile.
     #[cfg(not(loom))]
     pub(super) fn take_counts(&self, lists: &mut Lists) -> BinCounts {
-        let counts = self.counts_of(lists);
+        let counts = BinCounts {
+            // As they are, and not as `counts_of` mends them: what is taken here is missing there.
+            made: self.made.swap(0, Relaxed),
+            recycled: self.recycled.swap(0, Relaxed),
+            given: self.given.swap(0, Relaxed),
+            ..self.counts_of(lists)
+        };
         self.lists.forget_counts();
-        // What is here now is so for whoever comes next.
+        // What is here now is so for whoever comes next. By the counts and not by the cache: somebody may have a slab
+        // of it in hand, and gives it back to the cache or to the pages.
+        lists.inherited = counts.slabs() as u32;
         lists.counts = ListCounts {
             listed: lists.partial.len() as u64,
             ..ListCounts::NONE
         };
-        lists.inherited = lists.cached.len() as u32;
         lists.window.forget_counts();
-        self.made.fetch_sub(counts.made, Relaxed);
-        self.recycled.fetch_sub(counts.recycled, Relaxed);
-        self.given.fetch_sub(counts.given, Relaxed);
         counts
     }
 

@@ -56,7 +56,7 @@ pub(crate) use lists::retired;
 pub(crate) use lists::{After, Keep, Owned};
 use lists::{Lists, all_of};
 #[cfg(not(loom))]
-pub(crate) use row::Row;
+pub(crate) use row::{Classes, Row};
 use spread::Spread;
 #[cfg(not(loom))]
 pub(crate) use unlisted::{give_unlisted, retire_unlisted};

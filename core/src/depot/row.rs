@@ -24,6 +24,9 @@ use core::cell::UnsafeCell;
 use core::ptr::{self, NonNull};
 use lock_api::RawMutex;
 
+/// A set of classes, a bit for each.
+pub(crate) type Classes = [u64; 2];
+
 /// No position of the ring: there are at most 256.
 const NOWHERE: u16 = u16::MAX;
 
@@ -253,23 +256,23 @@ impl<R: RawMutex> Row<R> {
     }
 
     /// Begins another era, in which no class was used yet but those of which slabs wait from before.
-    pub(crate) fn forget_used(&self) {
-        for (index, word) in self.used.iter().enumerate() {
-            let used = word.load(Ordering::Relaxed);
-            let mut kept = 0;
-            let mut left = used;
-            while let Some(bit) = left.checked_ilog2() {
-                left &= !(1 << bit);
-                let waits = self.bin(index * 64 + bit as usize).cached() > 0;
-                kept |= u64::from(waits) << bit;
-            }
+    pub(crate) fn use_only(&self, waiting: Classes) {
+        for (word, kept) in self.used.iter().zip(waiting) {
             word.store(kept, Ordering::Relaxed);
         }
     }
 
-    /// Slabs that wait in caches.
-    pub(crate) fn cached(&self) -> usize {
-        self.used_bins().map(|(_, bin)| bin.cached()).sum()
+    /// How many slabs wait in caches, and the classes that they are of.
+    pub(crate) fn waiting(&self) -> (usize, Classes) {
+        let (mut count, mut classes) = (0, [0; 2]);
+        for (class, bin) in self.used_bins() {
+            let waiting = bin.cached();
+            if waiting > 0 {
+                count += waiting;
+                classes[class / 64] |= 1 << (class % 64);
+            }
+        }
+        (count, classes)
     }
 
     /// For the pages, under their lock.

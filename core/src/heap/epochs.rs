@@ -7,7 +7,7 @@ use super::Heap;
 use super::tally::Tally;
 use crate::chunk::{Kind, NO_ROW};
 use crate::config::{Config, Table};
-use crate::depot::Row;
+use crate::depot::{Classes, Row};
 use crate::epoch::{Books, Epoch, EpochError, EpochState, Label, Position, Tag};
 use crate::error::AllocError;
 use crate::local::LocalRow;
@@ -285,7 +285,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         else {
             return Ok(Opened::Full);
         };
-        let Some(row) = self.row_for(positions, index) else {
+        let Some((row, waiting)) = self.row_for(positions, index) else {
             return Ok(Opened::NeedsRow);
         };
         let old = if make_current {
@@ -295,7 +295,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         };
         let epoch = books.open(positions, index as u16, NonNull::from(row), now, |era| {
             self.begin_bins(row);
-            row.forget_used();
+            row.use_only(waiting);
             row.attach(Some(index as u16));
             // SAFETY: the row is one of this heap.
             unsafe {
@@ -322,23 +322,25 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         &'a self,
         positions: &'a [Position<Row<R>>],
         index: usize,
-    ) -> Option<&'a Row<R>> {
-        let is_spare =
-            |row: &&Row<R>| !row.tag().is_open() && self.is_idle(row) && self.is_drained(row);
+    ) -> Option<(&'a Row<R>, Classes)> {
+        let spare = |row: &'a Row<R>| {
+            let may_be = !row.tag().is_open() && self.is_idle(row);
+            let classes = may_be.then(|| self.drained(row))??;
+            Some((row, classes))
+        };
         let cpu = C::cpu();
-        let warm = self.rows().find(|row| row.cpu() == cpu && is_spare(row));
-        let row = warm.or_else(|| {
-            if let Some(row) = positions[index].row() {
-                if is_spare(&row) {
-                    return Some(row);
-                }
-                self.empty_closed(row);
-                if is_spare(&row) {
-                    return Some(row);
-                }
-            }
-            self.rows().find(is_spare)
-        })?;
+        let mut warm = self.rows().filter(|row| row.cpu() == cpu);
+        let found = warm.find_map(spare).or_else(|| {
+            let own = positions[index].row();
+            let own = own.and_then(|row| {
+                spare(row).or_else(|| {
+                    self.empty_closed(row);
+                    spare(row)
+                })
+            });
+            own.or_else(|| self.rows().find_map(spare))
+        });
+        let (row, classes) = found?;
         // The position's own is left, and so is the one that had the row.
         if let Some(own) = positions[index].row() {
             positions[index].detach();
@@ -347,7 +349,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         if let Some(position) = row.position() {
             positions[usize::from(position)].detach();
         }
-        Some(row)
+        Some((row, classes))
     }
 
     /// Whether a row has no live objects, as can be told without a lock.
@@ -358,13 +360,17 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         row.slots() == waiting.sum()
     }
 
-    /// Whether all that is left of a closed row are slabs that wait in caches. Under the ring's lock.
-    fn is_drained(&self, row: &Row<R>) -> bool {
+    /// If all that is left of a closed row are slabs that wait in caches: their classes. Under the ring's lock.
+    ///
+    /// A taker that comes late may take one from here on; it finds the tag changed, and gives it back. So the row's
+    /// next era begins with these classes, whatever is in their caches at that moment.
+    fn drained(&self, row: &Row<R>) -> Option<Classes> {
         // SAFETY: the row is one of this heap.
         let pieces = unsafe { self.pages.with_pieces(row.blocks(), |pieces| pieces) };
         // After the pieces. No slab is made in a closed row, so one that is in use now was a piece then, and is in no
         // cache: it cannot be taken for one that waits.
-        pieces == row.cached()
+        let (waiting, classes) = row.waiting();
+        (pieces == waiting).then_some(classes)
     }
 
     /// Ends allocation in a row. Under the ring's lock.

@@ -105,8 +105,19 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         if policy == Policy::Eager {
             self.sweep();
             self.empty_caches(0);
+        } else if policy.gives_back_on_close() {
+            self.empty_closed_rows();
         }
         self.settle();
+    }
+
+    /// What waits in rows of closed epochs, by a policy that kept it, goes back.
+    fn empty_closed_rows(&self) {
+        let warm = self.pages.warm();
+        for row in self.rows().filter(|row| !row.tag().is_open()) {
+            self.empty_row(row);
+        }
+        self.pages.cool(warm);
     }
 
     /// Gives everything that is empty back to the provider now, from any thread. What locals hold
@@ -182,19 +193,21 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// As [`Heap::keep`], of a slab that a seat gives back: if it took as much before, nobody needs to be told.
     pub(super) fn keep_again(&self, untold: &Untold, bytes: usize, is_closed: bool) -> Keep {
         let policy = self.policy();
-        let may_stay = !(is_closed && policy.gives_back_on_close()) && policy.cache_bound() > 0;
-        if may_stay && untold.settle(bytes) {
+        if !untold.settle(bytes) {
+            return self.keep(bytes, is_closed);
+        }
+        let may_stay = !(is_closed && policy.gives_back_on_close());
+        if may_stay && self.shelf.bytes() <= policy.cache_bound() {
             return Keep::Cached;
         }
-        self.keep(bytes, is_closed)
+        // The policy is another one by now.
+        self.uncached(bytes);
+        Keep::Recycle
     }
 
     /// Notes that a seat took slabs of so many bytes from caches.
     pub(crate) fn took(&self, untold: &Untold, bytes: usize) {
-        let told = untold.add(bytes);
-        if told > 0 {
-            self.uncached(told);
-        }
+        untold.add(bytes, &self.shelf, self.policy().cache_bound());
     }
 
     /// What all seats took and have not told.
@@ -209,10 +222,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
 
     /// A seat is given up: what it took and did not put back is told.
     pub(crate) fn end_untold(&self, untold: &Untold) {
-        let told = untold.end();
-        if told > 0 {
-            self.uncached(told);
-        }
+        untold.end(&self.shelf);
     }
 
     /// Whether an empty slab may stay as it is where the shared path looks first.
@@ -228,7 +238,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// What was empty all the time since this was asked last: at least so many bytes of what is reclaimable
     /// were of no use to anybody. For whoever gives back what stays empty; there should be one who asks.
     pub fn idle_bytes(&self) -> usize {
-        self.pages.least_warm() + self.shelf.least()
+        // What seats have in use was not idle.
+        self.pages.least_warm() + self.shelf.least().saturating_sub(self.untold())
     }
 
     /// Applies the policy after so many bytes of an epoch became empty: those of a closed epoch go back
@@ -275,7 +286,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
 
     /// Decommits pages until at most `keep` bytes, with the caches', are empty.
     fn cool_all_but(&self, keep: usize) {
-        let cached = self.shelf.bytes();
+        let cached = self.shelf.bytes().saturating_sub(self.untold());
         self.pages.cool(keep.saturating_sub(cached));
     }
 

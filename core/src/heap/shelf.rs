@@ -4,10 +4,11 @@
 //! read-modify-writes only, so it is exact at rest; nothing is ordered by it.
 //!
 //! A CPU that has an epoch for each request takes slabs from a cache and puts them back, over and over. So that this
-//! does not go through a line that all CPUs write, a seat keeps what it took in mind ([`Untold`]), up to a bound, and
-//! what it puts back is set against that.
+//! does not go through a line that all CPUs write for each slab, a seat keeps what it took in mind ([`Untold`]), and
+//! what it puts back is set against that. For this it asks for room once, and all seats' room is at most a quarter of
+//! the policy's bound: so much less may wait while they have it.
 
-use crate::sync::{AtomicUsize, Ordering::Relaxed};
+use crate::sync::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 /// On lines of its own: what is beside it is read on every slow path.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ pub(crate) struct Shelf {
     all: AtomicUsize,
     /// The least that `all` was since somebody asked.
     least: AtomicUsize,
+    /// What seats may keep in mind, in all.
+    room: AtomicUsize,
 }
 
 impl Shelf {
@@ -23,6 +26,7 @@ impl Shelf {
         Self {
             all: AtomicUsize::new(0),
             least: AtomicUsize::new(0),
+            room: AtomicUsize::new(0),
         }
     }
 
@@ -47,6 +51,20 @@ impl Shelf {
         self.least.fetch_min(before - bytes, Relaxed);
     }
 
+    /// Room for a seat, if all of it stays below a quarter of `bound`.
+    fn lend_room(&self, bound: usize) -> bool {
+        let before = self.room.fetch_add(Untold::ROOM, Relaxed);
+        let fits = before + Untold::ROOM <= bound / 4;
+        if !fits {
+            self.take_room();
+        }
+        fits
+    }
+
+    fn take_room(&self) {
+        self.room.fetch_sub(Untold::ROOM, Relaxed);
+    }
+
     /// The least that there were since this was asked last.
     pub(super) fn least(&self) -> usize {
         let now = self.all.load(Relaxed);
@@ -56,42 +74,63 @@ impl Shelf {
 
 /// Bytes that a seat took from caches and has not told. The seat's owner alone changes it.
 #[derive(Debug)]
-pub(crate) struct Untold(AtomicUsize);
+pub(crate) struct Untold {
+    bytes: AtomicUsize,
+    has_room: AtomicBool,
+}
 
 impl Untold {
     /// What a seat may keep in mind.
-    const MOST: usize = 64 << 10;
+    const ROOM: usize = 64 << 10;
 
     pub(crate) const fn nothing() -> Self {
-        Self(AtomicUsize::new(0))
+        Self {
+            bytes: AtomicUsize::new(0),
+            has_room: AtomicBool::new(false),
+        }
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        self.0.load(Relaxed)
+        self.bytes.load(Relaxed)
     }
 
-    /// Keeps so many bytes in mind: how many are to be told now.
-    pub(super) fn add(&self, bytes: usize) -> usize {
+    /// The seat took so many bytes from caches whose bound is `bound`.
+    pub(super) fn add(&self, bytes: usize, shelf: &Shelf, bound: usize) {
+        if !self.has_room.load(Relaxed) {
+            if !shelf.lend_room(bound) {
+                shelf.take(bytes);
+                return;
+            }
+            self.has_room.store(true, Relaxed);
+        }
         let all = self.bytes() + bytes;
-        let told = if all > Self::MOST { all } else { 0 };
-        self.0.store(all - told, Relaxed);
-        told
+        let told = if all > Self::ROOM { all } else { 0 };
+        self.bytes.store(all - told, Relaxed);
+        if told > 0 {
+            shelf.take(told);
+        }
     }
 
     /// Sets what was put back against it, if it is so much.
     pub(super) fn settle(&self, bytes: usize) -> bool {
         let left = self.bytes().checked_sub(bytes);
         if let Some(left) = left {
-            self.0.store(left, Relaxed);
+            self.bytes.store(left, Relaxed);
         }
         left.is_some()
     }
 
-    /// All of it, which is to be told now.
-    pub(super) fn end(&self) -> usize {
-        let all = self.bytes();
-        self.0.store(0, Relaxed);
-        all
+    /// The seat is given up: what it took and did not put back is told.
+    pub(super) fn end(&self, shelf: &Shelf) {
+        let told = self.bytes();
+        self.bytes.store(0, Relaxed);
+        if told > 0 {
+            shelf.take(told);
+        }
+        if self.has_room.load(Relaxed) {
+            self.has_room.store(false, Relaxed);
+            shelf.take_room();
+        }
     }
 }
 
@@ -99,22 +138,42 @@ impl Untold {
 mod tests {
     use super::*;
 
-    /// What is put back is set against what was taken; more than the bound is told at once; the rest at the end.
+    /// What is put back is set against what was taken; more than the room is told at once, and the rest at the end.
     #[test]
     fn what_is_taken_and_put_back_cancels() {
         let (shelf, untold) = (Shelf::new(), Untold::nothing());
-        assert!(shelf.put(4096, 8192) && shelf.put(4096, 8192) && !shelf.put(1, 8192));
-        assert_eq!(untold.add(4096), 0);
+        let bound = 8 * Untold::ROOM;
+        assert!(shelf.put(bound, bound) && !shelf.put(1, bound));
+        untold.add(4096, &shelf, bound);
+        assert_eq!((shelf.bytes(), untold.bytes()), (bound, 4096));
         assert!(untold.settle(4096) && !untold.settle(1));
-        assert_eq!((shelf.bytes(), untold.bytes()), (8192, 0));
-        assert_eq!(untold.add(Untold::MOST), 0);
-        assert_eq!(untold.add(1), Untold::MOST + 1);
-        assert_eq!((untold.add(5), untold.end(), untold.bytes()), (0, 5, 0));
-        shelf.take(4096);
+        untold.add(Untold::ROOM, &shelf, bound);
+        assert_eq!((shelf.bytes(), untold.bytes()), (bound, Untold::ROOM));
+        untold.add(1, &shelf, bound);
+        let left = bound - Untold::ROOM - 1;
+        assert_eq!((shelf.bytes(), untold.bytes()), (left, 0));
+        untold.add(5, &shelf, bound);
+        untold.end(&shelf);
+        assert_eq!((shelf.bytes(), untold.bytes()), (left - 5, 0));
         assert_eq!(
             (shelf.least(), shelf.least()),
-            (0, 4096),
+            (0, left - 5),
             "it began with nothing"
         );
+    }
+
+    /// A quarter of the bound is room for seats: the third of them tells at once, and has room when another ends.
+    #[test]
+    fn room_is_bounded() {
+        let (shelf, bound) = (Shelf::new(), 8 * Untold::ROOM);
+        assert!(shelf.put(bound, bound));
+        let seats = [Untold::nothing(), Untold::nothing(), Untold::nothing()];
+        seats.iter().for_each(|seat| seat.add(100, &shelf, bound));
+        assert_eq!((seats[2].bytes(), shelf.bytes()), (0, bound - 100));
+        seats[0].end(&shelf);
+        seats[2].add(100, &shelf, bound);
+        assert_eq!(seats[2].bytes(), 100);
+        seats.iter().for_each(|seat| seat.end(&shelf));
+        assert_eq!((shelf.bytes(), shelf.room.load(Relaxed)), (bound - 400, 0));
     }
 }

@@ -391,9 +391,9 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
 
     /// The most bytes of slabs that a local keeps from becoming empty, for each epoch that it serves:
     /// each entry of each magazine and each word of each stash may be the last one that is held of
-    /// its slab; objects with handles and others have their own. It takes use of every class, in the worst order, to come near it; a local that uses
-    /// one class of 128 bytes holds on to 776 KiB at most, and one that has used a class only a few
-    /// times in an epoch to a quarter of that class's share.
+    /// its slab; objects with handles and others have their own. It takes use of every class, in the worst order, to
+    /// come near it; a local that uses one class of 128 bytes holds on to 776 KiB at most, and one that has used a class
+    /// only a few times, in this epoch and in those that it had the same seat for, to a quarter of that class's share.
     #[must_use]
     pub fn holding_bound() -> usize {
         let classes = (0..Table::<C>::BINS).map(|bin| Table::<C>::TABLE.class(bin));

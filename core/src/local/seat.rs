@@ -350,6 +350,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             // A cell that was never used has no store, and one without a store holds nothing.
             if self.cell(seat, class).has_store() {
                 self.flush_class(seat, class);
+                self.cell(seat, class).visits.set(0);
             }
         }
         if self.near(seat.id).id == seat.id {

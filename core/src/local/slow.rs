@@ -135,7 +135,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         if cell.stashed() == 0 {
             bump(&self.tally().depot_visits);
             // A cell that is used much takes several words with one visit to the lock.
-            let room = if cell.is_full_size() {
+            let room = if cell.is_full_size() && cell.visits.get() >= VISITS_TO_GROW {
                 cell.stash_room() / 2
             } else {
                 2

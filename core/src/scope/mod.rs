@@ -147,7 +147,10 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Scope<'h, P, R, C> {
     ) -> Option<NonNull<u8>> {
         let (next, at) = (self.next.get(), object.addr().get());
         let more = new.size().checked_sub(old.size())?;
-        let is_last = at + old.size() == next.addr() && at & (new.align() - 1) == 0;
+        let newest = self.blocks.get(self.count.get().checked_sub(1)?)?;
+        // The object of a block that ends where this one begins may seem to be the last one.
+        let is_here = at >= newest.get().0.addr();
+        let is_last = is_here && at + old.size() == next.addr() && at & (new.align() - 1) == 0;
         if !is_last || more > self.end.get().addr() - next.addr() {
             return None;
         }

@@ -14,6 +14,7 @@ mod rng;
 use core::alloc::Layout;
 use core::ptr::NonNull;
 use temporal_slab::config::Config;
+use temporal_slab::lock_api::RawMutex;
 use temporal_slab::provider::PageProvider;
 use temporal_slab::{Census, DefaultLock, Heap};
 
@@ -43,7 +44,7 @@ pub fn free<P: PageProvider, C: Config>(
 }
 
 /// Walks a heap that nobody is using.
-pub fn walk<P: PageProvider, C: Config>(heap: &Heap<P, DefaultLock, C>) -> Census {
+pub fn walk<P: PageProvider, R: RawMutex, C: Config>(heap: &Heap<P, R, C>) -> Census {
     // SAFETY: tests walk when all threads have ended and all locals are at rest.
     unsafe { heap.walk() }.unwrap_or_else(|violation| panic!("{violation}"))
 }

@@ -95,7 +95,7 @@ where
 {
     let failed = |error: &dyn core::fmt::Display| anyhow!("a plot was not drawn: {error}");
     let first = series.first().ok_or_else(|| anyhow!("a plot of nothing"))?;
-    let area = SVGBackend::with_string(text, (640, 360)).into_drawing_area();
+    let area = SVGBackend::with_string(text, (560, 340)).into_drawing_area();
     let mut chart = ChartBuilder::on(&area)
         .margin(8)
         .margin_right(16)
@@ -103,7 +103,7 @@ where
         .y_label_area_size(64)
         .build_cartesian_2d(x, y)
         .map_err(|error| failed(&error))?;
-    let font = ("sans-serif", 14).into_font();
+    let font = ("sans-serif", 15).into_font();
     let number: fn(&f64) -> String = |value| format!("{value}");
     let (x_label, y_label) = match axes {
         Axes::Tail => (duration as fn(&f64) -> String, part as fn(&f64) -> String),
