@@ -274,16 +274,31 @@ fn a_lower_bound_holds_at_once() {
     let heap = TestHeap::<Checked>::new(Host::default());
     heap.set_policy(Policy::Warm { bytes: 1 << 20 });
     let mut local = heap.local().unwrap();
-    let filled = filled_from_what_waited(&heap, &mut local, steps(8, 2), steps(900, 150));
+    let filled = filled_from_what_waited(&heap, &mut local, 3, steps(900, 150));
     let bytes = 4096;
     heap.set_policy(Policy::Warm { bytes });
-    end(&heap, &mut local, filled);
+    for (epoch, objects) in &filled {
+        for object in objects {
+            // SAFETY: it is live and freed once.
+            unsafe { local.free(*object, layout(64)) }.unwrap();
+        }
+        local.leave(*epoch);
+    }
     let stats = agree(&heap);
     assert!(
         stats.residency.cached <= bytes as u64,
         "{:?}",
         stats.residency
     );
+    end(
+        &heap,
+        &mut local,
+        filled
+            .into_iter()
+            .map(|(epoch, _)| (epoch, Vec::new()))
+            .collect(),
+    );
+    assert!(agree(&heap).residency.cached <= bytes as u64);
 }
 
 /// What seats have in use is not idle, and takes at most a quarter of the bound from others. Catches live memory that is
@@ -291,11 +306,15 @@ fn a_lower_bound_holds_at_once() {
 #[test]
 fn what_seats_use_is_not_idle() {
     let heap = TestHeap::<Checked>::new(Host::default());
-    heap.set_policy(Policy::Warm { bytes: 64 << 10 });
+    heap.set_policy(Policy::Warm { bytes: 1 << 20 });
     let mut local = heap.local().unwrap();
     let filled = filled_from_what_waited(&heap, &mut local, 1, steps(1000, 200));
     heap.idle_bytes();
     assert!(heap.idle_bytes() <= heap.bytes().reclaimable);
+    end(&heap, &mut local, filled);
+    heap.reclaim();
+    heap.set_policy(Policy::Warm { bytes: 64 << 10 });
+    let filled = filled_from_what_waited(&heap, &mut local, 1, steps(1000, 200));
     let mut other = heap.local().unwrap();
     let rounds = |other: &mut Local<'_, _, _, _>| {
         let epoch = heap.open_epoch().unwrap();

@@ -101,6 +101,19 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         Ok(row)
     }
 
+    /// How many bytes the large object was asked to have that begins at an address.
+    pub(crate) fn region_at(&self, address: usize) -> Result<usize, FreeError> {
+        self.state.with(|state| {
+            // SAFETY: what the tree finds is valid under the lock.
+            let node = unsafe { state.tree.find(address).as_ref() }.ok_or(FreeError::Foreign)?;
+            match node.purpose {
+                Use::Large { asked, .. } if node.region.base.addr().get() == address => Ok(asked),
+                Use::Large { .. } => Err(FreeError::Interior),
+                _ => Err(FreeError::Foreign),
+            }
+        })
+    }
+
     /// Makes the region of a large object longer or shorter, wherever it then is. On `Err` nothing has
     /// changed: the limit does not allow it, or the provider cannot. Tells which row it is a piece of.
     ///

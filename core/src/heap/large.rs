@@ -96,7 +96,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     }
 
     /// The tally of a slab of one object, and the bytes of a unit of its length.
-    fn route_of(&self, class: u8) -> (&RouteTally, usize) {
+    pub(super) fn route_of(&self, class: u8) -> (&RouteTally, usize) {
         if class == Key::RUN {
             (&self.tally.runs, GRANULE)
         } else {
@@ -123,31 +123,57 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// As for [`Heap::free`].
     unsafe fn try_free_large(&self, object: NonNull<u8>, layout: Layout) -> Result<(), FreeError> {
         let address = object.addr().get();
-        let class = match Route::of::<P, C>(layout, self.pages.provider().page_size()) {
-            Route::Run { .. } => Key::RUN,
-            Route::Long { .. } => Key::LONG,
-            Route::Region { bytes, .. } => {
-                // SAFETY: the caller gives up the object.
-                let blocks = unsafe { self.pages.put_region(address, bytes) }?;
-                if let Some(row) = self.rows().find(|row| row.blocks() == blocks) {
-                    row.remove_large(bytes);
-                }
-                self.tally.regions.remove(bytes);
-                return Ok(());
-            }
+        let (class, length) = match Route::of::<P, C>(layout, self.pages.provider().page_size()) {
+            Route::Run { granules, .. } => (Key::RUN, granules),
+            Route::Long { blocks } => (Key::LONG, blocks),
+            // SAFETY: the caller's promise.
+            Route::Region { bytes, .. } => return unsafe { self.free_region(object, bytes) },
             Route::Class(_) | Route::TooLarge => return Err(FreeError::WrongLayout),
         };
         if C::CHECKED && !self.pages.holds_chunk(address) {
             return Err(FreeError::Foreign);
         }
         // SAFETY: the object lies in a chunk that is ours: it was just checked, or the caller
-        // promises it. Entries are null or type-stable slabs.
+        // promises it.
+        unsafe { self.free_single(object, |of, long| of == class && long == length) }
+    }
+
+    /// Frees an object that has a region of its own of so many bytes.
+    ///
+    /// # Safety
+    /// As for [`Heap::free`].
+    pub(super) unsafe fn free_region(
+        &self,
+        object: NonNull<u8>,
+        bytes: usize,
+    ) -> Result<(), FreeError> {
+        // SAFETY: the caller gives up the object.
+        let blocks = unsafe { self.pages.put_region(object.addr().get(), bytes) }?;
+        if let Some(row) = self.rows().find(|row| row.blocks() == blocks) {
+            row.remove_large(bytes);
+        }
+        self.tally.regions.remove(bytes);
+        Ok(())
+    }
+
+    /// Frees a single object in a chunk, if `is_it` says of its class and its length that it is the one that is meant.
+    ///
+    /// # Safety
+    /// As for [`Heap::free`], and its address is in a chunk of this heap.
+    pub(super) unsafe fn free_single(
+        &self,
+        object: NonNull<u8>,
+        is_it: impl FnOnce(u8, u32) -> bool,
+    ) -> Result<(), FreeError> {
+        let address = object.addr().get();
+        // SAFETY: the chunk is ours. Entries are null or type-stable slabs.
         let slab = unsafe { self.map_of(address).slab_checked(address).as_ref() };
         let slab = slab.ok_or(FreeError::Foreign)?;
         // Read once, before anything that is checked: the claim is for this life and no other.
         let seen = slab.identity();
         let key = seen.key();
-        if key.class() < Key::RUN {
+        let class = key.class();
+        if class < Key::RUN {
             return Err(if key.is_dead() {
                 FreeError::DoubleFree
             } else {
@@ -157,7 +183,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         // SAFETY: a slab of a live single object has a stable body. For a wild pointer nothing of
         // it is followed before the claim is won.
         let body = unsafe { slab.body() };
-        if key.class() != class || body.granules != Self::length_of(layout, &self.pages) {
+        if !is_it(class, body.granules) {
             return Err(FreeError::WrongLayout);
         }
         if body.base.addr() != address {
@@ -169,7 +195,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let metadata = reusable.then_some((slab, Self::PLAIN_META));
         // SAFETY: the claim made this context the owner; the object is the caller's to give up; rows
         // are valid for as long as the heap.
-        let is_closed = unsafe {
+        let (is_closed, bytes) = unsafe {
             let row = &*body.row.cast::<Row<R>>();
             let (route, unit) = self.route_of(class);
             let bytes = unit * body.granules as usize;
@@ -188,9 +214,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                     body.granules,
                 );
             }
-            !row.tag().is_open()
+            (!row.tag().is_open(), bytes)
         };
-        self.settle_row(is_closed, self.usable_size(layout));
+        self.settle_row(is_closed, bytes);
         Ok(())
     }
 
@@ -235,14 +261,5 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
         self.tally.regions.resize(from, bytes);
         Some(moved)
-    }
-
-    /// The length that a single object of this layout has, in its route's unit.
-    fn length_of(layout: Layout, pages: &crate::chunk::Pages<P, R>) -> u32 {
-        match Route::of::<P, C>(layout, pages.provider().page_size()) {
-            Route::Run { granules, .. } => granules,
-            Route::Long { blocks } => blocks,
-            _ => 0,
-        }
     }
 }

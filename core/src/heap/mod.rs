@@ -7,6 +7,7 @@
 //!   that it interrupted is inside its own local.
 //! - A failed request first makes the heap give back what is empty, and tries once more.
 
+mod by_address;
 mod epochs;
 mod handles;
 mod large;
@@ -39,6 +40,7 @@ use lock_api::RawMutex;
 pub use reclaim::Policy;
 pub(crate) use route::Route;
 pub(crate) use scoped::ScopeSlabs;
+pub(crate) use shared::{FREE, mark_live_slot};
 use shelf::Shelf;
 pub(crate) use shelf::Untold;
 use tally::Tally;

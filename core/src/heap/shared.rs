@@ -4,7 +4,7 @@
 use super::Heap;
 use super::shelf::Untold;
 use crate::chunk::{Map, MetaShape};
-use crate::class::{Class, Purpose};
+use crate::class::{Class, ClassTable, Purpose};
 use crate::config::{Config, Table};
 use crate::depot::{self, After, Bin, Owned, Row, SlotTake};
 use crate::epoch::Tag;
@@ -389,6 +389,21 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         if usize::from(slab.identity().key().class()) != class {
             return Err(FreeError::WrongLayout);
         }
+        // `Relaxed`, and not one read-modify-write: two threads that free the same object at the
+        // same moment may both pass, and are found when their words meet.
+        self.check_slot(slab, class, address)?
+            .store(FREE, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Checks that a live slot of `slab`, which is of this class, begins at an address: its mark. For a checked heap.
+    #[inline]
+    pub(crate) fn check_slot<'s>(
+        &self,
+        slab: &'s Slab,
+        class: usize,
+        address: usize,
+    ) -> Result<&'s AtomicU8, FreeError> {
         let shape = Table::<C>::TABLE.class(class);
         // SAFETY: if the pointer is to a live object the slab is pinned. If it is wild, nothing of
         // the body is followed, and what is computed from it is checked by the mark.
@@ -400,14 +415,11 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         if slot as usize * shape.size() != offset {
             return Err(FreeError::Interior);
         }
-        // `Relaxed`, and not one read-modify-write: two threads that free the same object at the
-        // same moment may both pass, and are found when their words meet.
         let mark = mark(slab, slot);
         if mark.load(Ordering::Relaxed) != LIVE {
             return Err(FreeError::DoubleFree);
         }
-        mark.store(FREE, Ordering::Relaxed);
-        Ok(())
+        Ok(mark)
     }
 
     /// Notes that a slot of a checked heap is live.
@@ -427,8 +439,16 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     }
 }
 
-const FREE: u8 = 0;
+pub(crate) const FREE: u8 = 0;
 const LIVE: u8 = 1;
+
+/// Notes that a slot of a checked heap is live, for who knows its slab.
+#[inline]
+pub(crate) fn mark_live_slot(slab: &Slab, slot: u32, class: usize, table: &ClassTable) {
+    if !table.class(class).is_tagged {
+        mark(slab, slot).store(LIVE, Ordering::Relaxed);
+    }
+}
 
 /// The mark of a slot of a checked heap. Off-page, so no stray write of the program reaches it.
 #[inline]

@@ -160,6 +160,13 @@ impl Cell {
         Some(unsafe { self.base.get().add(word.trailing_zeros() as usize * size) })
     }
 
+    /// The slot that is next in the current word, and its slab.
+    #[inline]
+    pub(super) fn peek(&self) -> Option<(*const Slab, u32)> {
+        let word = self.word();
+        (word != 0).then(|| (self.slab.get(), word.trailing_zeros()))
+    }
+
     /// How many slots a cell holds. Anyone may ask; exact at rest.
     ///
     /// # Safety

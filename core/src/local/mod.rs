@@ -23,9 +23,10 @@ use crate::config::{Config, Standard, Table};
 use crate::depot::Row;
 use crate::epoch::{Epoch, Position, Tag};
 use crate::error::{AllocError, FreeError};
-use crate::heap::{DefaultLock, Heap};
+use crate::heap::{self, DefaultLock, Heap};
 use crate::provider::PageProvider;
 use crate::snapshot::{self, LocalStats, SlowPathStats};
+use crate::sync::Ordering;
 use core::alloc::Layout;
 use core::fmt;
 use core::ptr::{self, NonNull};
@@ -198,12 +199,22 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         let object = match cell.pop() {
             // A freed pointer may have been narrowed to its old object; the address is good for the
             // whole slot, by the chunk's exposed provenance.
-            Some(address) => ptr::with_exposed_provenance_mut(address as usize),
-            None => cell.next_slot(Table::<C>::TABLE.class(class).size())?,
+            Some(address) => {
+                if C::CHECKED {
+                    self.heap.mark_live(address as usize, class);
+                }
+                ptr::with_exposed_provenance_mut(address as usize)
+            }
+            None => {
+                if C::CHECKED
+                    && let Some((slab, slot)) = cell.peek()
+                {
+                    // SAFETY: the slot is held, and so the slab is valid.
+                    heap::mark_live_slot(unsafe { &*slab }, slot, class, Table::<C>::TABLE);
+                }
+                cell.next_slot(Table::<C>::TABLE.class(class).size())?
+            }
         };
-        if C::CHECKED {
-            self.heap.mark_live(object.addr(), class);
-        }
         // SAFETY: no slot is at null.
         Some(unsafe { NonNull::new_unchecked(object) })
     }
@@ -267,6 +278,57 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
                 None => self.heap.free_large(object, layout),
             }
         }
+    }
+
+    /// As [`Heap::free_any`]: frees an object by its address.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline]
+    pub unsafe fn free_any(&mut self, object: NonNull<u8>) -> Result<(), FreeError> {
+        let address = object.addr().get();
+        let is_ours = self.knows(address);
+        let Some((slab, class)) = self.heap.plain_slab_at(address, is_ours) else {
+            // SAFETY: the caller's promise, and it was just looked up whose the chunk is.
+            return unsafe { self.free_any_slow(object, is_ours) };
+        };
+        if C::CHECKED {
+            match self.heap.check_slot(slab, class, address) {
+                Ok(mark) => mark.store(heap::FREE, Ordering::Relaxed),
+                Err(error) => return Err(self.heap.refused_free(error)),
+            }
+        }
+        // Its slot is held until it is given, so the slab stays what it is.
+        let id = slab.identity().key().row();
+        if id == self.home.id {
+            if !self.cell(self.home, class).push(address as Entry) {
+                self.spill(self.home, class, address as Entry);
+            }
+            return Ok(());
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.free_in(id, object, class) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    unsafe fn free_any_slow(&self, object: NonNull<u8>, is_ours: bool) -> Result<(), FreeError> {
+        // SAFETY: the caller's promise.
+        unsafe { self.heap.try_free_any(object, is_ours) }
+            .map_err(|error| self.heap.refused_free(error))
+    }
+
+    /// As [`Heap::size_of`].
+    ///
+    /// # Errors
+    /// As there.
+    #[inline]
+    pub fn size_of(&mut self, object: NonNull<u8>) -> Result<usize, FreeError> {
+        let is_ours = self.knows(object.addr().get());
+        self.heap.size_of_known(object, is_ours)
     }
 
     /// Frees an object of a row other than the root's.

@@ -138,6 +138,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Scope<'h, P, R, C> {
     }
 
     /// Makes the bytes that were given last longer, if there is room behind them.
+    #[cfg(feature = "allocator-api2")]
     #[inline]
     pub(crate) fn extend(
         &self,

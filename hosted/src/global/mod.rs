@@ -21,6 +21,7 @@
 //!
 //! [`Scope`]: temporal_slab::Scope
 
+mod any;
 mod current;
 mod fork;
 mod thread;
@@ -42,12 +43,14 @@ use temporal_slab::{Domain, FreeError, Heap};
 pub use current::{Phase, Routed};
 use thread::{READY, THREAD, Thread};
 
-/// The parameters of the process's heap: the finer table of sizes; every free is checked in debug builds.
+/// The parameters of the process's heap: the finer table of sizes; every free is checked in debug builds, and with the
+/// feature `checked` in all.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct GlobalConfig;
 
 impl Config for GlobalConfig {
     const SIZES: &'static [usize] = FINE_SIZES;
+    const CHECKED: bool = cfg!(any(debug_assertions, feature = "checked"));
 }
 
 /// The process's heap.
@@ -155,7 +158,7 @@ unsafe impl GlobalAlloc for TemporalSlab {
                 // SAFETY: the caller gives up the object.
                 unsafe { free_without_local(object, layout) }
             };
-            if cfg!(debug_assertions) && freed.is_err() {
+            if GlobalConfig::CHECKED && freed.is_err() {
                 // Here nothing may unwind.
                 sys::die("temporal-slab: what was freed is not live, or not of this layout\n");
             }

@@ -5,6 +5,7 @@ mod command;
 mod contest;
 mod counts;
 mod instructions;
+mod preload;
 mod runner;
 mod setup;
 mod stages;
@@ -31,6 +32,8 @@ enum Task {
     Image(boot::Image),
     /// Run one program under this global allocator, mimalloc, jemalloc and glibc, in turns, and compare.
     Contest(contest::Options),
+    /// Run programs of others with the memory functions for C preloaded, compare, and install what is missing for that.
+    Preload(preload::Options),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Task::Boot(options) => boot::run(&options),
         Task::Image(image) => boot::image(&image).map(|()| true),
         Task::Contest(options) => contest::run(&options),
+        Task::Preload(options) => preload::run(&options),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

@@ -1,0 +1,156 @@
+//! The memory functions for C, as programs in C and C++ see them: linked, and preloaded.
+//!
+//! The programs are in `hosted/malloc/tests/c`; each says what it looks at.
+#![cfg(target_os = "linux")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::LazyLock;
+
+const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../hosted/malloc/tests/c");
+
+/// The library, built as it is shipped.
+static LIBRARY: LazyLock<PathBuf> = LazyLock::new(|| {
+    // Of its own, so that nobody waits for who runs the tests.
+    let target = scratch().join("library");
+    let built = Command::new(env!("CARGO"))
+        .args([
+            "build",
+            "--quiet",
+            "--profile",
+            "dist",
+            "-p",
+            "temporal-slab-malloc",
+        ])
+        .arg("--target-dir")
+        .arg(&target)
+        .output()
+        .unwrap();
+    assert!(built.status.success(), "{}", text(&built));
+    target.join("dist/libtemporal_slab_malloc.so")
+});
+
+/// Where this test's files are, beside its program.
+fn scratch() -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("preload");
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+fn text(output: &Output) -> String {
+    let parts = [&output.stdout, &output.stderr];
+    parts.map(|part| String::from_utf8_lossy(part)).concat()
+}
+
+/// Builds a program, without a warning, and linked with the library if it calls what only that has.
+fn build(source: &str, is_linked: bool) -> PathBuf {
+    let is_plus = source.ends_with(".cpp");
+    let program = scratch().join(source.replace('.', "-"));
+    let mut command = Command::new(if is_plus { "g++" } else { "gcc" });
+    command
+        .args([
+            "-O1",
+            "-g",
+            "-Wall",
+            "-Wextra",
+            "-Wpedantic",
+            "-Werror",
+            "-pthread",
+        ])
+        // What is tried here is what compilers warn of, and know to leave out.
+        .args(["-fno-builtin", "-Wno-free-nonheap-object"])
+        .arg(if is_plus { "-std=c++17" } else { "-std=gnu11" })
+        .arg(Path::new(SOURCES).join(source))
+        .arg("-o")
+        .arg(&program);
+    if !is_plus {
+        command.args(["-Wno-use-after-free"]);
+    }
+    if is_linked {
+        let folder = LIBRARY.parent().unwrap().display();
+        command.arg(&*LIBRARY).arg(format!("-Wl,-rpath,{folder}"));
+    }
+    let built = command.output().unwrap();
+    assert!(built.status.success(), "{source}: {}", text(&built));
+    program
+}
+
+fn preloaded(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.env("LD_PRELOAD", &*LIBRARY);
+    command
+}
+
+/// Each function, linked.
+#[test]
+fn functions() {
+    let output = Command::new(build("functions.c", true)).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(text(&output).contains("every function does what it should"));
+}
+
+/// The operators of C++ and what is made of them, preloaded.
+#[test]
+fn operators() {
+    let output = preloaded(&build("operators.cpp", false)).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(text(&output).contains("every operator does what it should"));
+}
+
+/// 22 ways to free twice and 25 to free what was never allocated: each ends with one line that names the pointer and the
+/// reason; or, as the environment says, with the line and on, or just on.
+#[test]
+fn misuse_is_found() {
+    let program = build("misuse.c", true);
+    let kinds = (1..=22).chain(101..=125);
+    for kind in kinds {
+        let run = |choice: &str| {
+            let mut command = Command::new(&program);
+            command.arg(kind.to_string());
+            if !choice.is_empty() {
+                command.env("TEMPORAL_SLAB_INVALID", choice);
+            }
+            command.output().unwrap()
+        };
+        let output = run("");
+        let printed = text(&output);
+        let signal = std::os::unix::process::ExitStatusExt::signal(&output.status);
+        assert_eq!(signal, Some(6), "kind {kind}: {printed}");
+        assert!(
+            printed.starts_with("temporal-slab: ")
+                && printed.contains("(0x")
+                && printed.lines().count() == 1,
+            "kind {kind}: {printed}"
+        );
+        let reason = if kind < 100 { "" } else { "pointer" };
+        assert!(printed.contains(reason), "kind {kind}: {printed}");
+        let output = run("ignore");
+        assert!(output.status.success(), "kind {kind}: {}", text(&output));
+        assert_eq!(text(&output), "nothing was found\n", "kind {kind}");
+        let output = run("warn");
+        assert!(
+            output.status.success() && text(&output).contains("temporal-slab: "),
+            "kind {kind}"
+        );
+    }
+}
+
+/// 1,000 forks while four threads allocate: no child hangs.
+#[test]
+fn forks() {
+    let output = preloaded(&build("forks.c", false))
+        .arg("1000")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+}
+
+/// 10,000 short threads leave nothing behind.
+#[test]
+fn short_threads() {
+    let output = preloaded(&build("threads.c", false))
+        .arg("10000")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+}
