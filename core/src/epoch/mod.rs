@@ -46,6 +46,16 @@ impl Epoch {
         Self { index, era }
     }
 
+    /// A token from its parts, for languages that keep tokens as numbers. Any parts may be asked for: a token that names
+    /// no epoch is one of an epoch that is over.
+    #[must_use]
+    pub const fn from_parts(index: u16, era: u64) -> Option<Self> {
+        match NonZeroU64::new(era) {
+            Some(era) => Some(Self { index, era }),
+            None => None,
+        }
+    }
+
     /// The position in the ring.
     #[must_use]
     pub const fn index(self) -> usize {

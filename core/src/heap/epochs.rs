@@ -80,8 +80,11 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         Ok(())
     }
 
-    /// Goes into a domain over an epoch.
-    pub(crate) fn enter(&self, epoch: Epoch) -> Result<(), EpochError> {
+    /// Counts one more who is inside an epoch, as a domain's guard does: for callers whose guards are not values.
+    ///
+    /// # Errors
+    /// If the epoch is closed, or there is no memory.
+    pub fn enter(&self, epoch: Epoch) -> Result<(), EpochError> {
         let positions = self.positions()?;
         self.books.with(|books| {
             let (position, record) = books.of(positions, epoch)?;
@@ -93,26 +96,35 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         })
     }
 
-    /// Leaves it, and closes the epoch if `closes` says so and nobody is inside any more: both under
-    /// one lock, so that nobody goes in between. A guard of an era that is over leaves nothing.
-    pub(crate) fn exit(&self, epoch: Epoch, closes: bool) {
+    /// Counts one less, and closes the epoch if `closes` says so and nobody is inside any more: both under
+    /// one lock, so that nobody goes in between. Whether anybody was inside: of an era that is over nobody is.
+    pub fn exit(&self, epoch: Epoch, closes: bool) -> bool {
         let Ok(positions) = self.positions() else {
-            return;
+            return false;
         };
         let before = closes.then(|| self.before_close());
-        let closed = self.books.with(|books| {
-            let (position, record) = books.of(positions, epoch).ok()?;
-            record.domains = record.domains.saturating_sub(1);
-            let is_last = record.domains == 0 && closes && epoch.index() != 0;
-            if is_last {
-                self.shut(books, position)
-            } else {
-                None
-            }
+        let (was_inside, closed) = self.books.with(|books| {
+            let Ok((position, record)) = books.of(positions, epoch) else {
+                return (false, None);
+            };
+            let Some(left) = record.domains.checked_sub(1) else {
+                return (false, None);
+            };
+            record.domains = left;
+            let is_last = left == 0 && closes && epoch.index() != 0;
+            (
+                true,
+                if is_last {
+                    self.shut(books, position)
+                } else {
+                    None
+                },
+            )
         });
         if let (Some(row), Some(before)) = (closed, before) {
             self.reclaim_closed(epoch, row, before);
         }
+        was_inside
     }
 
     /// Ends allocation in a position. Under the ring's lock.
