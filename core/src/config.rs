@@ -40,6 +40,15 @@ pub trait Config: Debug + Send + Sync + 'static {
     /// live object of this heap and of the layout's class.
     const CHECKED: bool = cfg!(debug_assertions);
 
+    /// Whether what is freed is overwritten with zeros at once, so that nobody reads there what was. An object with a
+    /// handle is too.
+    const ZERO_ON_FREE: bool = false;
+
+    /// Whether the slots of a slab are handed out in an order that is hard to foresee. An object that was freed a moment
+    /// ago is then not the next that is handed out, and neighbours were not allocated one after the other. It costs a
+    /// fast path twice its time or so.
+    const SHUFFLED: bool = false;
+
     /// How many bits of a generation are used, from 1 to 24; anything else does not compile. Fewer make
     /// slots retire sooner, which a test may want.
     const HANDLE_GENERATION_BITS: u32 = 24;

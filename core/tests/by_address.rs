@@ -24,6 +24,7 @@ fn at(address: usize) -> NonNull<u8> {
 /// What was allocated with a layout is as large as that, by its address, in epochs and out of them, through a local and
 /// without one, and is freed by it. Catches a size that is too small, and an object that is not found.
 #[test]
+#[cfg_attr(miri, ignore = "megabytes")]
 fn objects_are_found_sized_and_freed() {
     fn run<C: temporal_slab::config::Config>(heap: &TestHeap<C>) {
         let (mut local, epoch) = (heap.local().unwrap(), heap.open_epoch().unwrap());

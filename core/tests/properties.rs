@@ -38,6 +38,26 @@ fn checked_heap_with_small_chunks() {
     }
 }
 
+/// As [`Checked`], and hard on who reads or foresees.
+#[derive(Debug)]
+struct Hard;
+impl Config for Hard {
+    const CHECKED: bool = true;
+    const ZERO_ON_FREE: bool = true;
+    const SHUFFLED: bool = true;
+}
+
+#[test]
+fn hardened_heap_with_small_chunks() {
+    for seed in 0..RUNS {
+        run(
+            &Heap::<_, DefaultLock, Hard>::new(HostProvider::<65536>::default()),
+            seed,
+            STEPS,
+        );
+    }
+}
+
 #[test]
 fn unchecked_heap_with_small_chunks() {
     for seed in 0..RUNS {

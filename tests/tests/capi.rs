@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 use std::sync::LazyLock;
 
 const CRATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../hosted/capi");
+const BARE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../hosted/bare");
 
 fn scratch() -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("capi");
@@ -39,21 +40,70 @@ fn text(output: &Output) -> String {
     parts.map(|part| String::from_utf8_lossy(part)).concat()
 }
 
-/// The header is what the source says. `UPDATE=1` writes it.
+/// The headers are what the sources say. `UPDATE=1` writes them.
 #[test]
-fn the_header_is_of_the_source() {
-    let file = Path::new(CRATE).join("include/temporal_slab.h");
-    let bindings = cbindgen::generate(CRATE).unwrap();
-    let mut header = Vec::new();
-    bindings.write(&mut header);
-    if std::env::var_os("UPDATE").is_some() {
-        std::fs::write(&file, &header).unwrap();
+fn the_headers_are_of_the_source() {
+    for (folder, name) in [(CRATE, "temporal_slab.h"), (BARE, "temporal_slab_bare.h")] {
+        let file = Path::new(folder).join("include").join(name);
+        let mut header = Vec::new();
+        cbindgen::generate(folder).unwrap().write(&mut header);
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(&file, &header).unwrap();
+        }
+        let written = std::fs::read(&file).unwrap_or_default();
+        assert!(
+            written == header,
+            "run `UPDATE=1 cargo test -p temporal-slab-tests --test capi the_headers` to write {name} anew"
+        );
     }
-    let written = std::fs::read(&file).unwrap_or_default();
-    assert!(
-        written == header,
-        "run `UPDATE=1 cargo test -p temporal-slab-tests --test capi the_header` to write it anew"
-    );
+}
+
+/// The library without a system, built for a machine that has none, in a program whose table is an array.
+#[test]
+fn bare_metal() {
+    const TARGET: &str = "x86_64-unknown-none";
+    let target = scratch().join("bare");
+    let built = Command::new(env!("CARGO"))
+        .args([
+            "build",
+            "--quiet",
+            "--profile",
+            "dist",
+            "-p",
+            "temporal-slab-bare",
+            "--target",
+            TARGET,
+        ])
+        .arg("--target-dir")
+        .arg(&target)
+        .output()
+        .unwrap();
+    assert!(built.status.success(), "{}", text(&built));
+    let library = target.join(TARGET).join("dist/libtemporal_slab_bare.a");
+    let program = scratch().join("c-bare");
+    let built = Command::new("gcc")
+        .args([
+            "-std=c11",
+            "-g",
+            "-O1",
+            "-Wall",
+            "-Wextra",
+            "-Wpedantic",
+            "-Werror",
+            "-no-pie",
+            "-I",
+        ])
+        .arg(Path::new(BARE).join("include"))
+        .arg(Path::new(BARE).join("tests/c/bare.c"))
+        .arg(&library)
+        .arg("-o")
+        .arg(&program)
+        .output()
+        .unwrap();
+    assert!(built.status.success(), "{}", text(&built));
+    let output = Command::new(&program).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(text(&output).contains("works on bare metal"));
 }
 
 fn build(compiler: &str, arguments: &[&str], name: &str, is_static: bool) -> PathBuf {
@@ -122,4 +172,37 @@ fn every_function_under_valgrind() {
         .args(["--quiet", "--error-exitcode=9", "--leak-check=full"])
         .arg(program);
     runs(&mut command);
+}
+
+/// What is installed is found by `pkg-config`, where there is one, and a program is built by what it says.
+#[test]
+fn installed() {
+    let prefix = scratch().join("prefix");
+    let output = Command::new(env!("CARGO_BIN_EXE_xtask"))
+        .args(["install-c", "--prefix"])
+        .arg(&prefix)
+        .env("CARGO_TARGET_DIR", scratch().join("library"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    let found = std::fs::read_to_string(prefix.join("lib/pkgconfig/temporal-slab.pc")).unwrap();
+    let line = |name: &str| {
+        let line = found
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .unwrap();
+        line.replace("${libdir}", &prefix.join("lib").to_string_lossy())
+            .replace("${includedir}", &prefix.join("include").to_string_lossy())
+    };
+    let program = scratch().join("c-installed");
+    let built = Command::new("gcc")
+        .args(line("Cflags:").split_whitespace())
+        .arg(Path::new(CRATE).join("tests/c/api.c"))
+        .arg("-o")
+        .arg(&program)
+        .args(line("Libs:").split_whitespace())
+        .output()
+        .unwrap();
+    assert!(built.status.success(), "{}", text(&built));
+    runs(Command::new(&program).env("LD_LIBRARY_PATH", prefix.join("lib")));
 }

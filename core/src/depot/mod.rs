@@ -329,9 +329,15 @@ impl<R: lock_api::RawMutex> Bin<R> {
         }
     }
 
-    /// Takes one slot without the lock. `start` is the bit at which a spread search begins.
+    /// Takes one slot without the lock. `start` is the bit at which a search begins that is spread, which it is where CPUs
+    /// collide and where that is wanted anyway.
     #[inline]
-    pub(crate) fn take_slot<'s>(&self, key: Key, start: impl Fn() -> u32) -> SlotTake<'s> {
+    pub(crate) fn take_slot<'s>(
+        &self,
+        key: Key,
+        is_spread: bool,
+        start: impl Fn() -> u32,
+    ) -> SlotTake<'s> {
         // Each failed turn means that somebody else took the bit, so someone always progresses; and
         // each turn looks at the word again, so it ends at the latest when the slab is exhausted.
         loop {
@@ -344,7 +350,7 @@ impl<R: lock_api::RawMutex> Bin<R> {
             if word == 0 {
                 return SlotTake::Empty;
             }
-            let bit = if self.spread.is_on() {
+            let bit = if is_spread || self.spread.is_on() {
                 pick(word, start())
             } else {
                 word & word.wrapping_neg()

@@ -87,6 +87,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                     if C::CHECKED {
                         self.check_free(object, class, true)?;
                     }
+                    self.wipe_slot(object, class);
                     self.free_slot(object, class)
                 }
                 Found::Single(_) => self.free_single(object, |_, _| true),

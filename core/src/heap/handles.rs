@@ -190,6 +190,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     #[inline]
     pub(crate) fn put_slot(&self, tagged: &TaggedSlab, handle: RawHandle) {
         let slab = tagged.slab();
+        // SAFETY: whoever ends an object holds its slot.
+        unsafe { self.wipe_tagged(tagged, handle) };
         // SAFETY: whoever ends an object holds its bit, so the slab is pinned; rows stay valid; bin and
         // class are the slab's.
         let _given = unsafe {

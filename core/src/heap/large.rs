@@ -147,6 +147,10 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         object: NonNull<u8>,
         bytes: usize,
     ) -> Result<(), FreeError> {
+        if C::ZERO_ON_FREE && self.pages.region_at(object.addr().get()) == Ok(bytes) {
+            // SAFETY: the caller gives up the object, which is so long.
+            unsafe { self.wipe(object, bytes) };
+        }
         // SAFETY: the caller gives up the object.
         let blocks = unsafe { self.pages.put_region(object.addr().get(), bytes) }?;
         if let Some(row) = self.rows().find(|row| row.blocks() == blocks) {
@@ -201,6 +205,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             let bytes = unit * body.granules as usize;
             row.remove_large(bytes);
             route.remove(bytes);
+            self.wipe(object, bytes);
             self.map_of(address).set_slab(address, 1, ptr::null());
             if class == Key::RUN {
                 self.pages

@@ -22,6 +22,7 @@ mod tally;
 mod typed;
 #[cfg(feature = "walker")]
 mod walker;
+mod wipe;
 
 use crate::chunk::{Map, Pages};
 use crate::config::{Config, Standard, Table};
@@ -173,7 +174,10 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                         .map_err(|error| self.refused_free(error))?;
                 }
                 // SAFETY: the caller's promise.
-                unsafe { self.free_slot(object, class) }
+                unsafe {
+                    self.wipe_slot(object, class);
+                    self.free_slot(object, class)
+                }
             }
             // SAFETY: the caller's promise.
             None => unsafe { self.free_large(object, layout) },

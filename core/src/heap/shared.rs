@@ -48,7 +48,14 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         class: usize,
     ) -> Result<NonNull<u8>, AllocError> {
         let key = Key::new(row.id(), class as u8);
-        match row.bin(class).take_slot(key, C::cpu) {
+        let start = || {
+            if C::SHUFFLED {
+                self.seed() as u32
+            } else {
+                C::cpu()
+            }
+        };
+        match row.bin(class).take_slot(key, C::SHUFFLED, start) {
             SlotTake::Taken(slab, bit) if row.tag() == tag => {
                 Ok(self.slot(slab, bit, Table::<C>::TABLE.class(class)))
             }

@@ -33,6 +33,8 @@ pub(crate) struct Tally {
     slabs_recycled: AtomicU64,
     close_ns: AtomicU64,
     locals_made: AtomicU64,
+    /// For heaps that shuffle.
+    seeds: AtomicU64,
     /// One for each class: see [`ClassTally`]. Null until the root is made, with `Release` and `Acquire`.
     classes: AtomicPtr<ClassTally>,
 }
@@ -127,6 +129,7 @@ impl Tally {
             slabs_recycled: AtomicU64::new(0),
             close_ns: AtomicU64::new(0),
             locals_made: AtomicU64::new(0),
+            seeds: AtomicU64::new(0),
             classes: AtomicPtr::new(ptr::null_mut()),
         }
     }
@@ -165,6 +168,11 @@ impl Tally {
 
     pub(super) fn scoped_bytes(&self) -> u64 {
         self.scoped_bytes.load(Relaxed)
+    }
+
+    /// Another number each time.
+    pub(crate) fn next_seed(&self) -> u64 {
+        self.seeds.fetch_add(0x9E37_79B9_7F4A_7C15, Relaxed)
     }
 
     /// A number for a new local, from 1.

@@ -133,6 +133,21 @@ impl Cell {
         }
     }
 
+    /// Any entry: by a number, which need not be less than there are.
+    #[cold]
+    pub(super) fn pop_any(&self, number: usize) -> Option<Entry> {
+        let count = self.in_magazine();
+        if count == 0 {
+            return None;
+        }
+        // SAFETY: both are among the entries that were written, from `low` on.
+        unsafe {
+            let (any, last) = (self.low().add(number % count), self.top().sub(1));
+            ptr::swap(any, last);
+        }
+        self.pop()
+    }
+
     /// Notes a freed slot, unless the magazine is full.
     #[inline]
     pub(super) fn push(&self, entry: Entry) -> bool {
@@ -148,23 +163,29 @@ impl Cell {
         true
     }
 
-    /// The lowest slot of the current word, for slots of `size` bytes.
+    /// A slot of the current word, for slots of `size` bytes: the lowest, or the first from a bit on; and its number.
     #[inline]
-    pub(super) fn next_slot(&self, size: usize) -> Option<*mut u8> {
+    pub(super) fn next_slot(&self, size: usize, from: Option<u32>) -> Option<(*mut u8, u32)> {
         let word = self.word();
         if word == 0 {
             return None;
         }
-        self.word.store(word & (word - 1), Relaxed);
+        let (slot, left) = match from {
+            None => (word.trailing_zeros(), word & (word - 1)),
+            Some(from) => {
+                let slot = (word.rotate_right(from % 64).trailing_zeros() + from) % 64;
+                (slot, word & !(1 << slot))
+            }
+        };
+        self.word.store(left, Relaxed);
         // SAFETY: the slot lies in the slab that begins at `base`.
-        Some(unsafe { self.base.get().add(word.trailing_zeros() as usize * size) })
+        Some((unsafe { self.base.get().add(slot as usize * size) }, slot))
     }
 
-    /// The slot that is next in the current word, and its slab.
+    /// The slab of the current word.
     #[inline]
-    pub(super) fn peek(&self) -> Option<(*const Slab, u32)> {
-        let word = self.word();
-        (word != 0).then(|| (self.slab.get(), word.trailing_zeros()))
+    pub(super) fn slab(&self) -> *const Slab {
+        self.slab.get()
     }
 
     /// How many slots a cell holds. Anyone may ask; exact at rest.

@@ -162,10 +162,11 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     pub(super) fn pick_word(&self, cells: *mut Cell, class: usize) -> Option<FreeWord> {
         // SAFETY: a seat has a cell for each class of the table.
         let cell = unsafe { &*cells.add(class) };
-        if let Some(word) = cell.pop() {
+        let (popped, from) = self.draw(cell);
+        if let Some(word) = popped {
             return Some(FreeWord(word));
         }
-        let tag = cell.next_slot(TaggedSlab::STRIDE)?;
+        let (tag, _) = cell.next_slot(TaggedSlab::STRIDE, from)?;
         // SAFETY: the cell's base are the tags of the slab of its word, and the slot was held by it.
         Some(unsafe { TaggedSlab::free_word_at(tag) })
     }
@@ -182,6 +183,8 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// Keeps the slot of an object that was ended at hand.
     #[inline]
     fn put_slot(&mut self, tagged: &TaggedSlab, handle: RawHandle) {
+        // SAFETY: whoever ends an object holds its slot.
+        unsafe { self.heap.wipe_tagged(tagged, handle) };
         let word = FreeWord::after(handle);
         let class = handle.class() + Table::<C>::TABLE.len();
         // Whoever ends an object holds its bit, so the slab is pinned and is of this row.

@@ -66,6 +66,8 @@ struct Desk<'h, R> {
     /// A seat in no row, empty, with the stores that its cells had: for the next epoch, so that a program with an
     /// epoch for each request does not get and give memory for each.
     spare: *mut LocalRow,
+    /// What a heap that shuffles draws from: never 0.
+    draw: u64,
     /// How many epochs had been closed when the seats were last looked through.
     closes_seen: u64,
     /// Why the last slow path failed that did.
@@ -111,6 +113,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
                 near: [Seat::none(root); NEAR],
                 seats: ptr::null_mut(),
                 spare: ptr::null_mut(),
+                draw: heap.seed() | 1,
                 closes_seen: heap.closes(),
                 failed: AllocError::OutOfMemory,
                 tally,
@@ -196,7 +199,8 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     fn pick(&self, cells: *mut Cell, class: usize) -> Option<NonNull<u8>> {
         // SAFETY: a seat has a cell for each class of the table.
         let cell = unsafe { &*cells.add(class) };
-        let object = match cell.pop() {
+        let (popped, from) = self.draw(cell);
+        let object = match popped {
             // A freed pointer may have been narrowed to its old object; the address is good for the
             // whole slot, by the chunk's exposed provenance.
             Some(address) => {
@@ -206,17 +210,36 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
                 ptr::with_exposed_provenance_mut(address as usize)
             }
             None => {
-                if C::CHECKED
-                    && let Some((slab, slot)) = cell.peek()
-                {
-                    // SAFETY: the slot is held, and so the slab is valid.
-                    heap::mark_live_slot(unsafe { &*slab }, slot, class, Table::<C>::TABLE);
+                let size = Table::<C>::TABLE.class(class).size();
+                let (object, slot) = cell.next_slot(size, from)?;
+                if C::CHECKED {
+                    // SAFETY: the slot is held, and so its slab is valid.
+                    heap::mark_live_slot(unsafe { &*cell.slab() }, slot, class, Table::<C>::TABLE);
                 }
-                cell.next_slot(Table::<C>::TABLE.class(class).size())?
+                object
             }
         };
         // SAFETY: no slot is at null.
         Some(unsafe { NonNull::new_unchecked(object) })
+    }
+
+    /// What is taken from a cell: an entry of the magazine, if there is one, and where else to begin in the word. Only a
+    /// heap that shuffles draws.
+    #[inline(always)]
+    fn draw(&self, cell: &Cell) -> (Option<Entry>, Option<u32>) {
+        if !C::SHUFFLED {
+            return (cell.pop(), None);
+        }
+        // SAFETY: the desk is valid and this local's alone.
+        let draw = unsafe {
+            let draw = &mut (*self.desk).draw;
+            // Of the generator xorshift64*.
+            *draw ^= *draw >> 12;
+            *draw ^= *draw << 25;
+            *draw ^= *draw >> 27;
+            draw.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32
+        };
+        (cell.pop_any(draw as usize >> 6), Some(draw as u32 & 63))
     }
 
     /// Frees an object, of whatever epoch and whichever path it was allocated by.
@@ -250,6 +273,8 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             unsafe { self.heap.check_free(object, class, is_ours) }
                 .map_err(|error| self.heap.refused_free(error))?;
         }
+        // SAFETY: the caller gives up the object, which is of this class.
+        unsafe { self.heap.wipe_slot(object, class) };
         // SAFETY: a live object of a class lies in a chunk of the heap.
         let map: Map<P> = unsafe { self.heap.map_of(address) };
         let id = map.row(address);
@@ -301,6 +326,8 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
                 Err(error) => return Err(self.heap.refused_free(error)),
             }
         }
+        // SAFETY: the caller gives up the object, which is of this class.
+        unsafe { self.heap.wipe_slot(object, class) };
         // Its slot is held until it is given, so the slab stays what it is.
         let id = slab.identity().key().row();
         if id == self.home.id {

@@ -384,6 +384,10 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Scope<'h, P, R, C> {
             }
         }
         let (base, size) = kept;
+        if let Some(base) = NonNull::new(base) {
+            // SAFETY: the block is so long, and what was in it is borrowed by nobody.
+            unsafe { self.heap.wipe(base, size) };
+        }
         self.count.set(usize::from(!base.is_null()));
         let [first, ..] = &self.blocks;
         first.set(kept);

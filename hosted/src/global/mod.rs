@@ -51,6 +51,8 @@ pub struct GlobalConfig;
 impl Config for GlobalConfig {
     const SIZES: &'static [usize] = FINE_SIZES;
     const CHECKED: bool = cfg!(any(debug_assertions, feature = "checked"));
+    const ZERO_ON_FREE: bool = cfg!(feature = "hardened");
+    const SHUFFLED: bool = cfg!(feature = "hardened");
 }
 
 /// The process's heap.

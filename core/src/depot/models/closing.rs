@@ -32,7 +32,7 @@ fn sweep_against_take_and_lingering_give() {
                 .give_back(&world.slab, 0b10, &world.class, || 0, || true, keep)
         };
         assert!(matches!(given, Ok(After::InUse)), "it lingers");
-        let taken = match world.here.take_slot(HERE, || 0) {
+        let taken = match world.here.take_slot(HERE, false, || 0) {
             SlotTake::Taken(_, bit) => {
                 world.touch(bit);
                 1
@@ -124,7 +124,7 @@ fn alloc_against_close() {
             let _after = other.give_quietly(bit);
         });
         // As `Heap::alloc_slot`.
-        if let SlotTake::Taken(_, bit) = world.here.take_slot(HERE, || 0) {
+        if let SlotTake::Taken(_, bit) = world.here.take_slot(HERE, false, || 0) {
             if row.get() == old {
                 // SAFETY: the slot is held, so nobody writes this meanwhile; loom checks it.
                 assert_eq!(

@@ -56,7 +56,7 @@ fn shared_take_against_recycle_into_another_class() {
                 let _kept = other.there.publish(owned, &other.class);
             }
         });
-        match world.here.take_slot(HERE, || 0) {
+        match world.here.take_slot(HERE, false, || 0) {
             SlotTake::Taken(slab, bit) => {
                 world.touch(bit);
                 // SAFETY: the bit pins the slab; loom checks that nobody writes the body meanwhile.
@@ -132,7 +132,7 @@ fn a_claim_is_behind_what_came_between() {
             }
         };
         let thread = thread::spawn(move || own(&other, other.give(0b10, Keep::Recycle)));
-        if let SlotTake::Taken(_, bit) = world.here.take_slot(HERE, || 0) {
+        if let SlotTake::Taken(_, bit) = world.here.take_slot(HERE, false, || 0) {
             own(&world, world.give(bit, Keep::Recycle));
         }
         thread.join().unwrap();
@@ -155,7 +155,7 @@ fn a_late_claim_does_not_own_the_next_life() {
         let world = World::new(2, 0b01);
         let other = Arc::clone(&world);
         let thread = thread::spawn(move || {
-            let SlotTake::Taken(_, bit) = other.here.take_slot(HERE, || 0) else {
+            let SlotTake::Taken(_, bit) = other.here.take_slot(HERE, false, || 0) else {
                 return;
             };
             let After::Recycle(Owned(slab)) = other.give_quietly(bit) else {
@@ -209,7 +209,7 @@ fn reclaim_against_alloc_has_one_owner() {
             }
             None => 0,
         });
-        let got = match world.here.take_slot(HERE, || 0) {
+        let got = match world.here.take_slot(HERE, false, || 0) {
             SlotTake::Taken(..) | SlotTake::Strayed(..) => panic!("a cached slab has no free slot"),
             SlotTake::Empty => usize::from(world.here.take_slot_locked(&world.class).is_some()),
         };

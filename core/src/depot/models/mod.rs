@@ -261,7 +261,7 @@ fn give_back_against_take_strands_nothing() {
 fn shared_take_against_shared_take() {
     loom::model(|| {
         let world = World::new(3, 0b011);
-        let take = |world: &World| match world.here.take_slot(HERE, || 0) {
+        let take = |world: &World| match world.here.take_slot(HERE, false, || 0) {
             SlotTake::Taken(_, bit) => {
                 world.touch(bit);
                 bit

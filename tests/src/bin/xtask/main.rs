@@ -4,6 +4,7 @@ mod boot;
 mod command;
 mod contest;
 mod counts;
+mod install_c;
 mod instructions;
 mod preload;
 mod runner;
@@ -34,6 +35,8 @@ enum Task {
     Contest(contest::Options),
     /// Run programs of others with the memory functions for C preloaded, compare, and install what is missing for that.
     Preload(preload::Options),
+    /// Build the libraries for C and install them with their headers.
+    InstallC(install_c::Options),
 }
 
 fn main() -> ExitCode {
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Task::Image(image) => boot::image(&image).map(|()| true),
         Task::Contest(options) => contest::run(&options),
         Task::Preload(options) => preload::run(&options),
+        Task::InstallC(options) => install_c::run(&options).map(|()| true),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

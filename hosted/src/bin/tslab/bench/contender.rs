@@ -7,9 +7,10 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::NonNull;
 use serde::{Deserialize, Serialize};
 use std::alloc::System;
+use temporal_slab::config::{Checked, Config, Unchecked};
 use temporal_slab::provider::PageProvider;
 use temporal_slab::snapshot::{HeapStats, SlowPathStats};
-use temporal_slab::{DefaultLock, Heap, Local, Policy, config::Unchecked};
+use temporal_slab::{DefaultLock, Heap, Local, Policy};
 use temporal_slab_hosted::MmapProvider;
 
 /// An allocator to compare with, as its authors ship it.
@@ -44,6 +45,10 @@ pub(super) enum Kind {
     OursOnClose,
     /// The same, and huge pages are asked for.
     OursHuge,
+    /// Ours with every free checked.
+    OursChecked,
+    /// Ours with every free checked, what is freed overwritten, and slots in an order that is hard to foresee.
+    OursHardened,
     /// Ours without a local.
     Shared,
     /// Another allocator.
@@ -59,8 +64,14 @@ pub(super) trait Visitor {
 }
 
 impl Kind {
-    pub(super) const OURS: [Self; 4] =
-        [Self::Ours, Self::OursOnClose, Self::OursHuge, Self::Shared];
+    pub(super) const OURS: [Self; 6] = [
+        Self::Ours,
+        Self::OursOnClose,
+        Self::OursHuge,
+        Self::OursChecked,
+        Self::OursHardened,
+        Self::Shared,
+    ];
 
     /// All of ours, and the peers that are asked for.
     pub(super) fn all(peers: &[Peer]) -> Vec<Self> {
@@ -73,6 +84,8 @@ impl Kind {
             Self::Ours => "ours",
             Self::OursOnClose => "ours-on-close",
             Self::OursHuge => "ours-huge",
+            Self::OursChecked => "ours-checked",
+            Self::OursHardened => "ours-hardened",
             Self::Shared => "ours-shared",
             Self::Peer(peer) => peer.name(),
         }
@@ -99,6 +112,8 @@ impl Kind {
                 HUGE.set_policy(Policy::OnClose);
                 visitor.visit(|| OursLocal::of(&HUGE))
             }
+            Self::OursChecked => visitor.visit(|| OursLocal::of(&CHECKED)),
+            Self::OursHardened => visitor.visit(|| OursLocal::of(&HARDENED)),
             Self::Shared => visitor.visit(|| OursShared(&WITHOUT_LOCALS)),
             Self::Peer(Peer::Mimalloc) => visitor.visit(|| Raw(&mimalloc::MiMalloc)),
             Self::Peer(Peer::Jemalloc) => visitor.visit(|| Raw(&tikv_jemallocator::Jemalloc)),
@@ -113,6 +128,8 @@ impl Kind {
             Self::Ours => Some(WITH_LOCALS.stats()),
             Self::OursOnClose => Some(ON_CLOSE.stats()),
             Self::OursHuge => Some(HUGE.stats()),
+            Self::OursChecked => Some(CHECKED.stats()),
+            Self::OursHardened => Some(HARDENED.stats()),
             Self::Shared => Some(WITHOUT_LOCALS.stats()),
             Self::Peer(_) => None,
         }
@@ -154,21 +171,35 @@ pub(super) fn failed(what: &str) -> ! {
     panic!("{what}")
 }
 
-/// The heap under test: never checked, as the peers do not check either.
-pub(super) type Ours<P> = Heap<P, DefaultLock, Unchecked>;
+/// The heap under test: never checked, as the peers do not check either, unless it is said.
+pub(super) type Ours<P, C = Unchecked> = Heap<P, DefaultLock, C>;
+
+/// Hard on whoever reads or foresees what is not theirs.
+#[derive(Debug)]
+pub(super) struct Hardened;
+
+impl Config for Hardened {
+    const CHECKED: bool = true;
+    const ZERO_ON_FREE: bool = true;
+    const SHUFFLED: bool = true;
+}
 
 // One for each way of use, so that none finds what another left.
 static WITH_LOCALS: Ours<MmapProvider> = Heap::new(MmapProvider::new());
 static WITHOUT_LOCALS: Ours<MmapProvider> = Heap::new(MmapProvider::new());
 static ON_CLOSE: Ours<MmapProvider> = Heap::new(MmapProvider::new());
 
+static CHECKED: Ours<MmapProvider, Checked> = Heap::new(MmapProvider::new());
+static HARDENED: Ours<MmapProvider, Hardened> = Heap::new(MmapProvider::new());
 static HUGE: Ours<MmapProvider> = Heap::new(MmapProvider::new().with_huge_pages());
 
 /// A heap through a local of the calling thread.
-pub(super) struct OursLocal<P: PageProvider + 'static>(Local<'static, P, DefaultLock, Unchecked>);
+pub(super) struct OursLocal<P: PageProvider + 'static, C: Config = Unchecked>(
+    Local<'static, P, DefaultLock, C>,
+);
 
-impl<P: PageProvider> OursLocal<P> {
-    pub(super) fn of(heap: &'static Ours<P>) -> Self {
+impl<P: PageProvider, C: Config> OursLocal<P, C> {
+    pub(super) fn of(heap: &'static Ours<P, C>) -> Self {
         match heap.local() {
             Ok(local) => Self(local),
             Err(error) => failed(&format!("no local for the heap: {error}")),
@@ -176,7 +207,7 @@ impl<P: PageProvider> OursLocal<P> {
     }
 }
 
-impl<P: PageProvider + Send + Sync> Contender for OursLocal<P> {
+impl<P: PageProvider + Send + Sync, C: Config> Contender for OursLocal<P, C> {
     #[inline(always)]
     fn alloc(&mut self, layout: Layout) -> NonNull<u8> {
         match self.0.alloc(layout) {

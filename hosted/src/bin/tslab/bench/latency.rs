@@ -82,7 +82,7 @@ pub(super) fn run(context: &mut Context<'_>) -> Result<()> {
     }
     let kinds: Vec<Kind> = Kind::all(&context.peers)
         .into_iter()
-        .filter(|kind| *kind != Kind::Shared)
+        .filter(|kind| !matches!(kind, Kind::Shared | Kind::OursChecked | Kind::OursHardened))
         .collect();
     let (rounds, count) = if context.options.quick {
         (3, 300_000)

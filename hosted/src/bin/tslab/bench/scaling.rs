@@ -30,7 +30,12 @@ pub(super) fn variants(threads: &[usize]) -> Vec<String> {
 pub(super) fn run(context: &mut Context<'_>) {
     let kinds: Vec<Kind> = Kind::all(&context.peers)
         .into_iter()
-        .filter(|kind| !matches!(kind, Kind::OursOnClose | Kind::OursHuge))
+        .filter(|kind| {
+            !matches!(
+                kind,
+                Kind::OursOnClose | Kind::OursHuge | Kind::OursChecked | Kind::OursHardened
+            )
+        })
         .collect();
     let clock = Clock::read();
     let mut medians: Vec<Vec<(f64, f64)>> = vec![Vec::new(); kinds.len()];

@@ -69,6 +69,10 @@ fn takes_part(entrant: &Entrant, row: Row) -> bool {
         // Nothing is given back in the other patterns.
         "ours-on-close" => row.pattern == Pattern::FreeMillion,
         "ours-shared" => !row.pattern.is_threaded(),
+        // One size tells what they cost.
+        "ours-checked" | "ours-hardened" => {
+            !row.pattern.is_threaded() && [0, 128].contains(&row.size)
+        }
         _ => true,
     }
 }
