@@ -73,9 +73,14 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
 
 /// What the CPU's clock says, if it has one that anybody may read.
 fn ticks() -> u64 {
+    #[cfg(all(target_arch = "x86", not(miri)))]
+    use core::arch::x86::_rdtsc;
     #[cfg(all(target_arch = "x86_64", not(miri)))]
-    // SAFETY: every CPU of this architecture has it.
-    return unsafe { core::arch::x86_64::_rdtsc() };
-    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-    return 0;
+    use core::arch::x86_64::_rdtsc;
+    #[cfg(all(any(target_arch = "x86", target_arch = "x86_64"), not(miri)))]
+    // SAFETY: every CPU of these that runs this has it.
+    let ticks = unsafe { _rdtsc() };
+    #[cfg(not(all(any(target_arch = "x86", target_arch = "x86_64"), not(miri))))]
+    let ticks = 0;
+    ticks
 }
