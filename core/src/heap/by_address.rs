@@ -2,6 +2,10 @@
 //!
 //! What an address leads to is found in metadata: the chunk that holds it, the slab of its granule, and in a checked
 //! heap the mark of its slot. Nothing at the address itself is read, so in a checked heap any bits may be asked for.
+//!
+//! Two things are not found out. Of two threads that free the same object at the same moment both may pass: a mark is read
+//! and then written, for an exchange would double the time of each free. And an address in a chunk that another thread
+//! gives back whole at the same moment is looked up in a map that may be gone: only what is live keeps its chunk.
 
 use super::Heap;
 use crate::class::Purpose;

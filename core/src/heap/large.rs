@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::depot::Row;
 use crate::epoch::Tag;
 use crate::error::{AllocError, FreeError};
-use crate::provider::PageProvider;
+use crate::provider::{Capabilities, PageProvider};
 use crate::slab::{Body, Key, Slab};
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
@@ -147,7 +147,13 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         object: NonNull<u8>,
         bytes: usize,
     ) -> Result<(), FreeError> {
-        if C::ZERO_ON_FREE && self.pages.region_at(object.addr().get()) == Ok(bytes) {
+        // What comes back from such a provider is fresh, and it need not be touched to be gone.
+        let is_gone = self
+            .pages
+            .provider()
+            .capabilities()
+            .contains(Capabilities::FRESH_ZERO);
+        if C::ZERO_ON_FREE && !is_gone && self.pages.region_at(object.addr().get()) == Ok(bytes) {
             // SAFETY: the caller gives up the object, which is so long.
             unsafe { self.wipe(object, bytes) };
         }

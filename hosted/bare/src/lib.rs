@@ -184,7 +184,7 @@ impl SlabBare {
 
     fn noted(&self, epoch: Epoch) -> SlabBareEpoch {
         if let Some(era) = self.eras.get(epoch.index()) {
-            era.store(epoch.era(), Ordering::Relaxed);
+            era.fetch_max(epoch.era(), Ordering::Relaxed);
         }
         epoch.index() as SlabBareEpoch
     }
@@ -435,11 +435,7 @@ pub unsafe extern "C" fn slab_bare_epoch_advance(heap: *mut SlabBare) -> SlabBar
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn slab_bare_epoch_current(heap: *mut SlabBare) -> SlabBareEpoch {
     // SAFETY: the caller's promise.
-    unsafe {
-        with(heap, NO_EPOCH, |heap| {
-            Ok(heap.heap.current()?.index() as SlabBareEpoch)
-        })
-    }
+    unsafe { with(heap, NO_EPOCH, |heap| Ok(heap.noted(heap.heap.current()?))) }
 }
 
 /// Closes an epoch: what is empty in it goes back now. Whether it did.

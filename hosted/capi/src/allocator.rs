@@ -49,6 +49,12 @@ impl core::fmt::Debug for Shared {
     }
 }
 
+impl Drop for Shared {
+    fn drop(&mut self) {
+        crate::fork::remove(self);
+    }
+}
+
 /// A thread's local, and its share of the heap: dropped in this order.
 struct Seat {
     local: TheLocal,
@@ -68,6 +74,7 @@ pub extern "C" fn slab_allocator_create() -> *mut SlabAllocator {
             eras: [const { AtomicU64::new(0) }; RING],
             is_over: AtomicBool::new(false),
         });
+        crate::fork::add(Arc::as_ptr(&shared));
         // The first epoch, which is always there.
         let root = shared.heap.current()?;
         shared.note(root);
@@ -133,11 +140,12 @@ pub(crate) unsafe fn of<'a>(alloc: *const SlabAllocator) -> Result<&'a Arc<Share
 }
 
 impl Shared {
-    /// Notes which epoch is at its position now.
-    pub(crate) fn note(&self, epoch: Epoch) {
+    /// Notes which epoch is at its position now: the newest that anybody has seen there.
+    pub(crate) fn note(&self, epoch: Epoch) -> u32 {
         if let Some(era) = self.eras.get(epoch.index()) {
-            era.store(epoch.era(), Ordering::Relaxed);
+            era.fetch_max(epoch.era(), Ordering::Relaxed);
         }
+        epoch.index() as u32
     }
 
     /// The epoch at a position.

@@ -1,4 +1,4 @@
-//! Domains: phases of a thread that nest, each over an epoch.
+//! Domains: phases of a thread that nest, each over an epoch. What a thread is inside when it ends it leaves then.
 
 use crate::allocator::{SlabAllocator, of};
 use crate::epochs::{EpochId, leave};
@@ -24,9 +24,49 @@ pub struct EpochDomain {
     pub era: u64,
 }
 
+/// The domains that a thread is inside, the innermost last. A thread that ends leaves them.
+struct Inside(Vec<*mut EpochDomain>);
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        while let Some(domain) = self.0.pop() {
+            // SAFETY: a domain is not destroyed while somebody is inside, and this thread is.
+            let _left = unsafe { leave_domain(domain) };
+        }
+    }
+}
+
 thread_local! {
-    /// The domains that this thread is inside, the innermost last.
-    static INSIDE: RefCell<Vec<*mut EpochDomain>> = const { RefCell::new(Vec::new()) };
+    static INSIDE: RefCell<Inside> = const { RefCell::new(Inside(Vec::new())) };
+}
+
+/// Runs `work` on the domains that this thread is inside; a thread that has ended is in none.
+fn inside<T>(
+    work: impl FnOnce(&mut Vec<*mut EpochDomain>) -> Result<T, SlabError>,
+) -> Result<T, SlabError> {
+    INSIDE
+        .try_with(|inside| work(&mut inside.borrow_mut().0))
+        .unwrap_or(Err(SlabError::Misuse))
+}
+
+/// Leaves a domain that was struck off the thread's.
+///
+/// # Safety
+/// The thread is inside it.
+unsafe fn leave_domain(domain: *mut EpochDomain) -> Result<(), SlabError> {
+    // SAFETY: somebody is inside, so it is not destroyed.
+    let this = unsafe { &*domain };
+    let (alloc, epoch, auto_close) = (this.alloc, this.epoch(), this.auto_close);
+    // The last use of it: who finds nobody inside may destroy it. `Release`, with the `Acquire` there.
+    this.count().fetch_sub(1, Ordering::Release);
+    // SAFETY: the domain's allocator outlives whoever is inside.
+    let shared = unsafe { of(alloc) }?;
+    let epoch = epoch?;
+    if auto_close {
+        leave(shared, epoch);
+    }
+    shared.heap.exit(epoch, auto_close);
+    Ok(())
 }
 
 /// How deep a thread's domains may nest.
@@ -107,8 +147,7 @@ pub unsafe extern "C" fn epoch_domain_enter(domain: *mut EpochDomain) -> bool {
         let this = unsafe { domain.as_ref() }.ok_or(SlabError::Argument)?;
         // SAFETY: the domain's allocator outlives it.
         let shared = unsafe { of(this.alloc) }?;
-        INSIDE.with(|inside| {
-            let mut inside = inside.borrow_mut();
+        inside(|inside| {
             if inside.len() >= DEPTH {
                 return Err(SlabError::Misuse);
             }
@@ -127,24 +166,18 @@ pub unsafe extern "C" fn epoch_domain_enter(domain: *mut EpochDomain) -> bool {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn epoch_domain_exit(domain: *mut EpochDomain) -> bool {
     guarded(false, || {
-        // SAFETY: the caller's promise.
-        let this = unsafe { domain.as_ref() }.ok_or(SlabError::Argument)?;
-        INSIDE.with(|inside| {
-            let mut inside = inside.borrow_mut();
+        if domain.is_null() {
+            return Err(SlabError::Argument);
+        }
+        inside(|inside| {
             if inside.last() != Some(&domain) {
                 return Err(SlabError::Misuse);
             }
             inside.pop();
             Ok(())
         })?;
-        this.count().fetch_sub(1, Ordering::Relaxed);
-        // SAFETY: the domain's allocator outlives it.
-        let shared = unsafe { of(this.alloc) }?;
-        let epoch = this.epoch()?;
-        if this.auto_close {
-            leave(shared, epoch);
-        }
-        shared.heap.exit(epoch, this.auto_close);
+        // SAFETY: the thread was inside.
+        unsafe { leave_domain(domain) }?;
         Ok(true)
     })
 }
@@ -153,7 +186,7 @@ pub unsafe extern "C" fn epoch_domain_exit(domain: *mut EpochDomain) -> bool {
 #[unsafe(no_mangle)]
 pub extern "C" fn epoch_domain_current() -> *mut EpochDomain {
     guarded(ptr::null_mut(), || {
-        Ok(INSIDE.with(|inside| inside.borrow().last().copied().unwrap_or(ptr::null_mut())))
+        inside(|inside| Ok(inside.last().copied().unwrap_or(ptr::null_mut())))
     })
 }
 
@@ -193,7 +226,7 @@ pub unsafe extern "C" fn epoch_domain_destroy(domain: *mut EpochDomain) -> bool 
         let Some(this) = (unsafe { domain.as_ref() }) else {
             return Ok(true);
         };
-        if this.count().load(Ordering::Relaxed) > 0 {
+        if this.count().load(Ordering::Acquire) > 0 {
             return Err(SlabError::Misuse);
         }
         // SAFETY: it was made by a box, and nobody is inside.

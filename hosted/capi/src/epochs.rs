@@ -22,8 +22,9 @@ const _: () = assert!(RING == 128);
 pub unsafe extern "C" fn epoch_current(alloc: *mut SlabAllocator) -> EpochId {
     guarded(NO_EPOCH, || {
         // SAFETY: the caller's promise.
-        let epoch = unsafe { of(alloc) }?.heap.current()?;
-        Ok(epoch.index() as EpochId)
+        let shared = unsafe { of(alloc) }?;
+        // Who advances may not have come to note it yet.
+        Ok(shared.note(shared.heap.current()?))
     })
 }
 
@@ -41,9 +42,7 @@ pub unsafe extern "C" fn epoch_advance(alloc: *mut SlabAllocator) -> EpochId {
         if old.index() != 0 {
             leave(shared, old);
         }
-        let epoch = shared.heap.advance()?;
-        shared.note(epoch);
-        Ok(epoch.index() as EpochId)
+        Ok(shared.note(shared.heap.advance()?))
     })
 }
 

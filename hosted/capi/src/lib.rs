@@ -13,6 +13,7 @@
 //! |---|---|
 //! | `error` | why something failed |
 //! | `allocator` | a heap, its epochs' eras, the threads' locals |
+//! | `fork` | all allocators, which are paused while the process is copied |
 //! | `epochs` | what can be done with an epoch |
 //! | `objects` | what is allocated: by pointer, by handle |
 //! | `domains` | phases that nest |
@@ -22,6 +23,8 @@
 mod error;
 
 mod allocator;
+
+mod fork;
 
 mod epochs;
 

@@ -27,20 +27,26 @@ fn aligned(align: usize, size: usize) -> *mut u8 {
     layout.map_or(ptr::null_mut(), TemporalSlab::alloc_any)
 }
 
-/// As [`memalign`], by the standard of C.
-#[unsafe(no_mangle)]
-pub extern "C" fn aligned_alloc(align: usize, size: usize) -> *mut c_void {
-    memalign(align, size)
-}
-
 /// Allocates with an alignment, which is to be a power of two.
 #[unsafe(no_mangle)]
-pub extern "C" fn memalign(align: usize, size: usize) -> *mut c_void {
+pub extern "C" fn aligned_alloc(align: usize, size: usize) -> *mut c_void {
     if !align.is_power_of_two() {
         set_errno(libc::EINVAL);
         return ptr::null_mut();
     }
     given(aligned(align, size))
+}
+
+/// Allocates with an alignment, or with the next one that is a power of two, as the GNU C library does.
+#[unsafe(no_mangle)]
+pub extern "C" fn memalign(align: usize, size: usize) -> *mut c_void {
+    match align.checked_next_power_of_two() {
+        Some(align) => given(aligned(align, size)),
+        None => {
+            set_errno(libc::EINVAL);
+            ptr::null_mut()
+        }
+    }
 }
 
 /// Allocates with an alignment, which is to be a power of two and a multiple of a pointer's size. Tells what is wrong and

@@ -8,7 +8,8 @@
 //! - Each function does what POSIX and the GNU C library say that it does, `errno` included: `free` leaves it alone (the
 //!   layer that calls the system keeps it), whatever fails for want of memory sets `ENOMEM`, what is asked in a wrong way `EINVAL`.
 //! - What is freed is looked up by its address, in metadata alone, in a heap that checks: a pointer that is no live
-//!   object's beginning is found, by its kind, at once. See [`misuse`] for what is done then.
+//!   object's beginning is found, by its kind, at once; what that does not reach is told in the core's `by_address`. See
+//!   [`misuse`] for what is done then.
 //! - Nothing here takes memory but from the heap, and nothing needs `main` or a thread's variables to be ready.
 //! - C++'s operators come from its own library, which calls these functions; they throw as they should.
 #![cfg(target_os = "linux")]

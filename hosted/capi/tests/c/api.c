@@ -1,8 +1,14 @@
 /* Every function of the header, in C and in C++: what it does, and what it says of what it cannot do. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "temporal_slab.h"
 
@@ -267,6 +273,85 @@ static void figures(SlabAllocator *alloc) {
     CHECK(now.committed_bytes >= now.resident_bytes && read_rss_bytes_linux() > now.resident_bytes / 2);
 }
 
+static SlabAllocator *shared;
+static epoch_domain_t *left_inside;
+static pthread_key_t key;
+static volatile int over, wrong;
+
+static void at_end(void *unused) {
+    (void)unused;
+    /* The thread has left all domains by now, or says so: it does not end the process. */
+    if (epoch_domain_current())
+        wrong++;
+}
+
+static void *ends_inside(void *unused) {
+    (void)unused;
+    pthread_setspecific(key, shared);
+    if (!epoch_domain_enter(left_inside))
+        wrong++;
+    return NULL;
+}
+
+static void *advances(void *unused) {
+    int i;
+    (void)unused;
+    for (i = 0; i < 20000; i++)
+        if (epoch_advance(shared) == UINT32_MAX)
+            wrong++;
+    over = 1;
+    return NULL;
+}
+
+static void *busy(void *unused) {
+    (void)unused;
+    while (!over)
+        slab_free(shared, slab_malloc_epoch(shared, 20000, 0));
+    return NULL;
+}
+
+/* What threads do to each other: one that ends inside a domain leaves it, what is current is known at once, and a child
+ * of a busy program can allocate. */
+static void threads(void) {
+    pthread_t id, other;
+    int i;
+    shared = slab_allocator_create();
+    CHECK(shared && !pthread_key_create(&key, at_end));
+    left_inside = epoch_domain_create(shared);
+    CHECK(!pthread_create(&id, NULL, ends_inside, NULL) && !pthread_join(id, NULL) && !wrong);
+    CHECK(left_inside->entered == 0 && slab_epoch_get_refcount(shared, 0) == 0);
+    CHECK(epoch_domain_destroy(left_inside));
+    over = 0;
+    CHECK(!pthread_create(&id, NULL, advances, NULL));
+    while (!over) {
+        EpochId now = epoch_current(shared);
+        void *object;
+        slab_clear_error();
+        object = slab_malloc_epoch(shared, 64, now);
+        /* It may be closed meanwhile; but there is one. */
+        CHECK(object || slab_last_error() == SLAB_ERROR_CLOSED_EPOCH);
+        slab_free(shared, object);
+    }
+    CHECK(!pthread_join(id, NULL) && !wrong);
+    over = 0;
+    CHECK(!pthread_create(&id, NULL, busy, NULL) && !pthread_create(&other, NULL, busy, NULL));
+    /* Valgrind takes what a child does not inherit for lost: it is told that there are none. */
+    for (i = 0; i < (getenv("WITHOUT_FORKS") ? 0 : 200); i++) {
+        int status = 0;
+        pid_t child = fork();
+        if (child == 0) {
+            alarm(20);
+            for (i = 0; i < 50; i++)
+                slab_free(shared, slab_malloc_epoch(shared, (size_t)i * 1000, 0));
+            _exit(0);
+        }
+        CHECK(child > 0 && waitpid(child, &status, 0) == child && status == 0);
+    }
+    over = 1;
+    CHECK(!pthread_join(id, NULL) && !pthread_join(other, NULL));
+    slab_allocator_free(shared);
+}
+
 static void limits(void) {
     SlabAllocator *alloc = slab_allocator_create();
     void *objects[64];
@@ -297,6 +382,7 @@ int main(void) {
     domains(alloc);
     figures(alloc);
     limits();
+    threads();
     /* Of another allocator. */
     theirs = slab_malloc_epoch(other, 50, 0);
     slab_clear_error();
