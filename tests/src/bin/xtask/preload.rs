@@ -416,9 +416,16 @@ fn redis(folder: &Path, preload: &Path) -> Result<Turn> {
         ])
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    if !preload.as_os_str().is_empty() {
-        server.env("LD_PRELOAD", preload);
-    }
+    // This server may be linked to jemalloc; the C library's functions come before that only if they are preloaded too.
+    let is_given = !preload.as_os_str().is_empty();
+    server.env(
+        "LD_PRELOAD",
+        if is_given {
+            preload
+        } else {
+            Path::new("libc.so.6")
+        },
+    );
     let server = server.process_group(0).spawn()?;
     let ask = |arguments: &[&str]| -> Result<Vec<u8>> {
         let mut command = Command::new("redis-cli");
