@@ -68,6 +68,7 @@ fn counters_agree_with_the_walker() {
 /// Epochs that come and go in a short ring, with locals that stay behind: each era's figures are its own, and
 /// the classes' are of all eras. Catches counts of one era that are found in the next, or lost with it.
 #[test]
+#[cfg_attr(miri, ignore = "sums, for which Miri takes long")]
 fn an_era_has_its_own_figures() {
     let heap = TestHeap::<ShortRing>::new(Host::default());
     let (mut first, mut second) = (heap.local().unwrap(), heap.local().unwrap());
@@ -131,6 +132,7 @@ fn an_era_has_its_own_figures() {
 
 /// Each refusal is counted under its kind, in its class and its epoch.
 #[test]
+#[cfg_attr(miri, ignore = "sums, for which Miri takes long")]
 fn refusals_are_counted_by_kind() {
     let heap = TestHeap::<Checked>::new(Host::default());
     let mut local = heap.local().unwrap();
@@ -224,6 +226,7 @@ fn what_scopes_hold_is_seen() {
 
 /// Slots whose generations are used up are no slots: the sums hold while they are retired and after.
 #[test]
+#[cfg_attr(miri, ignore = "sums, for which Miri takes long")]
 fn retired_slots_are_accounted() {
     #[derive(Debug)]
     struct Few;
