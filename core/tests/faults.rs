@@ -13,7 +13,7 @@ use temporal_slab::{AllocError, DefaultLock, Heap, Policy};
 type Faulty = FaultyProvider<HostProvider<{ 1 << 18 }>, true, 256>;
 type TestHeap<'p> = Heap<&'p Faulty, DefaultLock, Checked>;
 
-const OPERATIONS: usize = if cfg!(miri) { 40 } else { 10_000 };
+const OPERATIONS: usize = if cfg!(miri) { 40 } else { 5_000 };
 
 fn trace() -> Vec<Action> {
     let mut rng = Rng(42);
