@@ -154,3 +154,49 @@ fn short_threads() {
         .unwrap();
     assert!(output.status.success(), "{}", text(&output));
 }
+
+/// A program that is asked to tells at its end what its heap was like: as a line of JSON, as text in a file or on the
+/// error stream, and on from what is there; and goes on without if there is no such place. Its output is its own.
+#[test]
+fn reports_at_the_end() {
+    let program = build("functions.c", true);
+    let run = |target: &str| {
+        let mut command = Command::new(&program);
+        let output = command
+            .env("TEMPORAL_SLAB_REPORT", target)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+        assert!(
+            String::from_utf8_lossy(&output.stdout)
+                .ends_with("every function does what it should\n")
+        );
+        String::from_utf8(output.stderr).unwrap()
+    };
+    for (name, begin) in [
+        ("report.json", "{\"schema\":"),
+        ("report.txt", "temporal-slab: process "),
+    ] {
+        let file = scratch().join(name);
+        if file.exists() {
+            std::fs::remove_file(&file).unwrap();
+        }
+        assert_eq!(run(file.to_str().unwrap()), "");
+        let once = std::fs::read_to_string(&file).unwrap();
+        assert!(once.starts_with(begin), "{once}");
+        assert_eq!(run(file.to_str().unwrap()), "");
+        let twice = std::fs::read_to_string(&file).unwrap();
+        assert!(twice.starts_with(&once) && twice[once.len()..].starts_with(begin));
+        if name.ends_with("json") {
+            assert_eq!(twice.lines().count(), 2);
+            for line in twice.lines() {
+                let report: serde_json::Value = serde_json::from_str(line).unwrap();
+                assert!(report["heap"].is_object(), "{line}");
+            }
+        }
+    }
+    assert!(run("-").contains(" resident, "));
+    assert_eq!(run(""), "");
+    assert!(run("/nowhere/report.txt").contains("no report"));
+    assert!(run(&"x".repeat(2000)).contains("no report"));
+}

@@ -42,6 +42,26 @@ impl<T: Linked<N>, const N: usize> Chain<T, N> {
         self.first
     }
 
+    /// The first of at most `most` members in which `f` finds something.
+    pub(super) fn first_of<U>(
+        &self,
+        most: usize,
+        f: impl Fn(*mut T) -> Option<U>,
+    ) -> Option<(*mut T, U)> {
+        let mut at = self.first;
+        for _ in 0..most {
+            if at.is_null() {
+                return None;
+            }
+            if let Some(found) = f(at) {
+                return Some((at, found));
+            }
+            // SAFETY: members are valid.
+            at = unsafe { Self::after(at) };
+        }
+        None
+    }
+
     /// # Safety
     /// `member` is valid, and may be linked in no chain but this one.
     pub(super) unsafe fn insert(&mut self, member: *mut T) {

@@ -15,6 +15,7 @@ mod map;
 mod meta;
 mod runs;
 mod supply;
+mod take;
 #[cfg(test)]
 mod tests;
 mod transit;
@@ -152,6 +153,11 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         }
     }
 
+    /// Bytes that are held from the provider, as of a moment ago.
+    pub(crate) fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
+    }
+
     /// Chunks that were got so far.
     pub(crate) fn acquired_chunks(&self) -> u64 {
         self.acquired_chunks.load(Ordering::Relaxed)
@@ -182,7 +188,8 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
     }
 
     /// A slab's metadata and a run for it, from the blocks of `row`. The flag tells whether the run
-    /// reads as zero. Before a chunk is got for it, `relieve` may make room, and says whether it did.
+    /// reads as zero. Before memory is touched for the first time for it, or a chunk is got, `relieve` may make room,
+    /// and says whether it did.
     /// `is_open` is asked under the lock whether the row may still grow.
     ///
     /// # Safety
@@ -194,7 +201,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         granules: u32,
         align: u32,
         is_open: impl Fn() -> bool,
-        relieve: impl Fn() -> bool,
+        relieve: impl Fn(Short) -> bool,
     ) -> Result<(&'s Slab, Run, bool), AllocError> {
         let (slab, run) = self.supplied(relieve, |state, effort| {
             if !is_open() {
@@ -283,15 +290,15 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         meta: MetaShape,
         blocks: u32,
         is_open: impl Fn() -> bool,
-        relieve: impl Fn() -> bool,
+        relieve: impl Fn(Short) -> bool,
     ) -> Result<(&'s Slab, Run, bool), AllocError> {
-        let (slab, run) = self.supplied(relieve, |state, _| {
+        let (slab, run) = self.supplied(relieve, |state, effort| {
             if !is_open() {
                 return Err(Short::Closed);
             }
             let slab = state.take_slab(meta)?;
             state
-                .take_long_run(blocks)
+                .take_long_run(blocks, effort)
                 // SAFETY: the caller's row.
                 .inspect(|_| unsafe { (*row).pieces += 1 })
                 .map(|run| (slab, run))
@@ -374,7 +381,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
             return Err(AllocError::TooLarge);
         }
         let take = |state: &mut State<P>, _| state.arena.take(kind, layout).ok_or(Short::Meta);
-        self.supplied(|| false, take)
+        self.supplied(|_| false, take)
     }
 
     /// # Safety

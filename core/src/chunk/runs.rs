@@ -13,9 +13,8 @@
 //! *in transit*. A page is *warm* when all its granules are free and some granule is dirty: it is
 //! what a decommit would give back. `State::warm` is the sum over all blocks, at all times.
 
-use super::Run;
 use super::arena::{Arena, Kind};
-use super::block::{PageShape, fit, longest_run, mask};
+use super::block::{PageShape, longest_run, mask};
 use super::chain::{Chain, Linked, Links};
 use super::map::{Geometry, Map, NO_ROW};
 use super::meta::META_KINDS;
@@ -29,7 +28,7 @@ use core::mem::size_of;
 use core::ptr::{self, NonNull};
 
 /// Chunks with a free block.
-const OPEN: usize = 0;
+pub(super) const OPEN: usize = 0;
 /// Chunks with warm pages.
 pub(super) const WARM: usize = 1;
 
@@ -43,7 +42,7 @@ pub(crate) struct Block {
     pub(super) row: *mut RowBlocks,
     links: Links<Block>,
     bucket: u8,
-    index: u8,
+    pub(super) index: u8,
 }
 
 /// A chunk's description. `blocks` is followed in memory by as many as the geometry says.
@@ -54,6 +53,8 @@ pub(crate) struct Chunk {
     /// Where the chunk begins: its region's base.
     pub(super) base: *mut u8,
     pub(super) free_blocks: u64,
+    /// The blocks of which some granule is dirty.
+    pub(super) touched: u64,
     pub(super) warm: usize,
     open_links: Links<Chunk>,
     warm_links: Links<Chunk>,
@@ -79,10 +80,10 @@ impl Linked<0> for Block {
 /// A row's blocks by the length of their longest free run: bucket `b` has runs of `2^b` or more.
 #[derive(Debug)]
 pub(crate) struct RowBlocks {
-    id: u16,
+    pub(super) id: u16,
     /// Slabs, single objects and regions that are out. A row with none is drained.
     pub(super) pieces: usize,
-    buckets: [Chain<Block, 0>; 7],
+    pub(super) buckets: [Chain<Block, 0>; 7],
 }
 
 impl RowBlocks {
@@ -95,20 +96,13 @@ impl RowBlocks {
     }
 }
 
-/// How long to look for a run in blocks that are partly in use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Effort {
-    /// Briefly: there may be whole blocks, or the provider may have more.
-    Bounded,
-    /// To the end: the provider refused.
-    Full,
-}
-
 /// What must be got from the provider before a request can be met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Short {
     /// A metadata region.
     Meta,
+    /// A block of which nothing is in memory yet. There is one.
+    Fresh,
     /// A chunk.
     Chunk,
     /// Nothing can help: the row's epoch is closed.
@@ -122,7 +116,7 @@ pub(super) struct State<P> {
     pub(super) arena: Arena,
     /// Unused metadata of slabs, by kind.
     pub(super) unused_slabs: [*const Slab; META_KINDS],
-    open: Chain<Chunk, OPEN>,
+    pub(super) open: Chain<Chunk, OPEN>,
     pub(super) warm_chunks: Chain<Chunk, WARM>,
     pub(super) page: PageShape,
     /// Bytes of warm pages.
@@ -136,7 +130,7 @@ pub(super) struct State<P> {
     /// Bytes of metadata regions.
     pub(super) meta: usize,
     /// Chunks of which every block is free.
-    empty_chunks: usize,
+    pub(super) empty_chunks: usize,
     provider: PhantomData<P>,
 }
 
@@ -188,6 +182,7 @@ impl<P: PageProvider> State<P> {
                 node: Node::new(region, Use::Chunk),
                 base,
                 free_blocks: Self::all_blocks(),
+                touched: 0,
                 warm: 0,
                 open_links: Links::UNLINKED,
                 warm_links: Links::UNLINKED,
@@ -268,143 +263,6 @@ impl<P: PageProvider> State<P> {
             }
         }
         None
-    }
-
-    /// A run of `len` granules from the row's blocks, or from a block that it gets for it.
-    ///
-    /// # Safety
-    /// `row` is a valid row of this heap; its buckets are only touched under this lock.
-    pub(super) unsafe fn take_run(
-        &mut self,
-        row: *mut RowBlocks,
-        len: u32,
-        align: u32,
-        effort: Effort,
-    ) -> Result<Run, Short> {
-        // SAFETY: the row and the blocks in its buckets are valid.
-        unsafe {
-            if let Some((block, start)) = Self::find_run(&(*row).buckets, len, align, effort) {
-                let chunk = Self::chunk_of(block);
-                return Ok(self.carve(chunk, u32::from((*block).index), mask(start, len)));
-            }
-            let (chunk, index) = self.take_blocks(1, !0)?;
-            let block = Self::block(chunk, index);
-            (*block).row = row;
-            Map::<P>::at((*chunk).base).set_row(index as usize, (*row).id);
-            let Some(start) = fit((*block).free, len, align) else {
-                // Only block 0 is not whole, and no run is longer than half a block.
-                debug_assert!(false, "a fresh block holds any run");
-                return Err(Short::Chunk);
-            };
-            Ok(self.carve(chunk, index, mask(start, len)))
-        }
-    }
-
-    /// The best-fitting bucket first. Unless nothing else is left, a few of its blocks are looked at,
-    /// so this is bounded.
-    unsafe fn find_run(
-        buckets: &[Chain<Block, 0>; 7],
-        len: u32,
-        align: u32,
-        effort: Effort,
-    ) -> Option<(*mut Block, u32)> {
-        let most = match effort {
-            Effort::Bounded => 4,
-            Effort::Full => usize::MAX,
-        };
-        for bucket in buckets.iter().skip(len.ilog2() as usize) {
-            let mut at = bucket.first();
-            for _ in 0..most {
-                if at.is_null() {
-                    break;
-                }
-                // SAFETY: blocks in buckets are valid.
-                unsafe {
-                    if let Some(start) = fit((*at).free, len, align) {
-                        return Some((at, start));
-                    }
-                    at = Chain::<Block, 0>::after(at);
-                }
-            }
-        }
-        None
-    }
-
-    /// `count` neighbouring blocks of one chunk, out of those of its free ones that are in `wanted`.
-    fn take_blocks(&mut self, count: u32, wanted: u64) -> Result<(*mut Chunk, u32), Short> {
-        let mut at = self.open.first();
-        while !at.is_null() {
-            // SAFETY: linked chunks are valid.
-            unsafe {
-                if let Some(first) = fit((*at).free_blocks & wanted, count, 1) {
-                    self.close_blocks(at, mask(first, count));
-                    return Ok((at, first));
-                }
-                at = Chain::<Chunk, OPEN>::after(at);
-            }
-        }
-        Err(Short::Chunk)
-    }
-
-    /// Takes free blocks out of their chunk's free ones.
-    ///
-    /// # Safety
-    /// The chunk is valid, and they are free.
-    pub(super) unsafe fn close_blocks(&mut self, chunk: *mut Chunk, blocks: u64) {
-        // SAFETY: the chunk is valid.
-        unsafe {
-            self.empty_chunks -= usize::from((*chunk).free_blocks == Self::all_blocks());
-            (*chunk).free_blocks &= !blocks;
-            if (*chunk).free_blocks == 0 {
-                self.open.remove(chunk);
-            }
-        }
-    }
-
-    /// A run of whole blocks: never block 0, which begins with the header.
-    pub(super) fn take_long_run(&mut self, count: u32) -> Result<Run, Short> {
-        let (chunk, first) = self.take_blocks(count, !1)?;
-        let mut whole: Option<Run> = None;
-        for index in first..first + count {
-            // SAFETY: the blocks were just taken; all but block 0 are whole.
-            let run = unsafe { self.carve(chunk, index, Self::full(index)) };
-            whole = Some(match whole {
-                None => run,
-                Some(w) => Run {
-                    clean: w.clean && run.clean,
-                    gone: w.gone || run.gone,
-                    ..w
-                },
-            });
-        }
-        whole.ok_or(Short::Chunk)
-    }
-
-    /// Marks free granules as handed out.
-    ///
-    /// # Safety
-    /// They are free granules of this block.
-    unsafe fn carve(&mut self, chunk: *mut Chunk, index: u32, granules: u64) -> Run {
-        // SAFETY: the chunk and its blocks are valid.
-        unsafe {
-            let block = Self::block(chunk, index);
-            let clean = (*block).dirty & granules == 0;
-            let gone = (*block).gone & granules != 0;
-            let opens = (*block).dirty & Self::full(index) == 0;
-            self.change(chunk, index, |block, _| {
-                block.free &= !granules;
-                block.dirty |= granules;
-                block.gone &= !granules;
-            });
-            let offset = index as usize * BLOCK + granules.trailing_zeros() as usize * GRANULE;
-            Run {
-                base: (*chunk).base.add(offset),
-                chunk,
-                clean,
-                gone,
-                opens,
-            }
-        }
     }
 
     /// Notes that granules of a run that is out still need a commit.
@@ -500,6 +358,8 @@ impl<P: PageProvider> State<P> {
             self.least_warm = self.least_warm.min(self.warm);
             self.resident = self.resident - resident + resident_bytes(&*block, page);
             (*chunk).warm = (*chunk).warm - warm + now;
+            (*chunk).touched &= !(1 << index);
+            (*chunk).touched |= u64::from((*block).dirty & Self::full(index) != 0) << index;
             if (*chunk).warm == 0 {
                 self.warm_chunks.remove(chunk);
             } else if now > warm {
@@ -524,7 +384,7 @@ impl<P: PageProvider> State<P> {
         }
     }
 
-    const fn all_blocks() -> u64 {
+    pub(super) const fn all_blocks() -> u64 {
         mask(0, Geometry::<P>::BLOCKS as u32)
     }
 
@@ -546,7 +406,7 @@ impl<P: PageProvider> State<P> {
 
     /// # Safety
     /// `block` is a block of a valid chunk.
-    unsafe fn chunk_of(block: *mut Block) -> *mut Chunk {
+    pub(super) unsafe fn chunk_of(block: *mut Block) -> *mut Chunk {
         // SAFETY: block `index` lies that far behind block 0, which follows the chunk.
         unsafe {
             block

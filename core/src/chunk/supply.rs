@@ -4,7 +4,8 @@
 use super::arena::{META_HEADER, META_REGION};
 use super::block::PageShape;
 use super::map::Geometry;
-use super::runs::{Effort, Short, State};
+use super::runs::{Short, State};
+use super::take::Effort;
 use super::tree::{Node, Use};
 use super::{Kind, Pages};
 use crate::error::AllocError;
@@ -12,11 +13,14 @@ use crate::provider::{PageProvider, Region};
 use crate::sync::Ordering;
 use lock_api::RawMutex;
 
+/// How often empty slabs are moved for a run before fresh memory is touched for it.
+const MOVES: u32 = 4;
+
 impl<P: PageProvider, R: RawMutex> Pages<P, R> {
     /// Runs `f` under the lock until it has all it needs, getting it from the provider between.
     pub(super) fn supplied<T>(
         &self,
-        relieve: impl Fn() -> bool,
+        relieve: impl Fn(Short) -> bool,
         mut f: impl FnMut(&mut State<P>, Effort) -> Result<T, Short>,
     ) -> Result<T, AllocError> {
         // Each turn that ends in a shortage adds a region, which others may use up meanwhile; then
@@ -28,12 +32,16 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
                 result
             })
         };
+        let (mut effort, mut moves) = (Effort::Thrifty, MOVES);
         loop {
-            match turn(Effort::Bounded) {
+            match turn(effort) {
                 Ok(value) => return Ok(value),
                 Err(Short::Closed) => return Err(AllocError::EpochClosed),
                 Err(Short::Meta) => self.supply_meta()?,
-                Err(Short::Chunk) if relieve() => {}
+                // Whether what was moved is in one piece is seen in the next turn.
+                Err(Short::Fresh) if moves > 0 && relieve(Short::Fresh) => moves -= 1,
+                Err(Short::Fresh) => effort = Effort::Bounded,
+                Err(Short::Chunk) if relieve(Short::Chunk) => {}
                 Err(Short::Chunk) => {
                     if let Err(refused) = self.supply_chunk() {
                         return turn(Effort::Full).map_err(|_| refused);

@@ -75,7 +75,7 @@ fn runs_and_regions_are_disjoint_and_come_back() {
                 let row = unsafe { rows.add(random(2)) };
                 // SAFETY: as above.
                 let taken =
-                    unsafe { pages.take_slab(row, meta, granules, align, || true, || false) };
+                    unsafe { pages.take_slab(row, meta, granules, align, || true, |_| false) };
                 taken.map(|(slab, run, _)| {
                     assert!(run.base.addr().is_multiple_of(align as usize * GRANULE));
                     Out::Short(slab, run, granules)
@@ -84,7 +84,7 @@ fn runs_and_regions_are_disjoint_and_come_back() {
             6 => {
                 let blocks = 1 + random(3) as u32;
                 // SAFETY: the rows outlive the pages' use of them.
-                let taken = unsafe { pages.take_long(rows, meta, blocks, || true, || false) };
+                let taken = unsafe { pages.take_long(rows, meta, blocks, || true, |_| false) };
                 taken.map(|(slab, run, _)| {
                     assert!(run.base.addr().is_multiple_of(BLOCK));
                     Out::Long(slab, run, blocks)

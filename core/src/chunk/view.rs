@@ -28,7 +28,7 @@ impl<P: PageProvider> State<P> {
         f: &mut impl FnMut(BlockView),
     ) -> (usize, usize, bool) {
         let chunk: *mut Chunk = node.cast();
-        let (mut warm, mut resident) = (0, 0);
+        let (mut warm, mut resident, mut touched) = (0, 0, 0);
         // SAFETY: the chunk is valid; the lock is held.
         unsafe {
             let map = Map::<P>::at((*chunk).base);
@@ -36,6 +36,7 @@ impl<P: PageProvider> State<P> {
                 let block = &*Self::block(chunk, index);
                 warm += warm_bytes(block, self.page);
                 resident += resident_bytes(block, self.page);
+                touched |= u64::from(block.dirty & Self::full(index) != 0) << index;
                 let base = (*chunk).base.add(index as usize * BLOCK);
                 f(BlockView {
                     base,
@@ -46,7 +47,8 @@ impl<P: PageProvider> State<P> {
                     is_owned: !block.row.is_null(),
                 });
             }
-            (warm, resident, warm == (*chunk).warm)
+            let agrees = warm == (*chunk).warm && touched == (*chunk).touched;
+            (warm, resident, agrees)
         }
     }
 }

@@ -39,7 +39,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         layout: Layout,
     ) -> Result<(NonNull<u8>, bool), AllocError> {
         let pages = &self.pages;
-        let (is_open, relieve) = (|| row.tag() == tag, || self.relieve());
+        let (is_open, relieve) = (|| row.tag() == tag, |short| self.relieve(row, short));
         let (blocks_of, meta) = (row.blocks(), Self::PLAIN_META);
         match Route::of::<P, C>(layout, pages.provider().page_size()) {
             Route::Run { granules, align } => {

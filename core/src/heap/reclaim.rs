@@ -8,10 +8,10 @@
 
 use super::Heap;
 use super::shelf::Untold;
-use crate::chunk::Geometry;
-use crate::class::GRANULE;
+use crate::chunk::{Geometry, Short};
+use crate::class::{BLOCK, GRANULE};
 use crate::config::{Config, Table};
-use crate::depot::{After, Keep, Row};
+use crate::depot::{After, Bin, Keep, Row};
 use crate::error::AllocError;
 use crate::provider::PageProvider;
 use crate::sync::Ordering;
@@ -39,6 +39,9 @@ pub enum Policy {
     /// Only on [`Heap::reclaim`], or when the provider has nothing left.
     Never,
 }
+
+/// Beside what the heap holds, the share of it that may be empty slabs of one row when that row asks for fresh memory.
+const SPARE: usize = 16;
 
 /// The most that goes back at once under [`Policy::Batched`]: about a tenth of a millisecond's work.
 const BATCH: usize = 2 << 20;
@@ -290,11 +293,34 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         self.pages.cool(keep.saturating_sub(cached));
     }
 
-    /// Moves as much as a chunk from caches to the pages, if they hold that much: before the heap
-    /// grows, it uses what it has. Whether it did.
-    pub(super) fn relieve(&self) -> bool {
-        let cached = self.shelf.bytes();
-        cached >= P::CHUNK_SIZE && self.empty_caches(cached - P::CHUNK_SIZE)
+    /// Before the heap grows, it uses what it has: moves empty slabs to the pages, as much as a chunk if all caches
+    /// hold that much and a chunk is wanted, and as much as a block if the row's do and a block is. Whether it did.
+    ///
+    /// To have a block made present takes about as long as to move as much; so the more blocks a row has opened, the
+    /// fewer empty slabs it may keep beside them.
+    pub(super) fn relieve(&self, row: &Row<R>, short: Short) -> bool {
+        if short == Short::Chunk {
+            let cached = self.shelf.bytes();
+            return cached >= P::CHUNK_SIZE && self.empty_caches(cached - P::CHUNK_SIZE);
+        }
+        let bytes_of = |(class, bin): &(usize, &Bin<R>)| {
+            bin.cached() * Table::<C>::TABLE.class(*class).slab_bytes()
+        };
+        let cached: usize = row.used_bins().map(|bin| bytes_of(&bin)).sum();
+        let most = (self.pages.taken() / SPARE).max(BLOCK);
+        let fullest = row.used_bins().max_by_key(bytes_of);
+        let (Some((class, bin)), true) = (fullest, cached > most) else {
+            return false;
+        };
+        let bytes = Table::<C>::TABLE.class(class).slab_bytes();
+        let mut moved = 0;
+        while moved < BLOCK {
+            let Some(slab) = bin.uncache() else { break };
+            self.uncached(bytes);
+            self.return_run(After::Recycle(slab));
+            moved += bytes;
+        }
+        moved > 0
     }
 
     fn reclaimable(&self) -> usize {

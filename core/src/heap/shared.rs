@@ -286,7 +286,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let meta = Self::meta_of(shape, true);
         let (granules, align) = (u32::from(shape.granules), u32::from(shape.align));
         let (slab, run, zero) = self.pressed(|| {
-            let (is_open, relieve) = (|| row.tag() == tag, || self.relieve());
+            let (is_open, relieve) = (|| row.tag() == tag, |short| self.relieve(row, short));
             let blocks = row.blocks();
             // SAFETY: the row is one of this heap.
             unsafe {

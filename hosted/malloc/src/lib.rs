@@ -16,6 +16,7 @@
 
 pub mod aligned;
 pub mod misuse;
+pub mod report;
 
 use core::alloc::Layout;
 use core::ffi::{c_int, c_void};
