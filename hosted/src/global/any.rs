@@ -1,6 +1,7 @@
 //! The process's heap for callers that keep no layouts: objects are known by their addresses.
 
-use super::thread::{READY, THREAD};
+use super::here::here;
+use super::thread::READY;
 use super::{HEAP, TemporalSlab};
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::NonNull;
@@ -32,7 +33,7 @@ impl TemporalSlab {
     /// As there.
     #[inline]
     pub unsafe fn free_any(object: NonNull<u8>) -> Result<(), FreeError> {
-        THREAD.with(|thread| {
+        here(|thread| {
             if thread.has_local() {
                 // SAFETY: the thread has a local, and nobody is using it; the caller's promise.
                 return unsafe { thread.local().free_any(object) };
@@ -48,7 +49,7 @@ impl TemporalSlab {
     /// As there.
     #[inline]
     pub fn size_of(object: NonNull<u8>) -> Result<usize, FreeError> {
-        THREAD.with(|thread| {
+        here(|thread| {
             if thread.state() >= READY {
                 // SAFETY: the thread has a local, and nobody is using it.
                 return unsafe { thread.local() }.size_of(object);

@@ -4,7 +4,8 @@
 //! takes itself out of the list wherever it is, so guards that are dropped out of order route nothing
 //! wrongly. A guard that is forgotten routes its thread for good, and no other.
 
-use super::thread::{THREAD, Thread};
+use super::here::here;
+use super::thread::Thread;
 use super::{FutexLock, GlobalConfig, GlobalDomain, HEAP, MmapProvider, TemporalSlab};
 use core::alloc::Layout;
 use core::fmt;
@@ -94,7 +95,7 @@ impl TemporalSlab {
     /// The epoch that this thread is in, if it is in one.
     #[must_use]
     pub fn current() -> Option<Epoch> {
-        THREAD.with(Thread::epoch)
+        here(Thread::epoch)
     }
 }
 
@@ -105,7 +106,7 @@ impl<'d> Routed<'d> {
     ) -> Result<Self, EpochError> {
         let node = HEAP.alloc(Layout::new::<Node>());
         let node: NonNull<Node> = node.map_err(|_| EpochError::OutOfMemory)?.cast();
-        THREAD.with(|thread| {
+        here(|thread| {
             let outer = thread.innermost.get();
             // SAFETY: the node is new; those in the list are their guards', and this thread's.
             unsafe {
@@ -138,7 +139,7 @@ impl<'d> Routed<'d> {
 
 impl Drop for Routed<'_> {
     fn drop(&mut self) {
-        THREAD.with(|thread| {
+        here(|thread| {
             // SAFETY: the node and its neighbours are guards' of this thread, and no one is looking at them.
             unsafe {
                 let Node { outer, inner, .. } = self.node.read();
@@ -159,7 +160,7 @@ impl Drop for Routed<'_> {
         let _freed = unsafe { HEAP.free(self.node.cast(), Layout::new::<Node>()) };
         if self.inside.is_some() {
             // Before the last one out closes the epoch: what this thread keeps of it would stay.
-            THREAD.with(|thread| thread.leave(epoch));
+            here(|thread| thread.leave(epoch));
         }
         self.inside = None;
     }
@@ -176,7 +177,7 @@ impl Phase {
 impl Drop for Phase {
     fn drop(&mut self) {
         self.routed = None;
-        THREAD.with(|thread| thread.leave(self.epoch));
+        here(|thread| thread.leave(self.epoch));
         // Somebody may have closed it already.
         let _closed = HEAP.close(self.epoch);
     }

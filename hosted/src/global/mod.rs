@@ -24,6 +24,7 @@
 mod any;
 mod current;
 mod fork;
+mod here;
 mod thread;
 
 use crate::lock::FutexLock;
@@ -41,7 +42,8 @@ use temporal_slab::stats::Latency;
 use temporal_slab::{Domain, FreeError, Heap};
 
 pub use current::{Phase, Routed};
-use thread::{READY, THREAD, Thread};
+use here::here;
+use thread::{READY, Thread};
 
 /// The parameters of the process's heap: the finer table of sizes; every free is checked in debug builds, and with the
 /// feature `checked` in all.
@@ -82,14 +84,14 @@ impl TemporalSlab {
     /// Gives back all that this thread keeps for its next allocations. Other threads keep theirs until they
     /// end or do the same.
     pub fn flush_thread() {
-        THREAD.with(Thread::flush);
+        here(Thread::flush);
     }
 
     /// Times one in `every` of this thread's allocations from now on; `None` ends it. A thread that is not asked pays
     /// nothing for this; one that is leaves the shortest path for all of its allocations. Zeroed ones in an epoch are
     /// not among them.
     pub fn sample_thread(every: Option<NonZeroU32>) {
-        THREAD.with(|thread| thread.sample(every));
+        here(|thread| thread.sample(every));
     }
 
     /// The times that were sampled so far, of all threads.
@@ -143,7 +145,7 @@ fn or_null<E>(object: Result<NonNull<u8>, E>) -> *mut u8 {
 unsafe impl GlobalAlloc for TemporalSlab {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        THREAD.with(|thread| {
+        here(|thread| {
             if thread.state() == READY {
                 // SAFETY: a ready thread has a local, and nobody is using it.
                 return or_null(unsafe { thread.local() }.alloc(layout));
@@ -156,7 +158,7 @@ unsafe impl GlobalAlloc for TemporalSlab {
     unsafe fn dealloc(&self, object: *mut u8, layout: Layout) {
         // SAFETY: no object is at null.
         let object = unsafe { NonNull::new_unchecked(object) };
-        THREAD.with(|thread| {
+        here(|thread| {
             let freed = if thread.has_local() {
                 // SAFETY: the thread has a local, and nobody is using it; the caller gives up the object.
                 unsafe { thread.local().free(object, layout) }
@@ -173,7 +175,7 @@ unsafe impl GlobalAlloc for TemporalSlab {
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        THREAD.with(|thread| {
+        here(|thread| {
             if thread.state() == READY {
                 // SAFETY: as in `alloc`.
                 return or_null(unsafe { thread.local() }.alloc_zeroed(layout));
