@@ -6,8 +6,10 @@ mod common;
 use common::host::HostProvider;
 use common::{Rng, layout, steps, walk};
 use core::alloc::Layout;
+use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 use temporal_slab::config::{Checked, Unchecked};
+use temporal_slab::provider::StaticProvider;
 use temporal_slab::{DefaultLock, FreeError, Heap};
 
 const CHUNK: usize = 1 << 18;
@@ -181,4 +183,35 @@ fn random_addresses() {
     }
     drop(local);
     assert_eq!(walk(&heap).live_slots, 0);
+}
+
+/// A local that has once met a chunk looks in it without a lock, however many there are side by side. Catches a memory of
+/// chunks in which some that are in use push each other out, again and again.
+#[test]
+#[cfg_attr(miri, ignore = "megabytes")]
+fn known_chunks_are_looked_up_without_a_lock() {
+    const CHUNKS: usize = 100;
+    let mut memory = vec![MaybeUninit::<u8>::uninit(); (CHUNKS + 8) << 16];
+    let heap: Heap<StaticProvider<'_>, DefaultLock, Checked> =
+        Heap::new(StaticProvider::new(&mut memory));
+    let mut local = heap.local().unwrap();
+    let layout = layout(2_000);
+    let mut of_each = Vec::new();
+    while of_each.len() < CHUNKS {
+        let object = local.alloc(layout).unwrap();
+        let chunk = object.addr().get() >> 16;
+        if of_each.last().is_none_or(|(_, last)| *last != chunk) {
+            of_each.push((object, chunk));
+        }
+    }
+    let look = |local: &mut temporal_slab::Local<'_, _, _, _>| {
+        for (object, _) in &of_each {
+            assert!(local.size_of(*object).unwrap() >= 2_000);
+        }
+    };
+    look(&mut local);
+    let before = heap.stats().locks.pages.taken;
+    (0..20).for_each(|_| look(&mut local));
+    let taken = heap.stats().locks.pages.taken - before;
+    assert!(taken < 10, "{taken} for 2,000 looks");
 }

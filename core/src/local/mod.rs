@@ -14,6 +14,7 @@ mod by_address;
 mod cell;
 mod counts;
 mod handles;
+mod known;
 mod registry;
 mod seat;
 mod slow;
@@ -34,6 +35,7 @@ use lock_api::RawMutex;
 
 use cell::{Cell, Entry};
 pub(crate) use counts::LocalTally;
+use known::Known;
 pub(crate) use registry::Registry;
 use seat::Seat;
 pub(crate) use state::LocalRow;
@@ -72,6 +74,8 @@ struct Desk<'h, R> {
     closes_seen: u64,
     /// Why the last slow path failed that did.
     failed: AllocError,
+    /// Chunks that are the heap's, for those who ask by an address.
+    known: Known,
     /// What is counted, behind this in the same memory. Others read it.
     tally: *const LocalTally,
 }
@@ -116,6 +120,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
                 draw: heap.seed() | 1,
                 closes_seen: heap.closes(),
                 failed: AllocError::OutOfMemory,
+                known: Known::NONE,
                 tally,
             });
             tally

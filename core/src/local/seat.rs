@@ -2,7 +2,7 @@
 
 use super::cell::{Cell, Entry};
 use super::counts::{OwnTally, bump};
-use super::state::{KNOWN, LocalRow};
+use super::state::LocalRow;
 use super::{Last, Local, LocalTally, NEAR};
 use crate::chunk::{Kind, NO_ROW};
 use crate::config::{Config, Table};
@@ -67,8 +67,6 @@ impl<'h, R: RawMutex> Seat<'h, R> {
                 own: OwnTally::default(),
                 untold: Untold::nothing(),
                 local,
-                known: [0; KNOWN],
-                known_at: 0,
             });
             let cells = state.byte_add(cells_at).cast::<Cell>();
             for class in 0..classes {
@@ -439,42 +437,6 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     pub(super) fn closed(&self, row: &Row<R>, class: Option<usize>) -> AllocError {
         bump(&self.tally().epoch_closed);
         self.heap.refused(AllocError::EpochClosed, Some(row), class)
-    }
-
-    /// Whether `address` is in a chunk of the heap, for a checked heap.
-    #[inline]
-    pub(super) fn knows(&mut self, address: usize) -> bool {
-        let chunk = address & !(P::CHUNK_SIZE - 1);
-        let released = self.heap.pages.released_chunks();
-        let place = (chunk / P::CHUNK_SIZE) % KNOWN;
-        let state = self.home.state;
-        // Fields one by one: the list's links in the state are written by others.
-        // SAFETY: these fields are this local's alone.
-        let is_known = unsafe { (*state).known[place] == chunk && (*state).known_at == released };
-        if is_known && chunk != 0 {
-            return true;
-        }
-        self.learn(chunk, place, released)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn learn(&mut self, chunk: usize, place: usize, released: usize) -> bool {
-        let state = self.home.state;
-        // SAFETY: as in `knows`.
-        unsafe {
-            if (*state).known_at != released {
-                (*state).known = [0; KNOWN];
-                (*state).known_at = released;
-            }
-        }
-        // A chunk is size-aligned, so all of it is ours or none of it.
-        let is_ours = self.heap.pages.holds_chunk(chunk);
-        if is_ours {
-            // SAFETY: as in `knows`.
-            unsafe { (*state).known[place] = chunk };
-        }
-        is_ours
     }
 }
 

@@ -9,9 +9,6 @@ use crate::epoch::{Serves, Tag};
 use crate::heap::Untold;
 use core::alloc::Layout;
 
-/// Chunks that a checked local remembers to be the heap's.
-pub(super) const KNOWN: usize = 16;
-
 /// What lies in metadata memory for a seat. Its cells follow it.
 #[derive(Debug)]
 #[repr(C)]
@@ -34,10 +31,6 @@ pub(crate) struct LocalRow {
     pub(crate) untold: Untold,
     /// The local's counts.
     pub(super) local: *const LocalTally,
-    /// For a checked heap, in the home seat: bases of chunks that were found to be the heap's...
-    pub(super) known: [usize; KNOWN],
-    /// ...while so many chunks had been given back.
-    pub(super) known_at: usize,
 }
 
 impl LocalRow {
