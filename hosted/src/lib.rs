@@ -8,6 +8,7 @@
 //! | `sys` | the system calls, and nothing else |
 //! | [`rss`] | what the system says is resident |
 //! | [`FutexLock`] | a lock that sleeps |
+//! | [`SignalLock`] | a lock for heaps that signal handlers use |
 //! | [`MmapProvider`] | pages: mapped, given back, made present, moved |
 //! | [`Reclaimer`] | a thread that gives back what was not used for a while |
 //! | `export` | with the feature of that name: statistics over HTTP or a Unix socket |
@@ -30,6 +31,7 @@ mod sys;
 pub mod rss;
 
 mod lock;
+mod signal_lock;
 
 mod provider;
 
@@ -44,3 +46,4 @@ pub use global::{GlobalConfig, GlobalDomain, GlobalHeap, Phase, Routed, Temporal
 pub use lock::FutexLock;
 pub use provider::{MmapProvider, Purge};
 pub use reclaimer::Reclaimer;
+pub use signal_lock::SignalLock;

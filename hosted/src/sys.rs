@@ -3,6 +3,7 @@
 //! may free between its own call and its look at what that left there.
 
 use core::ffi::CStr;
+use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 
@@ -50,6 +51,42 @@ pub(crate) unsafe fn unmap(base: *mut u8, size: usize) -> bool {
     let _errno = KeepErrno::new();
     // SAFETY: the caller's promise.
     size == 0 || unsafe { libc::munmap(base.cast(), size) } == 0
+}
+
+/// A set of signals that are held back.
+#[derive(Clone, Copy)]
+pub(crate) struct Signals(libc::sigset_t);
+
+/// Those that come from what the thread itself just did.
+const OWN: [i32; 6] = [
+    libc::SIGSEGV,
+    libc::SIGBUS,
+    libc::SIGFPE,
+    libc::SIGILL,
+    libc::SIGTRAP,
+    libc::SIGABRT,
+];
+
+/// Holds this thread's signals back; those that were before.
+pub(crate) fn hold_signals() -> Signals {
+    let mut before = MaybeUninit::uninit();
+    // SAFETY: both sets are places for one, the first is made by the first call, and the last call, which cannot fail
+    // with these arguments, writes the second.
+    unsafe {
+        let mut all = MaybeUninit::uninit();
+        libc::sigfillset(all.as_mut_ptr());
+        for signal in OWN {
+            libc::sigdelset(all.as_mut_ptr(), signal);
+        }
+        libc::pthread_sigmask(libc::SIG_BLOCK, all.as_ptr(), before.as_mut_ptr());
+        Signals(before.assume_init())
+    }
+}
+
+/// Holds these signals of this thread back, and no others.
+pub(crate) fn set_signals(signals: &Signals) {
+    // SAFETY: the set is one; it cannot fail with these arguments.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const signals.0, ptr::null_mut()) };
 }
 
 /// What can be said of pages.
