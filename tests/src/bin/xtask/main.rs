@@ -8,6 +8,7 @@ mod install_c;
 mod instructions;
 mod preload;
 mod runner;
+mod sanitize;
 mod setup;
 mod stages;
 mod toolchain;
@@ -24,6 +25,8 @@ enum Task {
     Setup,
     /// Set up, then run every check: formatting, lints, builds, tests, models.
     Test(runner::Options),
+    /// Run tests under ThreadSanitizer, AddressSanitizer, and Miri with many schedules; takes an hour.
+    Sanitize(runner::Options),
     /// Count the instructions of the fast paths and fail if there are more than were recorded.
     Instructions(instructions::Options),
     /// Build the demo kernel, boot it in QEMU and show what it says.
@@ -42,7 +45,8 @@ enum Task {
 fn main() -> ExitCode {
     let result = match Task::parse() {
         Task::Setup => setup::run().map(|()| true),
-        Task::Test(options) => runner::run(&options),
+        Task::Test(options) => runner::run(&options, stages::all),
+        Task::Sanitize(options) => runner::run(&options, sanitize::stages),
         Task::Instructions(options) => instructions::run(&options),
         Task::Boot(options) => boot::run(&options),
         Task::Image(image) => boot::image(&image).map(|()| true),

@@ -1,16 +1,16 @@
-//! `cargo xtask test`: runs stages and sums them up.
+//! Runs stages and sums them up, for `cargo xtask test` and `cargo xtask sanitize`.
 
 use std::io::{self, BufRead, BufReader, Write};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
 use crate::command::display;
 use crate::counts::Counts;
 use crate::setup;
-use crate::stages::{self, Stage};
+use crate::stages::Stage;
 
 /// What to run, and how much to show of it.
 #[derive(clap::Args)]
@@ -34,17 +34,15 @@ struct Outcome {
     output: Vec<u8>,
 }
 
-/// Runs the chosen stages, all of them even when one fails; whether all were ok.
-pub(crate) fn run(options: &Options) -> Result<bool> {
+/// Runs the chosen ones of `stages`, all of them even when one fails; whether all were ok.
+pub(crate) fn run(options: &Options, stages: fn() -> Vec<Stage>) -> Result<bool> {
     if options.list {
-        stages::all()
-            .iter()
-            .for_each(|stage| println!("{}", stage.name));
+        stages().iter().for_each(|stage| println!("{}", stage.name));
         return Ok(true);
     }
     let start = Instant::now();
     // Before the set-up, which can take minutes.
-    check_names(&options.only)?;
+    check_names(&options.only, &stages())?;
 
     let mut failed = Vec::new();
     let mut counts = Counts::default();
@@ -56,7 +54,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     }
 
     // Only now, because the set-up decides which toolchain there is.
-    let stages = stages::all();
+    let stages = stages();
     let width = stages
         .iter()
         .map(|stage| stage.name.len())
@@ -95,8 +93,8 @@ fn is_chosen(name: &str, only: &[String]) -> bool {
     only.is_empty() || only.iter().any(|chosen| chosen == name)
 }
 
-fn check_names(only: &[String]) -> Result<()> {
-    let names: Vec<_> = stages::all().iter().map(|stage| stage.name).collect();
+fn check_names(only: &[String], stages: &[Stage]) -> Result<()> {
+    let names: Vec<_> = stages.iter().map(|stage| stage.name).collect();
     for name in only {
         if !names.contains(&name.as_str()) {
             bail!(
@@ -129,9 +127,7 @@ fn run_stage(stage: Stage, width: usize, verbose: bool) -> Result<Outcome> {
     if stage.together {
         run_together(stage.commands, verbose, &mut outcome)?;
     } else {
-        for command in stage.commands {
-            outcome.ok &= run_command(command, verbose, &mut outcome)?;
-        }
+        run_in_turn(stage.commands, stage.at_least, verbose, &mut outcome)?;
     }
     if outcome.ok && stage.needs_tests && outcome.counts == Counts::default() {
         outcome.ok = false;
@@ -153,15 +149,33 @@ fn run_stage(stage: Stage, width: usize, verbose: bool) -> Result<Outcome> {
     Ok(outcome)
 }
 
+/// Runs commands one after the other, and again until so much time has passed or one fails.
+fn run_in_turn(
+    mut commands: Vec<Command>,
+    at_least: Duration,
+    verbose: bool,
+    outcome: &mut Outcome,
+) -> Result<()> {
+    let start = Instant::now();
+    loop {
+        for command in &mut commands {
+            outcome.ok &= run_command(command, verbose, outcome)?;
+        }
+        if !outcome.ok || start.elapsed() >= at_least {
+            return Ok(());
+        }
+    }
+}
+
 /// Runs commands at the same time, and adds what came of each, one after the other.
 fn run_together(commands: Vec<Command>, verbose: bool, outcome: &mut Outcome) -> Result<()> {
-    let run = |command| {
+    let run = |mut command| {
         let mut own = Outcome {
             ok: true,
             counts: Counts::default(),
             output: Vec::new(),
         };
-        own.ok = run_command(command, verbose, &mut own)?;
+        own.ok = run_command(&mut command, verbose, &mut own)?;
         Ok(own)
     };
     let all: Vec<Result<Outcome>> = thread::scope(|scope| {
@@ -185,8 +199,8 @@ fn run_together(commands: Vec<Command>, verbose: bool, outcome: &mut Outcome) ->
 
 /// Runs one command of a stage, adds its tests and its output to `outcome`, and says whether it
 /// succeeded.
-fn run_command(mut command: Command, verbose: bool, outcome: &mut Outcome) -> Result<bool> {
-    let shown = display(&command);
+fn run_command(command: &mut Command, verbose: bool, outcome: &mut Outcome) -> Result<bool> {
+    let shown = display(command);
     // One pipe for both streams keeps their lines in order.
     let (reader, writer) = io::pipe().context("cannot make a pipe")?;
     command
@@ -212,7 +226,7 @@ fn run_command(mut command: Command, verbose: bool, outcome: &mut Outcome) -> Re
         }
     };
     // It holds our ends for writing, and the pipe ends only when all of them are closed.
-    drop(command);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
 
     let mut reader = BufReader::new(reader);
     let mut line = Vec::new();

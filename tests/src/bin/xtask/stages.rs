@@ -1,6 +1,7 @@
 //! The stages of `cargo xtask test`.
 
 use std::process::Command;
+use std::time::Duration;
 
 use crate::command::{target_dir, words};
 use crate::toolchain;
@@ -11,7 +12,7 @@ const MIRI_STRICT: &str = "-Zmiri-strict-provenance";
 
 /// For whole heaps, which recover a chunk from an object's address: see the head of the core's
 /// `chunk/map.rs`.
-const MIRI_WHOLE: &str = "-Zmiri-permissive-provenance -Zmiri-disable-isolation";
+pub(crate) const MIRI_WHOLE: &str = "-Zmiri-permissive-provenance -Zmiri-disable-isolation";
 
 /// How many times loom may preempt a thread in one execution. Bugs of atomic protocols show with
 /// two or three; without a bound the larger models do not end.
@@ -26,6 +27,29 @@ pub(crate) struct Stage {
     pub(crate) needs_tests: bool,
     /// Its commands run at the same time: each uses one core for long.
     pub(crate) together: bool,
+    /// Its commands are run again and again until so much time has passed.
+    pub(crate) at_least: Duration,
+}
+
+impl Stage {
+    /// One that is run once, and need not run a test.
+    pub(crate) fn new(name: &'static str, commands: Vec<Command>) -> Self {
+        Self {
+            name,
+            commands,
+            needs_tests: false,
+            together: false,
+            at_least: Duration::ZERO,
+        }
+    }
+
+    /// The same, but it fails if it runs no test.
+    pub(crate) fn of_tests(name: &'static str, commands: Vec<Command>) -> Self {
+        Self {
+            needs_tests: true,
+            ..Self::new(name, commands)
+        }
+    }
 }
 
 /// All stages, the quick ones first.
@@ -80,40 +104,31 @@ pub(crate) fn all() -> Vec<Stage> {
         tests("loom", loom()),
         tests("miri-strict", miri(MIRI_STRICT, "--lib")),
         Stage {
-            name: "miri",
-            commands: vec![
-                // In two parts, so that two processors share them.
-                miri(MIRI_WHOLE, "--test [a-g]*"),
-                miri(MIRI_WHOLE, "--test [h-z]*"),
-                // What narrow words can change.
-                miri(
-                    MIRI_WHOLE,
-                    "--test handles --test properties --test sizes --test threads \
-                     --target i686-unknown-linux-gnu",
-                ),
-            ],
-            needs_tests: true,
             together: true,
+            ..Stage::of_tests(
+                "miri",
+                vec![
+                    // In two parts, so that two processors share them.
+                    miri(MIRI_WHOLE, "--test [a-g]*"),
+                    miri(MIRI_WHOLE, "--test [h-z]*"),
+                    // What narrow words can change.
+                    miri(
+                        MIRI_WHOLE,
+                        "--test handles --test properties --test sizes --test threads \
+                         --target i686-unknown-linux-gnu",
+                    ),
+                ],
+            )
         },
     ]
 }
 
 fn check<const N: usize>(name: &'static str, commands: [Command; N]) -> Stage {
-    Stage {
-        name,
-        commands: Vec::from(commands),
-        needs_tests: false,
-        together: false,
-    }
+    Stage::new(name, Vec::from(commands))
 }
 
 fn tests(name: &'static str, command: Command) -> Stage {
-    Stage {
-        name,
-        commands: vec![command],
-        needs_tests: true,
-        together: false,
-    }
+    Stage::of_tests(name, vec![command])
 }
 
 fn doc() -> Command {
@@ -132,7 +147,7 @@ fn loom() -> Command {
     command
 }
 
-fn miri(flags: &str, what: &str) -> Command {
+pub(crate) fn miri(flags: &str, what: &str) -> Command {
     // If there is no such toolchain, the stage fails with rustup's word on it.
     let toolchain = toolchain::miri().unwrap_or("nightly");
     let line = format!(

@@ -1,0 +1,106 @@
+//! The stages of `cargo xtask sanitize`: the same tests where somebody watches every access.
+//!
+//! - ThreadSanitizer has two threads meet at an access without an order between them. Each concurrent test is run again
+//!   and again for a minute, and so is the soak, which does everything at once.
+//! - AddressSanitizer has accesses outside of what lives. It does not know our objects, but all that lies around them.
+//! - Miri has both, and what pointers may be used for, by both of its models, in as many schedules as there are seeds,
+//!   with loads that may see old values.
+
+use std::process::Command;
+use std::time::Duration;
+
+use crate::command::{target_dir, words};
+use crate::stages::{MIRI_WHOLE, Stage, miri};
+use crate::toolchain;
+
+/// For so long each concurrent test is run under ThreadSanitizer.
+const LONG: Duration = Duration::from_secs(60);
+
+/// So many schedules of each concurrent test.
+const SEEDS: &str = "-Zmiri-many-seeds=0..64";
+
+/// The tests of the core in which threads meet, and those of them that Miri runs.
+const MEETINGS: [(&str, &str); 9] = [
+    ("tsan-threads", "--test threads"),
+    ("tsan-handles", "--test handles"),
+    ("tsan-values", "--test values"),
+    ("tsan-epochs", "--test epochs"),
+    ("tsan-eras", "--test eras"),
+    ("tsan-domains", "--test domains"),
+    ("tsan-scopes", "--test scopes"),
+    ("tsan-stats", "--test stats --test counts"),
+    ("tsan-adapters", "--test adapters --test hostile"),
+];
+
+pub(crate) fn stages() -> Vec<Stage> {
+    let mut stages: Vec<Stage> = MEETINGS
+        .into_iter()
+        .map(|(name, tests)| {
+            let line = format!("test --release -p temporal-slab --all-features {tests}");
+            long(name, sanitized("thread", &line))
+        })
+        .collect();
+    let hosted = "test --release -p temporal-slab-hosted --features export,checked \
+                  --test global --test reclaim --test signals";
+    let soak = "run --release -p temporal-slab-hosted --features cli --bin tslab -- \
+                soak --threads 8 --seconds 60";
+    stages.extend([
+        long("tsan-hosted", sanitized("thread", hosted)),
+        Stage::new("tsan-soak", vec![sanitized("thread", soak)]),
+        Stage::of_tests(
+            "asan",
+            vec![sanitized(
+                "address",
+                "test --no-fail-fast -p temporal-slab -p temporal-slab-hosted --all-features \
+                 --lib --tests",
+            )],
+        ),
+        Stage::new("asan-soak", vec![sanitized("address", soak)]),
+        Stage {
+            together: true,
+            ..Stage::of_tests(
+                "miri-seeds",
+                vec![
+                    seeds("-Zmiri-preemption-rate=0.05"),
+                    seeds("-Zmiri-preemption-rate=0.05 -Zmiri-tree-borrows"),
+                ],
+            )
+        },
+    ]);
+    stages
+}
+
+/// A stage of tests that is repeated for long.
+fn long(name: &'static str, command: Command) -> Stage {
+    Stage {
+        at_least: LONG,
+        ..Stage::of_tests(name, vec![command])
+    }
+}
+
+/// A command of cargo's with everything, the standard library too, made for a sanitizer.
+fn sanitized(sanitizer: &str, line: &str) -> Command {
+    let toolchain = toolchain::miri().unwrap_or("nightly");
+    let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
+    let mut command = words(&format!(
+        "cargo +{toolchain} {verb} -Zbuild-std --target x86_64-unknown-linux-gnu"
+    ));
+    // Other flags would otherwise have everything built anew each time.
+    command
+        .arg("--target-dir")
+        .arg(target_dir().join(sanitizer))
+        .args(rest.split_whitespace())
+        .env("RUSTFLAGS", format!("-Zsanitizer={sanitizer}"))
+        // What a test leaves behind when it ends is not what is looked for.
+        .env("ASAN_OPTIONS", "detect_leaks=0")
+        .env("TSAN_OPTIONS", "halt_on_error=1");
+    command
+}
+
+/// The concurrent tests of the core under Miri, with many seeds.
+fn seeds(flags: &str) -> Command {
+    miri(
+        &format!("{MIRI_WHOLE} {SEEDS} {flags}"),
+        "--test threads --test epochs --test domains --test values",
+    )
+}
