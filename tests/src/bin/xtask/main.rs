@@ -7,6 +7,7 @@ mod counts;
 mod install_c;
 mod instructions;
 mod preload;
+mod quality;
 mod runner;
 mod sanitize;
 mod setup;
@@ -27,6 +28,12 @@ enum Task {
     Test(runner::Options),
     /// Run tests under ThreadSanitizer, AddressSanitizer, and Miri with many schedules; takes an hour.
     Sanitize(runner::Options),
+    /// Check the licences and sources of all that ships, and what is known against it.
+    Deny,
+    /// Compare the core's public face with that of an earlier commit.
+    Semver(quality::SemverOptions),
+    /// Measure how much of the core and of the hosted crate the tests run.
+    Coverage(quality::CoverageOptions),
     /// Count the instructions of the fast paths and fail if there are more than were recorded.
     Instructions(instructions::Options),
     /// Build the demo kernel, boot it in QEMU and show what it says.
@@ -47,6 +54,9 @@ fn main() -> ExitCode {
         Task::Setup => setup::run().map(|()| true),
         Task::Test(options) => runner::run(&options, stages::all),
         Task::Sanitize(options) => runner::run(&options, sanitize::stages),
+        Task::Deny => quality::deny(),
+        Task::Semver(options) => quality::semver(&options),
+        Task::Coverage(options) => quality::coverage(&options),
         Task::Instructions(options) => instructions::run(&options),
         Task::Boot(options) => boot::run(&options),
         Task::Image(image) => boot::image(&image).map(|()| true),
