@@ -2,6 +2,7 @@
 //! the header promises, in C and in C++, linked both ways, and under valgrind.
 #![cfg(target_os = "linux")]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::LazyLock;
@@ -55,6 +56,27 @@ fn the_headers_are_of_the_source() {
             written == header,
             "run `UPDATE=1 cargo test -p temporal-slab-tests --test capi the_headers` to write {name} anew"
         );
+    }
+}
+
+/// What has a kind in both headers has one number, and the library without a system has no kind of its own. Catches a
+/// program for both that takes one failure for another.
+#[test]
+fn errors_have_one_number() {
+    let numbers = |folder: &str, header: &str, prefix: &str| -> BTreeMap<String, u32> {
+        let header = std::fs::read_to_string(Path::new(folder).join("include").join(header));
+        let header = header.unwrap();
+        let kinds = header.lines().filter_map(|line| {
+            let (name, number) = line.trim().strip_prefix(prefix)?.split_once(" = ")?;
+            Some((name.to_owned(), number.trim_end_matches(',').parse().ok()?))
+        });
+        kinds.collect()
+    };
+    let all = numbers(CRATE, "temporal_slab.h", "SLAB_ERROR_");
+    let bare = numbers(BARE, "temporal_slab_bare.h", "SLAB_BARE_ERROR_");
+    assert!(all.len() >= 14 && bare.len() >= 13, "{all:?}, {bare:?}");
+    for (name, number) in &bare {
+        assert_eq!(all.get(name), Some(number), "{name}");
     }
 }
 
