@@ -1,16 +1,17 @@
 //! What one epoch leaves for the next: under the policies that keep memory warm a row's empty slabs wait for the era
 //! after, and nothing else of the era before is found there.
+//!
+//! Not under Miri: these are figures at each step. What is unsafe here `eras_under_contention` has, among the epochs.
+#![cfg(not(miri))]
 
 mod common;
 
 use common::figures::agree;
 use common::host::HostProvider;
-use common::{Rng, ShortRing, free, layout, steps, walk};
+use common::{Rng, free, layout, walk};
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
 use temporal_slab::config::Checked;
-use temporal_slab::{AllocError, DefaultLock, Epoch, EpochError, HandleError, Heap, Local, Policy};
+use temporal_slab::{AllocError, DefaultLock, Epoch, HandleError, Heap, Local, Policy};
 
 const CHUNK: usize = 1 << 18;
 type Host = HostProvider<CHUNK>;
@@ -29,10 +30,6 @@ fn made(heap: &TestHeap) -> u64 {
 /// each step. Catches slabs that are lost between two eras, counted in both, or kept where they should go; and bins that
 /// do not open again.
 #[test]
-#[cfg_attr(
-    miri,
-    ignore = "figures at each step; what is unsafe in it the last one has"
-)]
 fn an_era_takes_over_what_waits() {
     let policies = [
         (Policy::Warm { bytes: 1 << 20 }, true),
@@ -49,7 +46,7 @@ fn an_era_takes_over_what_waits() {
         heap.set_policy(policy);
         let mut local = heap.local().unwrap();
         let mut first = None;
-        for round in 0..steps(12, 3) {
+        for round in 0..12 {
             let epoch = heap.open_epoch().unwrap();
             let fresh = heap.epoch_stats(epoch).unwrap();
             assert_eq!(
@@ -60,7 +57,7 @@ fn an_era_takes_over_what_waits() {
                 ),
                 (0, 0, 0)
             );
-            let count = steps(90, 20);
+            let count = 90;
             let objects: Vec<_> = (0..count * SIZES.len())
                 .map(|n| {
                     let size = SIZES[n % SIZES.len()];
@@ -124,10 +121,6 @@ fn an_era_takes_over_what_waits() {
 /// What is freed after the close waits for the next era, too, or goes back, by the policy; and while one object lives
 /// the row serves no other era. Catches a row that is taken for drained while it is not.
 #[test]
-#[cfg_attr(
-    miri,
-    ignore = "figures at each step; what is unsafe in it the last one has"
-)]
 fn a_late_free_waits_for_the_next_era() {
     for policy in [Policy::Warm { bytes: 1 << 20 }, Policy::DEFAULT] {
         let heap = TestHeap::<Checked>::new(Host::default());
@@ -165,18 +158,14 @@ fn a_late_free_waits_for_the_next_era() {
 /// A handle of an era that is over is refused, though its slab serves again, in the same row. Catches a slab that
 /// begins another life with its old tags.
 #[test]
-#[cfg_attr(
-    miri,
-    ignore = "figures at each step; what is unsafe in it the last one has"
-)]
 fn handles_of_an_era_before_are_stale() {
     let heap = TestHeap::<Checked>::new(Host::default());
     heap.set_policy(Policy::Never);
     let mut dead = Vec::new();
     let mut slabs = None;
-    for _ in 0..steps(20, 4) {
+    for _ in 0..20 {
         let epoch = heap.open_epoch().unwrap();
-        let handles: Vec<_> = (0..steps(50, 8))
+        let handles: Vec<_> = (0..50)
             .map(|_| heap.alloc_handle_in(epoch, layout(48)).unwrap())
             .collect();
         for handle in &dead {
@@ -196,20 +185,16 @@ fn handles_of_an_era_before_are_stale() {
 /// The bound of `Warm` is one for all rows, however their epochs come and go on locals that keep in mind what they took:
 /// what waits is never more, and is counted to the byte. Catches what a seat took that is told twice or not at all.
 #[test]
-#[cfg_attr(
-    miri,
-    ignore = "figures at each step; what is unsafe in it the last one has"
-)]
 fn what_waits_is_bounded() {
     let heap = TestHeap::<Checked>::new(Host::default());
     let bytes = 96 << 10;
     heap.set_policy(Policy::Warm { bytes });
     let mut locals: Vec<_> = (0..3).map(|_| heap.local().unwrap()).collect();
     let mut rng = Rng(5);
-    for _ in 0..steps(200, 4) {
+    for _ in 0..200 {
         let epochs: Vec<Epoch> = (0..3).map(|_| heap.open_epoch().unwrap()).collect();
         let mut objects = Vec::new();
-        for _ in 0..rng.below(steps(900, 30)) {
+        for _ in 0..rng.below(900) {
             let (number, size) = (rng.below(3), SIZES[rng.below(4)]);
             let object = locals[number]
                 .alloc_in(epochs[number], layout(size))
@@ -286,15 +271,11 @@ fn end<'h>(
 /// A bound that is lowered while seats have what they took from caches holds when they put it back. Catches what was
 /// taken under one bound and is put back without a look at the next.
 #[test]
-#[cfg_attr(
-    miri,
-    ignore = "figures at each step; what is unsafe in it the last one has"
-)]
 fn a_lower_bound_holds_at_once() {
     let heap = TestHeap::<Checked>::new(Host::default());
     heap.set_policy(Policy::Warm { bytes: 1 << 20 });
     let mut local = heap.local().unwrap();
-    let filled = filled_from_what_waited(&heap, &mut local, 3, steps(900, 150));
+    let filled = filled_from_what_waited(&heap, &mut local, 3, 900);
     let bytes = 4096;
     heap.set_policy(Policy::Warm { bytes });
     for (epoch, objects) in &filled {
@@ -324,25 +305,21 @@ fn a_lower_bound_holds_at_once() {
 /// What seats have in use is not idle, and takes at most a quarter of the bound from others. Catches live memory that is
 /// told as empty, to whoever gives back what is not used.
 #[test]
-#[cfg_attr(
-    miri,
-    ignore = "figures at each step; what is unsafe in it the last one has"
-)]
 fn what_seats_use_is_not_idle() {
     let heap = TestHeap::<Checked>::new(Host::default());
     heap.set_policy(Policy::Warm { bytes: 1 << 20 });
     let mut local = heap.local().unwrap();
-    let filled = filled_from_what_waited(&heap, &mut local, 1, steps(1000, 200));
+    let filled = filled_from_what_waited(&heap, &mut local, 1, 1000);
     heap.idle_bytes();
     assert!(heap.idle_bytes() <= heap.bytes().reclaimable);
     end(&heap, &mut local, filled);
     heap.reclaim();
     heap.set_policy(Policy::Warm { bytes: 64 << 10 });
-    let filled = filled_from_what_waited(&heap, &mut local, 1, steps(1000, 200));
+    let filled = filled_from_what_waited(&heap, &mut local, 1, 1000);
     let mut other = heap.local().unwrap();
     let rounds = |other: &mut Local<'_, _, _, _>| {
         let epoch = heap.open_epoch().unwrap();
-        let objects: Vec<_> = (0..steps(200, 70))
+        let objects: Vec<_> = (0..200)
             .map(|_| other.alloc_in(epoch, layout(64)).unwrap())
             .collect();
         for object in objects {
@@ -354,7 +331,7 @@ fn what_seats_use_is_not_idle() {
     };
     rounds(&mut other);
     let before = made(&heap);
-    (0..steps(20, 3)).for_each(|_| rounds(&mut other));
+    (0..20).for_each(|_| rounds(&mut other));
     assert_eq!(made(&heap), before, "the other finds what it left");
     end(&heap, &mut local, filled);
     agree(&heap);
@@ -363,10 +340,6 @@ fn what_seats_use_is_not_idle() {
 /// A seat that served epochs before holds no more in the next than one that did not. Catches stores that were made for
 /// much use and are filled for little.
 #[test]
-#[cfg_attr(
-    miri,
-    ignore = "figures at each step; what is unsafe in it the last one has"
-)]
 fn a_spare_seat_holds_no_more() {
     let held = |epochs: usize| {
         let heap = TestHeap::<Checked>::new(Host::default());
@@ -393,10 +366,6 @@ fn a_spare_seat_holds_no_more() {
 
 /// A policy that gives back on a close, set after one that does not, gives back what waits of epochs that are closed.
 #[test]
-#[cfg_attr(
-    miri,
-    ignore = "figures at each step; what is unsafe in it the last one has"
-)]
 fn what_waits_goes_with_its_policy() {
     for policy in [Policy::OnClose, Policy::DEFAULT, Policy::Eager] {
         let heap = TestHeap::<Checked>::new(Host::default());
@@ -410,95 +379,4 @@ fn what_waits_goes_with_its_policy() {
         assert_eq!(stats.residency.cached, 0, "{policy:?}");
         assert!(stats.pages.decommits > 0, "{policy:?}");
     }
-}
-
-/// Threads with an epoch for each of their rounds, in a short ring, whose objects are freed by others, some after the
-/// close; the policy changes meanwhile. No object is written to by another era, none is lost, and at the end the sums
-/// hold. Catches a row that serves a new era while an object of the old one lives, and a taker that comes late.
-#[test]
-fn eras_under_contention() {
-    let heap = TestHeap::<ShortRing>::new(Host::default());
-    heap.set_policy(Policy::Warm { bytes: 256 << 10 });
-    let (threads, rounds) = if cfg!(miri) { (3, 4) } else { (5, 12_000) };
-    let (mut senders, mut receivers) = (Vec::new(), Vec::new());
-    for _ in 0..threads {
-        let (sender, receiver) = mpsc::channel::<(usize, u64)>();
-        senders.push(sender);
-        receivers.push(receiver);
-    }
-    let shared = AtomicUsize::new(0);
-    std::thread::scope(|scope| {
-        for (thread, receiver) in receivers.into_iter().enumerate() {
-            let to = senders[(thread + 1) % threads].clone();
-            let (heap, shared) = (&heap, &shared);
-            scope.spawn(move || {
-                let mut rng = Rng(thread as u64);
-                let mut local = heap.local().unwrap();
-                let end = |local: &mut temporal_slab::Local<'_, _, _, _>, at: usize, era: u64| {
-                    let object = NonNull::new(core::ptr::with_exposed_provenance_mut::<u8>(at));
-                    let object = object.unwrap();
-                    // SAFETY: who sent it wrote it and gave it up; it is live and freed once.
-                    unsafe {
-                        assert_eq!(object.cast::<u64>().read(), era, "somebody wrote to it");
-                        local.free(object, layout(64)).unwrap();
-                    }
-                };
-                for round in 0..rounds {
-                    let epoch = match heap.open_epoch() {
-                        Ok(epoch) => epoch,
-                        Err(error) => {
-                            // Others are slow to free: nobody waits for them here.
-                            assert_eq!(error, EpochError::RingFull);
-                            for (at, era) in receiver.try_iter() {
-                                end(&mut local, at, era);
-                            }
-                            std::thread::yield_now();
-                            continue;
-                        }
-                    };
-                    for _ in 0..rng.below(40) {
-                        let object = if rng.below(4) == 0 {
-                            heap.alloc_in(epoch, layout(64))
-                        } else {
-                            local.alloc_in(epoch, layout(64))
-                        };
-                        let object = object.unwrap();
-                        // SAFETY: it is live and this long.
-                        unsafe { object.cast::<u64>().write(epoch.era()) };
-                        let at = object.as_ptr().expose_provenance();
-                        if rng.below(3) == 0 && to.send((at, epoch.era())).is_ok() {
-                            shared.fetch_add(1, Ordering::Relaxed);
-                        } else {
-                            end(&mut local, at, epoch.era());
-                        }
-                    }
-                    if rng.below(3) > 0 {
-                        local.leave(epoch);
-                    }
-                    heap.close(epoch).unwrap();
-                    for (at, era) in receiver.try_iter() {
-                        end(&mut local, at, era);
-                    }
-                    if round % 64 == thread {
-                        heap.set_policy(match rng.below(4) {
-                            0 => Policy::Never,
-                            1 => Policy::DEFAULT,
-                            2 => Policy::Eager,
-                            _ => Policy::Warm { bytes: 64 << 10 },
-                        });
-                    }
-                }
-                drop(to);
-                for (at, era) in receiver {
-                    end(&mut local, at, era);
-                }
-            });
-        }
-        drop(senders);
-    });
-    assert!(shared.into_inner() > 0);
-    let census = walk(&heap);
-    assert_eq!((census.live_slots, census.held_slots), (0, 0));
-    heap.reclaim();
-    assert_eq!(walk(&heap).slabs, 0);
 }

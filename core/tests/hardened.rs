@@ -4,19 +4,10 @@
 mod common;
 
 use common::host::HostProvider;
-use common::{layout, steps, walk};
+use common::{Hard, layout, steps, walk};
 use core::ptr::NonNull;
 use std::collections::HashSet;
-use temporal_slab::config::Config;
 use temporal_slab::{DefaultLock, Heap, Scope};
-
-#[derive(Debug)]
-struct Hard;
-impl Config for Hard {
-    const CHECKED: bool = true;
-    const ZERO_ON_FREE: bool = true;
-    const SHUFFLED: bool = true;
-}
 
 type TestHeap = Heap<HostProvider<{ 1 << 18 }>, DefaultLock, Hard>;
 

@@ -3,9 +3,9 @@
 
 mod common;
 
-use common::Rng;
 use common::host::HostProvider;
 use common::model::{Action, World};
+use common::{Hard, Rng};
 use temporal_slab::config::{Checked, Config, Fine, Unchecked};
 use temporal_slab::provider::{FaultyProvider, PageProvider, StaticProvider};
 use temporal_slab::{DefaultLock, Heap};
@@ -36,15 +36,6 @@ fn checked_heap_with_small_chunks() {
             STEPS,
         );
     }
-}
-
-/// As [`Checked`], and hard on who reads or foresees.
-#[derive(Debug)]
-struct Hard;
-impl Config for Hard {
-    const CHECKED: bool = true;
-    const ZERO_ON_FREE: bool = true;
-    const SHUFFLED: bool = true;
 }
 
 #[test]

@@ -201,6 +201,7 @@ fn the_bench_reports() {
     ] {
         assert!(named("ratios", "peer", peer) > 0, "{peer} took no part");
     }
+    assert_eq!(named("targets", "peer", "1 ns"), 1, "of the empty scope");
     assert_eq!(
         named("ratios", "peer", "jemalloc"),
         0,

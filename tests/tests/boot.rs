@@ -3,7 +3,8 @@
 
 mod common;
 
-use common::{check_json, check_prometheus};
+use common::programs::text;
+use common::reports::{check_json, check_prometheus};
 use std::process::{Command, Output};
 
 fn boot(options: &[&str]) -> (Output, String) {
@@ -12,11 +13,7 @@ fn boot(options: &[&str]) -> (Output, String) {
         .args(options)
         .output()
         .expect("the task runs");
-    let text = format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let text = text(&output);
     println!("{text}");
     (output, text)
 }

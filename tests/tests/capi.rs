@@ -2,43 +2,22 @@
 //! the header promises, in C and in C++, linked both ways, and under valgrind.
 #![cfg(target_os = "linux")]
 
+mod common;
+
+use common::programs::{compiler, scratch, ship, succeeds};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::sync::LazyLock;
 
 const CRATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../hosted/capi");
 const BARE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../hosted/bare");
 
-fn scratch() -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("capi");
-    std::fs::create_dir_all(&folder).unwrap();
-    folder
-}
+static SCRATCH: LazyLock<PathBuf> = LazyLock::new(|| scratch("capi"));
 
-/// Where the libraries are, built as they are shipped.
-static LIBRARIES: LazyLock<PathBuf> = LazyLock::new(|| {
-    let target = scratch().join("library");
-    let built = Command::new(env!("CARGO"))
-        .args([
-            "build",
-            "--quiet",
-            "--profile",
-            "dist",
-            "-p",
-            "temporal-slab-capi",
-        ])
-        .arg("--target-dir")
-        .arg(&target)
-        .output()
-        .unwrap();
-    assert!(built.status.success(), "{}", text(&built));
-    target.join("dist")
-});
-
-fn text(output: &Output) -> String {
-    let parts = [&output.stdout, &output.stderr];
-    parts.map(|part| String::from_utf8_lossy(part)).concat()
-}
+/// Where the libraries are.
+static LIBRARIES: LazyLock<PathBuf> =
+    LazyLock::new(|| ship("temporal-slab-capi", None, &SCRATCH.join("library")));
 
 /// The headers are what the sources say. `UPDATE=1` writes them.
 #[test]
@@ -58,67 +37,51 @@ fn the_headers_are_of_the_source() {
     }
 }
 
+/// What has a kind in both headers has one number, and the library without a system has no kind of its own. Catches a
+/// program for both that takes one failure for another.
+#[test]
+fn errors_have_one_number() {
+    let numbers = |folder: &str, header: &str, prefix: &str| -> BTreeMap<String, u32> {
+        let header = std::fs::read_to_string(Path::new(folder).join("include").join(header));
+        let header = header.unwrap();
+        let kinds = header.lines().filter_map(|line| {
+            let (name, number) = line.trim().strip_prefix(prefix)?.split_once(" = ")?;
+            Some((name.to_owned(), number.trim_end_matches(',').parse().ok()?))
+        });
+        kinds.collect()
+    };
+    let all = numbers(CRATE, "temporal_slab.h", "SLAB_ERROR_");
+    let bare = numbers(BARE, "temporal_slab_bare.h", "SLAB_BARE_ERROR_");
+    assert!(all.len() >= 14 && bare.len() >= 13, "{all:?}, {bare:?}");
+    for (name, number) in &bare {
+        assert_eq!(all.get(name), Some(number), "{name}");
+    }
+}
+
 /// The library without a system, built for a machine that has none, in a program whose table is an array.
 #[test]
 fn bare_metal() {
-    const TARGET: &str = "x86_64-unknown-none";
-    let target = scratch().join("bare");
-    let built = Command::new(env!("CARGO"))
-        .args([
-            "build",
-            "--quiet",
-            "--profile",
-            "dist",
-            "-p",
-            "temporal-slab-bare",
-            "--target",
-            TARGET,
-        ])
-        .arg("--target-dir")
-        .arg(&target)
-        .output()
-        .unwrap();
-    assert!(built.status.success(), "{}", text(&built));
-    let library = target.join(TARGET).join("dist/libtemporal_slab_bare.a");
-    let program = scratch().join("c-bare");
-    let built = Command::new("gcc")
-        .args([
-            "-std=c11",
-            "-g",
-            "-O1",
-            "-Wall",
-            "-Wextra",
-            "-Wpedantic",
-            "-Werror",
-            "-no-pie",
-            "-I",
-        ])
-        .arg(Path::new(BARE).join("include"))
-        .arg(Path::new(BARE).join("tests/c/bare.c"))
-        .arg(&library)
-        .arg("-o")
-        .arg(&program)
-        .output()
-        .unwrap();
-    assert!(built.status.success(), "{}", text(&built));
-    let output = Command::new(&program).output().unwrap();
-    assert!(output.status.success(), "{}", text(&output));
-    assert!(text(&output).contains("works on bare metal"));
+    const MACHINE: &str = "x86_64-unknown-none";
+    let target = SCRATCH.join("bare");
+    let libraries = ship("temporal-slab-bare", Some(MACHINE), &target);
+    let program = SCRATCH.join("c-bare");
+    succeeds(
+        compiler("gcc")
+            .args(["-std=c11", "-no-pie", "-I"])
+            .arg(Path::new(BARE).join("include"))
+            .arg(Path::new(BARE).join("tests/c/bare.c"))
+            .arg(libraries.join("libtemporal_slab_bare.a"))
+            .arg("-o")
+            .arg(&program),
+    );
+    assert!(succeeds(&mut Command::new(&program)).contains("works on bare metal"));
 }
 
-fn build(compiler: &str, arguments: &[&str], name: &str, is_static: bool) -> PathBuf {
-    let program = scratch().join(name);
-    let mut command = Command::new(compiler);
+fn build(name: &str, arguments: &[&str], program: &str, is_static: bool) -> PathBuf {
+    let program = SCRATCH.join(program);
+    let mut command = compiler(name);
     command
-        .args([
-            "-g",
-            "-O1",
-            "-Wall",
-            "-Wextra",
-            "-Wpedantic",
-            "-Werror",
-            "-pthread",
-        ])
+        .arg("-pthread")
         .args(arguments)
         .arg("-I")
         .arg(Path::new(CRATE).join("include"))
@@ -134,15 +97,12 @@ fn build(compiler: &str, arguments: &[&str], name: &str, is_static: bool) -> Pat
         command.arg("-L").arg(&*LIBRARIES).arg("-ltemporal_slab_c");
         command.arg(format!("-Wl,-rpath,{}", LIBRARIES.display()));
     }
-    let built = command.output().unwrap();
-    assert!(built.status.success(), "{}", text(&built));
+    succeeds(&mut command);
     program
 }
 
 fn runs(command: &mut Command) {
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{}", text(&output));
-    assert!(text(&output).contains("every function does what it should"));
+    assert!(succeeds(command).contains("every function does what it should"));
 }
 
 #[test]
@@ -188,14 +148,13 @@ fn every_function_under_valgrind() {
 /// What is installed is found by `pkg-config`, where there is one, and a program is built by what it says.
 #[test]
 fn installed() {
-    let prefix = scratch().join("prefix");
-    let output = Command::new(env!("CARGO_BIN_EXE_xtask"))
-        .args(["install-c", "--prefix"])
-        .arg(&prefix)
-        .env("CARGO_TARGET_DIR", scratch().join("library"))
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", text(&output));
+    let prefix = SCRATCH.join("prefix");
+    succeeds(
+        Command::new(env!("CARGO_BIN_EXE_xtask"))
+            .args(["install-c", "--prefix"])
+            .arg(&prefix)
+            .env("CARGO_TARGET_DIR", SCRATCH.join("library")),
+    );
     let found = std::fs::read_to_string(prefix.join("lib/pkgconfig/temporal-slab.pc")).unwrap();
     let line = |name: &str| {
         let line = found
@@ -205,15 +164,14 @@ fn installed() {
         line.replace("${libdir}", &prefix.join("lib").to_string_lossy())
             .replace("${includedir}", &prefix.join("include").to_string_lossy())
     };
-    let program = scratch().join("c-installed");
-    let built = Command::new("gcc")
-        .args(line("Cflags:").split_whitespace())
-        .arg(Path::new(CRATE).join("tests/c/api.c"))
-        .arg("-o")
-        .arg(&program)
-        .args(line("Libs:").split_whitespace())
-        .output()
-        .unwrap();
-    assert!(built.status.success(), "{}", text(&built));
+    let program = SCRATCH.join("c-installed");
+    succeeds(
+        Command::new("gcc")
+            .args(line("Cflags:").split_whitespace())
+            .arg(Path::new(CRATE).join("tests/c/api.c"))
+            .arg("-o")
+            .arg(&program)
+            .args(line("Libs:").split_whitespace()),
+    );
     runs(Command::new(&program).env("LD_LIBRARY_PATH", prefix.join("lib")));
 }

@@ -3,62 +3,30 @@
 //! The programs are in `hosted/malloc/tests/c`; each says what it looks at.
 #![cfg(target_os = "linux")]
 
+mod common;
+
+use common::programs::{compiler, scratch, ship, succeeds, text};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::sync::LazyLock;
 
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../hosted/malloc/tests/c");
 
-/// The library, built as it is shipped.
+static SCRATCH: LazyLock<PathBuf> = LazyLock::new(|| scratch("preload"));
+
 static LIBRARY: LazyLock<PathBuf> = LazyLock::new(|| {
-    // Of its own, so that nobody waits for who runs the tests.
-    let target = scratch().join("library");
-    let built = Command::new(env!("CARGO"))
-        .args([
-            "build",
-            "--quiet",
-            "--profile",
-            "dist",
-            "-p",
-            "temporal-slab-malloc",
-        ])
-        .arg("--target-dir")
-        .arg(&target)
-        .output()
-        .unwrap();
-    assert!(built.status.success(), "{}", text(&built));
-    target.join("dist/libtemporal_slab_malloc.so")
+    let folder = ship("temporal-slab-malloc", None, &SCRATCH.join("library"));
+    folder.join("libtemporal_slab_malloc.so")
 });
 
-/// Where this test's files are, beside its program.
-fn scratch() -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("preload");
-    std::fs::create_dir_all(&folder).unwrap();
-    folder
-}
-
-fn text(output: &Output) -> String {
-    let parts = [&output.stdout, &output.stderr];
-    parts.map(|part| String::from_utf8_lossy(part)).concat()
-}
-
-/// Builds a program, without a warning, and linked with the library if it calls what only that has.
+/// Builds a program, linked with the library if it calls what only that has.
 fn build(source: &str, is_linked: bool) -> PathBuf {
     let is_plus = source.ends_with(".cpp");
-    let program = scratch().join(source.replace('.', "-"));
-    let mut command = Command::new(if is_plus { "g++" } else { "gcc" });
+    let program = SCRATCH.join(source.replace('.', "-"));
+    let mut command = compiler(if is_plus { "g++" } else { "gcc" });
     command
-        .args([
-            "-O1",
-            "-g",
-            "-Wall",
-            "-Wextra",
-            "-Wpedantic",
-            "-Werror",
-            "-pthread",
-        ])
         // What is tried here is what compilers warn of, and know to leave out.
-        .args(["-fno-builtin", "-Wno-free-nonheap-object"])
+        .args(["-pthread", "-fno-builtin", "-Wno-free-nonheap-object"])
         .arg(if is_plus { "-std=c++17" } else { "-std=gnu11" })
         .arg(Path::new(SOURCES).join(source))
         .arg("-o")
@@ -70,8 +38,7 @@ fn build(source: &str, is_linked: bool) -> PathBuf {
         let folder = LIBRARY.parent().unwrap().display();
         command.arg(&*LIBRARY).arg(format!("-Wl,-rpath,{folder}"));
     }
-    let built = command.output().unwrap();
-    assert!(built.status.success(), "{source}: {}", text(&built));
+    succeeds(&mut command);
     program
 }
 
@@ -84,17 +51,15 @@ fn preloaded(program: &Path) -> Command {
 /// Each function, linked.
 #[test]
 fn functions() {
-    let output = Command::new(build("functions.c", true)).output().unwrap();
-    assert!(output.status.success(), "{}", text(&output));
-    assert!(text(&output).contains("every function does what it should"));
+    let printed = succeeds(&mut Command::new(build("functions.c", true)));
+    assert!(printed.contains("every function does what it should"));
 }
 
 /// The operators of C++ and what is made of them, preloaded.
 #[test]
 fn operators() {
-    let output = preloaded(&build("operators.cpp", false)).output().unwrap();
-    assert!(output.status.success(), "{}", text(&output));
-    assert!(text(&output).contains("every operator does what it should"));
+    let printed = succeeds(&mut preloaded(&build("operators.cpp", false)));
+    assert!(printed.contains("every operator does what it should"));
 }
 
 /// 22 ways to free twice and 25 to free what was never allocated: each ends with one line that names the pointer and the
@@ -138,21 +103,13 @@ fn misuse_is_found() {
 /// 1,000 forks while four threads allocate: no child hangs.
 #[test]
 fn forks() {
-    let output = preloaded(&build("forks.c", false))
-        .arg("1000")
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", text(&output));
+    succeeds(preloaded(&build("forks.c", false)).arg("1000"));
 }
 
 /// 10,000 short threads leave nothing behind.
 #[test]
 fn short_threads() {
-    let output = preloaded(&build("threads.c", false))
-        .arg("10000")
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", text(&output));
+    succeeds(preloaded(&build("threads.c", false)).arg("10000"));
 }
 
 /// A program that is asked to tells at its end what its heap was like: as a line of JSON, as text in a file or on the
@@ -177,7 +134,7 @@ fn reports_at_the_end() {
         ("report.json", "{\"schema\":"),
         ("report.txt", "temporal-slab: process "),
     ] {
-        let file = scratch().join(name);
+        let file = SCRATCH.join(name);
         if file.exists() {
             std::fs::remove_file(&file).unwrap();
         }

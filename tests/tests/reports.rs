@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{SCHEMA, check_json, check_prometheus, schema};
+use common::reports::{SCHEMA, check_json, check_prometheus, schema};
 use core::alloc::Layout;
 use core::num::NonZeroU32;
 use core::sync::atomic::{AtomicBool, Ordering};

@@ -28,6 +28,15 @@ impl Config for ShortRing {
     const CHECKED: bool = true;
 }
 
+/// As [`Checked`](temporal_slab::config::Checked), and hard on who reads what was freed or foresees what comes next.
+#[derive(Debug)]
+pub struct Hard;
+impl Config for Hard {
+    const CHECKED: bool = true;
+    const ZERO_ON_FREE: bool = true;
+    const SHUFFLED: bool = true;
+}
+
 /// A layout of so many bytes.
 pub fn layout(size: usize) -> Layout {
     Layout::from_size_align(size, 8).unwrap()

@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 /*
- Why a call failed.
+ Why a call failed. Each kind has the number that it has in `temporal_slab.h`; 11 is for what only that library can do.
  */
 typedef enum {
   /*
@@ -20,7 +20,7 @@ typedef enum {
    */
   SLAB_BARE_ERROR_ARGUMENT = 1,
   /*
-   The size is too large.
+   The size is larger than the address space allows; or, of an object with a handle, than the largest class.
    */
   SLAB_BARE_ERROR_SIZE = 2,
   /*
@@ -36,21 +36,33 @@ typedef enum {
    */
   SLAB_BARE_ERROR_OUT_OF_MEMORY = 5,
   /*
+   What is asked for at once is more than can be counted.
+   */
+  SLAB_BARE_ERROR_LIMIT = 6,
+  /*
    The handle's object is gone, or there never was one.
    */
-  SLAB_BARE_ERROR_BAD_HANDLE = 6,
+  SLAB_BARE_ERROR_BAD_HANDLE = 7,
   /*
    No object of this heap begins at the pointer.
    */
-  SLAB_BARE_ERROR_BAD_POINTER = 7,
+  SLAB_BARE_ERROR_BAD_POINTER = 8,
   /*
    The object was freed already.
    */
-  SLAB_BARE_ERROR_DOUBLE_FREE = 8,
+  SLAB_BARE_ERROR_DOUBLE_FREE = 9,
   /*
    Every position of the ring is open or has live objects.
    */
-  SLAB_BARE_ERROR_RING_FULL = 9,
+  SLAB_BARE_ERROR_RING_FULL = 10,
+  /*
+   The ids of handles are used up.
+   */
+  SLAB_BARE_ERROR_HANDLES_EXHAUSTED = 12,
+  /*
+   A defect of the library: please report it.
+   */
+  SLAB_BARE_ERROR_INTERNAL = 13,
 } SlabBareError;
 
 /*

@@ -36,7 +36,7 @@ pub struct SlabPages {
         Option<unsafe extern "C" fn(context: *mut c_void, base: *mut c_void, size: usize) -> bool>,
 }
 
-/// Why a call failed.
+/// Why a call failed. Each kind has the number that it has in `temporal_slab.h`; 11 is for what only that library can do.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SlabBareError {
@@ -44,7 +44,7 @@ pub enum SlabBareError {
     None = 0,
     /// A pointer is null that must not be, or a number is out of range.
     Argument = 1,
-    /// The size is too large.
+    /// The size is larger than the address space allows; or, of an object with a handle, than the largest class.
     Size = 2,
     /// The epoch is closed.
     ClosedEpoch = 3,
@@ -52,14 +52,20 @@ pub enum SlabBareError {
     BadEpoch = 4,
     /// The table had no memory.
     OutOfMemory = 5,
+    /// What is asked for at once is more than can be counted.
+    Limit = 6,
     /// The handle's object is gone, or there never was one.
-    BadHandle = 6,
+    BadHandle = 7,
     /// No object of this heap begins at the pointer.
-    BadPointer = 7,
+    BadPointer = 8,
     /// The object was freed already.
-    DoubleFree = 8,
+    DoubleFree = 9,
     /// Every position of the ring is open or has live objects.
-    RingFull = 9,
+    RingFull = 10,
+    /// The ids of handles are used up.
+    HandlesExhausted = 12,
+    /// A defect of the library: please report it.
+    Internal = 13,
 }
 
 type Error = SlabBareError;
@@ -67,9 +73,12 @@ type Error = SlabBareError;
 impl From<AllocError> for SlabBareError {
     fn from(error: AllocError) -> Self {
         match error {
+            AllocError::OutOfMemory => Self::OutOfMemory,
+            AllocError::Limit => Self::Limit,
             AllocError::TooLarge => Self::Size,
             AllocError::EpochClosed => Self::ClosedEpoch,
-            _ => Self::OutOfMemory,
+            AllocError::HandlesExhausted => Self::HandlesExhausted,
+            _ => Self::Internal,
         }
     }
 }

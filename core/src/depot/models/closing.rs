@@ -3,6 +3,7 @@
 use super::{HERE, THERE, World, unless_closed};
 use crate::depot::{After, Keep, Owned, SlotTake};
 use crate::epoch::{Serves, Tag};
+use core::num::NonZeroU64;
 use loom::sync::Arc;
 use loom::thread;
 
@@ -97,13 +98,7 @@ fn a_late_listing_in_a_closed_bin_strands_nothing() {
 #[test]
 fn alloc_against_close() {
     loom::model(|| {
-        let world = World::new(2, 0b11);
-        let (old, next) = (Tag::open(era(2)), Tag::open(era(3)));
-        let row = Arc::new(Serves::nothing());
-        row.set(old);
-        // Slot 2 stands for what is written where the slab begins to serve an era.
-        // SAFETY: one thread so far.
-        unsafe { world.objects[2].set(2) };
+        let (world, row, [old, next]) = in_an_era();
         let (other, their_row) = (Arc::clone(&world), Arc::clone(&row));
         let thread = thread::spawn(move || {
             // As `Heap::shut_row` and `reclaim_closed`.
@@ -121,7 +116,7 @@ fn alloc_against_close() {
             unsafe { other.objects[2].set(3) };
             other.adopt_quietly(HERE);
             let bit = other.here.publish(Owned(slab), &other.class);
-            let _after = other.give_quietly(bit);
+            let _after = other.give_quietly(bit, Keep::Recycle);
         });
         // As `Heap::alloc_slot`.
         if let SlotTake::Taken(_, bit) = world.here.take_slot(HERE, false, || 0) {
@@ -133,7 +128,7 @@ fn alloc_against_close() {
                     "an object of the next era"
                 );
             } else {
-                let _after = world.give_quietly(bit);
+                let _after = world.give_quietly(bit, Keep::Recycle);
             }
         }
         thread.join().unwrap();
@@ -167,10 +162,6 @@ fn free_against_close() {
     });
 }
 
-fn era(number: u64) -> core::num::NonZeroU64 {
-    core::num::NonZeroU64::new(number).expect("not zero")
-}
-
 /// A local takes a slab that waits in the cache, while its epoch is closed and the row serves the next: the local's
 /// object is of its own era, and then the row was not drained; or it finds the tag changed, and gives the slab back.
 ///
@@ -178,13 +169,7 @@ fn era(number: u64) -> core::num::NonZeroU64 {
 #[test]
 fn take_against_the_next_era() {
     loom::model(|| {
-        let world = World::new(2, 0b11);
-        let (old, next) = (Tag::open(era(2)), Tag::open(era(3)));
-        let row = Arc::new(Serves::nothing());
-        row.set(old);
-        // Slot 2 stands for what is written where the row begins to serve an era.
-        // SAFETY: one thread so far.
-        unsafe { world.objects[2].set(2) };
+        let (world, row, [old, next]) = in_an_era();
         let mut all = 0;
         world.here.take(&world.class, 1, |_, word| all = word);
         let give = |world: &World, word| {
@@ -222,4 +207,16 @@ fn take_against_the_next_era() {
         }
         thread.join().unwrap();
     });
+}
+
+/// A slab whose slots are free, a row that serves era 2, and the tags of that and of era 3. Slot 2, which is none, stands
+/// for what is written where the row begins to serve an era.
+fn in_an_era() -> (Arc<World>, Arc<Serves>, [Tag; 2]) {
+    let world = World::new(2, 0b11);
+    let [old, next] = [2, 3].map(|era| Tag::open(NonZeroU64::new(era).expect("not zero")));
+    let row = Arc::new(Serves::nothing());
+    row.set(old);
+    // SAFETY: one thread so far.
+    unsafe { world.objects[2].set(2) };
+    (world, row, [old, next])
 }

@@ -158,7 +158,7 @@ fn a_late_claim_does_not_own_the_next_life() {
             let SlotTake::Taken(_, bit) = other.here.take_slot(HERE, false, || 0) else {
                 return;
             };
-            let After::Recycle(Owned(slab)) = other.give_quietly(bit) else {
+            let After::Recycle(Owned(slab)) = other.give_quietly(bit, Keep::Recycle) else {
                 return;
             };
             other.adopt_quietly(THERE);
@@ -170,7 +170,7 @@ fn a_late_claim_does_not_own_the_next_life() {
                     .give_back(slab, bit, &other.class, || 0, || true, |_| Keep::Recycle)
             };
         });
-        match world.give_quietly(0b10) {
+        match world.give_quietly(0b10, Keep::Recycle) {
             After::Recycle(Owned(slab)) => assert_eq!(slab.identity().key(), HERE),
             After::Strayed(slab, word) => {
                 assert_eq!((slab.identity().key(), word), (THERE, 0b11));

@@ -70,6 +70,12 @@ impl World {
 
     /// Gives the owned slab a purpose.
     fn adopt(&self, key: Key) {
+        self.adopt_quietly(key);
+        self.touch(self.class.all);
+    }
+
+    /// As [`World::adopt`], where the objects stand for something else.
+    fn adopt_quietly(&self, key: Key) {
         let body = Body {
             base: ptr::null_mut(),
             row: ptr::null(),
@@ -78,7 +84,6 @@ impl World {
         };
         // SAFETY: the caller owns the slab.
         unsafe { self.slab.adopt(key, body) };
-        self.touch(self.class.all);
     }
 
     /// Writes to the objects in these slots, as their holder may.
@@ -91,37 +96,14 @@ impl World {
         }
     }
 
-    /// As [`World::adopt`], where the objects stand for something else.
-    fn adopt_quietly(&self, key: Key) {
-        let body = Body {
-            base: ptr::null_mut(),
-            row: ptr::null(),
-            chunk: ptr::null_mut(),
-            granules: 1,
-        };
-        // SAFETY: the caller owns the slab.
-        unsafe { self.slab.adopt(key, body) };
-    }
-
-    /// As [`World::give`], where the objects stand for something else. Nothing is kept.
-    fn give_quietly(&self, word: u64) -> After<'_> {
-        // SAFETY: in each model the calling thread holds `word`.
-        let given = unsafe {
-            self.here.give_back(
-                &self.slab,
-                word,
-                &self.class,
-                || 0,
-                || false,
-                |_| Keep::Recycle,
-            )
-        };
-        given.expect("no model frees twice")
-    }
-
     /// Gives slots back to the bin that the slab begins in.
     fn give(&self, word: u64, keep: Keep) -> After<'_> {
         self.touch(word);
+        self.give_quietly(word, keep)
+    }
+
+    /// As [`World::give`], where the objects stand for something else.
+    fn give_quietly(&self, word: u64, keep: Keep) -> After<'_> {
         // SAFETY: in each model the calling thread holds `word`.
         let given = unsafe {
             self.here.give_back(

@@ -120,6 +120,7 @@ int main(void) {
     CHECK(handle && slab_bare_get_obj(heap, handle) && !slab_bare_get_obj(heap, handle + 1));
     CHECK(slab_bare_free_obj(heap, handle) && !slab_bare_free_obj(heap, handle));
     CHECK(slab_bare_last_error(heap) == SLAB_BARE_ERROR_BAD_HANDLE && !slab_bare_get_obj(heap, handle));
+    CHECK(!slab_bare_alloc_obj(heap, 1 << 20, 0) && slab_bare_last_error(heap) == SLAB_BARE_ERROR_SIZE);
     /* A region of its own, more than once in a row. */
     for (n = 0; n < 50; n++) {
         void *large = slab_bare_alloc(heap, 20 << 20, 1, 0);

@@ -8,6 +8,7 @@ use bumpalo::Bump;
 use core::alloc::{GlobalAlloc, Layout};
 use core::hint::black_box;
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use mimalloc::MiMalloc;
 use std::time::Instant;
@@ -16,6 +17,7 @@ use temporal_slab::{DefaultLock, Heap, Local, Policy, Scope};
 use temporal_slab_hosted::MmapProvider;
 
 type TheLocal = Local<'static, MmapProvider, DefaultLock, Unchecked>;
+type TheScope = Scope<'static, MmapProvider, DefaultLock, Unchecked>;
 
 const LAYOUT: Layout = match Layout::from_size_align(128, 8) {
     Ok(layout) => layout,
@@ -44,7 +46,10 @@ pub(super) fn variants() -> Vec<(&'static str, Vec<String>)> {
     });
     vec![
         ("handles", names(&["alloc-free", "get"])),
-        ("scopes", names(&["1000-objects"])),
+        (
+            "scopes",
+            names(&["1000-objects", "1000-objects-dropped", "empty"]),
+        ),
         ("close", closes.collect()),
         ("policies", names(&["batches/time", "batches/resident"])),
     ]
@@ -137,12 +142,21 @@ fn free(local: &mut TheLocal, object: NonNull<u8>) {
     }
 }
 
+/// The one atomic exchange that a free of a handle cannot do without: of two threads that free it one must lose.
+fn exchange(word: &AtomicU64) {
+    let seen = word.load(Ordering::Relaxed);
+    let next = seen.wrapping_add(1);
+    let _won = word.compare_exchange(seen, next, Ordering::AcqRel, Ordering::Relaxed);
+}
+
 fn handles(context: &mut Context<'_>) {
     let (mut pointers, mut handles) = (local(&HANDLES), local(&HANDLES));
+    let mut exchanging = local(&HANDLES);
+    let word = AtomicU64::new(0);
     let kept = handles.alloc_handle(LAYOUT);
     let kept = kept.unwrap_or_else(|_| failed("ours has no memory"));
     let object = make(&mut pointers);
-    let mut pairs: [Turn<'_>; 2] = [
+    let mut pairs: [Turn<'_>; 4] = [
         (
             "ours-handle",
             true,
@@ -167,6 +181,23 @@ fn handles(context: &mut Context<'_>) {
                 times(count, || {
                     let object = make(&mut pointers);
                     free(&mut pointers, object);
+                })
+            }),
+        ),
+        // What the machine asks for the exchange, and the least that it leaves possible.
+        (
+            "exchange",
+            true,
+            Box::new(|count| times(count, || exchange(&word))),
+        ),
+        (
+            "pointer-exchange",
+            true,
+            Box::new(|count| {
+                times(count, || {
+                    let object = make(&mut exchanging);
+                    free(&mut exchanging, object);
+                    exchange(&word);
                 })
             }),
         ),
@@ -219,61 +250,74 @@ fn touch(object: NonNull<u8>) {
     black_box(object);
 }
 
+fn fill_scope(scope: &TheScope, layouts: &[Layout]) {
+    for layout in layouts {
+        let object = scope.bytes(*layout);
+        touch(object.unwrap_or_else(|_| failed("ours has no memory")));
+    }
+}
+
+fn fill_bump(bump: &Bump, layouts: &[Layout]) {
+    for layout in layouts {
+        touch(bump.alloc_layout(*layout));
+    }
+}
+
+/// What has no scopes frees one by one.
+fn mimalloc(layouts: &[Layout]) -> Turn<'_> {
+    let mut objects = Vec::with_capacity(layouts.len());
+    let turn = move |count| {
+        times(count, || {
+            for layout in layouts {
+                // SAFETY: the size is not zero.
+                let object = NonNull::new(unsafe { MiMalloc.alloc(*layout) });
+                let object = object.unwrap_or_else(|| failed("mimalloc has no memory"));
+                touch(object);
+                objects.push((object, *layout));
+            }
+            for (object, layout) in objects.drain(..) {
+                // SAFETY: just allocated, freed once.
+                unsafe { MiMalloc.dealloc(object.as_ptr(), layout) };
+            }
+        })
+    };
+    ("mimalloc", false, Box::new(turn))
+}
+
+/// A thousand objects in one scope that is reset, and in a new one each time that is dropped; and one with nothing in it.
 fn scopes(context: &mut Context<'_>) {
-    let layouts = layouts();
+    let layouts = &layouts()[..];
     let mut scope = Scope::new(&SCOPES);
     let mut bump = Bump::new();
-    let mut objects = Vec::with_capacity(layouts.len());
+    let ours = |count| {
+        times(count, || {
+            fill_scope(&scope, layouts);
+            scope.reset();
+        })
+    };
+    let theirs = |count| {
+        times(count, || {
+            fill_bump(&bump, layouts);
+            bump.reset();
+        })
+    };
     let mut turns: [Turn<'_>; 3] = [
-        (
-            "ours-scope",
-            true,
-            Box::new(|count| {
-                times(count, || {
-                    for layout in &layouts {
-                        touch(
-                            scope
-                                .bytes(*layout)
-                                .unwrap_or_else(|_| failed("ours has no memory")),
-                        );
-                    }
-                    scope.reset();
-                })
-            }),
-        ),
-        (
-            "bumpalo",
-            false,
-            Box::new(|count| {
-                times(count, || {
-                    layouts
-                        .iter()
-                        .for_each(|layout| touch(bump.alloc_layout(*layout)));
-                    bump.reset();
-                })
-            }),
-        ),
-        (
-            "mimalloc",
-            false,
-            Box::new(|count| {
-                times(count, || {
-                    for layout in &layouts {
-                        // SAFETY: the size is not zero.
-                        let object = NonNull::new(unsafe { MiMalloc.alloc(*layout) });
-                        let object = object.unwrap_or_else(|| failed("mimalloc has no memory"));
-                        touch(object);
-                        objects.push((object, *layout));
-                    }
-                    for (object, layout) in objects.drain(..) {
-                        // SAFETY: just allocated, freed once.
-                        unsafe { MiMalloc.dealloc(object.as_ptr(), layout) };
-                    }
-                })
-            }),
-        ),
+        ("ours-scope", true, Box::new(ours)),
+        ("bumpalo", false, Box::new(theirs)),
+        mimalloc(layouts),
     ];
     in_turns(context, "scopes", "1000-objects", &mut turns);
+    let ours = |count| times(count, || fill_scope(&Scope::new(&SCOPES), layouts));
+    let theirs = |count| times(count, || fill_bump(&Bump::new(), layouts));
+    let mut turns: [Turn<'_>; 3] = [
+        ("ours-scope", true, Box::new(ours)),
+        ("bumpalo", false, Box::new(theirs)),
+        mimalloc(layouts),
+    ];
+    in_turns(context, "scopes", "1000-objects-dropped", &mut turns);
+    let empty = |count| times(count, || drop(black_box(Scope::new(&SCOPES))));
+    let mut turns: [Turn<'_>; 1] = [("ours-scope", true, Box::new(empty))];
+    in_turns(context, "scopes", "empty", &mut turns);
 }
 
 /// Closes an epoch whose objects, of so many bytes, are all freed: what the close takes, and what is resident then.

@@ -41,6 +41,9 @@ pub(crate) struct Figure {
     pub(crate) spread: f64,
     /// The machine was too restless for this figure.
     pub(crate) noisy: bool,
+    /// The lower quartile, by which this run's own bounds are judged.
+    #[serde(skip)]
+    pub(crate) low: f64,
 }
 
 /// Ours to a peer, taken round by round in the same run.
@@ -136,6 +139,7 @@ impl Results {
                 n: rounds.len(),
                 spread,
                 noisy: spread > NOISE,
+                low: quantile(rounds, 0.25),
             });
         }
         let peers = || all.iter().filter(|measured| !measured.is_ours);

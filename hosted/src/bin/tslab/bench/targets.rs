@@ -1,6 +1,6 @@
-//! What the ratios are to be: `hosted/docs/bench.targets.toml`, the one place where bounds are.
+//! What ratios and figures are to be: `hosted/docs/bench.targets.toml`, the one place where bounds are.
 
-use super::results::{Ratio, Results};
+use super::results::{Figure, Ratio, Results};
 use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +12,7 @@ struct File {
     target: Vec<Target>,
 }
 
-/// A bound of a ratio.
+/// A bound of a ratio, or of a figure as it is: that has one of its unit for a peer.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Target {
@@ -22,7 +22,7 @@ pub(super) struct Target {
     #[serde(default)]
     ends: String,
     ours: String,
-    /// A peer, or `fastest`.
+    /// A peer, or `fastest`; or `1` and a unit.
     peer: String,
     at_most: f64,
 }
@@ -62,21 +62,37 @@ pub(super) fn read() -> Result<Vec<Target>> {
     Ok(file.target)
 }
 
-/// Every ratio that has a bound. Of several that fit, the first one counts.
+/// Every ratio and every figure that has a bound. Of several that fit, the first one counts.
 pub(super) fn judge(targets: &[Target], results: &Results) -> Vec<Verdict> {
-    let judged = results.ratios.iter().filter_map(|ratio| {
-        let target = targets.iter().find(|target| target.fits(ratio))?;
+    let to_units = results.results.iter().map(to_its_unit);
+    let all = results.ratios.iter().cloned().chain(to_units);
+    let judged = all.filter_map(|ratio| {
+        let target = targets.iter().find(|target| target.fits(&ratio))?;
         Some(Verdict {
-            workload: ratio.workload.clone(),
-            variant: ratio.variant.clone(),
-            ours: ratio.ours.clone(),
-            peer: ratio.peer.clone(),
+            standing: target.standing(&ratio),
             at_most: target.at_most,
+            workload: ratio.workload,
+            variant: ratio.variant,
+            ours: ratio.ours,
+            peer: ratio.peer,
             ours_over_peer: ratio.ours_over_peer,
-            standing: target.standing(ratio),
         })
     });
     judged.collect()
+}
+
+/// A figure as the ratio to one of its unit.
+fn to_its_unit(figure: &Figure) -> Ratio {
+    Ratio {
+        workload: figure.workload.clone(),
+        variant: figure.variant.clone(),
+        ours: figure.contender.clone(),
+        peer: format!("1 {}", figure.unit),
+        ours_over_peer: figure.median,
+        low: figure.low,
+        high: figure.max,
+        is_fastest: false,
+    }
 }
 
 impl Target {
@@ -106,6 +122,8 @@ impl Target {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::environment::Environment;
+    use crate::bench::results::Measured;
 
     fn ratio(ours_over_peer: f64, low: f64, high: f64) -> Ratio {
         Ratio {
@@ -155,5 +173,34 @@ mod tests {
             ..target
         };
         assert!(!fastest.fits(&ratio(1.0, 1.0, 1.0)));
+    }
+
+    /// A figure stands to its bound by its quartiles, too, in its unit alone. Catches a bound that is of no figure.
+    #[test]
+    fn figures_have_bounds() {
+        let target = Target {
+            of: "scopes/empty".to_owned(),
+            ends: String::new(),
+            ours: "ours".to_owned(),
+            peer: "1 ns".to_owned(),
+            at_most: 100.0,
+        };
+        let stands = |unit: &str, rounds: [f64; 5]| {
+            let mut results = Results::new(Environment::read());
+            let ours = Measured {
+                contender: "ours",
+                is_ours: true,
+                rounds: rounds.to_vec(),
+            };
+            results.add("scopes", "empty", unit, &[ours]);
+            let verdicts = judge(core::slice::from_ref(&target), &results);
+            verdicts.first().map(|verdict| verdict.standing)
+        };
+        let usual = [20.0, 30.0, 40.0, 50.0, 900.0];
+        assert_eq!(stands("ns", usual), Some(Standing::Met));
+        assert_eq!(stands("KiB", usual), None);
+        let restless = [80.0, 90.0, 110.0, 200.0, 300.0];
+        assert_eq!(stands("ns", restless), Some(Standing::Undecided));
+        assert_eq!(stands("ns", [101.0; 5]), Some(Standing::Missed));
     }
 }
