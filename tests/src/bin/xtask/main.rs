@@ -11,6 +11,7 @@ mod quality;
 mod runner;
 mod sanitize;
 mod setup;
+mod soak;
 mod stages;
 mod toolchain;
 
@@ -28,6 +29,8 @@ enum Task {
     Test(runner::Options),
     /// Run tests under ThreadSanitizer, AddressSanitizer, and Miri with many schedules; takes an hour.
     Sanitize(runner::Options),
+    /// Have threads do everything that a heap offers for an hour, and look whether memory stays flat.
+    Soak(soak::Options),
     /// Check the licences and sources of all that ships, and what is known against it.
     Deny,
     /// Compare the core's public face with that of an earlier commit.
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Task::Setup => setup::run().map(|()| true),
         Task::Test(options) => runner::run(&options, stages::all),
         Task::Sanitize(options) => runner::run(&options, sanitize::stages),
+        Task::Soak(options) => soak::run(&options),
         Task::Deny => quality::deny(),
         Task::Semver(options) => quality::semver(&options),
         Task::Coverage(options) => quality::coverage(&options),

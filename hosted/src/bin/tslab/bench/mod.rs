@@ -22,6 +22,8 @@ mod table;
 mod targets;
 
 pub(crate) use child::{Part, serve as part};
+pub(crate) use page::of_series as page_of;
+pub(crate) use results::Series;
 
 use anyhow::{Context as _, Result, ensure};
 use contender::Peer;

@@ -11,16 +11,28 @@ use plot::Axes;
 
 const STYLE: &str = include_str!("style.css");
 
+/// A page of pictures, one for each variant of the series, whose axes are plain.
+pub(crate) fn of_series(title: &str, about: &str, series: &[Series]) -> Result<String> {
+    let mut page = begin(title);
+    let _ = writeln!(page, "<p>{}</p>", Escaped(about));
+    let all: Vec<&Series> = series.iter().collect();
+    pictures(&mut page, &all, Axes::Plain)?;
+    page += "</body></html>\n";
+    Ok(page)
+}
+
+fn begin(title: &str) -> String {
+    let title = Escaped(title);
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <title>{title}</title><style>{STYLE}</style></head><body>\n<h1>{title}</h1>\n"
+    )
+}
+
 /// The page.
 pub(super) fn of(results: &Results) -> Result<String> {
-    let mut page =
-        String::from("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n");
-    page += "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n";
-    let _ = writeln!(
-        page,
-        "<title>temporal-slab against its peers</title><style>{STYLE}</style></head><body>"
-    );
-    page += "<h1>temporal-slab against its peers</h1>\n";
+    let mut page = begin("temporal-slab against its peers");
     page += "<p>Contenders take turns in one run. A ratio is the middle one of the rounds: below 1 ours took less. \
              Pale figures are of rounds that lie too far apart to be facts.</p>\n<dl>";
     for (name, value) in results.environment.lines() {
@@ -108,12 +120,15 @@ fn plots(
     if all.is_empty() {
         return Ok(());
     }
-    let _ = writeln!(
-        page,
-        "<h2>{title}</h2>\n<p>{about}</p>\n<div class=\"plots\">"
-    );
+    let _ = writeln!(page, "<h2>{title}</h2>\n<p>{about}</p>");
+    pictures(page, &all, axes)
+}
+
+/// A picture for each variant.
+fn pictures(page: &mut String, all: &[&Series], axes: Axes) -> Result<()> {
+    *page += "<div class=\"plots\">\n";
     let mut done: Vec<&str> = Vec::new();
-    for first in &all {
+    for first in all {
         let variant = first.variant.as_str();
         if done.contains(&variant) {
             continue;
