@@ -193,10 +193,8 @@ impl<C: Config> Ids<C> {
         }
         let memory = take()?;
         let table: *mut AtomicPtr<T> = memory.as_ptr().cast();
-        for index in 0..len {
-            // SAFETY: the memory is as long as the longest table, and nobody else's yet.
-            unsafe { table.add(index).write(AtomicPtr::new(ptr::null_mut())) };
-        }
+        // SAFETY: the memory is as long as the longest table, and nobody else's yet; null pointers are zero bytes.
+        unsafe { table.write_bytes(0, len) };
         let set =
             place.compare_exchange(ptr::null_mut(), table, Ordering::AcqRel, Ordering::Acquire);
         set.map(|_| table).or_else(|other| {

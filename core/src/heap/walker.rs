@@ -308,11 +308,13 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         );
         let all = shape.all & !tagged.map_or(0, TaggedSlab::retired);
         if let Some(tagged) = tagged {
-            let free = (0..shape.slots()).map(|slot| tagged.tag(slot).free_word());
-            let leads_back = |word| self.slab_of(word).is_some_and(|of| ptr::eq(of, tagged));
+            let id = |slot| RawHandle::of_word(tagged.tag(slot).free_word()).id();
+            let first = tagged.tag(0).free_word();
+            let leads_back = self.slab_of(first).is_some_and(|of| ptr::eq(of, tagged));
+            verdict.demand(leads_back, "a slab's id leads back to it", address);
             verdict.demand(
-                free.into_iter().all(leads_back),
-                "a slab's id leads back to it",
+                (1..shape.slots()).all(|slot| id(slot) == id(0)),
+                "a slab's slots have one id",
                 address,
             );
         }
@@ -412,21 +414,15 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                     return;
                 }
                 // SAFETY: as above.
-                unsafe {
-                    LocalRow::for_each_cell(state, classes, |at, cell| {
-                        if at != class {
-                            return;
-                        }
-                        for index in 0..cell.in_magazine() {
-                            f(ptr::null(), 0, Some(cell.magazine(index)));
-                        }
-                        for held in (0..cell.stashed())
-                            .map(|i| cell.stash(i))
-                            .chain([cell.current()])
-                        {
-                            f(held.slab, held.word, None);
-                        }
-                    });
+                let cell = unsafe { LocalRow::cell(state, classes, class) };
+                for index in 0..cell.in_magazine() {
+                    f(ptr::null(), 0, Some(cell.magazine(index)));
+                }
+                for held in (0..cell.stashed())
+                    .map(|i| cell.stash(i))
+                    .chain([cell.current()])
+                {
+                    f(held.slab, held.word, None);
                 }
             });
         });

@@ -115,23 +115,14 @@ impl LocalRow {
         }
     }
 
-    /// Calls `f` with each class and its cell.
+    /// The cell of a class.
     ///
     /// # Safety
-    /// As for [`LocalRow::held_slots`], and nobody uses the local now.
+    /// As for [`LocalRow::held_of`], and nobody uses the local now.
     #[cfg(feature = "walker")]
-    pub(crate) unsafe fn for_each_cell(
-        state: *mut Self,
-        classes: usize,
-        mut f: impl FnMut(usize, &Cell),
-    ) {
-        if let Some((_, cells_at)) = Self::layout(classes) {
-            for class in 0..classes {
-                // SAFETY: the cells follow the state in the same memory, and are at rest.
-                f(class, unsafe {
-                    &*state.byte_add(cells_at).cast::<Cell>().add(class)
-                });
-            }
-        }
+    pub(crate) unsafe fn cell<'s>(state: *mut Self, classes: usize, class: usize) -> &'s Cell {
+        let cells_at = Self::layout(classes).map_or(0, |(_, at)| at);
+        // SAFETY: the cells follow the state in the same memory, and are at rest.
+        unsafe { &*state.byte_add(cells_at).cast::<Cell>().add(class) }
     }
 }

@@ -222,10 +222,11 @@ impl<const LEDGER: usize> State<LEDGER> {
     /// was copied from, and it is the younger that comes back.
     fn strike(&mut self, shown: Region) -> Option<Entry> {
         let matches = |e: &Option<Entry>| e.is_some_and(|e| e.shown == shown);
-        let at = self
-            .out
-            .iter()
-            .position(|e| matches(e) && e.is_some_and(|e| e.misshapen))
+        let is_misshapen = |e: &Option<Entry>| matches(e) && e.is_some_and(|e| e.misshapen);
+        let any = self.accounts.misshapen > 0;
+        let misshapen = any.then(|| self.out.iter().position(is_misshapen));
+        let at = misshapen
+            .flatten()
             .or_else(|| self.out.iter().position(matches))?;
         let entry = self.out.get_mut(at)?.take()?;
         if entry.misshapen {

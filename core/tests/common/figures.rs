@@ -35,7 +35,7 @@ pub fn agree<P: PageProvider, C: Config>(heap: &Heap<P, DefaultLock, C>) -> Heap
     .unwrap_or_else(|violation| panic!("{violation}"));
     let stats = heap.stats();
     assert_eq!(stats.version, VERSION);
-    let mut sum = [0; 5];
+    let (mut sum, mut of_slabs) = ([0; 5], 0);
     for index in 0..heap.class_count() {
         let class: ClassStats = heap.class_stats(index).unwrap();
         let slabs = &class.slabs;
@@ -49,6 +49,7 @@ pub fn agree<P: PageProvider, C: Config>(heap: &Heap<P, DefaultLock, C>) -> Heap
         assert_eq!(class.slow.new_slabs, slabs.made);
         assert!(class.slow.depot_visits >= class.slow.new_slabs);
         sum.iter_mut().zip(ours).for_each(|(sum, n)| *sum += n);
+        of_slabs += class.bytes();
     }
     assert_eq!(heap.class_stats(heap.class_count()), None);
     let slabs = &stats.slabs;
@@ -97,10 +98,6 @@ pub fn agree<P: PageProvider, C: Config>(heap: &Heap<P, DefaultLock, C>) -> Heap
     // Slabs that wait for the next era are of no epoch.
     let waiting = slabs.slabs - made;
     assert!(waiting <= slabs.cached, "{waiting} slabs are of no epoch");
-    let of_slabs: u64 = (0..heap.class_count())
-        .filter_map(|index| heap.class_stats(index))
-        .map(|class| class.bytes())
-        .sum();
     let waiting = of_slabs + stats.large.bytes() - bytes;
     assert!(waiting <= stats.residency.cached);
     assert_eq!(stats.locks.all().contended, 0, "one thread never waits");

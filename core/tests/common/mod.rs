@@ -52,6 +52,13 @@ pub fn free<P: PageProvider, C: Config>(
     unsafe { heap.free(object, layout(size)) }.unwrap();
 }
 
+/// Whether all bytes are zero. By pieces: comparing them takes Miri a thousandth of what single bytes do.
+pub fn is_zero(bytes: &[u8]) -> bool {
+    static ZEROS: [u8; 4096] = [0; 4096];
+    let mut pieces = bytes.chunks(ZEROS.len());
+    pieces.all(|piece| *piece == ZEROS[..piece.len()])
+}
+
 /// Walks a heap that nobody is using.
 pub fn walk<P: PageProvider, R: RawMutex, C: Config>(heap: &Heap<P, R, C>) -> Census {
     // SAFETY: tests walk when all threads have ended and all locals are at rest.
