@@ -357,7 +357,7 @@ fn contention_on_the_shared_path_is_named() {
         !contended(&diagnose(&heap, &Thresholds::default())),
         "locals do not wait"
     );
-    let end = std::time::Instant::now() + core::time::Duration::from_secs(20);
+    let end = std::time::Instant::now() + core::time::Duration::from_secs(60);
     while !contended(&diagnose(&heap, &Thresholds::default())) {
         assert!(std::time::Instant::now() < end, "{:?}", heap.stats().locks);
         std::thread::scope(|scope| {
