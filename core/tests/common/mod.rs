@@ -3,13 +3,11 @@
 #![allow(
     dead_code,
     unreachable_pub,
+    unused_imports,
     reason = "each test binary uses its own part"
 )]
 
-pub mod figures;
-pub mod host;
 pub mod model;
-mod rng;
 
 use core::alloc::Layout;
 use core::ptr::NonNull;
@@ -18,7 +16,7 @@ use temporal_slab::lock_api::RawMutex;
 use temporal_slab::provider::PageProvider;
 use temporal_slab::{Census, DefaultLock, Heap};
 
-pub use rng::Rng;
+pub use temporal_slab_actions::{Rng, figures, host};
 
 /// A short ring, so that positions are used again and again.
 #[derive(Debug)]

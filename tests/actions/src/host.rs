@@ -1,5 +1,4 @@
-//! A provider over the host's own allocator, which gives zeroed regions and can grow, and short
-//! names for the heaps that tests use.
+//! A provider over the host's own allocator, which gives zeroed regions and can grow.
 
 use core::alloc::Layout;
 use core::ptr::NonNull;
@@ -16,6 +15,7 @@ pub struct HostProvider<const CHUNK: usize = 65536> {
 }
 
 impl<const CHUNK: usize> HostProvider<CHUNK> {
+    /// How many regions are out.
     pub fn regions_out(&self) -> usize {
         self.out.lock().unwrap().len()
     }
