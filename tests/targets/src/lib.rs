@@ -1,0 +1,14 @@
+//! What each fuzz target does with its input. They are functions, so that the inputs that are kept are run as tests as
+//! well, by the pinned compiler and without a fuzzer.
+
+mod handles;
+
+use arbitrary::Unstructured;
+
+pub use handles::handles;
+
+/// An input, as far as it was read.
+type Bytes<'d> = Unstructured<'d>;
+
+/// What was read of an input, unless it was over.
+type Known<T> = arbitrary::Result<T>;
