@@ -1,10 +1,15 @@
 //! What each fuzz target does with its input. They are functions, so that the inputs that are kept are run as tests as
 //! well, by the pinned compiler and without a fuzzer.
 
+mod encoders;
+mod endpoint;
+mod figures;
 mod handles;
+mod reports;
 
 use arbitrary::Unstructured;
 
+pub use encoders::encoders;
 pub use handles::handles;
 
 /// An input, as far as it was read.
