@@ -1,6 +1,7 @@
 //! What each fuzz target does with its input. They are functions, so that the inputs that are kept are run as tests as
 //! well, by the pinned compiler and without a fuzzer.
 
+mod capi;
 mod encoders;
 mod endpoint;
 mod figures;
@@ -9,6 +10,7 @@ mod reports;
 
 use arbitrary::Unstructured;
 
+pub use capi::capi;
 pub use encoders::encoders;
 pub use handles::handles;
 

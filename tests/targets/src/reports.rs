@@ -114,7 +114,16 @@ type Sample = (BTreeMap<String, String>, f64);
 pub(crate) fn is_prometheus(report: &str, all: bool) -> BTreeMap<String, Vec<Sample>> {
     // The format allows it in a label, and the parser does not.
     let report = report.replace('\r', "\u{fffd}");
-    let varies = |line: &&str| all || line.contains("_label_epochs") || line.contains("_alloc_");
+    let varies = |line: &&str| {
+        let comment = |line: &&str| {
+            ["# HELP ", "# TYPE "]
+                .iter()
+                .any(|with| line.starts_with(with))
+        };
+        let name = if comment(line) { &line[7..] } else { line };
+        let names = ["temporal_slab_label_epochs", "temporal_slab_alloc_"];
+        all || names.iter().any(|of| name.starts_with(of))
+    };
     let lines: String = report.split_inclusive('\n').filter(varies).collect();
     let parsed = parse_prometheus(&lines).unwrap_or_else(|error| panic!("{error}: {lines}"));
     assert!(
