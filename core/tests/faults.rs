@@ -4,7 +4,7 @@ mod common;
 
 use common::Rng;
 use common::host::HostProvider;
-use common::model::{Action, World};
+use common::{Action, World};
 use core::alloc::Layout;
 use temporal_slab::config::Checked;
 use temporal_slab::provider::{Accounts, Fault, FaultyProvider, PageProvider};
@@ -82,6 +82,7 @@ fn run(trace: &[Action], first: u64, count: u64) -> (u64, usize) {
     world
         .step(Action::Alloc {
             local: 3,
+            epoch: 0,
             size: 5000,
             align: 0,
             zeroed: true,

@@ -339,7 +339,8 @@ mod tests {
         assert_eq!(histogram.sum_ns(), times.iter().sum());
     }
 
-    /// A clock that jumps. Found by fuzzing: the sum wrapped, and no share of times took longer than a minute.
+    /// A clock that jumps. Found when the encoders were to be fuzzed: the sum wrapped, and no share of times took
+    /// longer than a minute.
     #[test]
     fn times_beyond_all_buckets() {
         let histogram = Histogram::new();

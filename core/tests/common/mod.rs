@@ -7,8 +7,6 @@
     reason = "each test binary uses its own part"
 )]
 
-pub mod model;
-
 use core::alloc::Layout;
 use core::ptr::NonNull;
 use temporal_slab::config::Config;
@@ -16,7 +14,7 @@ use temporal_slab::lock_api::RawMutex;
 use temporal_slab::provider::PageProvider;
 use temporal_slab::{Census, DefaultLock, Heap};
 
-pub use temporal_slab_actions::{Rng, figures, host};
+pub use temporal_slab_actions::{Action, Rng, World, figures, host};
 
 /// A short ring, so that positions are used again and again.
 #[derive(Debug)]

@@ -7,6 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use temporal_slab::provider::{Capabilities, PageProvider, ProviderError, Region};
 
+/// The largest region that there is memory for.
+const MOST: usize = 1 << 30;
+
 /// Regions from the host, with the chunk size as a parameter. Knows what is out, so a region that is
 /// given back wrongly is caught here and not in the host's allocator.
 #[derive(Debug, Default)]
@@ -28,6 +31,9 @@ unsafe impl<const CHUNK: usize> PageProvider for HostProvider<CHUNK> {
 
     fn acquire(&self, size: usize, align: usize) -> Option<Region> {
         let layout = Layout::from_size_align(size, align).ok()?;
+        if size > MOST {
+            return None;
+        }
         // SAFETY: the size is not zero.
         let base = NonNull::new(unsafe { alloc_zeroed(layout) })?;
         self.out.lock().unwrap().insert(base.addr().get(), layout);
