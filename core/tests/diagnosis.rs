@@ -144,6 +144,27 @@ fn a_leak_in_one_epoch_is_named() {
     assert_eq!(look(&heap).found, 0, "and it is gone when they are freed");
 }
 
+/// What a program calls its epochs stays in its line, and does nothing to a terminal. Found by fuzzing: in a finding's
+/// evidence it did.
+#[test]
+fn a_label_stays_in_its_line() {
+    let heap = TestHeap::new(Moody::default());
+    let epoch = heap.open_epoch().unwrap();
+    heap.set_label(epoch, "\u{1b}[2J\nerror: \u{9b}31m\r")
+        .unwrap();
+    let object = heap.alloc_in(epoch, layout(64)).unwrap();
+    heap.provider()
+        .now
+        .fetch_add(61_000_000_000, Ordering::Relaxed);
+    healthy(&heap, 20);
+    let mut text = String::new();
+    Report::new(&heap).text(&mut text).unwrap();
+    Report::new(&heap).findings(&mut text).unwrap();
+    assert_eq!(text.matches("\".[2J.error: .31m.\"").count(), 2, "{text}");
+    assert!(text.chars().all(|c| c == '\n' || !c.is_control()));
+    free(&heap, object, 64);
+}
+
 /// An epoch that nobody closed: open, nobody inside, and others come and go. By the number of younger ones, and by
 /// the clock.
 #[test]

@@ -2,9 +2,8 @@
 
 mod common;
 
-use common::Rng;
 use common::host::HostProvider;
-use common::model::{Action, World};
+use common::{Action, Rng, World};
 use core::alloc::Layout;
 use temporal_slab::config::Checked;
 use temporal_slab::provider::{Accounts, Fault, FaultyProvider, PageProvider};
@@ -133,6 +132,7 @@ fn run(trace: &[Action], broken: &[Call], for_ever: bool) -> (Vec<Call>, usize) 
     world
         .step(Action::Alloc {
             local: 3,
+            epoch: 0,
             size: 5000,
             align: 0,
             zeroed: true,

@@ -8,7 +8,7 @@ use common::{Rng, layout, steps, walk};
 use core::alloc::Layout;
 use std::collections::HashSet;
 use temporal_slab::config::{Checked, Unchecked};
-use temporal_slab::{AllocError, DefaultLock, HandleError, Heap, RawHandle};
+use temporal_slab::{AllocError, DefaultLock, Handle, HandleError, Heap, RawHandle};
 
 type Host = HostProvider<{ 1 << 18 }>;
 type TestHeap<C = Checked> = Heap<Host, DefaultLock, C>;
@@ -137,6 +137,26 @@ fn refusals_are_named() {
     let freed = unsafe { heap.free(at, layout(64)) };
     assert_eq!(freed, Err(temporal_slab::FreeError::WrongLayout));
     heap.free_raw(named).unwrap();
+}
+
+/// A handle with a class that no object can have is refused under the same name by every way of asking, also where its
+/// slot is in use. Found by fuzzing: those with a type called it a wrong class.
+#[test]
+fn a_refusal_has_one_name() {
+    let heap = TestHeap::<Checked>::new(Host::default());
+    let live = heap.alloc_handle(layout(64)).unwrap();
+    let forged = RawHandle::from_bits(live.bits() & !(0xff << 2));
+    // SAFETY: nothing is live under this handle.
+    let plain = unsafe { Handle::<u64>::from_raw(forged, &heap) };
+    // SAFETY: as above.
+    let dropped = unsafe { Handle::<String>::from_raw(forged, &heap) };
+    let why = HandleError::Malformed;
+    assert_eq!(heap.check_handle(forged), Err(why));
+    assert_eq!(heap.free_raw(forged), Err(why));
+    assert_eq!(heap.get(plain).err(), Some(why));
+    assert_eq!(heap.take(plain), Err(why));
+    assert_eq!(heap.remove(plain), Err(why));
+    assert_eq!(heap.remove(dropped), Err(why));
 }
 
 /// Two heaps of a program refuse each other's handles, all of them: their ids lie apart. With ids that

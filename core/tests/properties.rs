@@ -4,18 +4,20 @@
 mod common;
 
 use common::host::HostProvider;
-use common::model::{Action, World};
-use common::{Hard, Rng};
+use common::{Action, Hard, Rng, World};
 use temporal_slab::config::{Checked, Config, Fine, Unchecked};
 use temporal_slab::provider::{FaultyProvider, PageProvider, StaticProvider};
 use temporal_slab::{DefaultLock, Heap};
 
 /// Runs of random steps, each checked after every step.
 fn run<P: PageProvider, C: Config>(heap: &Heap<P, DefaultLock, C>, seed: u64, steps: usize) {
+    go(World::new(heap, 3).endless(), seed, steps);
+}
+
+fn go<P: PageProvider, C: Config>(mut world: World<'_, P, C>, seed: u64, steps: usize) {
     let mut rng = Rng(seed);
-    let mut world = World::new(heap, 3);
     for step in 0..steps {
-        // Too large for a small provider is fine; anything else shows in the check.
+        // Too large for a small provider is fine; anything else shows here or in the check.
         let _refused = world.step(Action::random(&mut rng));
         if !cfg!(miri) || step % 16 == 0 {
             world.check();
@@ -108,7 +110,7 @@ fn fixed_memory_that_runs_out() {
         let provider: StaticProvider<'_> = StaticProvider::new(&mut memory);
         let before = provider.free_bytes();
         let heap = Heap::<_, DefaultLock, Checked>::new(&provider);
-        run(&heap, seed, STEPS);
+        go(World::new(&heap, 3), seed, STEPS);
         drop(heap);
         assert_eq!(
             provider.free_bytes(),
@@ -131,6 +133,7 @@ fn sequences_that_only_grow_then_only_shrink() {
             world
                 .step(Action::Alloc {
                     local,
+                    epoch: 0,
                     size,
                     align: 0,
                     zeroed: false,

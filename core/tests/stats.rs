@@ -5,7 +5,7 @@ mod common;
 
 use common::figures::{agree, only_grows};
 use common::host::HostProvider;
-use common::model::{Action, World};
+use common::{Action, World};
 use common::{Rng, ShortRing, free, layout, steps, walk};
 use core::sync::atomic::{AtomicBool, Ordering};
 use temporal_slab::config::{Checked, Config, Unchecked};

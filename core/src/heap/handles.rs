@@ -309,7 +309,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
 
     /// The error, unless the handle could not be one of this heap's at all.
     #[cold]
-    fn clearer(&self, handle: RawHandle, error: HandleError) -> HandleError {
+    pub(super) fn clearer(&self, handle: RawHandle, error: HandleError) -> HandleError {
         let table = Table::<C>::TABLE;
         let shape = table.class(handle.class());
         let can_be = handle.class() < table.listed()

@@ -185,7 +185,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// If the value is gone, was never of this heap, or has 255 readers.
     pub fn get<T>(&self, handle: Handle<T>) -> Result<Reading<'_, T, P, R, C>, HandleError> {
         let (tagged, raw) = self.typed(handle)?;
-        tagged.tag(raw.slot()).pin(raw)?;
+        let pinned = tagged.tag(raw.slot()).pin(raw);
+        pinned.map_err(|error| self.clearer(raw, error))?;
         Ok(Reading {
             heap: self,
             tagged,
@@ -229,7 +230,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             }
             return Ok(());
         }
-        if tagged.tag(raw.slot()).leave(raw).map_err(refused)? {
+        let left = tagged.tag(raw.slot()).leave(raw);
+        if left.map_err(|error| refused(self.clearer(raw, error)))? {
             let value = self.value_of::<T>(tagged, raw);
             let _finish = Finish(tagged, raw, Some(put), PhantomData::<C>);
             // SAFETY: the tag was live, so the value was; nobody reads it, and nobody else gets to it.
@@ -247,7 +249,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let refused = |error| self.refused_handle(error);
         let (tagged, raw) = self.typed(handle).map_err(refused)?;
         let tag = tagged.tag(raw.slot());
-        tag.leave_unread(raw).map_err(refused)?;
+        let left = tag.leave_unread(raw);
+        left.map_err(|error| refused(self.clearer(raw, error)))?;
         // SAFETY: as in `remove_and`; the slot's content is not a value any more after this.
         let value = unsafe { self.value_of::<T>(tagged, raw).read() };
         put(tagged, tag.finish(raw.slot(), Ids::<C>::LAST));

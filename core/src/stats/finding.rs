@@ -1,7 +1,7 @@
 //! What can be wrong with a heap: each kind with its evidence, and with what to do about it.
 
 use crate::epoch::{Epoch, Label};
-use core::fmt;
+use core::fmt::{self, Write as _};
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -227,11 +227,23 @@ impl Finding {
     }
 }
 
+/// A label, which may hold anything, so that it stays in its line and does nothing to a terminal.
+pub(super) struct InLine<'t>(pub(super) &'t str);
+
+impl fmt::Display for InLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for char in self.0.chars() {
+            f.write_char(if char.is_control() { '.' } else { char })?;
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Display for Culprit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "epoch {} (era {}", self.epoch.index(), self.epoch.era())?;
         if !self.label.as_str().is_empty() {
-            write!(f, ", \"{}\"", self.label)?;
+            write!(f, ", \"{}\"", InLine(self.label.as_str()))?;
         }
         write!(
             f,

@@ -90,7 +90,9 @@ impl Histogram {
         if let Some(bucket) = self.buckets.get(bucket_of(ns)) {
             bucket.fetch_add(1, Relaxed);
         }
-        self.sum.fetch_add(ns, Relaxed);
+        // The clock is somebody else's, and a sum does not wrap whatever it says.
+        let add = |sum: u64| Some(sum.saturating_add(ns));
+        let _added = self.sum.try_update(Relaxed, Relaxed, add);
         self.longest.fetch_max(ns, Relaxed);
     }
 
@@ -113,7 +115,7 @@ impl Histogram {
     }
 
     /// The time that a share of them, from 0 to 1, did not exceed: the end of its bucket, so up to an eighth too
-    /// much. 0 if none was counted.
+    /// much; of more than a minute, the longest. 0 if none was counted.
     #[must_use]
     pub fn quantile_ns(&self, share: f64) -> u64 {
         let rank = (self.count() as f64 * share) as u64;
@@ -168,6 +170,9 @@ fn bucket_of(ns: u64) -> usize {
 /// The longest time of a bucket.
 fn end_of(bucket: usize) -> u64 {
     let (doubling, step) = (bucket as u64 / STEPS, bucket as u64 % STEPS);
+    if bucket == BUCKETS - 1 {
+        return u64::MAX;
+    }
     match doubling.checked_sub(1) {
         None => bucket as u64,
         Some(shift) => ((STEPS + step + 1) << shift) - 1,
@@ -332,5 +337,19 @@ mod tests {
             times.iter().filter(|ns| **ns < 1024).count() as u64
         );
         assert_eq!(histogram.sum_ns(), times.iter().sum());
+    }
+
+    /// A clock that jumps. Found when the encoders were to be fuzzed: the sum wrapped, and no share of times took
+    /// longer than a minute.
+    #[test]
+    fn times_beyond_all_buckets() {
+        let histogram = Histogram::new();
+        histogram.record(1);
+        histogram.record(u64::MAX - 1);
+        assert_eq!(histogram.sum_ns(), u64::MAX);
+        histogram.record(u64::MAX - 1);
+        assert_eq!(histogram.sum_ns(), u64::MAX);
+        assert_eq!(histogram.quantile_ns(0.9), u64::MAX - 1);
+        assert_eq!(histogram.quantile_ns(0.1), 1);
     }
 }

@@ -1,7 +1,7 @@
 //! Text for people.
 
 use super::diagnosis::diagnose;
-use super::finding::{Bytes, Finding};
+use super::finding::{Bytes, Finding, InLine};
 use super::labels::epochs;
 use super::{Labels, Report};
 use crate::config::Config;
@@ -282,13 +282,8 @@ impl fmt::Display for Name<'_> {
         if self.0.is_empty() {
             return f.pad("(none)");
         }
-        // A label may hold anything; here it is to stay in its line. It is at most 31 bytes long, and so is this.
-        let mut short = Short::default();
-        for char in self.0.chars() {
-            let shown = if char.is_control() { '.' } else { char };
-            short.write_char(shown)?;
-        }
-        f.pad(short.as_str())
+        // It is at most 31 bytes long, and so is this.
+        Pad(InLine(self.0)).fmt(f)
     }
 }
 

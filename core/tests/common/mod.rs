@@ -3,13 +3,9 @@
 #![allow(
     dead_code,
     unreachable_pub,
+    unused_imports,
     reason = "each test binary uses its own part"
 )]
-
-pub mod figures;
-pub mod host;
-pub mod model;
-mod rng;
 
 use core::alloc::Layout;
 use core::ptr::NonNull;
@@ -18,7 +14,7 @@ use temporal_slab::lock_api::RawMutex;
 use temporal_slab::provider::PageProvider;
 use temporal_slab::{Census, DefaultLock, Heap};
 
-pub use rng::Rng;
+pub use temporal_slab_actions::{Action, Rng, World, figures, host};
 
 /// A short ring, so that positions are used again and again.
 #[derive(Debug)]
@@ -50,13 +46,6 @@ pub fn free<P: PageProvider, C: Config>(
 ) {
     // SAFETY: tests free what they allocated, once, and use it no more.
     unsafe { heap.free(object, layout(size)) }.unwrap();
-}
-
-/// Whether all bytes are zero. By pieces: comparing them takes Miri a thousandth of what single bytes do.
-pub fn is_zero(bytes: &[u8]) -> bool {
-    static ZEROS: [u8; 4096] = [0; 4096];
-    let mut pieces = bytes.chunks(ZEROS.len());
-    pieces.all(|piece| *piece == ZEROS[..piece.len()])
 }
 
 /// Walks a heap that nobody is using.

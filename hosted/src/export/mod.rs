@@ -54,12 +54,12 @@ trait Source: Sync {
     fn write(&self, path: &str, to: &mut String) -> Option<fmt::Result>;
 }
 
-struct Served<P: PageProvider + 'static, R: RawMutex + 'static, C: Config> {
-    heap: &'static Heap<P, R, C>,
-    latency: Option<&'static Latency>,
+struct Served<'h, P: PageProvider, R: RawMutex, C: Config> {
+    heap: &'h Heap<P, R, C>,
+    latency: Option<&'h Latency>,
 }
 
-impl<P: PageProvider + Sync, R: RawMutex + Sync, C: Config> Source for Served<P, R, C> {
+impl<P: PageProvider + Sync, R: RawMutex + Sync, C: Config> Source for Served<'_, P, R, C> {
     fn write(&self, path: &str, to: &mut String) -> Option<fmt::Result> {
         let report = Report::new(self.heap);
         let report = match self.latency {
@@ -159,6 +159,24 @@ impl fmt::Debug for Exporter {
             .field("address", &self.address)
             .finish_non_exhaustive()
     }
+}
+
+/// Answers one request of a client whom the program let in itself: on a socket that it was started with, say, or after
+/// it asked who that is.
+///
+/// # Errors
+/// Those of the connection. A request that is not understood is none: the client is told.
+pub fn serve_one<P, R, C>(
+    client: &mut dyn Stream,
+    heap: &Heap<P, R, C>,
+    latency: Option<&Latency>,
+) -> io::Result<()>
+where
+    P: PageProvider + Sync,
+    R: RawMutex + Sync,
+    C: Config,
+{
+    serve(client, &Served { heap, latency })
 }
 
 /// Reads a request and answers it.

@@ -6,7 +6,7 @@
     reason = "each test binary uses its own part"
 )]
 
-#[path = "../../../core/tests/common/rng.rs"]
+#[path = "../../../tests/actions/src/rng.rs"]
 mod rng;
 
 use std::process::{Command, Output};

@@ -4,6 +4,7 @@ mod boot;
 mod command;
 mod contest;
 mod counts;
+mod fuzz;
 mod install_c;
 mod instructions;
 mod preload;
@@ -48,6 +49,8 @@ enum Task {
     Contest(contest::Options),
     /// Run programs of others with the memory functions for C preloaded, compare, and install what is missing for that.
     Preload(preload::Options),
+    /// Run the fuzz targets for a minute each, from the inputs that are kept.
+    Fuzz(fuzz::Options),
     /// Build the libraries for C and install them with their headers.
     InstallC(install_c::Options),
 }
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         Task::Image(image) => boot::image(&image).map(|()| true),
         Task::Contest(options) => contest::run(&options),
         Task::Preload(options) => preload::run(&options),
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::InstallC(options) => install_c::run(&options).map(|()| true),
     };
     match result {

@@ -40,8 +40,10 @@ pub(crate) fn stages() -> Vec<Stage> {
             long(name, sanitized("thread", &line))
         })
         .collect();
+    // What is skipped measures the resident set, which is the sanitizer's here.
     let hosted = "test --release -p temporal-slab-hosted --features export,checked \
-                  --test global --test reclaim --test signals";
+                  --test global --test reclaim --test signals -- \
+                  --skip threads_come_and_go";
     let soak = "run --release -p temporal-slab-hosted --features cli --bin tslab -- \
                 soak --threads 8 --seconds 60";
     stages.extend([

@@ -5,6 +5,11 @@
 pub struct Rng(pub u64);
 
 impl Rng {
+    /// The next number.
+    #[allow(
+        clippy::should_implement_trait,
+        reason = "it never ends, so it is no iterator"
+    )]
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
@@ -13,6 +18,7 @@ impl Rng {
         z ^ (z >> 31)
     }
 
+    /// A number below `n`, or 0 if there is none.
     pub fn below(&mut self, n: usize) -> usize {
         (self.next() % n.max(1) as u64) as usize
     }

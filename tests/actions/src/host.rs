@@ -1,5 +1,4 @@
-//! A provider over the host's own allocator, which gives zeroed regions and can grow, and short
-//! names for the heaps that tests use.
+//! A provider over the host's own allocator, which gives zeroed regions and can grow.
 
 use core::alloc::Layout;
 use core::ptr::NonNull;
@@ -7,6 +6,9 @@ use std::alloc::{alloc_zeroed, dealloc};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use temporal_slab::provider::{Capabilities, PageProvider, ProviderError, Region};
+
+/// The largest region that there is memory for.
+const MOST: usize = 1 << 30;
 
 /// Regions from the host, with the chunk size as a parameter. Knows what is out, so a region that is
 /// given back wrongly is caught here and not in the host's allocator.
@@ -16,6 +18,7 @@ pub struct HostProvider<const CHUNK: usize = 65536> {
 }
 
 impl<const CHUNK: usize> HostProvider<CHUNK> {
+    /// How many regions are out.
     pub fn regions_out(&self) -> usize {
         self.out.lock().unwrap().len()
     }
@@ -28,6 +31,9 @@ unsafe impl<const CHUNK: usize> PageProvider for HostProvider<CHUNK> {
 
     fn acquire(&self, size: usize, align: usize) -> Option<Region> {
         let layout = Layout::from_size_align(size, align).ok()?;
+        if size > MOST {
+            return None;
+        }
         // SAFETY: the size is not zero.
         let base = NonNull::new(unsafe { alloc_zeroed(layout) })?;
         self.out.lock().unwrap().insert(base.addr().get(), layout);

@@ -1,0 +1,13 @@
+//! What a heap can be asked to do, as values, and a model that says what has to come of it; and what else the tests of
+//! several crates share.
+
+pub mod action;
+mod draw;
+pub mod figures;
+pub mod host;
+mod rng;
+mod world;
+
+pub use action::Action;
+pub use rng::Rng;
+pub use world::{Control, World, through_global};

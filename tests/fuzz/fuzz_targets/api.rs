@@ -1,0 +1,4 @@
+//! See `temporal_slab_targets::api`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| temporal_slab_targets::api(data));
