@@ -109,7 +109,7 @@ pub(crate) enum Abandoned {
 
 impl SlotTag {
     /// The tag of a slot that has no id yet.
-    #[cfg(all(test, loom))]
+    #[cfg(test)]
     pub(crate) fn new() -> Self {
         Self(AtomicU64::new(0))
     }

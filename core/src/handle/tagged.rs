@@ -38,7 +38,7 @@ pub(crate) struct TaggedSlab {
 
 impl TaggedSlab {
     /// A tagged slab without an id.
-    #[cfg(all(test, loom))]
+    #[cfg(test)]
     pub(crate) fn new() -> Self {
         Self {
             slab: Slab::new(),
