@@ -24,6 +24,7 @@
 //!   is behind every giver, not only the last.
 //! - `claim` is `Acquire` although the give before it is `SeqCst`: between the two another may have
 //!   taken a slot and given it back, and the claimer must be behind that too.
+//! - `free_settled` is `Release`: a give that comes after it is behind it. It pairs with the `give`.
 //! - `publish` is `Release`: only an owner makes it, and it has everything behind it. That it is a
 //!   read-modify-write spares a model the question how it lies to the takes that found nothing.
 //! - `identity` is `Relaxed` throughout. An owner writes it; a reader either holds a bit that it
@@ -110,7 +111,9 @@ pub(crate) struct Link {
 /// The metadata of one slab: one cache line, type-stable, never in object pages.
 #[repr(C, align(64))]
 pub(crate) struct Slab {
+    /// The slots that nobody holds. Orderings, and what they pair with: see the head.
     free: AtomicU64,
+    /// `Relaxed`: see the head.
     identity: AtomicU64,
     body: Cell<Body>,
     link: Cell<Link>,
@@ -199,9 +202,10 @@ impl Slab {
     }
 
     /// As [`Slab::free`], and in one order with every give: it either finds the give's bits, or the give
-    /// is behind all that this context did before. See `TaggedSlab::retire`.
+    /// is behind all that this context did before. See `TaggedSlab::retire`. Who finds what it looks for
+    /// claims, with `Acquire`, so `Release` is enough here.
     pub(crate) fn free_settled(&self) -> u64 {
-        self.free.fetch_or(0, Ordering::AcqRel)
+        self.free.fetch_or(0, Ordering::Release)
     }
 
     /// The identity. Stable while the caller pins the slab or holds its bin's lock.

@@ -98,6 +98,7 @@ struct InUse<'a>(&'a AtomicBool);
 
 impl Drop for InUse<'_> {
     fn drop(&mut self) {
+        // Pairs: the swap in `LockedLocal::with`
         self.0.store(false, Ordering::Release);
     }
 }
@@ -114,6 +115,7 @@ where
         heap: &'static Heap<P, R, C>,
         f: impl FnOnce(Option<&mut Local<'static, P, R, C>>) -> T,
     ) -> T {
+        // Pairs: the store in `InUse::drop`
         if self.in_use.swap(true, Ordering::Acquire) {
             return f(None);
         }

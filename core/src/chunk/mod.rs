@@ -87,8 +87,10 @@ pub(crate) struct Pages<P, R> {
     refused_regions: AtomicU64,
     failed_acquires: AtomicU64,
     acquired_chunks: AtomicU64,
-    /// Chunks that were given back. `Release` when one has left the tree, `Acquire` by those who
-    /// remember that a chunk was ours: they see the count before its memory can be someone else's.
+    /// Chunks that were given back; counted when one has left the tree, and before its memory can be someone else's.
+    /// `Relaxed`: who is handed an address in such memory is behind whoever has it now, and so behind the count; and
+    /// who sees the count and then takes the lock finds the chunk gone, for if his turn came before that of its
+    /// release the count would have been after his look.
     released_chunks: AtomicUsize,
     /// Counts what came back: slabs, pages, regions.
     returned: AtomicUsize,
@@ -458,7 +460,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
             self.warm.store(state.warm, Ordering::Relaxed);
             region
         }) {
-            self.released_chunks.fetch_add(1, Ordering::Release);
+            self.released_chunks.fetch_add(1, Ordering::Relaxed);
             self.release(region);
         }
     }
@@ -478,7 +480,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
 
     /// How many chunks were given back: what was known of chunks holds while this stays the same.
     pub(crate) fn released_chunks(&self) -> usize {
-        self.released_chunks.load(Ordering::Acquire)
+        self.released_chunks.load(Ordering::Relaxed)
     }
 }
 

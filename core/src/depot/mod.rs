@@ -65,6 +65,8 @@ pub(crate) use unlisted::{give_unlisted, retire_unlisted};
 #[derive(Debug)]
 #[repr(align(64))]
 pub(crate) struct Bin<R> {
+    /// Where the shared path looks first. `Release` in `set_hint`, `Acquire` in `take_slot`; `SeqCst` in `set_closed` and
+    /// `give_back`, which pair with the slab's word: see the former.
     hint: AtomicPtr<Slab>,
     spread: Spread,
     lists: Lock<R, Lists>,
@@ -501,8 +503,9 @@ impl<R: lock_api::RawMutex> Bin<R> {
     /// Makes a slab that got a free slot the hint if the shared path finds nothing at the hint. A hint
     /// with free slots stays: it may be whole and linger, and would then be forgotten.
     fn offer_hint(&self, slab: &Slab) {
+        // `Relaxed`: it was set under this lock.
         // SAFETY: hints point to type-stable slabs.
-        let hint = unsafe { self.hint.load(Ordering::Acquire).as_ref() };
+        let hint = unsafe { self.hint.load(Ordering::Relaxed).as_ref() };
         if hint.is_none_or(|hint| hint.free() == 0) {
             self.set_hint(slab);
         }

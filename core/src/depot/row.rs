@@ -39,9 +39,9 @@ pub(crate) struct Row<R> {
     serves: Serves,
     /// Slots of this row's slabs and single objects. `Relaxed`: a count, exact at rest.
     slots: AtomicUsize,
-    /// Bytes of its slabs and single objects. As `slots`.
+    /// Bytes of its slabs and single objects. `Relaxed`, as `slots`.
     bytes: AtomicUsize,
-    /// Single objects and their bytes. As `slots`.
+    /// Single objects and their bytes. `Relaxed`, as `slots`.
     large: AtomicUsize,
     large_bytes: AtomicUsize,
     /// What happened in the era that the row serves.
@@ -50,11 +50,12 @@ pub(crate) struct Row<R> {
     /// and opened by looking at few. `Relaxed`: whoever makes a slab notes its class before it takes the pages' lock,
     /// under which it finds the era open; whoever ends the era reads this after it did so under the same lock.
     used: [AtomicU64; 2],
-    /// The position of the ring that has the row, or `NOWHERE`. Under the ring's lock.
+    /// The position of the ring that has the row, or `NOWHERE`. Under the ring's lock, so `Relaxed`.
     position: AtomicU16,
     /// The CPU that closed the row's epoch: its next one finds the row in its caches. `Relaxed`: a hint.
     cpu: AtomicU32,
-    /// The row that was made before this one. Set before the row is published, then constant.
+    /// The row that was made before this one. Set before the row is published, by
+    /// `Release` of `Heap::newest`, then constant: `Relaxed`.
     pub(crate) older: AtomicPtr<Row<R>>,
     /// Guarded by the pages' lock.
     blocks: UnsafeCell<RowBlocks>,

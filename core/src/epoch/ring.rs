@@ -10,7 +10,9 @@ use core::ptr::{self, NonNull};
 #[derive(Debug)]
 #[repr(align(64))]
 pub(crate) struct Position<T> {
+    /// `Relaxed`: a hint, see the head of `epoch`.
     open: AtomicU64,
+    /// `Release` in `Books::open`, `Acquire` in `Position::row`: who sees a row sees a placed one.
     row: AtomicPtr<T>,
     /// Under the ring's lock.
     pub(super) record: core::cell::UnsafeCell<Record>,
@@ -69,7 +71,8 @@ impl<T> Position<T> {
 
     /// Forgets the row, which has nothing of this position's epoch any more. Under the ring's lock.
     pub(crate) fn detach(&self) {
-        self.row.store(ptr::null_mut(), Ordering::Release);
+        // Nothing is found by a null, so nothing needs to be before it.
+        self.row.store(ptr::null_mut(), Ordering::Relaxed);
     }
 
     pub(crate) fn is_open(&self) -> bool {

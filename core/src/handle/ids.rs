@@ -15,9 +15,11 @@
 //! # Orderings
 //!
 //! `start` says at once which of the program's heaps this is and where its ids begin; it is set once, by
-//! one compare-and-swap, before anything else here. `root`, the leaves and the entries are stored with
-//! `Release`, when what they point to is written, and loaded with `Acquire`: who sees the root is behind
-//! the start. `next` is changed by compare-and-swap alone, so each number goes out once.
+//! one compare-and-swap, before anything else here. It is a number that leads to nothing, so it is `Relaxed`: whoever
+//! makes the root has read it before, and of two reads of one atomic, one after the other, the later sees nothing older.
+//! `root`, the leaves and the entries are stored with `Release`, when what they point to is written, and loaded with
+//! `Acquire`: who sees the root is behind the start, and who finds an entry finds a whole slab. `next` is changed by
+//! compare-and-swap alone, so each number goes out once: `Relaxed`.
 
 use super::{RawHandle, TaggedSlab};
 use crate::config::Config;
@@ -28,22 +30,25 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::ptr::{self, NonNull};
 
+/// `Release` in `assign`, when the slab has its id; `Acquire` in `find`.
 type Entry = AtomicPtr<TaggedSlab>;
+/// `Release` where it is made, in `ensure`; `Acquire` there and in `find`.
 type Leaf = AtomicPtr<Entry>;
 
 /// Ids that a handle has room for.
 const SPACE: u32 = 1 << 22;
 
-/// Heaps of this program that have made handles.
+/// Heaps of this program that have made handles. `Relaxed`: it gives out numbers, each once.
 static HEAPS: AtomicU64 = AtomicU64::new(0);
 
 /// The table of ids of one heap.
 pub(crate) struct Ids<C> {
+    /// `Release` where it is made, in `ensure`; `Acquire` there and in `find`.
     root: AtomicPtr<Leaf>,
-    /// The next number to give out: an id less the first id.
+    /// The next number to give out: an id less the first id. `Relaxed`: see the head.
     next: AtomicU32,
     /// `heap << 22 | first id`: which of the program's heaps this is, from 1, and its first id. 0 while
-    /// neither is decided.
+    /// neither is decided. `Relaxed`: see the head.
     start: AtomicU64,
     config: PhantomData<C>,
 }
@@ -89,6 +94,7 @@ impl<C: Config> Ids<C> {
     /// The slab that a handle's id leads to.
     #[inline]
     pub(crate) fn find(&self, handle: RawHandle) -> Option<&TaggedSlab> {
+        // Pairs: the compare-and-swap in `ensure`
         let root = self.root.load(Ordering::Acquire);
         if root.is_null() {
             return None;
@@ -103,10 +109,12 @@ impl<C: Config> Ids<C> {
         // SAFETY: a root that was set has so many leaves and stays; a leaf that was set has so many
         // entries and stays; an entry that was set leads to a type-stable slab.
         unsafe {
+            // Pairs: the compare-and-swap in `ensure`
             let entries = (*root.add(leaf)).load(Ordering::Acquire);
             if entries.is_null() {
                 return None;
             }
+            // Pairs: the store in `assign`
             (*entries.add(index)).load(Ordering::Acquire).as_ref()
         }
     }
@@ -118,7 +126,7 @@ impl<C: Config> Ids<C> {
 
     /// Which of the program's heaps this is, for handles with a type. 0 before the first handle.
     pub(crate) fn heap(&self) -> u64 {
-        self.start.load(Ordering::Acquire) / u64::from(SPACE)
+        self.start.load(Ordering::Relaxed) / u64::from(SPACE)
     }
 
     /// Sets the first id; whether there was time: none was given out yet.
@@ -128,7 +136,7 @@ impl<C: Config> Ids<C> {
 
     /// Decides which heap this is, unless that is decided; whether it was this that did.
     fn begin(&self, first: impl FnOnce(u64) -> u32) -> bool {
-        if self.start.load(Ordering::Acquire) != 0 {
+        if self.start.load(Ordering::Relaxed) != 0 {
             return false;
         }
         // There is room for 2^42 of them. A number that is not used is no loss.
@@ -136,7 +144,7 @@ impl<C: Config> Ids<C> {
         let start = heap * u64::from(SPACE) + u64::from(first(heap) % SPACE);
         let set = self
             .start
-            .compare_exchange(0, start, Ordering::AcqRel, Ordering::Acquire);
+            .compare_exchange(0, start, Ordering::Relaxed, Ordering::Relaxed);
         set.is_ok()
     }
 
@@ -175,6 +183,7 @@ impl<C: Config> Ids<C> {
         };
         let first = self.start.load(Ordering::Relaxed) as u32;
         slab.begin(number.wrapping_add(first) % SPACE);
+        // Pairs: the load of the entry in `find`
         // SAFETY: the leaf has so many entries.
         unsafe { (*leaf.add(index)).store(ptr::from_ref(slab).cast_mut(), Ordering::Release) };
         Ok(())
@@ -187,6 +196,7 @@ impl<C: Config> Ids<C> {
         put: impl Fn(NonNull<u8>),
         len: usize,
     ) -> Result<*mut AtomicPtr<T>, AllocError> {
+        // Pairs: the compare-and-swap below
         let there = place.load(Ordering::Acquire);
         if !there.is_null() {
             return Ok(there);
@@ -195,8 +205,10 @@ impl<C: Config> Ids<C> {
         let table: *mut AtomicPtr<T> = memory.as_ptr().cast();
         // SAFETY: the memory is as long as the longest table, and nobody else's yet; null pointers are zero bytes.
         unsafe { table.write_bytes(0, len) };
+        // It sees null if it succeeds, behind which there is nothing to see.
+        // Pairs: the loads of the root and of a leaf in `find`, and the one above
         let set =
-            place.compare_exchange(ptr::null_mut(), table, Ordering::AcqRel, Ordering::Acquire);
+            place.compare_exchange(ptr::null_mut(), table, Ordering::Release, Ordering::Acquire);
         set.map(|_| table).or_else(|other| {
             put(memory);
             Ok(other)

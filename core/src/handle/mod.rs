@@ -27,6 +27,8 @@ mod bits;
 mod ids;
 #[cfg(all(test, loom))]
 mod models;
+#[cfg(all(test, not(loom)))]
+mod races;
 mod tag;
 mod tagged;
 

@@ -2,7 +2,7 @@
 //!
 //! Each model was seen to fail once with the mutation named above it, and passes without.
 
-use super::tag::Finished;
+use super::tag::{Finished, FreeWord};
 use super::{Abandoned, Ended, HandleError, RawHandle, TaggedSlab, Unpinned};
 use crate::slab::{Body, Claim, Given, Key};
 use crate::sync::Cell;
@@ -61,6 +61,20 @@ impl World {
         };
         self.tagged.set_base(place(life));
         self.tagged.name(0, CLASS)
+    }
+
+    /// What a holder of a slot may do: loom checks that no owner writes the body meanwhile.
+    fn look_as_holder(&self) {
+        // SAFETY: the slot pins the slab.
+        let _body = unsafe { self.tagged.slab().body() };
+    }
+
+    /// What the owner may do, if the caller is the one.
+    fn use_if(&self, owns: bool) {
+        if owns {
+            // SAFETY: the caller owns the slab, if the model holds.
+            unsafe { self.tagged.slab().adopt(Key::new(0, 2), body(2)) };
+        }
     }
 
     fn end(&self, handle: RawHandle) -> Result<Ended, HandleError> {
@@ -133,6 +147,27 @@ fn get_against_free_and_recycle() {
         assert!(found.is_none_or(|at| at.as_ptr() == place(1)));
         thread.join().unwrap();
         assert_eq!(world.tagged.find(handle, SIZE), None);
+    });
+}
+
+/// A look for an object that is being made, by one who knows what its handle will be: none, or where it is. Nothing else
+/// puts the look behind the making.
+///
+/// Mutation: `SlotTag::name` made `Relaxed`. Mutation: `is_named` looks `Relaxed`.
+#[test]
+fn get_against_make() {
+    loom::model(|| {
+        let (world, first) = World::new();
+        let next = FreeWord::after(first).with_class(CLASS);
+        let other = Arc::clone(&world);
+        let thread = thread::spawn(move || {
+            // `end` would load first, and loom then takes the change for no rival of the look.
+            assert!(other.tagged.tag(0).end_at_once(first));
+            assert_eq!(other.begin_life(2), next);
+        });
+        let found = world.tagged.find(next, SIZE);
+        assert!(found.is_none_or(|at| at.as_ptr() == place(2)));
+        thread.join().unwrap();
     });
 }
 
@@ -246,15 +281,18 @@ fn a_scope_goes_against_read() {
     });
 }
 
-/// One slot retires while the other is given back: one of the two finds the slab empty and owns it.
+/// One slot retires while the other is given back: one of the two finds the slab empty and owns it, behind what the
+/// other did as a holder.
 ///
-/// Mutation: `free_settled` made a load. Mutation: `Slab::give` asks for `all` before it gives.
+/// Mutation: `free_settled` made a load. Mutation: `Slab::give` asks for `all` before it gives. Mutation:
+/// `TaggedSlab::retired` looks `Relaxed`.
 #[test]
 fn retire_against_give() {
     loom::model(|| {
         let (world, _) = World::new();
         let other = Arc::clone(&world);
         let thread = thread::spawn(move || {
+            other.look_as_holder();
             // SAFETY: the model says that this thread holds the slot.
             let given = unsafe {
                 let tagged = &other.tagged;
@@ -262,23 +300,33 @@ fn retire_against_give() {
                     .slab()
                     .give(0b10, 0b11, || tagged.retired(), |_| true)
             };
-            given == Ok(Given::Claimed)
+            let owns = given == Ok(Given::Claimed);
+            other.use_if(owns);
+            owns
         });
+        world.look_as_holder();
         let mine = world.tagged.retire(0b01, 0b11) == Claim::Won;
+        world.use_if(mine);
         assert!(mine ^ thread.join().unwrap(), "one owner");
     });
 }
 
-/// Both slots retire: the last one to do so owns the slab.
+/// Both slots retire: the last one to do so owns the slab, behind what the other did as a holder.
 ///
 /// Mutation: `retire` loads and stores.
 #[test]
 fn retire_against_retire() {
     loom::model(|| {
         let (world, _) = World::new();
+        let retire = |world: &World, bit| {
+            world.look_as_holder();
+            let owns = world.tagged.retire(bit, 0b11) == Claim::Won;
+            world.use_if(owns);
+            owns
+        };
         let other = Arc::clone(&world);
-        let thread = thread::spawn(move || other.tagged.retire(0b10, 0b11) == Claim::Won);
-        let mine = world.tagged.retire(0b01, 0b11) == Claim::Won;
+        let thread = thread::spawn(move || retire(&other, 0b10));
+        let mine = retire(&world, 0b01);
         assert!(mine ^ thread.join().unwrap(), "one owner");
     });
 }

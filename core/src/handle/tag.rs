@@ -18,6 +18,8 @@
 //!
 //! # Orderings
 //!
+//! - `begin` is `Relaxed`: no look finds a free word, and who names an object here has the slot's bit, and with it the
+//!   owner's `publish` or a later give, behind it.
 //! - `name` is `Release`: what was written to the object and to the slab before it happens before a
 //!   look that finds the name (`Acquire`).
 //! - `pin` is `Acquire` for the same reason. `unpin` is `Release`, and every change that ends an
@@ -42,7 +44,7 @@ const EXHAUSTED: u64 = Class::put(2);
 /// In `class` of a leaving word: the object is not dropped by its last reader.
 const FORGET: u64 = Class::put(1);
 
-/// The tag of one slot.
+/// The tag of one slot. Its orderings, and what they pair with: see the head.
 #[derive(Debug)]
 pub(crate) struct SlotTag(AtomicU64);
 
@@ -109,7 +111,7 @@ pub(crate) enum Abandoned {
 
 impl SlotTag {
     /// The tag of a slot that has no id yet.
-    #[cfg(all(test, loom))]
+    #[cfg(test)]
     pub(crate) fn new() -> Self {
         Self(AtomicU64::new(0))
     }
@@ -117,7 +119,7 @@ impl SlotTag {
     /// Begins anew under a fresh id, as the tag of `slot`.
     pub(super) fn begin(&self, id: u32, slot: usize) {
         let free = Id::put(u64::from(id)) | Slot::put(slot as u64);
-        self.0.store(free, Ordering::Release);
+        self.0.store(free, Ordering::Relaxed);
     }
 
     /// The word of the tag of a free slot, whose bit the caller holds: stable for so long.

@@ -7,10 +7,14 @@
 //! the last other slots one must find the slab empty: the retirer first adds to `retired` and then
 //! reads the word by a read-modify-write ([`Slab::free_settled`]); a giver first adds to the word and
 //! then reads `retired`. The two meet in the word: if the giver is the later one it is behind the
-//! retirer and reads what that added, so `retired` needs no ordering for it; if the retirer is, it
-//! finds the giver's bits. If both find the slab empty the claim's compare-and-swap decides, in which life
-//! it happens included ([`Slab::claim_in`]). Of those who retire all slots the last one owns the slab, and
-//! is behind the others by `retired` itself (`AcqRel`). An owner clears it when the slab gets a fresh id.
+//! retirer and reads what that added; if the retirer is, it finds the giver's bits. If both find the slab
+//! empty the claim's compare-and-swap decides, in which life it happens included ([`Slab::claim_in`]).
+//!
+//! A giver may read what a retirer added although that did not come to the word yet. It then claims without
+//! having met it there, and is to be behind what the retirer did to its slot all the same: so the retirer adds
+//! with `Release`, and whoever asks for `retired` does so with `Acquire`. Of those who retire all slots the
+//! last one owns the slab, and is behind the others by `retired` alone (`AcqRel`). An owner clears it when the
+//! slab gets a fresh id.
 
 use super::RawHandle;
 use super::tag::{FreeWord, SlotTag};
@@ -29,7 +33,8 @@ pub(crate) struct TaggedSlab {
     /// The first slot, for looks that pin nothing. An owner stores it (`Release`) before any slot of
     /// this life is named; whoever loads it (`Acquire`) is behind the ends of the lives before.
     base: AtomicPtr<u8>,
-    /// Slots that are out of use until the slab gets a fresh id.
+    /// Slots that are out of use until the slab gets a fresh id. `AcqRel` in `retire`, with itself and
+    /// the `Acquire` in `retired`; an owner clears it `Relaxed`.
     retired: AtomicU64,
     /// The id and one more, or 0 for none. `Relaxed`: an owner's affair, like the slab's identity.
     id: AtomicU32,
@@ -38,7 +43,7 @@ pub(crate) struct TaggedSlab {
 
 impl TaggedSlab {
     /// A tagged slab without an id.
-    #[cfg(all(test, loom))]
+    #[cfg(test)]
     pub(crate) fn new() -> Self {
         Self {
             slab: Slab::new(),
@@ -124,10 +129,10 @@ impl TaggedSlab {
         NonNull::new(base.wrapping_add(handle.slot() * size))
     }
 
-    /// Slots that are out of use.
+    /// Slots that are out of use. Who claims the slab without them is behind those who retired them.
     #[inline]
     pub(crate) fn retired(&self) -> u64 {
-        self.retired.load(Ordering::Relaxed)
+        self.retired.load(Ordering::Acquire)
     }
 
     /// Puts slots, whose bits the caller holds, out of use, and makes the caller the owner of the slab if

@@ -242,7 +242,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// The ring's positions.
     pub(super) fn positions(&self) -> Result<&[Position<Row<R>>], EpochError> {
         self.root().map_err(|_| EpochError::OutOfMemory)?;
-        let ring = self.ring.load(Ordering::Acquire);
+        // `Relaxed`: the root was set after it, and is behind this context.
+        let ring = self.ring.load(Ordering::Relaxed);
         // SAFETY: the ring is set before the root is, valid for as long as the heap, and of this
         // length.
         Ok(unsafe { core::slice::from_raw_parts(ring, Table::<C>::RING) })
@@ -436,7 +437,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             // SAFETY: the memory is of this layout and nobody else's.
             unsafe { ring.add(index).write(Position::new()) };
         }
-        if self.newest.load(Ordering::Acquire).is_null() {
+        // `Relaxed`: whether there is one at all; it is looked at under the ring's lock, where it was set.
+        if self.newest.load(Ordering::Relaxed).is_null() {
             self.make_row().map_err(|_| AllocError::OutOfMemory)?;
         }
         let tallies = Tally::layout::<C>()?;
@@ -445,31 +447,35 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             // SAFETY: the ring was not published.
             unsafe { self.pages.put_meta(Kind::Ring, memory) };
         })?;
-        let is_used = self.books.with(|books| {
-            if !self.root.load(Ordering::Acquire).is_null() {
-                return false;
+        // What is the root now, and whether it is this one.
+        let (root, is_used) = self.books.with(|books| {
+            // `Relaxed`: it was set under this lock.
+            let there = self.root.load(Ordering::Relaxed);
+            if !there.is_null() {
+                return (there, false);
             }
             // SAFETY: the ring was just written. Row 0 is the oldest of those that exist.
             let positions = unsafe { core::slice::from_raw_parts(ring.as_ptr(), Table::<C>::RING) };
             let Some(row) = self.rows().find(|row| row.id() == 0) else {
-                return false;
+                return (there, false);
             };
             let now = None;
             let opened = books.open(positions, 0, NonNull::from(row), now, |era| {
                 row.attach(Some(0));
                 row.set_tag(Tag::open(era));
             });
-            if let Ok(root) = opened {
-                if let Ok((_, record)) = books.of(positions, root) {
-                    record.label = Label::new("root");
-                }
-                // SAFETY: memory of this layout, which nobody else knows; there is no root yet.
-                unsafe { self.tally.begin::<C>(tallies.as_ptr().cast()) };
-                self.ring.store(ring.as_ptr(), Ordering::Release);
-                self.root
-                    .store(ptr::from_ref(row).cast_mut(), Ordering::Release);
+            let Ok(root) = opened else {
+                return (there, false);
+            };
+            if let Ok((_, record)) = books.of(positions, root) {
+                record.label = Label::new("root");
             }
-            opened.is_ok()
+            // SAFETY: memory of this layout, which nobody else knows; there is no root yet.
+            unsafe { self.tally.begin::<C>(tallies.as_ptr().cast()) };
+            self.ring.store(ring.as_ptr(), Ordering::Release);
+            let row = ptr::from_ref(row).cast_mut();
+            self.root.store(row, Ordering::Release);
+            (row, true)
         });
         if !is_used {
             // SAFETY: neither was published.
@@ -479,7 +485,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             }
         }
         // SAFETY: a root that was set is valid for as long as the heap.
-        unsafe { self.root.load(Ordering::Acquire).as_ref() }.ok_or(AllocError::OutOfMemory)
+        unsafe { root.as_ref() }.ok_or(AllocError::OutOfMemory)
     }
 
     /// Live objects of a row: all slots, without those that nobody holds and those that locals hold.

@@ -64,13 +64,15 @@ pub struct Heap<P: PageProvider, R: RawMutex = DefaultLock, C: Config = Standard
     /// The row of the epoch that everything without an epoch belongs to. Null until first use.
     /// `Release` when it is set, `Acquire` when it is read: the reader sees a placed row.
     root: AtomicPtr<Row<R>>,
-    /// The ring's first position. As `root`, and set before it.
+    /// The ring's first position. `Release` and `Acquire` as `root`, and set before it: who has seen the root reads it
+    /// `Relaxed`.
     ring: AtomicPtr<Position<Row<R>>>,
-    /// The row that was made last. `Release` when it is set, under the ring's lock.
+    /// The row that was made last. `Release` when it is set, under the ring's lock; `Acquire` in `rows`: the reader sees
+    /// this row and, through it, the older ones.
     newest: AtomicPtr<Row<R>>,
     /// The ring's lock. Taken before any other of the heap's locks, and never inside one.
     books: Lock<R, Books>,
-    /// Counts epochs that were shut.
+    /// Counts epochs that were shut. `Release` in `shut_row`, `Acquire` in `closes`.
     closes: AtomicU64,
     pub(crate) locals: Lock<R, Registry>,
     /// What the handles' ids lead to.

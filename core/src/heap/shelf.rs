@@ -10,7 +10,7 @@
 
 use crate::sync::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
-/// On lines of its own: what is beside it is read on every slow path.
+/// On lines of its own: what is beside it is read on every slow path. `Relaxed`: see the head.
 #[derive(Debug)]
 #[repr(align(128))]
 pub(crate) struct Shelf {
@@ -72,7 +72,7 @@ impl Shelf {
     }
 }
 
-/// Bytes that a seat took from caches and has not told. The seat's owner alone changes it.
+/// Bytes that a seat took from caches and has not told. The seat's owner alone changes it: `Relaxed`.
 #[derive(Debug)]
 pub(crate) struct Untold {
     bytes: AtomicUsize,

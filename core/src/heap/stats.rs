@@ -217,7 +217,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     #[must_use]
     pub fn epoch_at(&self, index: usize) -> Option<Epoch> {
         // A heap that was not used has no epochs, and is not to get its ring for being asked.
-        if self.ring.load(crate::sync::Ordering::Acquire).is_null() {
+        // `Relaxed`: whether there is one at all.
+        if self.ring.load(crate::sync::Ordering::Relaxed).is_null() {
             return None;
         }
         let positions = self.positions().ok()?;

@@ -1,6 +1,6 @@
 //! What a heap counts beside its bins, locks and locals.
 //!
-//! All of it is `Relaxed`: figures, which order nothing. It is written on slow paths and on the way to an
+//! All of it but `classes` is `Relaxed`: figures, which order nothing. It is written on slow paths and on the way to an
 //! error only.
 
 use super::Heap;
@@ -15,7 +15,7 @@ use core::alloc::Layout;
 use core::ptr;
 use lock_api::RawMutex;
 
-/// The heap's own counts.
+/// The heap's own counts. `Relaxed`, but for `classes`.
 #[derive(Debug)]
 pub(crate) struct Tally {
     allocs_refused: [AtomicU64; ErrorStats::ALLOC.len()],
@@ -35,11 +35,12 @@ pub(crate) struct Tally {
     locals_made: AtomicU64,
     /// For heaps that shuffle.
     seeds: AtomicU64,
-    /// One for each class: see [`ClassTally`]. Null until the root is made, with `Release` and `Acquire`.
+    /// One for each class: see [`ClassTally`]. Null until the root is made: `Release` in
+    /// `begin`, `Acquire` in `class`, whose caller need not have seen the root.
     classes: AtomicPtr<ClassTally>,
 }
 
-/// Allocations, frees and bytes that are out, by one route.
+/// Allocations, frees and bytes that are out, by one route. `Relaxed`: figures.
 #[derive(Debug)]
 pub(crate) struct RouteTally {
     allocated: AtomicU64,
@@ -48,7 +49,7 @@ pub(crate) struct RouteTally {
 }
 
 /// What is counted for a class over all epochs: what no bin's lock guards, and what bins counted in eras that
-/// are over.
+/// are over. `Relaxed`: figures.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub(crate) struct ClassTally {

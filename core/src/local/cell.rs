@@ -58,7 +58,7 @@ impl Room {
     }
 }
 
-/// One line for each class: hot fields first.
+/// One line for each class: hot fields first. What is atomic is `Relaxed`: see the head.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Cell {

@@ -8,7 +8,7 @@ use crate::snapshot::SlowPathStats;
 use crate::sync::{AtomicU64, Ordering::Relaxed, add};
 use core::alloc::{Layout, LayoutError};
 
-/// The counts of one local over all epochs and classes. Those of its classes follow it in memory.
+/// The counts of one local over all epochs and classes. `Relaxed`: see the head. Those of its classes follow it in memory.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub(crate) struct LocalTally {
@@ -26,7 +26,7 @@ pub(crate) struct LocalTally {
     pub(super) words_given: AtomicU64,
 }
 
-/// What a local or a seat did without the depot.
+/// What a local or a seat did without the depot. `Relaxed`: see the head.
 #[derive(Debug, Default)]
 pub(crate) struct OwnTally {
     pub(crate) from_stash: AtomicU64,

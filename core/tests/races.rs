@@ -1,0 +1,314 @@
+//! Threads that learn of each other's work through nothing but the heap's own atomics: what one of them did must be whole
+//! to the other. For Miri, which sees accesses that no ordering keeps apart, and lets a load see an older value wherever
+//! the orderings allow it. `cargo xtask weaken` weakens each ordering in turn; most of them are noticed here or in a model.
+//!
+//! The flags are `Relaxed`: they say that something happened, and make nothing of it visible. What a weaker ordering
+//! would let through is then not a matter of luck with the schedule, and of little luck with what a load sees.
+
+mod common;
+
+use common::host::HostProvider;
+use common::layout;
+use core::cell::Cell;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering::Relaxed};
+use std::thread;
+use temporal_slab::adapter::{Global, LockedLocal};
+use temporal_slab::config::Config;
+use temporal_slab::lock_api::{GuardSend, RawMutex};
+use temporal_slab::provider::StaticProvider;
+use temporal_slab::{DefaultLock, Epoch, Heap, RawHandle};
+
+type TestHeap<C = Few> = Heap<HostProvider, DefaultLock, C>;
+
+/// Few positions and ids: less to make where each step takes long.
+#[derive(Debug)]
+struct Few;
+impl Config for Few {
+    const RING: usize = 4;
+    const CHECKED: bool = false;
+    const HANDLE_IDS_LOG2: u32 = 2;
+    const SIZES: &'static [usize] = &[64, 128, 256];
+}
+
+fn new_heap() -> TestHeap {
+    TestHeap::new(HostProvider::default())
+}
+
+/// Something that one thread tells another, without an order.
+#[derive(Debug, Default)]
+struct Told(AtomicU64);
+
+impl Told {
+    /// Anything but 0.
+    fn tell(&self, what: u64) {
+        self.0.store(what, Relaxed);
+    }
+
+    fn wait(&self) -> u64 {
+        loop {
+            match self.0.load(Relaxed) {
+                0 => thread::yield_now(),
+                what => return what,
+            }
+        }
+    }
+}
+
+/// `first` in a thread, and `then` in one that is told of it without an order. Both are there before.
+fn one_after_the_other(first: impl FnOnce() -> u64 + Send, then: impl FnOnce(u64) + Send) {
+    let told = &Told::default();
+    thread::scope(|scope| {
+        scope.spawn(move || then(told.wait()));
+        scope.spawn(move || told.tell(first()));
+    });
+}
+
+fn free(heap: &TestHeap, object: NonNull<u8>, size: usize) {
+    common::free(heap, object, size);
+}
+
+/// The first allocation makes the root epoch's row; the next thread finds a whole one. Its class is another one, so that
+/// it is not the list's lock which makes it whole.
+#[test]
+fn the_root_is_whole() {
+    let heap = new_heap();
+    let alloc = |size| {
+        heap.alloc(layout(size)).unwrap();
+    };
+    one_after_the_other(
+        || {
+            alloc(64);
+            1
+        },
+        |_| alloc(256),
+    );
+}
+
+/// As above, for a thread that asks for a position first.
+#[test]
+fn the_ring_is_whole() {
+    let heap = new_heap();
+    one_after_the_other(
+        || {
+            heap.alloc(layout(64)).unwrap();
+            1
+        },
+        |_| {
+            let forged = Epoch::from_parts(1, 7).unwrap();
+            assert!(heap.alloc_in(forged, layout(64)).is_err());
+        },
+    );
+}
+
+/// As above, for a thread that looks at all rows first.
+#[test]
+fn rows_are_whole() {
+    let heap = new_heap();
+    one_after_the_other(
+        || {
+            heap.alloc(layout(64)).unwrap();
+            1
+        },
+        |_| heap.reclaim(),
+    );
+}
+
+/// An epoch is opened with a new row; who has its token finds a whole one.
+#[test]
+fn the_row_of_a_position_is_whole() {
+    let heap = new_heap();
+    heap.current().unwrap();
+    one_after_the_other(
+        || {
+            let epoch = heap.open_epoch().unwrap();
+            epoch.era() << 8 | epoch.index() as u64
+        },
+        |parts| {
+            let epoch = Epoch::from_parts(parts as u16 & 0xff, parts >> 8).unwrap();
+            // It may see the position as it was.
+            let _or_closed = heap.alloc_in(epoch, layout(64));
+        },
+    );
+}
+
+/// A class gets its first slab; the next thread finds it at the hint, with its metadata.
+#[test]
+fn the_slab_at_the_hint_is_whole() {
+    let heap = new_heap();
+    heap.current().unwrap();
+    one_after_the_other(
+        || {
+            heap.alloc(layout(64)).unwrap();
+            1
+        },
+        |_| {
+            heap.alloc(layout(64)).unwrap();
+        },
+    );
+}
+
+/// An object is allocated while its epoch closes, and given back after or before, as `closed_first` says: either the giver
+/// sees the close, or the close sees the slab that emptied. Nothing lingers.
+fn close_and_give(closed_first: bool) {
+    let heap = new_heap();
+    let epoch = heap.open_epoch().unwrap();
+    let object = heap.alloc_in(epoch, layout(64)).unwrap();
+    let object = &AtomicPtr::new(object.as_ptr());
+    let close = || heap.close(epoch).unwrap();
+    let give = || free(&heap, NonNull::new(object.load(Relaxed)).unwrap(), 64);
+    if closed_first {
+        one_after_the_other(
+            || {
+                close();
+                1
+            },
+            |_| give(),
+        );
+    } else {
+        one_after_the_other(
+            || {
+                give();
+                1
+            },
+            |_| close(),
+        );
+    }
+    assert_eq!(
+        common::walk(&heap).slabs,
+        0,
+        "a whole slab lingers in a closed epoch"
+    );
+}
+
+#[test]
+fn a_giver_sees_the_close() {
+    close_and_give(true);
+}
+
+#[test]
+fn a_close_sees_what_was_given() {
+    close_and_give(false);
+}
+
+/// A local that has slots of an epoch notices that it was closed, at its next slow path or, if that is too soon, at the
+/// one after. Catches a local that sees that something was closed and not what, and does not look again.
+#[test]
+fn a_local_notices_a_close() {
+    let heap = new_heap();
+    let epoch = heap.open_epoch().unwrap();
+    let closed = Told::default();
+    let mut local = heap.local().unwrap();
+    let object = local.alloc_in(epoch, layout(64)).unwrap();
+    // SAFETY: it is not used.
+    unsafe { local.free(object, layout(64)) }.unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            heap.close(epoch).unwrap();
+            closed.tell(1);
+        });
+        closed.wait();
+        // The first of a class takes the slow path.
+        local.alloc(layout(128)).unwrap();
+    });
+    local.alloc(layout(256)).unwrap();
+    assert_eq!(local.stats().held_in_closed_bytes, 0);
+}
+
+/// Two threads have one local, in turns.
+#[test]
+fn a_locked_local_is_handed_over() {
+    const SIZE: usize = 1 << 20;
+    static mut MEMORY: [u8; SIZE] = [0; SIZE];
+    type Pages = StaticProvider<'static>;
+    // SAFETY: nothing else names the memory.
+    static HEAP: Heap<Pages> =
+        Heap::new(unsafe { StaticProvider::from_raw((&raw mut MEMORY).cast(), SIZE) });
+    static GLOBAL: Global<Pages, LockedLocal<Pages>> = Global::new(&HEAP, LockedLocal::new());
+    let alloc = || {
+        GLOBAL.try_alloc(layout(64)).unwrap();
+    };
+    one_after_the_other(
+        || {
+            alloc();
+            1
+        },
+        |_| alloc(),
+    );
+}
+
+/// A handle is made, and looked up by one who knows its bits: in the first table, in one that is new, and at one that is
+/// there.
+#[test]
+fn what_an_id_leads_to_is_whole() {
+    for before in 0..3 {
+        let heap = new_heap();
+        for size in [64, 128, 256].into_iter().take(before) {
+            heap.alloc_handle(layout(size)).unwrap();
+        }
+        one_after_the_other(
+            || heap.alloc_handle(layout(200)).unwrap().bits(),
+            |bits| {
+                let _or_none = heap.get_raw(RawHandle::from_bits(bits));
+            },
+        );
+    }
+}
+
+std::thread_local! {
+    /// Locks that this thread is about to take before it calls the hook.
+    static LEFT: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+static STOOD: Told = Told(AtomicU64::new(0));
+static GO_ON: Told = Told(AtomicU64::new(0));
+
+/// A lock before which a thread can stand still.
+#[derive(Debug)]
+struct Standing(AtomicBool);
+
+// SAFETY: one at a time has it, by the swap.
+unsafe impl RawMutex for Standing {
+    const INIT: Self = Self(AtomicBool::new(false));
+    type GuardMarker = GuardSend;
+
+    fn lock(&self) {
+        while !self.try_lock() {
+            thread::yield_now();
+        }
+    }
+
+    fn try_lock(&self) -> bool {
+        if let Some(left) = LEFT.get() {
+            LEFT.set(left.checked_sub(1));
+            if left == 0 {
+                STOOD.tell(1);
+                GO_ON.wait();
+            }
+        }
+        !self.0.swap(true, core::sync::atomic::Ordering::Acquire)
+    }
+
+    unsafe fn unlock(&self) {
+        self.0.store(false, core::sync::atomic::Ordering::Release);
+    }
+}
+
+/// Somebody asks for a class's figures and stands still before the last lock; meanwhile the heap is used for the first
+/// time, and the classes get their tallies.
+#[test]
+fn tallies_are_whole() {
+    let heap = Heap::<HostProvider, Standing, Few>::new(HostProvider::default());
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            LEFT.set(Some(1));
+            let _figures = heap.class_stats(0);
+            LEFT.set(None);
+        });
+        scope.spawn(|| {
+            STOOD.wait();
+            heap.alloc(layout(64)).unwrap();
+            GO_ON.tell(1);
+        });
+    });
+}
