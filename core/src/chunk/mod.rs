@@ -137,9 +137,10 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         let limit = self.limit.load(Ordering::Relaxed);
         let released = self.released_chunks.load(Ordering::Relaxed) as u64;
         let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let taken = self.taken();
         PageStats {
-            committed: self.taken.load(Ordering::Relaxed) as u64,
-            most_committed: self.most_taken.load(Ordering::Relaxed) as u64,
+            committed: taken as u64,
+            most_committed: self.most_taken.load(Ordering::Relaxed).max(taken) as u64,
             resident: resident as u64,
             limit: (limit != usize::MAX).then_some(limit as u64),
             chunks: chunks as u64,
