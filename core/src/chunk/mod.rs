@@ -337,7 +337,9 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
                 return Err(AllocError::OutOfMemory);
             }
         }
-        if run.opens && can.contains(Capabilities::POPULATE) {
+        // A page that is longer than a block has others' memory in it, or what is not in the chunk.
+        let fits = || PageShape::new(self.provider.page_size()).is_some();
+        if run.opens && can.contains(Capabilities::POPULATE) && fits() {
             self.populate_block(run, bytes);
         }
         let zero = if run.gone {

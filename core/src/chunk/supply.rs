@@ -85,8 +85,8 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         let size = Geometry::<P>::CHUNK;
         let page = PageShape::new(self.provider.page_size());
         let added = self.acquire(size, size).and_then(|region| {
-            if is_present {
-                // SAFETY: the region was just acquired; a chunk is whole pages.
+            if is_present && size.is_multiple_of(self.provider.page_size()) {
+                // SAFETY: the region was just acquired; the chunk is whole pages.
                 unsafe { self.provider.populate(Region { size, ..region }) };
             }
             // SAFETY: the region was checked, and the piece is a chunk description's memory.
