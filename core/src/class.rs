@@ -142,10 +142,11 @@ impl Class {
     }
 
     /// The slot that the byte at `offset` in a slab belongs to. Exact for offsets below a block,
-    /// since `offset * (reciprocal * size - 2^32) < 2^16 * 2^13 < 2^32`.
+    /// since `offset * (reciprocal * size - 2^32) < 2^16 * 2^13 < 2^32`. For any other, which a wild pointer may have, it is
+    /// some number, and its caller looks whether that is so.
     #[inline]
     pub(crate) const fn slot_of(&self, offset: usize) -> u32 {
-        ((offset as u64 * self.reciprocal as u64) >> 32) as u32
+        ((offset as u64).wrapping_mul(self.reciprocal as u64) >> 32) as u32
     }
 }
 
@@ -392,6 +393,21 @@ mod tests {
             for class in table.classes() {
                 for offset in (0..BLOCK).step_by(if cfg!(miri) { 311 } else { 1 }) {
                     assert_eq!(class.slot_of(offset) as usize, offset / class.size());
+                }
+            }
+        }
+    }
+
+    /// Catches a wild pointer's offset that ends the program where sums are checked.
+    #[test]
+    fn wild_offsets_have_some_slot() {
+        for class in DEFAULT.classes() {
+            for shift in 0..usize::BITS {
+                for offset in [usize::MAX >> shift, usize::MAX << shift, 1 << shift] {
+                    let slot = class.slot_of(offset);
+                    let is_real =
+                        (slot as usize) < class.slots() && slot as usize * class.size() == offset;
+                    assert!(!is_real || offset < BLOCK, "{offset} of {class:?}");
                 }
             }
         }

@@ -41,7 +41,7 @@ pub trait Config: Debug + Send + Sync + 'static {
     const CHECKED: bool = cfg!(debug_assertions);
 
     /// Whether what is freed is overwritten with zeros at once, so that nobody reads there what was. An object with a
-    /// handle is too.
+    /// handle is too, one in a scope when the scope goes.
     const ZERO_ON_FREE: bool = false;
 
     /// Whether the slots of a slab are handed out in an order that is hard to foresee. An object that was freed a moment

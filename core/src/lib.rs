@@ -91,6 +91,10 @@ pub use scope::Scope;
 #[doc = include_str!("../docs/embedding.md")]
 pub mod embedding {}
 
+#[cfg(not(loom))]
+#[doc = include_str!("../docs/threats.md")]
+pub mod threats {}
+
 /// The crate whose `RawMutex` a heap's lock implements.
 #[cfg(not(loom))]
 pub use lock_api;

@@ -7,7 +7,7 @@ use allocator_api2::vec::Vec as VecIn;
 use common::host::HostProvider;
 use core::alloc::{GlobalAlloc, Layout};
 use hashbrown::{DefaultHashBuilder, HashMap};
-use temporal_slab::adapter::{Global, LocalAllocator, LockedLocal, SharedOnly};
+use temporal_slab::adapter::{FindLocal as _, Global, LocalAllocator, LockedLocal, SharedOnly};
 use temporal_slab::config::Checked;
 use temporal_slab::provider::StaticProvider;
 use temporal_slab::{DefaultLock, Heap};
@@ -124,4 +124,37 @@ fn collections_stay_in_their_epoch() {
     allocator.leave(epoch);
     heap.close(epoch).unwrap();
     assert_eq!(heap.epoch_bytes(epoch), Ok(0));
+}
+
+/// Who comes while the local is in use, as an interrupt handler does, gets none and takes the shared path, and what it
+/// does is whole; one that panics leaves the local for the next. Catches a local that two have at once, and one that is
+/// lost.
+#[test]
+fn an_interrupt_inside_a_local_takes_the_shared_path() {
+    let layout = Layout::from_size_align(64, 8).unwrap();
+    let place = LockedLocal::new();
+    place.with(&HEAP, |outer| {
+        let outer = outer.expect("nobody has it");
+        let first = outer.alloc(layout).unwrap();
+        // Here comes the handler.
+        let made = place.with(&HEAP, |inner| {
+            assert!(inner.is_none(), "it is in use");
+            // SAFETY: it is live and freed once.
+            unsafe { HEAP.free(first, layout) }.unwrap();
+            [HEAP.alloc(layout).unwrap(), HEAP.alloc(layout).unwrap()]
+        });
+        let own = outer.alloc(layout).unwrap();
+        assert!(!made.contains(&own) && made[0] != made[1]);
+        for object in made.into_iter().chain([own]) {
+            // SAFETY: as above.
+            unsafe { outer.free(object, layout) }.unwrap();
+        }
+    });
+    let panicked = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| {
+        place.with(&HEAP, |_| panic!("on purpose"));
+    }));
+    assert!(panicked.is_err());
+    place.with(&HEAP, |local| assert!(local.is_some(), "it is there again"));
+    // It lives as long as the heap; what it holds it gives back.
+    place.with(&HEAP, |local| local.unwrap().flush());
 }

@@ -7,6 +7,7 @@ use common::host::HostProvider;
 use common::{Hard, layout, steps, walk};
 use core::ptr::NonNull;
 use std::collections::HashSet;
+use temporal_slab::config::Config;
 use temporal_slab::{DefaultLock, Heap, Scope};
 
 type TestHeap = Heap<HostProvider<{ 1 << 18 }>, DefaultLock, Hard>;
@@ -76,6 +77,60 @@ fn what_was_freed_is_gone() {
     }
     drop((scope, local));
     assert_eq!(walk(&heap).live_slots, 0);
+}
+
+/// The same where objects with handles end in other ways: with their scope, before it, under a reader that outlives it, and
+/// in the last generation of a slot. Catches memory that comes back as it was left, in whatever it is used for next.
+#[test]
+fn what_ended_in_any_way_is_gone() {
+    #[derive(Debug)]
+    struct Short;
+    impl Config for Short {
+        const CHECKED: bool = true;
+        const ZERO_ON_FREE: bool = true;
+        const HANDLE_GENERATION_BITS: u32 = 1;
+    }
+    type Bytes = [u8; 300];
+    let full = || -> Bytes { [0xAA; 300] };
+    let heap = Heap::<HostProvider<{ 1 << 18 }>, DefaultLock, Short>::new(HostProvider::default());
+    heap.set_policy(temporal_slab::Policy::Never);
+    // All that is free, looked at by way of objects that are allocated and given back again.
+    let look = |what: &str| {
+        let sizes = [100, 300, 3000, 20_000];
+        let objects = sizes.map(|size| {
+            let take = |_| (heap.alloc(layout(size)).unwrap(), size);
+            (0..200_000 / size).map(take).collect::<Vec<_>>()
+        });
+        for (object, size) in objects.into_iter().flatten() {
+            assert!(is_zero(object, size), "{what}: {size} bytes");
+            // SAFETY: it is live and freed once.
+            unsafe { heap.free(object, layout(size)) }.unwrap();
+        }
+    };
+    for _ in 0..steps(10, 2) {
+        let scope = Scope::new(&heap);
+        let handles: Vec<_> = (0..90).map(|_| scope.insert(full()).unwrap()).collect();
+        handles[..30].iter().for_each(|h| heap.remove(*h).unwrap());
+        let readers: Vec<_> = handles[60..]
+            .iter()
+            .map(|h| heap.get(*h).unwrap())
+            .collect();
+        drop(scope);
+        assert!(readers.iter().all(|value| **value == full()));
+        look("a scope, and one before it");
+        drop(readers);
+        heap.reclaim_to(usize::MAX);
+        look("the last reader");
+        for _ in 0..4 {
+            let kept: Vec<_> = (0..300).map(|_| heap.insert(full()).unwrap()).collect();
+            for three in kept.chunks(3) {
+                heap.take(three[0]).unwrap();
+                heap.remove(three[1]).unwrap();
+                heap.free_raw(three[2].raw()).unwrap();
+            }
+        }
+        look("the last generation");
+    }
 }
 
 /// Slots come in an order that is not that of their addresses, in none that another heap has, and what was freed last is

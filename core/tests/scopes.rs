@@ -149,7 +149,11 @@ fn destructors_run_once_whichever_panics() {
                     drops: Arc::clone(&drops),
                     panics: number == which,
                 };
-                scope.boxed(counted).unwrap();
+                if number % 3 == 1 {
+                    scope.insert(counted).unwrap();
+                } else {
+                    scope.boxed(counted).unwrap();
+                }
                 scope.alloc([0u8; 100]).unwrap();
             }
             let resets = which % 2 == 0;

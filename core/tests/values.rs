@@ -5,8 +5,9 @@ mod common;
 use common::host::HostProvider;
 use common::{steps, walk};
 use core::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Mutex;
 use temporal_slab::config::Checked;
-use temporal_slab::{DefaultLock, Handle, HandleError, Heap};
+use temporal_slab::{DefaultLock, Domain, Handle, HandleError, Heap};
 
 type Host = HostProvider<{ 1 << 18 }>;
 type TestHeap<C> = Heap<Host, DefaultLock, C>;
@@ -101,6 +102,101 @@ fn a_panicking_destructor_loses_no_slot() {
     assert_eq!(heap.remove(removed), Err(HandleError::Stale));
     heap.reclaim();
     assert_eq!(walk(&heap).slabs, 0);
+}
+
+/// The same through a local, by a domain that is left in the middle, and by a value that is dropped because there is no
+/// room for it. Catches a slot, a count or a local that is lost on the way out.
+#[test]
+fn a_panic_leaves_everything_as_it_was() {
+    struct Bomb(#[allow(dead_code)] [u8; 300]);
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("on purpose");
+        }
+    }
+    let caught =
+        |f: &mut dyn FnMut()| std::panic::catch_unwind(core::panic::AssertUnwindSafe(f)).is_err();
+    let heap = TestHeap::<Checked>::new(Host::default());
+    let mut local = heap.local().unwrap();
+    let domain = Domain::open(&heap).unwrap().closing();
+    let bombs: Vec<_> = (0..steps(100, 4))
+        .map(|_| local.insert_in(domain.epoch(), Bomb([0; 300])).unwrap())
+        .collect();
+    for handle in &bombs {
+        assert!(caught(&mut || local.remove(*handle).unwrap()));
+        assert_eq!(local.remove(*handle), Err(HandleError::Stale));
+    }
+    assert!(caught(&mut || {
+        let _inside = domain.enter().unwrap();
+        panic!("on purpose");
+    }));
+    let stats = heap.epoch_stats(domain.epoch()).unwrap();
+    assert!(
+        !stats.is_open() && stats.domains == 0,
+        "it was left, and closed by that"
+    );
+    assert_eq!(stats.live_objects(), 0);
+    assert!(caught(&mut || assert!(
+        heap.insert_in(domain.epoch(), Bomb([0; 300])).is_ok()
+    )));
+    assert!(caught(&mut || assert!(
+        local.insert_in(domain.epoch(), Bomb([0; 300])).is_ok()
+    )));
+    let again = local.insert(5u64).unwrap();
+    assert_eq!(local.take(again), Ok(5));
+    drop(local);
+    heap.reclaim();
+    assert_eq!(walk(&heap).slabs, 0);
+}
+
+/// A destructor that comes back to the heap: it finds its own value gone, may remove others, insert, and close the epoch
+/// that it is in. Catches a lock that is held while it runs, and a value that is dropped in its own drop.
+#[test]
+fn destructors_come_back_to_the_heap() {
+    type Shared = TestHeap<Checked>;
+    static DROPS: AtomicUsize = AtomicUsize::new(0);
+    struct Chain {
+        heap: &'static Shared,
+        own: Mutex<Option<Handle<Chain>>>,
+        next: Option<Handle<Chain>>,
+    }
+    impl Drop for Chain {
+        fn drop(&mut self) {
+            DROPS.fetch_add(1, Ordering::Relaxed);
+            let own = self.own.lock().unwrap().unwrap();
+            assert_eq!(self.heap.remove(own), Err(HandleError::Stale));
+            assert_eq!(self.heap.get(own).err(), Some(HandleError::Stale));
+            if let Some(next) = self.next {
+                self.heap.remove(next).unwrap();
+            }
+            let epoch = self.heap.open_epoch().unwrap();
+            let other = self.heap.insert_in(epoch, 5u64).unwrap();
+            self.heap.close(epoch).unwrap();
+            self.heap.reclaim();
+            assert_eq!(self.heap.take(other), Ok(5));
+        }
+    }
+    // The values refer to it, and it is dropped behind them.
+    let place = Box::into_raw(Box::new(Shared::new(Host::default())));
+    // SAFETY: it was just made, and stays until all use of it below is over.
+    let heap: &'static Shared = unsafe { &*place };
+    let mut last = None;
+    for _ in 0..steps(50, 4) {
+        let chain = Chain {
+            heap,
+            own: Mutex::new(None),
+            next: last,
+        };
+        let handle = heap.insert(chain).unwrap();
+        *heap.get(handle).unwrap().own.lock().unwrap() = Some(handle);
+        last = Some(handle);
+    }
+    heap.remove(last.unwrap()).unwrap();
+    assert_eq!(DROPS.load(Ordering::Relaxed), steps(50, 4));
+    heap.reclaim();
+    assert_eq!(walk(heap).slabs, 0);
+    // SAFETY: nobody uses it any more.
+    drop(unsafe { Box::from_raw(place) });
 }
 
 /// Threads read, remove and take the same values: each is dropped or taken once, and no reader ever sees

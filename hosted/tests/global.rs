@@ -8,7 +8,7 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Barrier, mpsc};
-use temporal_slab::{Domain, EpochError, EpochState, Heap, Policy};
+use temporal_slab::{Domain, Epoch, EpochError, EpochState, Heap, Policy};
 use temporal_slab_hosted::rss::Usage;
 use temporal_slab_hosted::{GlobalHeap, MmapProvider, TemporalSlab};
 
@@ -266,6 +266,74 @@ fn guards_nest_and_end_in_any_order() {
     let outside = vec![1u8; 1000];
     assert_eq!(heap.epoch_stats(phase.epoch()).unwrap().live_objects(), 0);
     drop((phase, outside));
+}
+
+/// A thread that panics inside leaves what it was inside; one that ends with a guard that it forgot, or with an epoch that
+/// it routed into by a guard that nobody drops, takes nothing with it but the position, which anybody may close. Catches an
+/// epoch that stays open behind a panic, a guard's place in a list that is used when its thread is gone, and a ring that
+/// cannot be emptied.
+#[test]
+fn threads_end_inside() {
+    if alone("threads_end_inside") {
+        return;
+    }
+    let heap = TemporalSlab::heap();
+    let epoch = std::sync::Mutex::new(None);
+    let panicked = std::thread::scope(|scope| {
+        let work = || {
+            let phase = TemporalSlab::phase().unwrap();
+            *epoch.lock().unwrap() = Some(phase.epoch());
+            let _objects = vec![vec![1u8; 100]; 50];
+            // Without the hook, which keeps what it reads of the program to name lines.
+            std::panic::resume_unwind(Box::new("on purpose"));
+        };
+        scope.spawn(work).join().is_err()
+    });
+    let epoch = epoch.into_inner().unwrap().unwrap();
+    assert!(panicked);
+    assert_eq!(heap.state(epoch), Ok(EpochState::Closing));
+    let live = || heap.epoch_stats(epoch).unwrap().live_objects();
+    assert_eq!(live(), 0);
+
+    let domain = Domain::open(heap).unwrap().closing();
+    let mut left = Vec::new();
+    for turn in 0..3 * heap.ring() {
+        let domain = &domain;
+        let ended = std::thread::scope(|scope| {
+            let work = move || -> Result<Option<(Epoch, Vec<u8>)>, EpochError> {
+                match turn % 2 {
+                    0 => {
+                        let phase = TemporalSlab::phase()?;
+                        let epoch = phase.epoch();
+                        core::mem::forget(phase);
+                        // In the forgotten epoch, and used after the thread is gone.
+                        Ok(Some((epoch, vec![7u8; 100])))
+                    }
+                    _ => {
+                        core::mem::forget(TemporalSlab::enter(domain).unwrap());
+                        Ok(None)
+                    }
+                }
+            };
+            scope.spawn(work).join().unwrap()
+        });
+        match ended {
+            Ok(Some(kept)) => left.push(kept),
+            Ok(None) => {}
+            Err(error) => assert!(error == EpochError::RingFull && left.len() + 4 > heap.ring()),
+        }
+    }
+    assert!(left.len() + 4 > heap.ring(), "the ring was full");
+    assert_eq!(TemporalSlab::current(), None, "of this thread");
+    let inside = heap.epoch_stats(domain.epoch()).unwrap();
+    assert!(inside.is_open() && inside.domains as usize == 3 * heap.ring() / 2);
+    for (epoch, kept) in left {
+        assert!(kept.iter().all(|byte| *byte == 7));
+        heap.close(epoch).unwrap();
+        drop(kept);
+        assert_eq!(heap.epoch_stats(epoch).unwrap().live_objects(), 0);
+    }
+    drop(TemporalSlab::phase().unwrap());
 }
 
 /// A domain over another heap is refused: its epoch's token means something else here.

@@ -100,6 +100,63 @@ fn misuse_is_found() {
     }
 }
 
+/// A program that runs with more rights than whoever started it has does not listen to the environment: it aborts, and
+/// writes no report. Catches a file that is made by the rights of one and the word of another. It takes root to make such
+/// a program, and a place for it that lets it have its rights.
+#[test]
+fn more_rights_are_not_lent() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+    /// Goes, whatever becomes of the test: nobody is to find such a program.
+    struct Folder(PathBuf);
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _gone = std::fs::remove_dir_all(&self.0);
+        }
+    }
+    let folder = std::env::temp_dir().join(format!("tslab-rights-{}", std::process::id()));
+    std::fs::create_dir(&folder).unwrap();
+    let _goes = Folder(folder.clone());
+    let (program, report) = (folder.join("program"), folder.join("report.txt"));
+    std::fs::copy(build("misuse.c", true), &program).unwrap();
+    let name = std::ffi::CString::new(program.to_str().unwrap()).unwrap();
+    // SAFETY: zeroes are such a description; it is this test's, and the name ends with a zero.
+    let lends = unsafe {
+        let mut place: libc::statvfs = core::mem::zeroed();
+        libc::statvfs(name.as_ptr(), &raw mut place) == 0 && place.f_flag & libc::ST_NOSUID == 0
+    };
+    // SAFETY: a question without side effects.
+    let can = lends && unsafe { libc::geteuid() } == 0;
+    // Listened to by who has no more rights: this is how it is seen that nothing else keeps it from that.
+    for (mode, listens) in [(0o755, true), (0o4755, false)] {
+        if !can && !listens {
+            println!("not tried: not root, or a place that lends no rights");
+            continue;
+        }
+        std::fs::set_permissions(&program, PermissionsExt::from_mode(mode)).unwrap();
+        std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o777)).unwrap();
+        let run = |kind: &str| {
+            let mut command = Command::new(&program);
+            command.arg(kind).env("TEMPORAL_SLAB_INVALID", "warn");
+            command.env("TEMPORAL_SLAB_REPORT", &report);
+            if !listens {
+                command.uid(65534).gid(65534);
+            }
+            command.output().unwrap()
+        };
+        // One that is freed twice, and none.
+        let (twice, none) = (run("2"), run("0"));
+        let printed = text(&twice);
+        assert_eq!(twice.status.success(), listens, "{printed}");
+        assert_eq!(twice.status.signal() == Some(6), !listens, "{printed}");
+        assert_eq!(none.status.code(), Some(2), "{}", text(&none));
+        assert_eq!(report.exists(), listens, "a report is written");
+        if listens {
+            std::fs::remove_file(&report).unwrap();
+        }
+    }
+}
+
 /// 1,000 forks while four threads allocate: no child hangs.
 #[test]
 fn forks() {

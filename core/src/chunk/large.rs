@@ -183,6 +183,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         if !is_moved {
             return Err(AllocError::OutOfMemory);
         }
+        self.note_most();
         if now.size < region.size {
             self.returned.fetch_add(1, Ordering::Relaxed);
         }

@@ -139,9 +139,10 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         let limit = self.limit.load(Ordering::Relaxed);
         let released = self.released_chunks.load(Ordering::Relaxed) as u64;
         let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let taken = self.taken();
         PageStats {
-            committed: self.taken.load(Ordering::Relaxed) as u64,
-            most_committed: self.most_taken.load(Ordering::Relaxed) as u64,
+            committed: taken as u64,
+            most_committed: self.most_taken.load(Ordering::Relaxed).max(taken) as u64,
             resident: resident as u64,
             limit: (limit != usize::MAX).then_some(limit as u64),
             chunks: chunks as u64,
@@ -338,7 +339,9 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
                 return Err(AllocError::OutOfMemory);
             }
         }
-        if run.opens && can.contains(Capabilities::POPULATE) {
+        // A page that is longer than a block has others' memory in it, or what is not in the chunk.
+        let fits = || PageShape::new(self.provider.page_size()).is_some();
+        if run.opens && can.contains(Capabilities::POPULATE) && fits() {
             self.populate_block(run, bytes);
         }
         let zero = if run.gone {

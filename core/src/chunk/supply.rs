@@ -85,8 +85,8 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         let size = Geometry::<P>::CHUNK;
         let page = PageShape::new(self.provider.page_size());
         let added = self.acquire(size, size).and_then(|region| {
-            if is_present {
-                // SAFETY: the region was just acquired; a chunk is whole pages.
+            if is_present && size.is_multiple_of(self.provider.page_size()) {
+                // SAFETY: the region was just acquired; the chunk is whole pages.
                 unsafe { self.provider.populate(Region { size, ..region }) };
             }
             // SAFETY: the region was checked, and the piece is a chunk description's memory.
@@ -134,10 +134,13 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
             .try_update(Ordering::Relaxed, Ordering::Relaxed, |taken| {
                 taken.checked_add(size).filter(|sum| *sum <= limit)
             })
-            .map(|taken| {
-                self.most_taken.fetch_max(taken + size, Ordering::Relaxed);
-            })
+            .map(|_| ())
             .map_err(|_| AllocError::Limit)
+    }
+
+    /// Notes how much there is, when something came. Not before: what was asked for and refused never was there.
+    pub(super) fn note_most(&self) {
+        self.most_taken.fetch_max(self.taken(), Ordering::Relaxed);
     }
 
     /// Runs `f` under the lock with an acquired region, or refuses one that overlaps a held one.
@@ -153,6 +156,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
                 .map(|_| f(state))
         });
         if let Some(added) = added {
+            self.note_most();
             return Ok(added);
         }
         self.taken.fetch_sub(region.size, Ordering::Relaxed);

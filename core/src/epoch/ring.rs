@@ -37,6 +37,24 @@ impl Record {
         domains: 0,
         last_close: None,
     };
+
+    /// One more is inside.
+    pub(crate) const fn enter(&mut self) {
+        self.domains = self.domains.saturating_add(1);
+    }
+
+    /// One less is inside; how many are left, or `None` if nobody was. A count that is full stays so: nobody knows how many
+    /// went uncounted, and an epoch that stays open is better than one that closes under them.
+    pub(crate) const fn leave(&mut self) -> Option<u32> {
+        if self.domains == u32::MAX {
+            return Some(u32::MAX);
+        }
+        let Some(left) = self.domains.checked_sub(1) else {
+            return None;
+        };
+        self.domains = left;
+        Some(left)
+    }
 }
 
 impl<T> Position<T> {
@@ -128,10 +146,12 @@ impl Books {
 
     /// A new era. There are 2^63: one in each nanosecond takes three centuries.
     fn next_era(&mut self) -> Result<NonZeroU64, EpochError> {
-        self.last_era += 1;
-        NonZeroU64::new(self.last_era)
-            .filter(|era| era.get() >> 63 == 0)
-            .ok_or(EpochError::RingFull)
+        let era = self.last_era + 1;
+        if era >> 63 != 0 {
+            return Err(EpochError::RingFull);
+        }
+        self.last_era = era;
+        NonZeroU64::new(era).ok_or(EpochError::RingFull)
     }
 
     /// The record of a position.
@@ -211,5 +231,48 @@ impl Books {
         } else {
             EpochState::Closing
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// Catches an era that is given out twice, and an error that ends after some tries.
+    #[test]
+    fn eras_end_with_an_error() {
+        let mut books = Books::new();
+        books.last_era = (1 << 63) - 2;
+        let last = books.next_era().map(NonZeroU64::get);
+        assert_eq!(last, Ok((1 << 63) - 1));
+        for _ in 0..3 {
+            assert_eq!(books.next_era(), Err(EpochError::RingFull));
+            assert_eq!(books.last_era(), (1 << 63) - 1);
+        }
+    }
+
+    /// Catches a full count that goes down: an epoch would be closed under those who were not counted.
+    #[test]
+    fn a_full_count_of_domains_stays_full() {
+        let mut record = Record::EMPTY;
+        assert_eq!(record.leave(), None, "nobody was inside");
+        record.enter();
+        assert_eq!((record.leave(), record.leave()), (Some(0), None));
+        record.domains = u32::MAX - 1;
+        record.enter();
+        record.enter();
+        assert_eq!(record.leave(), Some(u32::MAX));
+        assert_eq!(record.leave(), Some(u32::MAX));
+        record.domains = u32::MAX - 1;
+        assert_eq!(record.leave(), Some(u32::MAX - 2));
+    }
+
+    /// Catches a row's number that is given out twice, or that means no row.
+    #[test]
+    fn rows_end_with_an_error() {
+        let mut books = Books::new();
+        books.rows = u16::MAX - 1;
+        assert_eq!(books.next_row(), Some(u16::MAX - 1));
+        assert_eq!((books.next_row(), books.next_row()), (None, None));
     }
 }

@@ -41,6 +41,21 @@ const SPACE: u32 = 1 << 22;
 /// Heaps of this program that have made handles. `Relaxed`: it gives out numbers, each once.
 static HEAPS: AtomicU64 = AtomicU64::new(0);
 
+/// As many of them as `start` has room for. No two have the same number, or a typed handle of one could be another's.
+const MOST_HEAPS: u64 = u64::MAX / SPACE as u64;
+
+/// The next heap's number, if there is one left.
+fn number_heap(heaps: &AtomicU64) -> Option<u64> {
+    let next = |given| (given < MOST_HEAPS).then_some(given + 1);
+    let given = heaps.try_update(Ordering::Relaxed, Ordering::Relaxed, next);
+    given.ok().map(|given| given + 1)
+}
+
+/// What `Ids::start` is for a heap.
+const fn start_of(heap: u64, first: u32) -> u64 {
+    heap * SPACE as u64 + (first % SPACE) as u64
+}
+
 /// The table of ids of one heap.
 pub(crate) struct Ids<C> {
     /// `Release` where it is made, in `ensure`; `Acquire` there and in `find`.
@@ -139,9 +154,11 @@ impl<C: Config> Ids<C> {
         if self.start.load(Ordering::Relaxed) != 0 {
             return false;
         }
-        // There is room for 2^42 of them. A number that is not used is no loss.
-        let heap = HEAPS.fetch_add(1, Ordering::Relaxed) + 1;
-        let start = heap * u64::from(SPACE) + u64::from(first(heap) % SPACE);
+        // A number that is not used is no loss.
+        let Some(heap) = number_heap(&HEAPS) else {
+            return false;
+        };
+        let start = start_of(heap, first(heap));
         let set = self
             .start
             .compare_exchange(0, start, Ordering::Relaxed, Ordering::Relaxed);
@@ -158,6 +175,10 @@ impl<C: Config> Ids<C> {
     ) -> Result<(), AllocError> {
         let place = (&raw const HEAPS).addr() as u64;
         self.begin(|heap| section(heap, place));
+        if self.heap() == 0 {
+            // The program has had 2^42 heaps: this one has no handles.
+            return Err(AllocError::HandlesExhausted);
+        }
         let root = Self::ensure(&self.root, &take, &put, Self::LEAVES)?;
         let mut number = self.next.load(Ordering::Relaxed);
         // Each failed turn means that somebody else got a number.
@@ -235,5 +256,28 @@ impl<C> fmt::Debug for Ids<C> {
             .field("next", &self.next)
             .field("start", &self.start)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// Catches a number that two heaps have when a program has had as many as there are: a typed handle of the one would
+    /// then be the other's, and of another type.
+    #[test]
+    fn heaps_have_numbers_of_their_own() {
+        let heaps = AtomicU64::new(0);
+        assert_eq!(
+            (number_heap(&heaps), number_heap(&heaps)),
+            (Some(1), Some(2))
+        );
+        heaps.store(MOST_HEAPS - 1, Ordering::Relaxed);
+        assert_eq!(number_heap(&heaps), Some(MOST_HEAPS));
+        assert_eq!((number_heap(&heaps), number_heap(&heaps)), (None, None));
+        let last = start_of(MOST_HEAPS, u32::MAX);
+        assert_eq!(last / u64::from(SPACE), MOST_HEAPS);
+        assert_eq!(last as u32 % SPACE, SPACE - 1);
+        assert_ne!(start_of(1, 0), start_of(MOST_HEAPS, 0));
     }
 }

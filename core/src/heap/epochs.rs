@@ -91,7 +91,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             if !position.is_open() {
                 return Err(EpochError::Closed);
             }
-            record.domains = record.domains.saturating_add(1);
+            record.enter();
             Ok(())
         })
     }
@@ -107,10 +107,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             let Ok((position, record)) = books.of(positions, epoch) else {
                 return (false, None);
             };
-            let Some(left) = record.domains.checked_sub(1) else {
+            let Some(left) = record.leave() else {
                 return (false, None);
             };
-            record.domains = left;
             let is_last = left == 0 && closes && epoch.index() != 0;
             (
                 true,

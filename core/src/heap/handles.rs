@@ -225,6 +225,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let (slab, bit) = (tagged.slab(), 1 << handle.slot());
         if Self::is_scoped(handle) {
             if finished.is_orphaned {
+                // SAFETY: whoever ends an orphaned object holds its slot. What is not orphaned its scope overwrites.
+                unsafe { self.wipe_tagged(tagged, handle) };
                 self.put_orphan(tagged, bit, finished.is_exhausted);
             }
             return;
@@ -232,6 +234,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         if !finished.is_exhausted {
             return self.put_slot(tagged, handle);
         }
+        // SAFETY: whoever ends an object holds its slot.
+        unsafe { self.wipe_tagged(tagged, handle) };
         // SAFETY: whoever ends an object holds its bit, so the slab is pinned; rows stay valid.
         let row = unsafe { &*slab.body().row.cast::<Row<R>>() };
         let class = usize::from(slab.identity().key().class());

@@ -153,8 +153,13 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// [`Policy::Batched`] and [`Policy::Warm`] as much as these keep.
     ///
     /// # Errors
-    /// If there is not so much memory, or the limit does not allow it. What was got by then is kept.
+    /// If there is not so much memory, or the limit does not allow it: what was got by then is kept. If no layout can have so
+    /// many bytes, nothing is got.
     pub fn reserve(&self, bytes: usize) -> Result<(), AllocError> {
+        // A number that went below zero would else take all the memory that the machine has.
+        if bytes > isize::MAX as usize {
+            return Err(AllocError::TooLarge);
+        }
         let usable = Geometry::<P>::CHUNK - Geometry::<P>::HEADER as usize * GRANULE;
         for _ in 0..bytes.div_ceil(usable) {
             self.pages.reserve_chunk()?;

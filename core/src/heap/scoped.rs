@@ -124,6 +124,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 Abandoned::Kept => {}
             }
         }
+        // SAFETY: the scope holds them, and they are free.
+        unsafe { self.wipe_slots(tagged, free | exhausted) };
         // The free ones last, and all at once: they pin the slab while the others retire.
         if exhausted != 0 {
             self.put_orphan(tagged, exhausted, true);

@@ -54,6 +54,27 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
     }
 
+    /// The same, of many slots of a tagged slab.
+    ///
+    /// # Safety
+    /// The caller holds the slots, whose objects were ended.
+    #[inline(always)]
+    pub(crate) unsafe fn wipe_slots(&self, tagged: &TaggedSlab, mut slots: u64) {
+        if C::ZERO_ON_FREE {
+            let class = usize::from(tagged.slab().identity().key().class());
+            let size = Table::<C>::TABLE.class(class).size();
+            while slots != 0 {
+                // SAFETY: the slot is held, so the slab's body is stable and its slots are where it says.
+                unsafe {
+                    let base = tagged.slab().body().base;
+                    let object = base.add(slots.trailing_zeros() as usize * size);
+                    self.wipe(NonNull::new_unchecked(object), size);
+                }
+                slots &= slots - 1;
+            }
+        }
+    }
+
     /// A number that is hard to foresee: of where things lie, and of the time.
     pub(crate) fn seed(&self) -> u64 {
         if !C::SHUFFLED {

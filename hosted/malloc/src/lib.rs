@@ -19,7 +19,7 @@ pub mod misuse;
 pub mod report;
 
 use core::alloc::Layout;
-use core::ffi::{c_int, c_void};
+use core::ffi::{CStr, c_int, c_void};
 use core::ptr::{self, NonNull};
 use temporal_slab_hosted::TemporalSlab;
 
@@ -31,6 +31,19 @@ const ALIGN: usize = 16;
 fn set_errno(value: c_int) {
     // SAFETY: the thread's own.
     unsafe { *libc::__errno_location() = value };
+}
+
+/// What the environment says under a name: to `read`, before anything else is done. Nothing, if the process has rights that
+/// whoever started it has not: files would be written, and misuse be ignored, by those rights and at their word.
+fn environment<T>(name: &CStr, read: impl FnOnce(&[u8]) -> T) -> Option<T> {
+    // SAFETY: a question without side effects.
+    if unsafe { libc::getauxval(libc::AT_SECURE) } != 0 {
+        return None;
+    }
+    // SAFETY: the name ends with a zero.
+    let value = unsafe { libc::getenv(name.as_ptr()) };
+    // SAFETY: what is not null is a text that ends with a zero; it is read at once.
+    (!value.is_null()).then(|| read(unsafe { CStr::from_ptr(value) }.to_bytes()))
 }
 
 /// The layout of so many bytes. None has more than half of the address space.

@@ -2,7 +2,8 @@
 //!
 //! With `TEMPORAL_SLAB_REPORT=FILE` in the environment each process adds its report to the file when it exits: one line
 //! of JSON if the name ends in `.json`, otherwise a text for people. With `-` the text goes to the error stream. A
-//! process that is killed, or that leaves by `_exit`, writes none.
+//! process that is killed, or that leaves by `_exit`, writes none, and so does one that has rights that whoever started it
+//! has not.
 //!
 //! The name is kept when the library is loaded, for some programs write over their environment. Nothing is done, then
 //! or later, if there is none.
@@ -24,23 +25,23 @@ static TARGET: OnceLock<[u8; LONGEST]> = OnceLock::new();
 static AT_LOAD: extern "C" fn() = at_load;
 
 extern "C" fn at_load() {
-    // SAFETY: a text without a zero inside; what is found is read before anything else is done.
-    let name = unsafe {
-        let value = libc::getenv(c"TEMPORAL_SLAB_REPORT".as_ptr());
-        if value.is_null() {
-            return;
-        }
-        CStr::from_ptr(value).to_bytes()
-    };
-    if name.is_empty() {
-        return;
-    }
-    if name.len() >= LONGEST {
+    let target = super::environment(c"TEMPORAL_SLAB_REPORT", |name| {
+        let mut target = [0; LONGEST];
+        // The last byte stays zero.
+        let place = target
+            .get_mut(..name.len())
+            .filter(|_| name.len() < LONGEST);
+        place?.copy_from_slice(name);
+        Some(target)
+    });
+    let Some(target) = target else { return };
+    let Some(target) = target else {
         complain("its name is too long");
         return;
+    };
+    if target[0] == 0 {
+        return;
     }
-    let mut target = [0; LONGEST];
-    target[..name.len()].copy_from_slice(name);
     if TARGET.set(target).is_ok() {
         // SAFETY: a function that may be called when the process ends.
         unsafe { libc::atexit(at_exit) };

@@ -21,12 +21,20 @@ static unsigned char region[REGION] __attribute__((aligned(256 << 10)));
 static struct {
     unsigned char used[REGION / CHUNK];
     size_t acquired, released, decommitted;
+    /* Instead of what it should: 1 nothing, 2 what is not aligned, 3 what is the heap's already. Counted back. */
+    int wrong;
+    size_t handed_back;
 } table;
 
 static void *acquire(void *context, size_t size, size_t align) {
     size_t count = (size + CHUNK - 1) / CHUNK, first, n;
-    if (context != &table || align > CHUNK)
+    if (context != &table || align > CHUNK || table.wrong == 1)
         return NULL;
+    if (table.wrong == 2)
+        return region + REGION - CHUNK + 64;
+    for (first = 0; table.wrong == 3; first++)
+        if (table.used[first])
+            return region + first * CHUNK;
     for (first = 0; first + count <= REGION / CHUNK; first++) {
         for (n = 0; n < count && !table.used[first + n]; n++)
             ;
@@ -43,6 +51,10 @@ static void *acquire(void *context, size_t size, size_t align) {
 static void release(void *context, void *base, size_t size) {
     size_t count = (size + CHUNK - 1) / CHUNK, first = (size_t)((unsigned char *)base - region) / CHUNK;
     (void)context;
+    if (table.wrong) {
+        table.handed_back++;
+        return;
+    }
     table.released += count;
     while (count--)
         table.used[first + count] = 0;
@@ -121,6 +133,19 @@ int main(void) {
     CHECK(slab_bare_free_obj(heap, handle) && !slab_bare_free_obj(heap, handle));
     CHECK(slab_bare_last_error(heap) == SLAB_BARE_ERROR_BAD_HANDLE && !slab_bare_get_obj(heap, handle));
     CHECK(!slab_bare_alloc_obj(heap, 1 << 20, 0) && slab_bare_last_error(heap) == SLAB_BARE_ERROR_SIZE);
+    /* A table that gives what it should not: an error, what it gave is handed back, and it goes on when it is mended. */
+    for (n = 1; n <= 3; n++) {
+        slab_bare_reclaim(heap);
+        table.wrong = (int)n;
+        table.handed_back = 0;
+        held = slab_bare_held_bytes(heap);
+        CHECK(!slab_bare_alloc(heap, 3 << 20, 1, 0));
+        CHECK(slab_bare_last_error(heap) == SLAB_BARE_ERROR_OUT_OF_MEMORY);
+        CHECK(slab_bare_held_bytes(heap) == held && (n == 1) == (table.handed_back == 0));
+        table.wrong = 0;
+        objects[0] = slab_bare_alloc(heap, 3 << 20, 1, 0);
+        CHECK(objects[0] && slab_bare_free(heap, objects[0]));
+    }
     /* A region of its own, more than once in a row. */
     for (n = 0; n < 50; n++) {
         void *large = slab_bare_alloc(heap, 20 << 20, 1, 0);

@@ -352,6 +352,46 @@ static void threads(void) {
     slab_allocator_free(shared);
 }
 
+/* An allocator that is freed and made again, mostly where it was: handles of the one before are refused. */
+static void remade(void) {
+    SlabHandle before = 0;
+    int i;
+    for (i = 0; i < 50; i++) {
+        SlabAllocator *alloc = slab_allocator_create();
+        SlabHandle handle;
+        void *object;
+        CHECK(alloc);
+        object = alloc_obj_epoch(alloc, 100, epoch_advance(alloc), &handle);
+        CHECK(object && get_obj(alloc, handle) == object);
+        if (i) {
+            FAILS(BAD_HANDLE, get_obj(alloc, before));
+            FAILS(BAD_HANDLE, free_obj(alloc, before));
+        }
+        before = handle;
+        slab_allocator_free(alloc);
+    }
+}
+
+/* Sizes at the end of the numbers, and a thread that goes inside too often. */
+static void extremes(SlabAllocator *alloc) {
+    epoch_domain_t *domain = epoch_domain_create(alloc);
+    SlabHandle handle;
+    size_t less;
+    int i;
+    for (less = 0; less < 100000; less += 7)
+        CHECK(!slab_malloc_epoch(alloc, SIZE_MAX / 2 + 20 - less, 0) &&
+              !slab_malloc_epoch(alloc, SIZE_MAX - less, 0));
+    FAILS(SIZE, alloc_obj_epoch(alloc, UINT32_MAX, 0, &handle));
+    FAILS(SIZE, alloc_obj_epoch(alloc, 8193, 0, &handle));
+    for (i = 0; i < 1024; i++)
+        CHECK(epoch_domain_enter(domain));
+    FAILS(MISUSE, epoch_domain_enter(domain));
+    CHECK(domain->entered == 1024 && slab_epoch_get_refcount(alloc, domain->epoch_id) == 1024);
+    for (i = 0; i < 1024; i++)
+        CHECK(epoch_domain_exit(domain));
+    CHECK(epoch_domain_destroy(domain));
+}
+
 static void limits(void) {
     SlabAllocator *alloc = slab_allocator_create();
     void *objects[64];
@@ -381,7 +421,9 @@ int main(void) {
     handles(alloc);
     domains(alloc);
     figures(alloc);
+    extremes(alloc);
     limits();
+    remade();
     threads();
     /* Of another allocator. */
     theirs = slab_malloc_epoch(other, 50, 0);

@@ -83,6 +83,22 @@ static void no_memory(void) {
     CHECK(!pvalloc(most));
 }
 
+/* More than any machine has: addresses are reserved and not counted, so there is something to be had, where the system
+ * does not count itself, and it costs what is touched of it. */
+static void more_than_there_is(void) {
+    size_t much = (size_t)1 << 42;
+    errno = 0;
+    char *object = malloc(much);
+    CHECK(object ? malloc_usable_size(object) >= much : errno == ENOMEM);
+    if (object) {
+        object[0] = object[much / 2] = object[much - 1] = 9;
+        CHECK(object[0] + object[much / 2] + object[much - 1] == 27);
+    }
+    free(object);
+    errno = 0;
+    CHECK(!malloc((size_t)1 << 60) && errno == ENOMEM);
+}
+
 static void resized(void) {
     for (size_t i = 0; i < SIZES; i++)
         for (size_t j = 1; j < SIZES; j++) {
@@ -163,6 +179,7 @@ int main(void) {
     CHECK(full_of((unsigned char *)early, 100, 7));
     plain();
     no_memory();
+    more_than_there_is();
     resized();
     aligned_ones();
     threads();
