@@ -11,7 +11,7 @@ use core::ptr::NonNull;
 use lock_api::RawMutex;
 
 impl<P: PageProvider, R: RawMutex, C: Config> Local<'_, P, R, C> {
-    /// As [`Heap::free_any`]: frees an object by its address.
+    /// As [`Heap::free_any`](crate::Heap::free_any): frees an object by its address.
     ///
     /// # Errors
     /// As there.
@@ -54,7 +54,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Local<'_, P, R, C> {
             .map_err(|error| self.heap.refused_free(error))
     }
 
-    /// As [`Heap::size_of`].
+    /// As [`Heap::size_of`](crate::Heap::size_of).
     ///
     /// # Errors
     /// As there.

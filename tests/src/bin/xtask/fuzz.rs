@@ -149,7 +149,7 @@ impl Target {
         fs::create_dir_all(&merged).with_context(|| format!("cannot make {}", merged.display()))?;
         let mut merge = self.program();
         merge
-            .arg("-merge=1")
+            .arg("-set_cover_merge=1")
             .arg(&merged)
             .args(self.inputs())
             .arg(&self.scratch);
