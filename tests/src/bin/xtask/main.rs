@@ -11,6 +11,7 @@ mod runner;
 mod setup;
 mod stages;
 mod toolchain;
+mod weaken;
 
 use std::process::ExitCode;
 
@@ -37,6 +38,8 @@ enum Task {
     Preload(preload::Options),
     /// Build the libraries for C and install them with their headers.
     InstallC(install_c::Options),
+    /// Weaken each memory ordering of the core in turn, and see whether a loom model or a test under Miri notices.
+    Weaken(weaken::Options),
 }
 
 fn main() -> ExitCode {
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Task::Contest(options) => contest::run(&options),
         Task::Preload(options) => preload::run(&options),
         Task::InstallC(options) => install_c::run(&options).map(|()| true),
+        Task::Weaken(options) => weaken::run(&options),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
