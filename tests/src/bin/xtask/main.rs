@@ -15,6 +15,7 @@ mod setup;
 mod soak;
 mod stages;
 mod toolchain;
+mod weaken;
 
 use std::process::ExitCode;
 
@@ -53,6 +54,8 @@ enum Task {
     Fuzz(fuzz::Options),
     /// Build the libraries for C and install them with their headers.
     InstallC(install_c::Options),
+    /// Weaken each memory ordering of the core in turn, and see whether a loom model or a test under Miri notices.
+    Weaken(weaken::Options),
 }
 
 fn main() -> ExitCode {
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Task::Preload(options) => preload::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
         Task::InstallC(options) => install_c::run(&options).map(|()| true),
+        Task::Weaken(options) => weaken::run(&options),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

@@ -16,7 +16,7 @@ pub(crate) const MIRI_WHOLE: &str = "-Zmiri-permissive-provenance -Zmiri-disable
 
 /// How many times loom may preempt a thread in one execution. Bugs of atomic protocols show with
 /// two or three; without a bound the larger models do not end.
-const LOOM_PREEMPTIONS: &str = "3";
+pub(crate) const LOOM_PREEMPTIONS: &str = "3";
 
 /// A named check that consists of commands; it is ok when all of them are.
 #[derive(Debug)]

@@ -1,0 +1,222 @@
+//! `cargo xtask weaken`: weakens each ordering of the core in turn, and sees whether a check notices.
+//!
+//! Each ordering of each access is weakened in a copy of the repository, where the loom models and then, under Miri, the
+//! tests of races run until one fails. What came of it is written as a table into the core's documents. What no check notices
+//! has to have a reason in a list beside the table.
+
+mod checks;
+mod copy;
+mod decisions;
+#[cfg(test)]
+mod declared;
+mod sites;
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::command::root;
+use checks::Checks;
+use copy::Copy;
+use decisions::Decisions;
+use sites::Site;
+
+const TABLE: &str = "core/docs/orderings.md";
+const DECISIONS: &str = "core/docs/orderings.txt";
+const SOURCES: &str = "core/src";
+
+/// What to weaken.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Only sites whose name, as the table has it, contains this; the table stays as it is.
+    #[arg(long, value_name = "PATTERN")]
+    only: Option<String>,
+    /// Run the loom models alone, which takes seconds for each; the table stays as it is.
+    #[arg(long)]
+    models: bool,
+    /// List the sites and weaken none.
+    #[arg(long)]
+    list: bool,
+}
+
+/// One ordering, and what it is weakened to.
+struct Mutant<'s> {
+    site: &'s Site,
+    to: &'static str,
+}
+
+impl Mutant<'_> {
+    fn name(&self) -> String {
+        format!("{} -> {}", self.site, self.to)
+    }
+}
+
+/// Weakens what the options say; whether all of it was noticed or has a reason.
+pub(crate) fn run(options: &Options) -> Result<bool> {
+    // Of the copy: somebody may work on the repository meanwhile.
+    let copy = Copy::make()?;
+    let sites = all_sites(&copy.folder().join(SOURCES))?;
+    let is_chosen = |name: &str| {
+        options
+            .only
+            .as_deref()
+            .is_none_or(|only| name.contains(only))
+    };
+    let unpaired: Vec<_> = sites
+        .iter()
+        .filter(|site| site.partners(&sites).is_empty())
+        .collect();
+    let mutants: Vec<_> = sites
+        .iter()
+        .flat_map(|site| site.weaker().iter().map(move |to| Mutant { site, to }))
+        .filter(|mutant| is_chosen(&mutant.name()))
+        .collect();
+    if options.list {
+        for site in &sites {
+            println!("{site} pairs with {}", site.partners(&sites));
+        }
+        println!(
+            "{} sites, {} ways to weaken one",
+            sites.len(),
+            mutants.len()
+        );
+    }
+    if !unpaired.is_empty() {
+        for site in unpaired {
+            println!(
+                "{site}: pairs with nothing that is found: say what in a comment `// Pairs: ...` above it"
+            );
+        }
+        return Ok(false);
+    }
+    if options.list {
+        return Ok(true);
+    }
+    if mutants.is_empty() {
+        bail!("nothing to weaken is called so");
+    }
+
+    let mut decisions = Decisions::read(&root().join(DECISIONS))?;
+    let checks = Checks::new(&copy, options.models);
+    println!("the copy without a change ...");
+    if let Some(caught) = checks.run()? {
+        bail!("{caught} fails without a change");
+    }
+    let mut table = String::new();
+    let (mut bad, mut counts) = (0, [0; 3]);
+    for (number, mutant) in mutants.iter().enumerate() {
+        let name = mutant.name();
+        let start = Instant::now();
+        print!("{:3}/{} {name} ... ", number + 1, mutants.len());
+        std::io::Write::flush(&mut std::io::stdout())?;
+        let site = mutant.site;
+        let file = format!("{SOURCES}/{}", site.file);
+        let caught = copy.with_weaker((&file, site.at), (site.ordering, mutant.to), || {
+            checks.run_for(&site.file)
+        })?;
+        let decision = decisions.of(&name);
+        let seconds = start.elapsed().as_secs_f64();
+        let result = match (caught, decision) {
+            (Some(caught), None) => {
+                println!("{caught} ({seconds:.0} s)");
+                counts[usize::from(caught.is_miri)] += 1;
+                caught.to_string()
+            }
+            (Some(caught), Some(_)) => {
+                println!("{caught}, although the list has a reason why nothing notices");
+                bad += 1;
+                caught.to_string()
+            }
+            (None, Some(why)) => {
+                println!("unnoticed, for a reason ({seconds:.0} s)");
+                counts[2] += 1;
+                format!("none: {why}")
+            }
+            (None, None) => {
+                println!("UNNOTICED ({seconds:.0} s)");
+                bad += 1;
+                "**nothing**".to_owned()
+            }
+        };
+        let (
+            Site {
+                file,
+                function,
+                access,
+                ..
+            },
+            partners,
+        ) = (site, site.partners(&sites));
+        writeln!(
+            table,
+            "| `{file}` `{function}` | `{access}` | {} | {} | {partners} | {result} |",
+            site.ordering, mutant.to
+        )?;
+    }
+    if options.only.is_none() && !options.models {
+        for name in decisions.unused() {
+            println!("{DECISIONS} has a reason for what is not there: {name}");
+            bad += 1;
+        }
+        let [loom, miri, reasons] = counts;
+        let head = format!(
+            "# What notices a weaker ordering\n\n\
+             Written by `cargo xtask weaken`. Each `Acquire`, `Release`, `AcqRel` and `SeqCst` of the core was weakened, one at a \
+             time, and the loom models ran, and then the tests of races under Miri, until one failed. {} orderings, \
+             {} ways to weaken one: {loom} failed a model, {miri} a test under Miri, {reasons} neither, for a reason.\n\n\
+             Slabs, their lists, the ring and handles are built for loom, where loom's mutex stands for a heap's locks; whole \
+             heaps run under Miri. loom takes a `SeqCst` access for a weaker one, so these are Miri's as well. A lock's own \
+             orderings are the business of whoever brings it.\n\n\
+             | where | access | ordering | weakened to | pairs with | noticed by |\n|---|---|---|---|---|---|\n",
+            sites.len(),
+            mutants.len()
+        );
+        fs::write(root().join(TABLE), head + &table)
+            .with_context(|| format!("cannot write {TABLE}"))?;
+    }
+    println!("{} weakened, {bad} to be looked at", mutants.len());
+    Ok(bad == 0)
+}
+
+/// Every site below a folder.
+fn all_sites(sources: &Path) -> Result<Vec<Site>> {
+    let texts = sources_in(sources)?;
+    Ok(texts
+        .iter()
+        .flat_map(|(file, text)| sites::of(file, text))
+        .collect())
+}
+
+/// The files below a folder, without models and tests, in order, and what is in them.
+fn sources_in(sources: &Path) -> Result<Vec<(String, String)>> {
+    let mut folders = vec![sources.to_owned()];
+    let mut files = Vec::new();
+    while let Some(folder) = folders.pop() {
+        let entries =
+            fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
+        for entry in entries {
+            let path = entry?.path();
+            let name = path
+                .file_stem()
+                .and_then(|name| name.to_str())
+                .unwrap_or_default();
+            if matches!(name, "models" | "tests") {
+                continue;
+            }
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let text = fs::read_to_string(&path)?;
+                files.push((
+                    path.strip_prefix(sources)?.to_string_lossy().into_owned(),
+                    text,
+                ));
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}
