@@ -2,8 +2,9 @@
 
 use std::env;
 use std::fs;
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -17,7 +18,7 @@ const TARGETS: [&str; 4] = ["handles", "encoders", "capi", "api"];
 /// The longest input.
 const LONGEST: u32 = 2048;
 
-/// As many inputs are kept for a target at most, the shortest, and as many bytes: they are run by every test run.
+/// As many inputs are kept for a target at most, and as many bytes: they are run by every test run.
 const KEPT: (usize, u64) = (400, 300_000);
 
 /// What to run, and for how long.
@@ -117,12 +118,21 @@ impl Target {
             ]);
         let before = listed(&found)?;
         println!("{}", display(&fuzz));
-        // It says what it does, so it is shown as it comes.
-        let status = fuzz
-            .stdout(Stdio::inherit())
-            .stderr(Stdio::inherit())
-            .status()
-            .with_context(|| format!("cannot run {}", self.program.display()))?;
+        let (reader, writer) = io::pipe().context("cannot make a pipe")?;
+        fuzz.stdout(writer.try_clone().context("cannot make a pipe")?)
+            .stderr(writer);
+        let child = fuzz.spawn();
+        let mut child = child.with_context(|| format!("cannot run {}", self.program.display()))?;
+        // It holds our ends for writing, and the pipe ends only when all of them are closed.
+        drop(fuzz);
+        for line in BufReader::new(reader).split(b'\n') {
+            let line = line.context("cannot read what the target says")?;
+            let line = String::from_utf8_lossy(&line);
+            if !is_chatter(&line) {
+                println!("{line}");
+            }
+        }
+        let status = child.wait().context("cannot wait for the target")?;
         if status.success() {
             return Ok(true);
         }
@@ -160,6 +170,9 @@ impl Target {
         }
         inputs.sort();
         let (most, mut left) = KEPT;
+        // Of all lengths, if there are too many: long ones get where short ones do not.
+        let most = most.min(inputs.len());
+        let chosen = (0..most).filter_map(|n| inputs.get(n * inputs.len() / most));
         let fits = |(size, _): &&(u64, PathBuf)| {
             let less = left.checked_sub(*size);
             left = less.unwrap_or(0);
@@ -169,7 +182,7 @@ impl Target {
         fs::create_dir_all(&self.kept)
             .with_context(|| format!("cannot make {}", self.kept.display()))?;
         let mut count = 0;
-        for (_, path) in inputs.iter().take(most).take_while(fits) {
+        for (_, path) in chosen.take_while(fits) {
             let name = path.file_name().context("an input is a file")?;
             fs::copy(path, self.kept.join(name))?;
             count += 1;
@@ -194,6 +207,14 @@ impl Target {
     }
 }
 
+/// Whether a line only says that there is another input.
+fn is_chatter(line: &str) -> bool {
+    let mut words = line.split_whitespace();
+    let (first, second) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
+    first.starts_with("NEW_FUNC")
+        || (first.starts_with('#') && ["NEW", "REDUCE", "RELOAD"].contains(&second))
+}
+
 /// The files in a folder.
 fn listed(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries =
@@ -202,4 +223,26 @@ fn listed(folder: &Path) -> Result<Vec<PathBuf>> {
         .map(|entry| entry.map(|entry| entry.path()))
         .collect();
     paths.with_context(|| format!("cannot read {}", folder.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_chatter;
+
+    #[test]
+    fn what_is_shown() {
+        for line in [
+            "#9001\tNEW    cov: 4034 ft: 18221 corp: 1785/51Kb lim: 86 exec/s: 1005",
+            "\tNEW_FUNC[1/4]: 0x55e166eb8830 in core::slice::sort",
+        ] {
+            assert!(is_chatter(line), "{line}");
+        }
+        for line in [
+            "#8192\tpulse  cov: 3310 ft: 9131 corp: 357/3362b lim: 11 exec/s: 2730",
+            "thread panicked at tests/targets/src/handles.rs",
+            "    #1 0x55e166eb8830 in core::panicking",
+        ] {
+            assert!(!is_chatter(line), "{line}");
+        }
+    }
 }
