@@ -3,10 +3,12 @@
 use std::env;
 use std::ffi::OsString;
 use std::fmt::Write as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 /// What `cargo run` and rustup tell the programs that they start. A nested cargo must not take it
 /// for its own: `RUSTUP_TOOLCHAIN` would hide the components that `rust-toolchain.toml` lists,
@@ -93,6 +95,54 @@ pub(crate) fn output(mut command: Command) -> Result<String> {
         bail!("`{shown}` failed ({}):\n{stdout}{stderr}", output.status);
     }
     Ok(stdout)
+}
+
+/// A child that has ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    /// The time that processors spent on it.
+    pub(crate) cpu: Duration,
+    /// The most memory that was present for it.
+    pub(crate) peak_kib: u64,
+}
+
+/// Waits for a child, and asks what it took.
+pub(crate) fn wait(child: &Child) -> Result<Ended> {
+    let mut status = 0;
+    // SAFETY: zero bytes are one.
+    let mut usage: libc::rusage = unsafe { core::mem::zeroed() };
+    let id = i32::try_from(child.id())?;
+    // SAFETY: both places are ours.
+    let waited = unsafe { libc::wait4(id, &raw mut status, 0, &raw mut usage) };
+    ensure!(waited == id, "a child was lost");
+    let time = |time: libc::timeval| {
+        Duration::from_secs(time.tv_sec.unsigned_abs())
+            + Duration::from_micros(time.tv_usec.unsigned_abs())
+    };
+    Ok(Ended {
+        status: ExitStatus::from_raw(status),
+        cpu: time(usage.ru_utime) + time(usage.ru_stime),
+        peak_kib: usage.ru_maxrss.unsigned_abs(),
+    })
+}
+
+/// Installs a tool of cargo's unless it is there.
+pub(crate) fn install(tool: &str) -> Result<()> {
+    if on_path(tool) {
+        return Ok(());
+    }
+    println!("installing {tool}, which takes a few minutes");
+    let mut install = words(&format!("cargo install --locked --quiet {tool}"));
+    install
+        .arg("--target-dir")
+        .arg(target_dir().join("install"));
+    output(install)?;
+    ensure!(
+        on_path(tool),
+        "{tool} was installed, but it is not on the search path: add cargo's folder of programs to it"
+    );
+    Ok(())
 }
 
 /// Whether a program of that name is on the search path.

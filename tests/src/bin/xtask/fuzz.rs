@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::command::{command, display, on_path, output, root, target_dir, words};
+use crate::command::{command, display, install, output, root, target_dir, wait, words};
 use crate::toolchain;
 
 /// The targets, the quick ones first.
@@ -41,7 +41,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     let Some(toolchain) = toolchain::miri() else {
         bail!("fuzzing needs a nightly compiler: run `cargo xtask setup`");
     };
-    install()?;
+    install("cargo-fuzz")?;
     let chosen =
         |name: &&str| options.target.is_empty() || options.target.iter().any(|t| t == name);
     let mut all_fine = true;
@@ -54,19 +54,6 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         }
     }
     Ok(all_fine)
-}
-
-/// Installs what builds the targets, if it is lacking.
-fn install() -> Result<()> {
-    if !on_path("cargo-fuzz") {
-        println!("installing cargo-fuzz");
-        let mut install = words("cargo install --locked cargo-fuzz");
-        install
-            .arg("--target-dir")
-            .arg(target_dir().join("install"));
-        output(install)?;
-    }
-    Ok(())
 }
 
 /// A target that was built.
@@ -122,7 +109,7 @@ impl Target {
         fuzz.stdout(writer.try_clone().context("cannot make a pipe")?)
             .stderr(writer);
         let child = fuzz.spawn();
-        let mut child = child.with_context(|| format!("cannot run {}", self.program.display()))?;
+        let child = child.with_context(|| format!("cannot run {}", self.program.display()))?;
         // It holds our ends for writing, and the pipe ends only when all of them are closed.
         drop(fuzz);
         for line in BufReader::new(reader).split(b'\n') {
@@ -132,8 +119,13 @@ impl Target {
                 println!("{line}");
             }
         }
-        let status = child.wait().context("cannot wait for the target")?;
-        if status.success() {
+        let ended = wait(&child)?;
+        println!(
+            "{}: {:.0} s of CPU time",
+            self.name,
+            ended.cpu.as_secs_f64()
+        );
+        if ended.status.success() {
             return Ok(true);
         }
         let inputs = listed(&found)?
@@ -141,8 +133,9 @@ impl Target {
             .filter(|path| !before.contains(path));
         let inputs: Vec<String> = inputs.map(|path| path.display().to_string()).collect();
         println!(
-            "{}: {status}; the input is {}",
+            "{}: {}; the input is {}",
             self.name,
+            ended.status,
             if inputs.is_empty() {
                 "not known".into()
             } else {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::command::{on_path, output, target_dir, words};
+use crate::command::{Ended, on_path, output, target_dir, wait, words};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -79,6 +79,14 @@ struct Turn {
 }
 
 impl Turn {
+    fn new(ended: &Ended, output: Vec<u8>) -> Self {
+        Self {
+            cpu: ended.cpu,
+            peak_kib: ended.peak_kib,
+            output,
+        }
+    }
+
     /// Both, one after the other.
     fn then(mut self, next: Self) -> Self {
         self.cpu += next.cpu;
@@ -293,33 +301,9 @@ fn turn(mut command: Command, preload: &Path) -> Result<Turn> {
     if let Some(mut stdout) = child.stdout.take() {
         std::io::Read::read_to_end(&mut stdout, &mut printed)?;
     }
-    let (status, cpu, peak_kib) = wait(child.id())?;
-    ensure!(status == 0, "it ended with status {status}");
-    Ok(Turn {
-        cpu,
-        peak_kib,
-        output: printed,
-    })
-}
-
-/// The status of a child that has ended, its time and its memory.
-fn wait(child: u32) -> Result<(i32, Duration, u64)> {
-    let mut status = 0;
-    // SAFETY: zero bytes are one.
-    let mut usage: libc::rusage = unsafe { core::mem::zeroed() };
-    let id = i32::try_from(child)?;
-    // SAFETY: both places are ours.
-    let waited = unsafe { libc::wait4(id, &raw mut status, 0, &raw mut usage) };
-    ensure!(waited == id, "a child was lost");
-    let time = |time: libc::timeval| {
-        Duration::from_secs(time.tv_sec.unsigned_abs())
-            + Duration::from_micros(time.tv_usec.unsigned_abs())
-    };
-    Ok((
-        status,
-        time(usage.ru_utime) + time(usage.ru_stime),
-        usage.ru_maxrss.unsigned_abs(),
-    ))
+    let ended = wait(&child)?;
+    ensure!(ended.status.success(), "it ended with {}", ended.status);
+    Ok(Turn::new(&ended, printed))
 }
 
 fn gcc(folder: &Path, preload: &Path) -> Result<Turn> {
@@ -474,14 +458,11 @@ fn redis(folder: &Path, preload: &Path) -> Result<Turn> {
         "0",
     ])?;
     ask(&["shutdown", "nosave"])?;
-    let (status, cpu, peak_kib) = wait(server.id())?;
+    let ended = wait(&server)?;
     ensure!(
-        loaded.success() && status == 0,
-        "the load failed, or the server: {status}"
+        loaded.success() && ended.status.success(),
+        "the load failed, or the server: {}",
+        ended.status
     );
-    Ok(Turn {
-        cpu,
-        peak_kib,
-        output: printed,
-    })
+    Ok(Turn::new(&ended, printed))
 }

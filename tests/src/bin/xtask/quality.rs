@@ -1,9 +1,9 @@
 //! Judgements of tools that others keep: `cargo xtask deny`, `semver` and `coverage`. Each installs its tool if it is
 //! not there.
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result};
 
-use crate::command::{command, output, target_dir, words};
+use crate::command::{command, install, output, target_dir, words};
 
 /// What whoever changes the public face is compared with.
 #[derive(clap::Args)]
@@ -77,29 +77,4 @@ pub(crate) fn coverage(options: &CoverageOptions) -> Result<bool> {
     }
     let status = run.status().context("cannot run cargo-llvm-cov")?;
     Ok(status.success())
-}
-
-/// Installs a tool of cargo's unless it is there.
-pub(crate) fn install(tool: &str) -> Result<()> {
-    let is_there = || {
-        output(words("cargo install --list")).is_ok_and(|list| {
-            list.lines()
-                .any(|line| line.starts_with(&format!("{tool} ")))
-        })
-    };
-    if is_there() {
-        return Ok(());
-    }
-    println!("installing {tool}, which takes a few minutes");
-    let status = words(&format!("cargo install --locked --quiet {tool}"))
-        .status()
-        .context("cannot run cargo")?;
-    if !status.success() {
-        bail!("{tool} could not be installed; try: cargo install --locked {tool}");
-    }
-    ensure!(
-        is_there(),
-        "cargo reported success, but {tool} is still lacking"
-    );
-    Ok(())
 }
