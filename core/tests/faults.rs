@@ -13,11 +13,55 @@ use temporal_slab::{AllocError, DefaultLock, Heap, Policy};
 type Faulty = FaultyProvider<HostProvider<{ 1 << 18 }>, true, 256>;
 type TestHeap<'p> = Heap<&'p Faulty, DefaultLock, Checked>;
 
-const OPERATIONS: usize = if cfg!(miri) { 40 } else { 5_000 };
+const OPERATIONS: usize = if cfg!(miri) { 40 } else { 10_000 };
 
-fn trace() -> Vec<Action> {
+/// A call of the provider: the step that makes it, and how many calls that step has made before.
+type Call = (usize, u64);
+
+fn trace(operations: usize) -> Vec<Action> {
     let mut rng = Rng(42);
-    (0..OPERATIONS).map(|_| Action::random(&mut rng)).collect()
+    (0..operations).map(|_| Action::random(&mut rng)).collect()
+}
+
+/// Has the host keep what it gets back for the next run: pages of the system's would be half of the time.
+fn keep_memory() {
+    #[cfg(all(
+        target_os = "linux",
+        target_env = "gnu",
+        target_pointer_width = "64",
+        not(miri)
+    ))]
+    // SAFETY: these are settings, each of which any number is good for.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 32 << 20);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
+        libc::mallopt(libc::M_TOP_PAD, 32 << 20);
+    }
+}
+
+/// Every call that the trace makes while none fails.
+fn calls(trace: &[Action]) -> Vec<Call> {
+    keep_memory();
+    let provider = Faulty::new(HostProvider::default());
+    let heap = TestHeap::new(&provider);
+    let mut world = World::new(&heap, 3);
+    let mut calls = Vec::new();
+    for (number, action) in trace.iter().enumerate() {
+        let before = provider.accounts().calls;
+        world.step(*action).expect("nothing is broken");
+        calls.extend((0..provider.accounts().calls - before).map(|call| (number, call)));
+    }
+    world.finish();
+    drop(heap);
+    settled(provider.accounts());
+    let enough = if cfg!(miri) { 2 } else { 200 };
+    assert!(
+        calls.len() > enough,
+        "{} calls are too few to say anything",
+        calls.len()
+    );
+    let step = if cfg!(miri) { 3 } else { 1 };
+    calls.into_iter().step_by(step).collect()
 }
 
 fn settled(accounts: Accounts) {
@@ -44,33 +88,41 @@ fn settled(accounts: Accounts) {
     );
 }
 
-/// Runs the trace with `count` calls broken from call `first`. Catches a failure that is not an `Err`,
-/// one that leaves the heap inconsistent or the same request failing afterwards, and lost bytes.
-/// Gives the number of provider calls, and how many steps failed.
-fn run(trace: &[Action], first: u64, count: u64) -> (u64, usize) {
+/// Runs the trace with calls broken, in their order: each by itself, or all that come from the first one on. Catches a
+/// failure that is not an `Err`, one that leaves the heap inconsistent or the same request failing afterwards, and lost
+/// bytes. Gives the calls that were never made, and how many steps failed.
+fn run(trace: &[Action], broken: &[Call], for_ever: bool) -> (Vec<Call>, usize) {
     let provider = Faulty::new(HostProvider::default());
     let heap = TestHeap::new(&provider);
     let mut world = World::new(&heap, 3);
-    provider.break_calls(
-        first.saturating_sub(provider.accounts().calls),
-        count,
-        Fault::Refuse,
-    );
+    let mut due = broken.iter().peekable();
+    let mut missed = Vec::new();
     let mut failed = 0;
     for (number, action) in trace.iter().enumerate() {
+        let now = due.next_if(|(step, _)| *step == number);
+        let before = provider.accounts().broken;
+        if let Some((_, call)) = now {
+            let count = if for_ever { u64::MAX } else { 1 };
+            provider.break_calls(*call, count, Fault::Refuse);
+        }
         if let Err(error) = world.step(*action) {
             assert_eq!(error, AllocError::OutOfMemory);
             failed += 1;
-            if count == 1 {
+            if !for_ever {
                 world.check();
                 let again = world.step(*action);
-                assert_eq!(
-                    again,
-                    Ok(()),
-                    "the same call after the failure of call {first}"
-                );
+                assert_eq!(again, Ok(()), "step {number} again, after {now:?} failed");
             } else if failed % 64 == 1 {
                 world.check();
+            }
+        }
+        if let Some(call) = now
+            && !for_ever
+        {
+            world.check();
+            if provider.accounts().broken == before {
+                missed.push(*call);
+                provider.mend();
             }
         }
         if number % 2500 == 0 {
@@ -78,7 +130,6 @@ fn run(trace: &[Action], first: u64, count: u64) -> (u64, usize) {
         }
     }
     provider.mend();
-    let calls = provider.accounts().calls;
     world
         .step(Action::Alloc {
             local: 3,
@@ -92,34 +143,60 @@ fn run(trace: &[Action], first: u64, count: u64) -> (u64, usize) {
     world.finish();
     drop(heap);
     settled(provider.accounts());
-    (calls, failed)
+    (missed, failed)
 }
 
+/// Several in one run, far apart, for otherwise the time grows with the square of the trace; and by itself what is not
+/// called any more where another failed before.
 #[test]
 fn every_call_fails_once() {
-    let trace = trace();
-    let (calls, _) = run(&trace, u64::MAX, 0);
-    assert!(
-        calls > if cfg!(miri) { 2 } else { 200 },
-        "{calls} calls are too few to say anything"
-    );
-    let mut failed = 0;
-    let step = if cfg!(miri) { 3 } else { 1 };
-    for first in (0..calls).step_by(step) {
-        failed += run(&trace, first, 1).1;
+    const APART: usize = 500;
+    let trace = trace(OPERATIONS);
+    let mut left = calls(&trace);
+    let (count, mut runs, mut failed, mut alone) = (left.len(), 0, 0, Vec::new());
+    while !left.is_empty() {
+        let mut free_from = 0;
+        let (now, later) = left.into_iter().partition(|(step, _)| {
+            let is_apart = *step >= free_from;
+            if is_apart {
+                free_from = step + APART;
+            }
+            is_apart
+        });
+        left = later;
+        let found: (Vec<Call>, usize) = run(&trace, &now, false);
+        alone.extend(found.0);
+        failed += found.1;
+        runs += 1;
     }
-    println!("{calls} provider calls, each broken once: {failed} steps failed");
+    for call in &alone {
+        let (missed, steps) = run(&trace, &[*call], false);
+        assert!(missed.is_empty(), "{call:?} is made when nothing failed");
+        failed += steps;
+    }
+    println!(
+        "{count} provider calls, each broken once, in {runs} runs and {} by themselves: {failed} steps failed",
+        alone.len()
+    );
     assert!(failed > 0);
 }
 
+/// Half of the trace: here the time does grow with its square.
 #[test]
 fn every_call_is_the_last_that_works() {
-    let trace = trace();
-    let (calls, _) = run(&trace, u64::MAX, 0);
-    let step = if cfg!(miri) { 3 } else { 1 };
-    for first in (0..calls).step_by(step) {
-        run(&trace, first, u64::MAX);
-    }
+    let trace = trace(OPERATIONS / 2);
+    let calls = calls(&trace);
+    const THREADS: usize = 2;
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (trace, calls) = (&trace, &calls);
+            scope.spawn(move || {
+                for call in calls.iter().skip(thread).step_by(THREADS) {
+                    run(trace, &[*call], true);
+                }
+            });
+        }
+    });
 }
 
 /// Each wrong shape, at each of the calls that a fresh heap makes: it is refused and handed back,

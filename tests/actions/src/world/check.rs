@@ -23,7 +23,7 @@ impl<P: PageProvider, C: Config> World<'_, P, C> {
             count,
             "step {step}: as many objects as the model has",
         );
-        let objects = self.objects.values().map(|object| self.usable(object));
+        let objects = self.objects.iter().map(|object| self.usable(object));
         let values = self
             .values
             .iter()
@@ -40,11 +40,8 @@ impl<P: PageProvider, C: Config> World<'_, P, C> {
             "step {step}: as many bytes as the model has",
         );
         let mut end = 0;
-        for (at, object) in &self.objects {
-            assert!(
-                *at >= end,
-                "step {step}: {object:?} overlaps the one before"
-            );
+        for (at, object) in self.objects.sorted() {
+            assert!(at >= end, "step {step}: {object:?} overlaps the one before");
             end = at + self.usable(object);
             object.bytes.verify();
             if let Some(handle) = object.handle {

@@ -107,7 +107,7 @@ impl<P: PageProvider, C: Config> World<'_, P, C> {
     /// Whether something else may live where an object was.
     fn may_be_live(&self, at: NonNull<u8>, layout: Layout, how: u8) -> bool {
         let address = at.addr().get();
-        let before = self.objects.range(..=address).next_back();
+        let before = self.objects.before(address);
         let is_known = before.is_some_and(|(from, object)| address - from < self.usable(object));
         // Where the blocks of scopes lie is not known, but how large they are.
         let is_large = how >= BY_ADDRESS || self.heap.usable_size(layout) >= 4096;
@@ -122,7 +122,7 @@ impl<P: PageProvider, C: Config> World<'_, P, C> {
         let handle = RawHandle::from_bits(near.bits() ^ flips);
         let object = self
             .objects
-            .values()
+            .iter()
             .find(|object| object.handle == Some(handle));
         let object = object.copied();
         let at = object.map(|object| object.bytes.at);

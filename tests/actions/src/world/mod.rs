@@ -6,6 +6,7 @@ mod adapters;
 mod check;
 mod epochs;
 mod filled;
+mod live;
 mod misuse;
 mod objects;
 mod scopes;
@@ -14,7 +15,6 @@ mod values;
 use crate::action::Action;
 use core::alloc::Layout;
 use core::ptr::NonNull;
-use std::collections::BTreeMap;
 use temporal_slab::config::Config;
 use temporal_slab::provider::{Fault, FaultyProvider, PageProvider};
 use temporal_slab::snapshot::HeapStats;
@@ -22,7 +22,7 @@ use temporal_slab::{AllocError, DefaultLock, Epoch, Heap, Local, RawHandle};
 
 pub use adapters::through_global;
 use epochs::{Guard, Known};
-use objects::Object;
+use live::Live;
 use scopes::Scoped;
 use values::{Entry, Held};
 
@@ -82,7 +82,7 @@ pub struct World<'h, P: PageProvider, C: Config> {
     pub heap: &'h Heap<P, DefaultLock, C>,
     /// Its locals.
     pub locals: Vec<Local<'h, P, DefaultLock, C>>,
-    objects: BTreeMap<usize, Object>,
+    objects: Live,
     values: Vec<Entry>,
     /// Who reads them.
     readings: Vec<(u64, Held<'h, P, C>)>,
@@ -123,7 +123,7 @@ impl<'h, P: PageProvider, C: Config> World<'h, P, C> {
         Self {
             heap,
             locals,
-            objects: BTreeMap::new(),
+            objects: Live::default(),
             values: Vec::new(),
             readings: Vec::new(),
             scopes: Vec::new(),
@@ -395,7 +395,7 @@ impl<'h, P: PageProvider, C: Config> World<'h, P, C> {
 
     /// Live objects of an epoch.
     fn live_in(&self, epoch: Epoch) -> usize {
-        let objects = self.objects.values().filter(|object| object.epoch == epoch);
+        let objects = self.objects.iter().filter(|object| object.epoch == epoch);
         let values = self
             .values
             .iter()

@@ -19,6 +19,12 @@ pub(super) struct Object {
     pub(super) epoch: Epoch,
 }
 
+impl Object {
+    pub(super) fn address(&self) -> usize {
+        self.bytes.at.addr().get()
+    }
+}
+
 /// The layout that an action means: alignments that a size is too large for become smaller.
 pub(super) fn layout(size: u32, align: u8) -> Layout {
     if size >= HUGE {
@@ -130,7 +136,7 @@ impl<P: PageProvider, C: Config> World<'_, P, C> {
             assert_eq!(freed, Ok(()), "{object:?}");
             self.gone.push((at, object.bytes.layout));
         }
-        self.objects.remove(&at.addr().get());
+        self.objects.remove(&object);
     }
 
     pub(super) fn free_any(&mut self, local: u8, object: Object) {
@@ -150,14 +156,14 @@ impl<P: PageProvider, C: Config> World<'_, P, C> {
         };
         assert_eq!((size, freed), (Ok(usable), Ok(())), "{object:?}");
         self.gone.push((at, object.bytes.layout));
-        self.objects.remove(&at.addr().get());
+        self.objects.remove(&object);
     }
 
     pub(super) fn free_many(&mut self, local: u8, object: u16, count: u8) {
         let from = object as usize % self.objects.len().max(1);
         let many: Vec<Object> = self
             .objects
-            .values()
+            .iter()
             .skip(from)
             .take(count.into())
             .copied()
@@ -195,7 +201,7 @@ impl<P: PageProvider, C: Config> World<'_, P, C> {
         };
         assert!(!stays || moved == at, "it fits where it is");
         object.bytes.moved(moved, new.size()).verify();
-        self.objects.remove(&at.addr().get());
+        self.objects.remove(&object);
         // What was moved by the provider stays in its epoch, and so does what was not moved.
         let stays = stays || self.control.map_or(0, |control| control.moves()) > moves;
         let epoch = if stays { Some(object.epoch) } else { None };
@@ -240,7 +246,6 @@ impl<P: PageProvider, C: Config> World<'_, P, C> {
     ) {
         let bytes = Filled::new(at, layout, self.steps as u8);
         let epoch = epoch.unwrap_or_else(|| self.root());
-        let address = at.addr().get();
         if let Some(handle) = handle {
             assert!(!self.dead.contains(&handle), "{handle:?} was another's");
         }
@@ -249,8 +254,7 @@ impl<P: PageProvider, C: Config> World<'_, P, C> {
             handle,
             epoch,
         };
-        let known = self.objects.insert(address, object);
-        assert!(known.is_none(), "{at:?} is out twice");
+        self.objects.insert(object);
     }
 
     pub(super) fn usable(&self, object: &Object) -> usize {
@@ -269,6 +273,6 @@ impl<P: PageProvider, C: Config> World<'_, P, C> {
     pub(super) fn pick(&self, number: u16) -> Option<Object> {
         let count = self.objects.len();
         let number = number as usize % count.max(1);
-        self.objects.values().nth(number).copied()
+        self.objects.iter().nth(number).copied()
     }
 }

@@ -366,7 +366,7 @@ impl<'h, P: PageProvider, C: Config> World<'h, P, C> {
 
     /// A handle of something that is there, or was.
     pub(super) fn known_handle(&self, number: u16) -> Option<RawHandle> {
-        let objects = self.objects.values().filter_map(|object| object.handle);
+        let objects = self.objects.iter().filter_map(|object| object.handle);
         let values = self.values.iter().map(|entry| entry.named.raw());
         let all: Vec<_> = objects
             .chain(values)
