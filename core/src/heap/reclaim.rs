@@ -103,7 +103,10 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
 
     /// Changes what happens to memory that becomes empty, and applies it to what is empty now.
     pub fn set_policy(&self, policy: Policy) {
-        self.policy.store(policy.encode(), Ordering::Relaxed);
+        let code = policy.encode();
+        // One that keeps nothing warm is the eager one.
+        let policy = Policy::decode(code);
+        self.policy.store(code, Ordering::Relaxed);
         self.trim_at.store(0, Ordering::Relaxed);
         if policy == Policy::Eager {
             self.sweep();

@@ -106,11 +106,16 @@ pub fn agree<P: PageProvider, C: Config>(heap: &Heap<P, DefaultLock, C>) -> Heap
         made += stats.slabs.slabs;
     }
     assert_eq!((live, objects), (stats.live_bytes, stats.live_objects()));
-    // Slabs that wait for the next era are of no epoch.
-    let waiting = slabs.slabs - made;
-    assert!(waiting <= slabs.cached, "{waiting} slabs are of no epoch");
-    let waiting = of_slabs + stats.large.bytes() + stats.residency.scoped - bytes;
-    assert!(waiting <= stats.residency.cached);
+    // Slabs that wait for the next era are of no epoch, nor are those that a local still holds a slot of when the
+    // position of their epoch serves another.
+    let none = slabs.slabs - made;
+    assert!(
+        none <= slabs.cached + slabs.held_slots,
+        "{none} slabs are of no epoch"
+    );
+    let none = of_slabs + stats.large.bytes() + stats.residency.scoped - bytes;
+    let residency = &stats.residency;
+    assert!(none <= residency.cached + residency.held + residency.pinned);
     assert_eq!(stats.locks.all().contended, 0, "one thread never waits");
     assert!(stats.slabs.fragmentation() <= 1.0 && stats.waste() <= 1.0);
     stats

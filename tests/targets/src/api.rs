@@ -6,8 +6,8 @@
 //! must have come back, once and whole. Seen to catch: a slab's count that is not taken back, an epoch that is not closed
 //! for a local that had it at hand, a limit that is not looked at.
 
+use crate::Bytes;
 use crate::moving::Moving;
-use crate::{Bytes, Known};
 use arbitrary::Unstructured;
 use temporal_slab::config::{Checked, Config, Fine, Unchecked};
 use temporal_slab::provider::{Accounts, FaultyProvider, PageProvider, StaticProvider};
@@ -101,7 +101,7 @@ fn faulty<P: Faulty, C: Config>(bytes: &mut Bytes<'_>, ends: bool) {
     let provider = P::new();
     let heap = Heap::<&P, DefaultLock, C>::new(&provider);
     let mut world = World::new(&heap, 3).controlled(&provider).at_most(MANY);
-    let _end = run(&mut world, bytes);
+    let _trace = run(&mut world, bytes);
     provider.mend();
     end(world, ends);
     drop(heap);
@@ -137,7 +137,7 @@ fn owned(bytes: &mut Bytes<'_>, ends: bool) {
         .controlled(heap.provider())
         .with_global()
         .at_most(MANY);
-    let _end = run(&mut world, bytes);
+    let _trace = run(&mut world, bytes);
     heap.provider().mend();
     end(world, ends);
 }
@@ -149,7 +149,7 @@ fn fixed(bytes: &mut Bytes<'_>, ends: bool) {
     let before = provider.free_bytes();
     let heap = Heap::<_, DefaultLock, Checked>::new(&provider);
     let mut world = World::new(&heap, 2).at_most(MANY);
-    let _end = run(&mut world, bytes);
+    let _trace = run(&mut world, bytes);
     end(world, ends);
     drop(heap);
     assert_eq!(
@@ -159,20 +159,29 @@ fn fixed(bytes: &mut Bytes<'_>, ends: bool) {
     );
 }
 
-fn run<P: PageProvider, C: Config>(
-    world: &mut World<'_, P, C>,
-    bytes: &mut Bytes<'_>,
-) -> Known<()> {
-    for _ in 0..STEPS {
-        if bytes.is_empty() {
-            break;
-        }
-        let action: Action = bytes.arbitrary()?;
+fn run<P: PageProvider, C: Config>(world: &mut World<'_, P, C>, bytes: &mut Bytes<'_>) -> Trace {
+    let mut trace = Trace(Vec::new());
+    while trace.0.len() < STEPS && !bytes.is_empty() {
+        let Ok(action) = bytes.arbitrary() else { break };
+        trace.0.push(action);
         // Want of memory that may be; all else the world looks at.
         let _lacked = world.step(action);
         world.check();
     }
-    Ok(())
+    trace
+}
+
+/// What was done; shown if there is a panic before this goes.
+struct Trace(Vec<Action>);
+
+impl Drop for Trace {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for (number, action) in self.0.iter().enumerate() {
+                println!("{:3}: {action:?}", number + 1);
+            }
+        }
+    }
 }
 
 /// Frees all that is there, or lets the heap go as it is.

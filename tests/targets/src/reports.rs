@@ -109,11 +109,17 @@ pub(crate) fn is_json(report: &str) -> Value {
 /// The labels of a sample, and its value.
 type Sample = (BTreeMap<String, String>, f64);
 
+/// A text without carriage returns, which the format allows in a label, and the parser does not. What differs still
+/// does.
+fn without_returns(text: &str) -> String {
+    text.replace('\u{10ffff}', "\u{10ffff}0")
+        .replace('\r', "\u{10ffff}1")
+}
+
 /// A report in Prometheus' format: its samples by their names, each with its labels and its value. The parser that is not
 /// ours reads all of it, or what is not the same in every report.
 pub(crate) fn is_prometheus(report: &str, all: bool) -> BTreeMap<String, Vec<Sample>> {
-    // The format allows it in a label, and the parser does not.
-    let report = report.replace('\r', "\u{fffd}");
+    let report = without_returns(report);
     let varies = |line: &&str| {
         let comment = |line: &&str| {
             ["# HELP ", "# TYPE "]
@@ -231,7 +237,7 @@ fn check_prometheus(heap: &TheHeap<'_>, latency: &Latency, report: &str, all: bo
     for (labels, value) in of_labels {
         let is_known = known
             .iter()
-            .any(|label| label.replace('\r', "\u{fffd}") == labels["label"]);
+            .any(|label| without_returns(label) == labels["label"]);
         assert!(is_known || labels["rest"] == "true", "{labels:?}");
         sum += value;
     }
