@@ -243,3 +243,20 @@ fn nothing_lingers_in_a_closed_epoch() {
     heap.reclaim();
     assert_eq!(heap.bytes().resident, resident, "something empty was left");
 }
+
+/// A policy that keeps no bytes is the eager one, from the moment that it is set. Catches a slab that lingers by the policy
+/// before it; a fuzzer found it.
+#[test]
+fn a_policy_that_keeps_nothing_leaves_nothing() {
+    for policy in [Policy::Eager, Policy::Batched { bytes: 0 }] {
+        let heap: TestHeap = Heap::new(Host::default());
+        let object = heap.alloc(layout(100)).unwrap();
+        free(&heap, object, 100);
+        assert_eq!(heap.stats().slabs.slabs, 1, "it lingers");
+        heap.set_policy(policy);
+        assert_eq!(heap.policy(), Policy::Eager);
+        assert_eq!(heap.stats().slabs.slabs, 0, "{policy:?}");
+        // SAFETY: there are no locals and no other threads.
+        unsafe { heap.walk() }.expect("the heap is whole");
+    }
+}
