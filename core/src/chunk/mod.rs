@@ -41,6 +41,8 @@ pub(crate) use arena::Kind;
 pub(crate) use map::{Geometry, Map, NO_ROW};
 pub(crate) use meta::MetaShape;
 pub(crate) use runs::{Chunk, RowBlocks, Short};
+#[cfg(feature = "walker")]
+pub(crate) use view::BlockView;
 
 /// A run of granules that was handed out.
 #[derive(Debug, Clone, Copy)]
@@ -484,46 +486,5 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
     /// How many chunks were given back: what was known of chunks holds while this stays the same.
     pub(crate) fn released_chunks(&self) -> usize {
         self.released_chunks.load(Ordering::Relaxed)
-    }
-}
-
-/// What the walker is told of a region.
-#[cfg(feature = "walker")]
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct RegionView {
-    pub(crate) size: usize,
-    pub(crate) resident: usize,
-    pub(crate) warm: usize,
-    pub(crate) sums_agree: bool,
-    pub(crate) is_large: bool,
-}
-
-#[cfg(feature = "walker")]
-pub(crate) use view::BlockView;
-
-#[cfg(feature = "walker")]
-impl<P: PageProvider, R: RawMutex> Pages<P, R> {
-    /// Calls `f` for each region and, before it, `g` for each of its blocks.
-    pub(crate) fn view(&self, mut f: impl FnMut(RegionView), mut g: impl FnMut(BlockView)) {
-        self.state.with(|state| {
-            state.tree.for_each(&mut |node| {
-                // SAFETY: nodes in the tree are valid under the lock.
-                let (size, purpose) = unsafe { ((*node).region.size, (*node).purpose) };
-                let (warm, resident, sums_agree) = if purpose == Use::Chunk {
-                    // SAFETY: it is the node of a chunk.
-                    unsafe { state.view_chunk(node, &mut g) }
-                } else {
-                    (0, size, true)
-                };
-                let is_large = matches!(purpose, Use::Large { .. });
-                f(RegionView {
-                    size,
-                    resident,
-                    warm,
-                    sums_agree,
-                    is_large,
-                });
-            });
-        });
     }
 }

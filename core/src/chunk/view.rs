@@ -1,10 +1,22 @@
-//! What the walker is shown of a chunk.
+//! What the walker is shown of the pages.
 
+use super::Pages;
 use super::map::{Geometry, Map};
 use super::runs::{Chunk, State, resident_bytes, warm_bytes};
-use super::tree::Node;
+use super::tree::{Node, Use};
 use crate::class::BLOCK;
 use crate::provider::PageProvider;
+use lock_api::RawMutex;
+
+/// What the walker is told of a region.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RegionView {
+    pub(crate) size: usize,
+    pub(crate) resident: usize,
+    pub(crate) warm: usize,
+    pub(crate) sums_agree: bool,
+    pub(crate) is_large: bool,
+}
 
 /// What the walker is told of each block.
 #[derive(Debug, Clone, Copy)]
@@ -15,6 +27,32 @@ pub(crate) struct BlockView {
     pub(crate) row: u16,
     pub(crate) is_free: bool,
     pub(crate) is_owned: bool,
+}
+
+impl<P: PageProvider, R: RawMutex> Pages<P, R> {
+    /// Calls `f` for each region and, before it, `g` for each of its blocks.
+    pub(crate) fn view(&self, mut f: impl FnMut(RegionView), mut g: impl FnMut(BlockView)) {
+        self.state.with(|state| {
+            state.tree.for_each(&mut |node| {
+                // SAFETY: nodes in the tree are valid under the lock.
+                let (size, purpose) = unsafe { ((*node).region.size, (*node).purpose) };
+                let (warm, resident, sums_agree) = if purpose == Use::Chunk {
+                    // SAFETY: it is the node of a chunk.
+                    unsafe { state.view_chunk(node, &mut g) }
+                } else {
+                    (0, size, true)
+                };
+                let is_large = matches!(purpose, Use::Large { .. });
+                f(RegionView {
+                    size,
+                    resident,
+                    warm,
+                    sums_agree,
+                    is_large,
+                });
+            });
+        });
+    }
 }
 
 impl<P: PageProvider> State<P> {

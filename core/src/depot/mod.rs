@@ -33,6 +33,7 @@
 //! `hint` is stored with `Release` after the slab was listed and read with `Acquire`: the reader
 //! sees at least an initialised slab. Nothing else rests on it. See `slab` for the word itself.
 
+mod closing;
 mod counts;
 mod list;
 mod lists;
@@ -52,9 +53,9 @@ use core::ptr;
 #[cfg(not(loom))]
 pub(crate) use counts::Refusals;
 pub(crate) use counts::{BinCounts, Stock};
+use lists::Lists;
 pub(crate) use lists::retired;
 pub(crate) use lists::{After, Keep, Owned};
-use lists::{Lists, all_of};
 #[cfg(not(loom))]
 pub(crate) use row::{Classes, Row};
 use spread::Spread;
@@ -206,7 +207,7 @@ impl<R: lock_api::RawMutex> Bin<R> {
         keep: impl FnOnce(bool) -> Keep,
     ) -> Result<After<'s>, DoubleFree> {
         let may_claim = |all| {
-            // `SeqCst`, with the give before it: see `close`.
+            // `SeqCst`, with the give before it: see `set_closed`.
             let is_hint = ptr::eq(self.hint.load(Ordering::SeqCst), slab);
             // One with retired slots is to get new tags, so it does not linger.
             !(is_hint && all == class.all && may_linger())
@@ -423,59 +424,6 @@ impl<R: lock_api::RawMutex> Bin<R> {
             .offered(u32::from(class.slots), &mut lists.window);
         self.lead_to(lists, slab);
         bit
-    }
-
-    /// Takes one whole slab off the list, one that lingers, that `keep` does not let go into the cache. Says how many
-    /// slabs were looked at.
-    pub(crate) fn sweep<'s>(
-        &self,
-        class: &Class,
-        scanned: &mut u64,
-        keep: impl Fn() -> Keep,
-    ) -> Option<After<'s>> {
-        *scanned = 0;
-        self.with(|lists| {
-            let mut at = lists.partial.first();
-            // SAFETY: this bin's lock is held, and listed slabs are valid.
-            while let Some(slab) = unsafe { at.as_ref() } {
-                let all = all_of(slab, class);
-                // SAFETY: as above.
-                at = unsafe { slab.link() }.next;
-                *scanned += 1;
-                if slab.free_in_order() == all && slab.claim(all) {
-                    // SAFETY: the claim made this context the owner.
-                    match unsafe { lists.end_life(slab, class, |_| keep()) } {
-                        After::Cached => {}
-                        after => return Some(after),
-                    }
-                }
-            }
-            None
-        })
-    }
-
-    /// Closes the bin, or opens it. In a closed one nothing lingers: whoever empties a slab ends its life, and gets
-    /// to recycle it unless it is to be kept for the era after. What is empty already is to be swept after this.
-    ///
-    /// A giver that lets its slab linger first gave (`SeqCst`) and then found the slab to be the hint
-    /// (`SeqCst`); the closer first clears the hint (`SeqCst`) and then, in the sweep, reads the words
-    /// (`SeqCst`). One of the two sees the other, so no slab lingers in a closed bin.
-    pub(crate) fn set_closed(&self, is_closed: bool) {
-        self.with(|lists| {
-            lists.is_closed = is_closed;
-            if is_closed {
-                self.hint.store(ptr::null_mut(), Ordering::SeqCst);
-            }
-        });
-    }
-
-    /// Begins to serve another era, and to count anew: what was counted so far.
-    #[cfg(not(loom))]
-    pub(crate) fn begin_era(&self) -> BinCounts {
-        self.with(|lists| {
-            lists.is_closed = false;
-            self.take_counts(lists)
-        })
     }
 
     /// The bin's lock, for as long as the caller says.
