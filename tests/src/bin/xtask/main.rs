@@ -3,10 +3,13 @@
 mod boot;
 mod command;
 mod contest;
+mod copy;
 mod counts;
+mod decisions;
 mod fuzz;
 mod install_c;
 mod instructions;
+mod mutants;
 mod preload;
 mod quality;
 mod runner;
@@ -56,6 +59,8 @@ enum Task {
     InstallC(install_c::Options),
     /// Weaken each memory ordering of the core in turn, and see whether a loom model or a test under Miri notices.
     Weaken(weaken::Options),
+    /// Break the core in one place at a time, and see whether a test or a model notices; takes hours.
+    Mutants(mutants::Options),
 }
 
 fn main() -> ExitCode {
@@ -75,6 +80,7 @@ fn main() -> ExitCode {
         Task::Fuzz(options) => fuzz::run(&options),
         Task::InstallC(options) => install_c::run(&options).map(|()| true),
         Task::Weaken(options) => weaken::run(&options),
+        Task::Mutants(options) => mutants::run(&options),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::copy::Copy;
 use crate::command::{display, words};
+use crate::copy::Copy;
 use crate::stages::LOOM_PREEMPTIONS;
 use crate::toolchain;
 

@@ -5,8 +5,6 @@
 //! has to have a reason in a list beside the table.
 
 mod checks;
-mod copy;
-mod decisions;
 #[cfg(test)]
 mod declared;
 mod sites;
@@ -19,9 +17,9 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::command::root;
+use crate::copy::Copy;
+use crate::decisions::Decisions;
 use checks::Checks;
-use copy::Copy;
-use decisions::Decisions;
 use sites::Site;
 
 const TABLE: &str = "core/docs/orderings.md";
@@ -57,7 +55,7 @@ impl Mutant<'_> {
 /// Weakens what the options say; whether all of it was noticed or has a reason.
 pub(crate) fn run(options: &Options) -> Result<bool> {
     // Of the copy: somebody may work on the repository meanwhile.
-    let copy = Copy::make()?;
+    let copy = Copy::make("weaken")?;
     let sites = all_sites(&copy.folder().join(SOURCES))?;
     let is_chosen = |name: &str| {
         options

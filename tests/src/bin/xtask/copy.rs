@@ -13,9 +13,9 @@ use crate::command::{output, root, target_dir, words};
 pub(crate) struct Copy(PathBuf);
 
 impl Copy {
-    /// Brings the copy up to date. A file that is the same is not written, so that it is not built anew.
-    pub(crate) fn make() -> Result<Self> {
-        let copy = Self(target_dir().join("weaken").join("repository"));
+    /// Brings the copy of the task `name` up to date. A file that is the same is not written, so that it is not built anew.
+    pub(crate) fn make(name: &str) -> Result<Self> {
+        let copy = Self(target_dir().join(name).join("repository"));
         let listed = output(words("git ls-files --cached --others --exclude-standard"))?;
         let files: HashSet<_> = listed.lines().map(Path::new).collect();
         for file in &files {
