@@ -417,5 +417,13 @@ mod tests {
         // SAFETY: nobody else knows the slab.
         let lives = unsafe { [slab.end_life(), slab.end_life(), slab.end_life()] };
         assert_eq!(lives, [true, false, false]);
+        let last = |lives: u64| Identity((Identity::LAST - lives) * Identity::INCARNATION);
+        for (left, may_go_on) in [(3, true), (2, true), (1, false)] {
+            slab.identity.store(last(left).0, Ordering::Relaxed);
+            let claimed = slab.claim_single(last(left));
+            assert_eq!(claimed, Some(may_go_on), "{left} before the last");
+        }
+        // Nearly all that the bits can count, and some are left for those on the way.
+        assert!(Identity::LAST > (1 << 40) - 100 && Identity::LAST + 8 < 1 << 40);
     }
 }
