@@ -3,11 +3,12 @@
 mod common;
 
 use common::Rng;
+use common::figures::settled;
 use common::host::HostProvider;
 use common::{Action, World};
 use core::alloc::Layout;
 use temporal_slab::config::Checked;
-use temporal_slab::provider::{Accounts, Fault, FaultyProvider, PageProvider};
+use temporal_slab::provider::{Fault, FaultyProvider, PageProvider};
 use temporal_slab::{AllocError, DefaultLock, Heap, Policy};
 
 type Faulty = FaultyProvider<HostProvider<{ 1 << 18 }>, true, 256>;
@@ -62,30 +63,6 @@ fn calls(trace: &[Action]) -> Vec<Call> {
     );
     let step = if cfg!(miri) { 3 } else { 1 };
     calls.into_iter().step_by(step).collect()
-}
-
-fn settled(accounts: Accounts) {
-    let Accounts {
-        regions,
-        bytes,
-        misshapen,
-        wrong_releases,
-        scribbled,
-        unrecorded,
-        ..
-    } = accounts;
-    assert_eq!(
-        (
-            regions,
-            bytes,
-            misshapen,
-            wrong_releases,
-            scribbled,
-            unrecorded
-        ),
-        (0, 0, 0, 0, 0, 0),
-        "every byte came back, once and in its shape"
-    );
 }
 
 /// Runs the trace with calls broken, in their order: each by itself, or all that come from the first one on. Catches a

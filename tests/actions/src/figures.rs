@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use temporal_slab::config::Config;
-use temporal_slab::provider::PageProvider;
+use temporal_slab::provider::{Accounts, PageProvider};
 use temporal_slab::snapshot::{ClassStats, HeapStats, SlabStats, VERSION};
 use temporal_slab::stats::metric::{self, Kind, Value};
 use temporal_slab::{DefaultLock, Heap};
@@ -135,4 +135,32 @@ pub fn only_grows(before: &HeapStats, now: &HeapStats) {
     for ((name, part, before), (_, _, now)) in counters(before).into_iter().zip(counters(now)) {
         assert!(before <= now, "{name} {part:?}: {before} and then {now}");
     }
+}
+
+/// A provider has everything back.
+///
+/// # Panics
+/// If it has not.
+pub fn settled(accounts: Accounts) {
+    let Accounts {
+        regions,
+        bytes,
+        misshapen,
+        wrong_releases,
+        scribbled,
+        unrecorded,
+        ..
+    } = accounts;
+    assert_eq!(
+        (
+            regions,
+            bytes,
+            misshapen,
+            wrong_releases,
+            scribbled,
+            unrecorded
+        ),
+        (0, 0, 0, 0, 0, 0),
+        "every byte came back, once and in its shape"
+    );
 }

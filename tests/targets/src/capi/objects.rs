@@ -159,6 +159,12 @@ pub(super) fn allocate(allocator: &mut Allocator, bytes: &mut Bytes<'_>) -> Know
     Ok(())
 }
 
+/// The key of something in a table, whatever the number.
+fn nth<K: Copy, V>(table: &BTreeMap<K, V>, number: usize) -> Option<K> {
+    let mut keys = table.keys();
+    keys.nth(number % table.len().max(1)).copied()
+}
+
 /// Frees what lives, or what does not: freed before, in the middle, of another allocator, or made up.
 pub(super) fn free(
     allocators: &mut [Allocator; 2],
@@ -169,13 +175,7 @@ pub(super) fn free(
         bytes.int_in_range(0..=7u8)?,
         usize::from(bytes.arbitrary::<u8>()?),
     );
-    let nth = |objects: &Objects| {
-        objects
-            .plain
-            .keys()
-            .nth(number % objects.plain.len().max(1))
-            .copied()
-    };
+    let nth = |objects: &Objects| nth(&objects.plain, number);
     let address = match way {
         0..=3 => nth(&allocators[which].objects),
         4 => allocators[which]
@@ -263,13 +263,7 @@ pub(super) fn end(
         bytes.int_in_range(0..=7u8)?,
         usize::from(bytes.arbitrary::<u8>()?),
     );
-    let nth = |objects: &Objects| {
-        objects
-            .named
-            .keys()
-            .nth(number % objects.named.len().max(1))
-            .copied()
-    };
+    let nth = |objects: &Objects| nth(&objects.named, number);
     let handle = match way {
         0..=3 => nth(&allocators[which].objects),
         4 => allocators[which].objects.ended.iter().nth(number).copied(),
