@@ -264,3 +264,51 @@ fn a_list_that_changes_is_not_counted_twice() {
     }
     assert!(changed > 0, "some of them came between two steps");
 }
+
+/// Chunks that come and go, the lock under which they do, and what lay empty between two questions. Catches a count that
+/// stands still, and idle bytes that were in use for a moment.
+#[test]
+fn chunks_and_idle_bytes_are_counted() {
+    let heap = TestHeap::<Unchecked>::new(Host::default());
+    heap.set_policy(Policy::Never);
+    assert_eq!(heap.chunks_acquired(), 0);
+    let fill = || -> Vec<_> {
+        (0..40)
+            .map(|_| heap.alloc(layout(20_000)).unwrap())
+            .collect()
+    };
+    let empty = |objects: Vec<_>| {
+        for object in objects {
+            // SAFETY: it is live and freed once.
+            unsafe { heap.free(object, layout(20_000)) }.unwrap();
+        }
+    };
+    let objects = fill();
+    let stats = heap.stats();
+    assert_eq!(heap.chunks_acquired(), stats.pages.chunks_acquired);
+    assert!(stats.pages.chunks_acquired >= 4, "{:?}", stats.pages);
+    assert_eq!(stats.pages.chunks, stats.pages.chunks_acquired);
+    let taken = stats.locks.pages.taken;
+    assert!(taken >= 40, "a run is taken under the lock each time");
+    assert_eq!((heap.idle_bytes(), heap.bytes().reclaimable), (0, 0));
+
+    empty(objects);
+    assert!(heap.stats().locks.pages.taken >= taken + 40);
+    let free = heap.bytes().reclaimable;
+    assert!(free >= 800_000);
+    assert_eq!(heap.idle_bytes(), 0, "it was all in use since");
+    assert_eq!(heap.idle_bytes(), free, "and none of it since then");
+    let few = [(); 10].map(|()| heap.alloc(layout(20_000)).unwrap());
+    empty(few.to_vec());
+    let idle = heap.idle_bytes();
+    assert!(
+        idle <= free - 100_000 && idle >= free - 10 * 20_480,
+        "{idle} of {free}"
+    );
+    heap.reclaim();
+    let pages = heap.stats().pages;
+    assert_eq!(
+        (pages.chunks, pages.chunks_released),
+        (0, pages.chunks_acquired)
+    );
+}
