@@ -78,6 +78,16 @@ fn bare_metal() {
 }
 
 fn build(name: &str, arguments: &[&str], program: &str, is_static: bool) -> PathBuf {
+    build_of("api.c", name, arguments, program, is_static)
+}
+
+fn build_of(
+    source: &str,
+    name: &str,
+    arguments: &[&str],
+    program: &str,
+    is_static: bool,
+) -> PathBuf {
     let program = SCRATCH.join(program);
     let mut command = compiler(name);
     command
@@ -85,7 +95,7 @@ fn build(name: &str, arguments: &[&str], program: &str, is_static: bool) -> Path
         .args(arguments)
         .arg("-I")
         .arg(Path::new(CRATE).join("include"))
-        .arg(Path::new(CRATE).join("tests/c/api.c"))
+        .arg(Path::new(CRATE).join("tests/c").join(source))
         .arg("-o")
         .arg(&program);
     if is_static {
@@ -129,6 +139,15 @@ fn every_function_in_cpp() {
         "cpp-shared",
         false,
     )));
+}
+
+/// Forks while the first allocator is made, in processes that have none. With a library that tells the C library of itself
+/// only then, every third run of this hung.
+#[test]
+fn first_allocators_and_forks() {
+    let program = build_of("fork.c", "gcc", &["-std=c11"], "fork", false);
+    let said = succeeds(&mut Command::new(program));
+    assert!(said.contains("every child can make an allocator"));
 }
 
 /// What the program reads and writes is its own, as far as valgrind sees it.

@@ -93,7 +93,7 @@ pub(crate) struct Pages<P, R> {
     /// `Relaxed`: who is handed an address in such memory is behind whoever has it now, and so behind the count; and
     /// who sees the count and then takes the lock finds the chunk gone, for if his turn came before that of its
     /// release the count would have been after his look.
-    released_chunks: AtomicUsize,
+    released_chunks: AtomicU64,
     /// Counts what came back: slabs, pages, regions.
     returned: AtomicUsize,
 }
@@ -113,7 +113,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
             refused_regions: AtomicU64::new(0),
             failed_acquires: AtomicU64::new(0),
             acquired_chunks: AtomicU64::new(0),
-            released_chunks: AtomicUsize::new(0),
+            released_chunks: AtomicU64::new(0),
             returned: AtomicUsize::new(0),
         }
     }
@@ -139,7 +139,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
     pub(crate) fn stats(&self) -> PageStats {
         let (resident, chunks) = self.state.with(|state| (state.resident, state.chunks));
         let limit = self.limit.load(Ordering::Relaxed);
-        let released = self.released_chunks.load(Ordering::Relaxed) as u64;
+        let released = self.released_chunks.load(Ordering::Relaxed);
         let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let taken = self.taken();
         PageStats {
@@ -484,7 +484,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
     }
 
     /// How many chunks were given back: what was known of chunks holds while this stays the same.
-    pub(crate) fn released_chunks(&self) -> usize {
+    pub(crate) fn released_chunks(&self) -> u64 {
         self.released_chunks.load(Ordering::Relaxed)
     }
 }

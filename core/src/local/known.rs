@@ -18,7 +18,7 @@ pub(super) struct Known {
     /// Bases of chunks that were found to be the heap's...
     chunks: [usize; PLACES],
     /// ...while so many chunks had been given back.
-    released: usize,
+    released: u64,
 }
 
 impl Known {
@@ -45,7 +45,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Local<'_, P, R, C> {
 
     #[cold]
     #[inline(never)]
-    fn learn(&mut self, chunk: usize, place: usize, released: usize) -> bool {
+    fn learn(&mut self, chunk: usize, place: usize, released: u64) -> bool {
         // SAFETY: as in `knows`.
         let known = unsafe { &mut (*self.desk).known };
         if known.released != released {

@@ -21,7 +21,21 @@ static ALL: All = All {
     list: UnsafeCell::new(Vec::new()),
 };
 
+/// The C library is told when this one is loaded: told later, while another thread forks, the child would wait for a
+/// thread that it does not have.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static AT_LOAD: extern "C" fn() = prepare;
+
 static TOLD: Once = Once::new();
+
+extern "C" fn prepare() {
+    TOLD.call_once(|| {
+        // SAFETY: the three are functions, and do what the C library wants them for. If there is no memory for them
+        // forks go unprepared, as they do under most allocators.
+        unsafe { libc::pthread_atfork(Some(before), Some(after), Some(after)) };
+    });
+}
 
 /// Runs `work` on the list under the lock.
 fn with(work: impl FnOnce(&mut Vec<*const Shared>)) {
@@ -35,10 +49,8 @@ fn with(work: impl FnOnce(&mut Vec<*const Shared>)) {
 
 /// An allocator is there from now on.
 pub(crate) fn add(shared: *const Shared) {
-    TOLD.call_once(|| {
-        // SAFETY: the three are functions, and do what the C library wants them for.
-        unsafe { libc::pthread_atfork(Some(before), Some(after), Some(after)) };
-    });
+    // Again, for a program whose linker left the first out.
+    prepare();
     with(|list| list.push(shared));
 }
 
