@@ -9,7 +9,7 @@ use core::alloc::Layout;
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 use temporal_slab::config::{Checked, Unchecked};
-use temporal_slab::provider::StaticProvider;
+use temporal_slab::provider::{Capabilities, PageProvider, ProviderError, Region, StaticProvider};
 use temporal_slab::{DefaultLock, FreeError, Heap};
 
 const CHUNK: usize = 1 << 18;
@@ -214,4 +214,71 @@ fn known_chunks_are_looked_up_without_a_lock() {
     (0..20).for_each(|_| look(&mut local));
     let taken = heap.stats().locks.pages.taken - before;
     assert!(taken < 10, "{taken} for 2,000 looks");
+}
+
+/// Memory of a chunk that was given back is nobody's, for a local that knew the chunk, too. Catches what is remembered beyond
+/// that.
+#[test]
+fn a_released_chunk_is_forgotten() {
+    let mut memory = vec![MaybeUninit::<u8>::uninit(); 8 << 16];
+    let heap: Heap<StaticProvider<'_>, DefaultLock, Checked> =
+        Heap::new(StaticProvider::new(&mut memory));
+    let mut local = heap.local().unwrap();
+    for round in 0..3 {
+        let object = local.alloc(layout(9_000)).unwrap();
+        assert_eq!(local.size_of(object), heap.size_of(object));
+        assert!(local.size_of(object).is_ok(), "round {round}");
+        // SAFETY: it is live and freed once.
+        unsafe { local.free_any(object) }.unwrap();
+        local.flush();
+        heap.reclaim();
+        assert_eq!(heap.stats().pages.chunks, 0, "round {round}");
+        assert_eq!(local.size_of(object), Err(FreeError::Foreign));
+        // SAFETY: a checked heap refuses what is no object.
+        let freed = unsafe { local.free_any(object) };
+        assert_eq!(freed, Err(FreeError::Foreign), "round {round}");
+    }
+}
+
+/// Hands out more than it is asked for.
+#[derive(Debug, Default)]
+struct Generous(Host);
+
+// SAFETY: the host keeps the contract, and a region may be longer than was asked.
+unsafe impl PageProvider for Generous {
+    const CHUNK_SIZE: usize = CHUNK;
+    fn acquire(&self, size: usize, align: usize) -> Option<Region> {
+        self.0.acquire(size * 2, align)
+    }
+    unsafe fn release(&self, region: Region) {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.release(region) }
+    }
+    unsafe fn decommit(&self, pages: Region) -> Result<(), ProviderError> {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.decommit(pages) }
+    }
+    unsafe fn commit(&self, pages: Region) -> Result<(), ProviderError> {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.commit(pages) }
+    }
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
+    }
+}
+
+/// What lies behind a chunk in a region that is longer is nobody's. Catches its first byte taken for the chunk's.
+#[test]
+fn behind_a_chunk_is_nothing() {
+    let heap: Heap<Generous, DefaultLock, Checked> = Heap::new(Generous::default());
+    let mut local = heap.local().unwrap();
+    let object = local.alloc(layout(9_000)).unwrap();
+    let chunk = object.addr().get() & !(CHUNK - 1);
+    for address in [chunk + CHUNK, chunk + CHUNK + 64, chunk + 2 * CHUNK - 64] {
+        assert_eq!(local.size_of(at(address)), Err(FreeError::Foreign));
+        assert_eq!(heap.size_of(at(address)), Err(FreeError::Foreign));
+    }
+    assert!(local.size_of(object).is_ok());
+    // SAFETY: it is live and freed once.
+    unsafe { local.free_any(object) }.unwrap();
 }
