@@ -8,6 +8,7 @@
 mod domains;
 mod epochs;
 mod objects;
+mod table;
 
 use crate::{Bytes, Known};
 use arbitrary::Unstructured;

@@ -1,10 +1,11 @@
 //! Objects by pointer and by handle, and what is no object.
 
+use super::table::Table;
 use super::{Allocator, call, epochs, fits, worked};
 use crate::{Bytes, Known};
 use core::ffi::c_void;
 use core::ptr;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use temporal_slab_c_linked::{
     SlabAllocator, SlabError, alloc_obj_epoch, free_obj, get_obj, slab_free, slab_malloc_epoch,
     slab_usable_size,
@@ -31,8 +32,8 @@ struct Object {
 /// What is in an allocator.
 #[derive(Debug, Default)]
 pub(super) struct Objects {
-    plain: BTreeMap<usize, Object>,
-    named: BTreeMap<u64, (usize, Object)>,
+    plain: Table<usize, Object>,
+    named: Table<u64, (usize, Object)>,
     /// Pointers and handles that were good.
     gone: Vec<usize>,
     ended: BTreeSet<u64>,
@@ -45,7 +46,7 @@ impl Objects {
     }
 
     fn all(&self) -> impl Iterator<Item = (usize, &Object)> {
-        let named = self.named.values().map(|(at, object)| (*at, object));
+        let named = self.named.iter().map(|(_, (at, object))| (*at, object));
         self.plain
             .iter()
             .map(|(at, object)| (*at, object))
@@ -91,13 +92,13 @@ impl Objects {
                 assert_eq!(byte, object.mark, "byte {index} of {object:?}");
             }
         }
-        for (at, object) in &self.plain {
+        for (at, object) in self.plain.iter() {
             let at = ptr::with_exposed_provenance_mut(*at);
             // SAFETY: an allocator.
             let (size, error) = call(|| unsafe { slab_usable_size(alloc, at) });
             assert!(size >= object.size && error == SlabError::None);
         }
-        for (handle, (at, _)) in &self.named {
+        for (handle, (at, _)) in self.named.iter() {
             // SAFETY: an allocator.
             let (found, error) = call(|| unsafe { get_obj(alloc, *handle) });
             assert_eq!((found.addr(), error), (*at, SlabError::None));
@@ -108,13 +109,13 @@ impl Objects {
 impl Allocator {
     /// Frees all that is live.
     pub(super) fn empty(&mut self) {
-        for at in core::mem::take(&mut self.objects.plain).into_keys() {
+        for at in self.objects.plain.take() {
             // SAFETY: it is live and used no more.
             let ((), error) =
                 call(|| unsafe { slab_free(self.at, ptr::with_exposed_provenance_mut(at)) });
             assert_eq!(error, SlabError::None);
         }
-        for handle in core::mem::take(&mut self.objects.named).into_keys() {
+        for handle in self.objects.named.take() {
             // SAFETY: as above.
             assert!(worked(&[], || unsafe { free_obj(self.at, handle) }));
         }
@@ -153,16 +154,10 @@ pub(super) fn allocate(allocator: &mut Allocator, bytes: &mut Bytes<'_>) -> Know
         }
         let made = allocator.objects.adopt(object, size, epoch);
         let address = object.expose_provenance();
-        assert!(allocator.objects.plain.insert(address, made).is_none());
+        allocator.objects.plain.insert(address, made);
         allocator.objects.gone.retain(|gone| *gone != address);
     }
     Ok(())
-}
-
-/// The key of something in a table, whatever the number.
-fn nth<K: Copy, V>(table: &BTreeMap<K, V>, number: usize) -> Option<K> {
-    let mut keys = table.keys();
-    keys.nth(number % table.len().max(1)).copied()
 }
 
 /// Frees what lives, or what does not: freed before, in the middle, of another allocator, or made up.
@@ -175,7 +170,7 @@ pub(super) fn free(
         bytes.int_in_range(0..=7u8)?,
         usize::from(bytes.arbitrary::<u8>()?),
     );
-    let nth = |objects: &Objects| nth(&objects.plain, number);
+    let nth = |objects: &Objects| objects.plain.nth(number);
     let address = match way {
         0..=3 => nth(&allocators[which].objects),
         4 => allocators[which]
@@ -185,8 +180,8 @@ pub(super) fn free(
             .copied(),
         5 => nth(&allocators[which].objects).map(|at| at + 1 + number),
         6 => nth(&allocators[1 - which].objects),
-        _ => match allocators[which].objects.named.values().nth(number) {
-            Some((at, _)) if number % 2 == 0 => Some(*at),
+        _ => match allocators[which].objects.named.iter().nth(number) {
+            Some((_, (at, _))) if number % 2 == 0 => Some(*at),
             _ => Some(bytes.arbitrary::<usize>()?),
         },
     };
@@ -195,7 +190,7 @@ pub(super) fn free(
     };
     let allocator = &mut allocators[which];
     let object: *mut c_void = ptr::with_exposed_provenance_mut(address);
-    let is_live = allocator.objects.plain.contains_key(&address);
+    let is_live = allocator.objects.plain.get(address).is_some();
     // SAFETY: an allocator; any pointer may be asked for.
     let (usable, why) = call(|| unsafe { slab_usable_size(allocator.at, object) });
     assert_eq!(usable > 0, is_live, "{object:?}");
@@ -203,7 +198,7 @@ pub(super) fn free(
     let ((), error) = call(|| unsafe { slab_free(allocator.at, object) });
     if is_live || address == 0 {
         assert_eq!(error, SlabError::None, "{object:?}");
-        allocator.objects.plain.remove(&address);
+        allocator.objects.plain.remove(address);
         allocator.objects.gone.push(address);
     } else {
         fits(&[SlabError::BadPointer, SlabError::DoubleFree], error);
@@ -243,13 +238,7 @@ pub(super) fn name(allocator: &mut Allocator, bytes: &mut Bytes<'_>) -> Known<()
         !allocator.objects.ended.contains(&handle),
         "{handle:#x} was another's"
     );
-    assert!(
-        allocator
-            .objects
-            .named
-            .insert(handle, (address, made))
-            .is_none()
-    );
+    allocator.objects.named.insert(handle, (address, made));
     Ok(())
 }
 
@@ -263,7 +252,7 @@ pub(super) fn end(
         bytes.int_in_range(0..=7u8)?,
         usize::from(bytes.arbitrary::<u8>()?),
     );
-    let nth = |objects: &Objects| nth(&objects.named, number);
+    let nth = |objects: &Objects| objects.named.nth(number);
     let handle = match way {
         0..=3 => nth(&allocators[which].objects),
         4 => allocators[which].objects.ended.iter().nth(number).copied(),
@@ -274,7 +263,7 @@ pub(super) fn end(
     let Some(handle) = handle else { return Ok(()) };
     let allocator = &mut allocators[which];
     let at = allocator.at;
-    let known = allocator.objects.named.get(&handle).map(|(at, _)| *at);
+    let known = allocator.objects.named.get(handle).map(|(at, _)| *at);
     let expected: &[SlabError] = if known.is_some() {
         &[]
     } else {
@@ -286,7 +275,7 @@ pub(super) fn end(
     fits(expected, error);
     // SAFETY: as above; if it is live nobody uses it any more.
     if worked(expected, || unsafe { free_obj(at, handle) }) {
-        allocator.objects.named.remove(&handle);
+        allocator.objects.named.remove(handle);
         allocator.objects.ended.insert(handle);
     }
     Ok(())
