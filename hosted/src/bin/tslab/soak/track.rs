@@ -35,7 +35,7 @@ type Column = (&'static str, fn(&Row) -> f64, Flat);
 
 const COLUMNS: [Column; 8] = [
     ("seconds", |row| row.seconds, Flat::No),
-    ("operations", |row| row.operations as f64, Flat::No),
+    ("M operations", |row| row.operations as f64 / 1e6, Flat::No),
     ("objects", |row| row.objects as f64, Flat::No),
     ("MiB live", |row| row.live as f64 / MIB, Flat::No),
     (
@@ -89,7 +89,7 @@ impl Track {
 
     pub(super) fn add(&mut self, row: Row) -> Result<()> {
         let texts = COLUMNS.map(|(name, of, _)| {
-            let digits = usize::from(name.starts_with("MiB"));
+            let digits = usize::from(name.starts_with('M'));
             format!("{:.digits$}", of(&row))
         });
         println!(
