@@ -161,7 +161,11 @@ fn every_call_fails_once() {
 /// Half of the trace: here the time does grow with its square.
 #[test]
 fn every_call_is_the_last_that_works() {
-    let trace = trace(OPERATIONS / 2);
+    let trace = trace(if cfg!(miri) {
+        OPERATIONS
+    } else {
+        OPERATIONS / 2
+    });
     let calls = calls(&trace);
     const THREADS: usize = 2;
     std::thread::scope(|scope| {

@@ -33,21 +33,22 @@ fn handles_of_a_heap_that_was_remade_are_refused() {
 }
 
 fn remake(first_id: Option<u32>) {
+    const MANY: usize = if cfg!(miri) { 10 } else { 50 };
     let mut memory = vec![MaybeUninit::<u8>::uninit(); 1 << 20];
     let mut place = Box::<TestHeap<'_>>::new_uninit();
     let mut kept = Kept::default();
     let mut places = HashSet::new();
-    for _ in 0..steps(40, 4) {
+    for _ in 0..steps(40, 2) {
         // SAFETY: the heap before this one is dropped, and with it all use of the memory.
         let memory = unsafe { &mut *core::ptr::from_mut(&mut memory[..]) };
         let heap: &TestHeap<'_> = place.write(Heap::new(StaticProvider::new(memory)));
         places.insert(core::ptr::from_ref(heap).addr());
         assert!(first_id.is_none_or(|id| heap.set_first_handle_id(id)));
-        for n in 0..50u64 {
+        for n in 0..MANY as u64 {
             kept.values.push(heap.insert(n).unwrap());
             kept.handles.push(heap.alloc_handle(layout(100)).unwrap());
         }
-        let (old, own) = kept.values.split_at(kept.values.len() - 50);
+        let (old, own) = kept.values.split_at(kept.values.len() - MANY);
         for value in old {
             assert_eq!(heap.get(*value).err(), Some(HandleError::Foreign));
             assert_eq!(heap.remove(*value), Err(HandleError::Foreign));
@@ -58,7 +59,7 @@ fn remake(first_id: Option<u32>) {
                 .zip(0..)
                 .all(|(value, n)| *heap.get(*value).unwrap() == n)
         );
-        let (old, own) = kept.handles.split_at(kept.handles.len() - 50);
+        let (old, own) = kept.handles.split_at(kept.handles.len() - MANY);
         for handle in old.iter().filter(|_| first_id.is_none()) {
             assert_eq!(heap.free_raw(*handle), Err(HandleError::Foreign));
         }
