@@ -6,10 +6,9 @@ mod common;
 use common::host::HostProvider;
 use common::{Rng, layout, steps, walk};
 use core::alloc::Layout;
-use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 use temporal_slab::config::{Checked, Unchecked};
-use temporal_slab::provider::{Capabilities, PageProvider, ProviderError, Region, StaticProvider};
+use temporal_slab::provider::StaticProvider;
 use temporal_slab::{DefaultLock, FreeError, Heap};
 
 const CHUNK: usize = 1 << 18;
@@ -191,7 +190,7 @@ fn random_addresses() {
 #[cfg_attr(miri, ignore = "megabytes")]
 fn known_chunks_are_looked_up_without_a_lock() {
     const CHUNKS: usize = 100;
-    let mut memory = vec![MaybeUninit::<u8>::uninit(); (CHUNKS + 8) << 16];
+    let mut memory = Box::<[u8]>::new_uninit_slice((CHUNKS + 8) << 16);
     let heap: Heap<StaticProvider<'_>, DefaultLock, Checked> =
         Heap::new(StaticProvider::new(&mut memory));
     let mut local = heap.local().unwrap();
@@ -220,7 +219,7 @@ fn known_chunks_are_looked_up_without_a_lock() {
 /// that.
 #[test]
 fn a_released_chunk_is_forgotten() {
-    let mut memory = vec![MaybeUninit::<u8>::uninit(); 8 << 16];
+    let mut memory = Box::<[u8]>::new_uninit_slice(8 << 16);
     let heap: Heap<StaticProvider<'_>, DefaultLock, Checked> =
         Heap::new(StaticProvider::new(&mut memory));
     let mut local = heap.local().unwrap();
@@ -240,37 +239,11 @@ fn a_released_chunk_is_forgotten() {
     }
 }
 
-/// Hands out more than it is asked for.
-#[derive(Debug, Default)]
-struct Generous(Host);
-
-// SAFETY: the host keeps the contract, and a region may be longer than was asked.
-unsafe impl PageProvider for Generous {
-    const CHUNK_SIZE: usize = CHUNK;
-    fn acquire(&self, size: usize, align: usize) -> Option<Region> {
-        self.0.acquire(size * 2, align)
-    }
-    unsafe fn release(&self, region: Region) {
-        // SAFETY: the caller's promise.
-        unsafe { self.0.release(region) }
-    }
-    unsafe fn decommit(&self, pages: Region) -> Result<(), ProviderError> {
-        // SAFETY: the caller's promise.
-        unsafe { self.0.decommit(pages) }
-    }
-    unsafe fn commit(&self, pages: Region) -> Result<(), ProviderError> {
-        // SAFETY: the caller's promise.
-        unsafe { self.0.commit(pages) }
-    }
-    fn capabilities(&self) -> Capabilities {
-        self.0.capabilities()
-    }
-}
-
 /// What lies behind a chunk in a region that is longer is nobody's. Catches its first byte taken for the chunk's.
 #[test]
 fn behind_a_chunk_is_nothing() {
-    let heap: Heap<Generous, DefaultLock, Checked> = Heap::new(Generous::default());
+    let heap: Heap<HostProvider<CHUNK, 2>, DefaultLock, Checked> =
+        Heap::new(HostProvider::default());
     let mut local = heap.local().unwrap();
     let object = local.alloc(layout(9_000)).unwrap();
     let chunk = object.addr().get() & !(CHUNK - 1);

@@ -7,7 +7,6 @@ mod common;
 
 use common::{layout, steps, walk};
 use core::alloc::{GlobalAlloc, Layout};
-use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 use temporal_slab::adapter::{Global, SharedOnly};
 use temporal_slab::config::Checked;
@@ -51,7 +50,7 @@ fn is_refused<T>(result: Result<T, AllocError>) -> bool {
 
 #[test]
 fn sizes_near_the_end_are_refused_everywhere() {
-    let mut memory = vec![MaybeUninit::<u8>::uninit(); 2 << 20];
+    let mut memory = Box::<[u8]>::new_uninit_slice(2 << 20);
     let heap = TestHeap::new(StaticProvider::new(&mut memory));
     let mut local = heap.local().unwrap();
     let epoch = heap.open_epoch().unwrap();
@@ -116,7 +115,7 @@ fn sizes_near_the_end_are_refused_everywhere() {
 /// A count times a size, and values that are larger than what has handles.
 #[test]
 fn products_do_not_wrap() {
-    let mut memory = vec![MaybeUninit::<u8>::uninit(); 1 << 20];
+    let mut memory = Box::<[u8]>::new_uninit_slice(1 << 20);
     let heap = TestHeap::new(StaticProvider::new(&mut memory));
     let scope = Scope::new(&heap);
     for count in [usize::MAX, usize::MAX / 8 + 1, usize::MAX / 8, MOST / 8 + 1] {
@@ -140,7 +139,7 @@ fn products_do_not_wrap() {
 /// that there is, and a limit that wraps when something is added to it.
 #[test]
 fn limits_and_reserves_do_not_wrap() {
-    let mut memory = vec![MaybeUninit::<u8>::uninit(); 4 << 20];
+    let mut memory = Box::<[u8]>::new_uninit_slice(4 << 20);
     let heap = TestHeap::new(StaticProvider::new(&mut memory));
     heap.set_limit(0);
     assert_eq!(heap.alloc(layout(64)), Err(AllocError::Limit));

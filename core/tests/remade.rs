@@ -4,7 +4,6 @@
 mod common;
 
 use common::{layout, steps, walk};
-use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 use std::collections::HashSet;
 use temporal_slab::config::Checked;
@@ -37,12 +36,12 @@ fn handles_of_a_heap_that_was_remade_are_refused() {
 }
 
 fn remake(first_id: Option<u32>) {
-    const MANY: usize = if cfg!(miri) { 10 } else { 50 };
-    let mut memory = vec![MaybeUninit::<u8>::uninit(); 1 << 20];
+    const MANY: usize = 50;
+    let mut memory = Box::<[u8]>::new_uninit_slice(1 << 20);
     let mut place = Box::<TestHeap<'_>>::new_uninit();
     let mut kept = Kept::default();
     let mut places = HashSet::new();
-    for _ in 0..steps(40, 2) {
+    for _ in 0..steps(40, 4) {
         // SAFETY: the heap before this one is dropped, and with it all use of the memory.
         let memory = unsafe { &mut *core::ptr::from_mut(&mut memory[..]) };
         let heap: &TestHeap<'_> = place.write(Heap::new(StaticProvider::new(memory)));
@@ -79,7 +78,7 @@ fn remake(first_id: Option<u32>) {
 /// object that lives there now. Catches one that is taken for anything else.
 #[test]
 fn pointers_of_a_heap_that_was_remade_are_addresses() {
-    let mut memory = vec![MaybeUninit::<u8>::uninit(); 1 << 20];
+    let mut memory = Box::<[u8]>::new_uninit_slice(1 << 20);
     let mut kept = Kept::default();
     for round in 0..steps(12, 3) {
         // SAFETY: the heap before this one is dropped.
@@ -107,9 +106,8 @@ fn pointers_of_a_heap_that_was_remade_are_addresses() {
 /// Any parts make a token, and it is accepted exactly if they are those of an open epoch. Catches an era of which the
 /// highest bit is not looked at, and a position beyond the ring.
 #[test]
-#[cfg_attr(miri, ignore = "takes minutes; what it asks is decided by figures")]
 fn forged_tokens_are_refused() {
-    let mut memory = vec![MaybeUninit::<u8>::uninit(); 2 << 20];
+    let mut memory = Box::<[u8]>::new_uninit_slice(2 << 20);
     let heap = TestHeap::new(StaticProvider::new(&mut memory));
     let mut local = heap.local().unwrap();
     let open: Vec<Epoch> = (0..3).map(|_| heap.open_epoch().unwrap()).collect();
@@ -164,7 +162,7 @@ fn forged_tokens_are_refused() {
 /// hold. Catches a token that is more than its parts.
 #[test]
 fn tokens_of_another_heap_are_read_by_their_parts() {
-    let mut memories = [(); 2].map(|()| vec![MaybeUninit::<u8>::uninit(); 1 << 20]);
+    let mut memories = [(); 2].map(|()| Box::<[u8]>::new_uninit_slice(1 << 20));
     let [one, other] = memories
         .each_mut()
         .map(|memory| TestHeap::new(StaticProvider::new(memory)));

@@ -10,14 +10,14 @@ use temporal_slab::provider::{Capabilities, PageProvider, ProviderError, Region}
 /// The largest region that there is memory for.
 const MOST: usize = 1 << 30;
 
-/// Regions from the host, with the chunk size as a parameter. Knows what is out, so a region that is
+/// Regions from the host, with the chunk size as a parameter, and how many times as long as it was asked for each is. Knows what is out, so a region that is
 /// given back wrongly is caught here and not in the host's allocator.
 #[derive(Debug, Default)]
-pub struct HostProvider<const CHUNK: usize = 65536> {
+pub struct HostProvider<const CHUNK: usize = 65536, const TIMES: usize = 1> {
     out: Mutex<BTreeMap<usize, Layout>>,
 }
 
-impl<const CHUNK: usize> HostProvider<CHUNK> {
+impl<const CHUNK: usize, const TIMES: usize> HostProvider<CHUNK, TIMES> {
     /// How many regions are out.
     pub fn regions_out(&self) -> usize {
         self.out.lock().unwrap().len()
@@ -26,14 +26,12 @@ impl<const CHUNK: usize> HostProvider<CHUNK> {
 
 // SAFETY: the host's allocator gives memory that is nobody else's until it is given back; decommit
 // and commit touch nothing but the pages they are given.
-unsafe impl<const CHUNK: usize> PageProvider for HostProvider<CHUNK> {
+unsafe impl<const CHUNK: usize, const TIMES: usize> PageProvider for HostProvider<CHUNK, TIMES> {
     const CHUNK_SIZE: usize = CHUNK;
 
     fn acquire(&self, size: usize, align: usize) -> Option<Region> {
+        let size = size.checked_mul(TIMES).filter(|size| *size <= MOST)?;
         let layout = Layout::from_size_align(size, align).ok()?;
-        if size > MOST {
-            return None;
-        }
         // SAFETY: the size is not zero.
         let base = NonNull::new(unsafe { alloc_zeroed(layout) })?;
         self.out.lock().unwrap().insert(base.addr().get(), layout);
@@ -67,7 +65,7 @@ unsafe impl<const CHUNK: usize> PageProvider for HostProvider<CHUNK> {
     }
 }
 
-impl<const CHUNK: usize> Drop for HostProvider<CHUNK> {
+impl<const CHUNK: usize, const TIMES: usize> Drop for HostProvider<CHUNK, TIMES> {
     fn drop(&mut self) {
         let left = self.out.get_mut().unwrap().len();
         if !std::thread::panicking() {
