@@ -25,7 +25,6 @@ fn at(address: usize) -> NonNull<u8> {
 /// What was allocated with a layout is as large as that, by its address, in epochs and out of them, through a local and
 /// without one, and is freed by it. Catches a size that is too small, and an object that is not found.
 #[test]
-#[cfg_attr(miri, ignore = "megabytes")]
 fn objects_are_found_sized_and_freed() {
     fn run<C: temporal_slab::config::Config>(heap: &TestHeap<C>) {
         let (mut local, epoch) = (heap.local().unwrap(), heap.open_epoch().unwrap());
@@ -187,7 +186,6 @@ fn random_addresses() {
 /// A local that has once met a chunk looks in it without a lock, however many there are side by side. Catches a memory of
 /// chunks in which some that are in use push each other out, again and again.
 #[test]
-#[cfg_attr(miri, ignore = "megabytes")]
 fn known_chunks_are_looked_up_without_a_lock() {
     const CHUNKS: usize = 100;
     let mut memory = Box::<[u8]>::new_uninit_slice((CHUNKS + 8) << 16);

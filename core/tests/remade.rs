@@ -26,10 +26,6 @@ struct Kept {
 /// not, none is accepted; and of the typed ones none even where ids are made to agree. Catches ids that begin where they
 /// began before, and a heap that is told by its address.
 #[test]
-#[cfg_attr(
-    miri,
-    ignore = "a heap with tables of ids is made anew each time: minutes"
-)]
 fn handles_of_a_heap_that_was_remade_are_refused() {
     remake(None);
     remake(Some(77));
