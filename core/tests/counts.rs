@@ -3,12 +3,10 @@
 mod common;
 
 use common::figures::agree;
+use common::hooked::{Hooked, hooked};
 use common::host::HostProvider;
 use common::{Rng, free, layout, steps};
-use core::cell::Cell;
-use core::sync::atomic::{AtomicBool, Ordering};
 use temporal_slab::config::{Checked, Unchecked};
-use temporal_slab::lock_api::{GuardSend, RawMutex};
 use temporal_slab::provider::StaticProvider;
 use temporal_slab::snapshot::SlowPathStats;
 use temporal_slab::{DefaultLock, Heap, Policy};
@@ -189,45 +187,12 @@ fn failures_before_the_first_object_are_counted() {
     assert_eq!(heap.stats().errors.allocs, [3, 0, 0, 0, 0]);
 }
 
-/// A lock that runs something after one of its unlocks: as if another thread came just then.
-struct Interrupted(AtomicBool);
-
-type Then = (usize, Box<dyn FnOnce()>);
-
-std::thread_local! {
-    static THEN: Cell<Option<Then>> = const { Cell::new(None) };
-}
-
-// SAFETY: the flag goes from false to true by one compare-and-swap, so one context has it.
-unsafe impl RawMutex for Interrupted {
-    const INIT: Self = Self(AtomicBool::new(false));
-    type GuardMarker = GuardSend;
-    fn lock(&self) {
-        while !self.try_lock() {
-            core::hint::spin_loop();
-        }
-    }
-    fn try_lock(&self) -> bool {
-        self.0
-            .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed)
-            .is_ok()
-    }
-    unsafe fn unlock(&self) {
-        self.0.store(false, Ordering::Release);
-        match THEN.take() {
-            Some((0, then)) => then(),
-            Some((left, then)) => THEN.set(Some((left - 1, then))),
-            None => {}
-        }
-    }
-}
-
 /// A list that is taken away and listed again, in another order, at each moment of its being counted: it is never
 /// counted twice, and if it changed the figures say that they are estimates.
 #[test]
 #[cfg(not(miri))]
 fn a_list_that_changes_is_not_counted_twice() {
-    let heap: &'static Heap<Host, Interrupted, Unchecked> =
+    let heap: &'static Heap<Host, Hooked, Unchecked> =
         Box::leak(Box::new(Heap::new(Host::default())));
     let mut local = heap.local().unwrap();
     let objects: Vec<_> = (0..9600)
@@ -242,8 +207,8 @@ fn a_list_that_changes_is_not_counted_twice() {
     let rest = heap.class_stats(class).unwrap().slabs;
     assert!(rest.listed > 256 && !rest.is_cut, "{rest:?}");
     let mut changed = 0;
-    for at in 0..40 {
-        let then = Box::new(move || {
+    for at in 1..=40 {
+        let then = move || {
             let mut local = heap.local().unwrap();
             let objects: Vec<_> = (0..4800)
                 .map(|_| local.alloc(layout(1024)).unwrap())
@@ -252,10 +217,13 @@ fn a_list_that_changes_is_not_counted_twice() {
                 // SAFETY: as above.
                 unsafe { local.free(object, layout(1024)) }.unwrap();
             }
-        });
-        THEN.set(Some((at, then)));
-        let slabs = heap.class_stats(class).unwrap().slabs;
-        drop(THEN.take());
+        };
+        let after = move |is_lock: bool, number| {
+            if (is_lock, number) == (false, at) {
+                then();
+            }
+        };
+        let slabs = hooked(after, || heap.class_stats(class).unwrap().slabs);
         assert!(
             slabs.listed <= rest.listed && slabs.free_slots <= slabs.slots,
             "at {at}: {slabs:?}"

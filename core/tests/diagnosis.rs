@@ -7,12 +7,12 @@
 
 mod common;
 
+use common::hooked::{Hooked, interrupted};
 use common::host::HostProvider;
 use common::{free, layout};
 use core::cell::Cell;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 use temporal_slab::config::{Config, Unchecked};
-use temporal_slab::lock_api::{GuardSend, RawMutex};
 use temporal_slab::provider::{Capabilities, PageProvider, ProviderError, Region};
 use temporal_slab::stats::{Diagnosis, Finding, Report, Thresholds, diagnose};
 use temporal_slab::{DefaultLock, FreeError, Heap, Policy};
@@ -319,47 +319,13 @@ fn locals_that_hold_words_of_closed_epochs_are_named() {
     assert_eq!(look(&heap).found, 0);
 }
 
-/// A lock that, if [`IS_BUSY`], is found held once in four times: as if its holder had been interrupted. Whether threads
-/// really meet is up to a scheduler, and on a busy machine they hardly do.
-struct Interrupted {
-    is_held: AtomicBool,
-    tried: AtomicU64,
-}
-
-static IS_BUSY: AtomicBool = AtomicBool::new(false);
-
-// SAFETY: the flag goes from false to true by one compare-and-swap, so one context has it.
-unsafe impl RawMutex for Interrupted {
-    const INIT: Self = Self {
-        is_held: AtomicBool::new(false),
-        tried: AtomicU64::new(0),
-    };
-    type GuardMarker = GuardSend;
-    fn lock(&self) {
-        while !self.try_lock() {
-            std::thread::yield_now();
-        }
-    }
-    fn try_lock(&self) -> bool {
-        let tried = self.tried.fetch_add(1, Ordering::Relaxed);
-        if IS_BUSY.load(Ordering::Relaxed) && tried.is_multiple_of(4) {
-            return false;
-        }
-        let swap = self
-            .is_held
-            .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed);
-        swap.is_ok()
-    }
-    unsafe fn unlock(&self) {
-        self.is_held.store(false, Ordering::Release);
-    }
-}
-
-/// Threads without locals that take slots of the same slabs wait for each other, and those that have locals do not.
+/// Locks are held, by somebody who was interrupted, once in four times that they are tried. Who takes each slot from the
+/// slabs waits then, and who has a local does not. Catches a local that takes a lock at each turn.
 #[test]
 fn contention_on_the_shared_path_is_named() {
-    let heap: Heap<Moody, Interrupted, Unchecked> = Heap::new(Moody::default());
-    let contended = |diagnosis: &Diagnosis| {
+    let heap: Heap<Moody, Hooked, Unchecked> = Heap::new(Moody::default());
+    let is_contended = || {
+        let diagnosis = diagnose(&heap, &Thresholds::default());
         let mut findings = diagnosis.findings();
         findings.any(|finding| {
             matches!(
@@ -368,42 +334,24 @@ fn contention_on_the_shared_path_is_named() {
             )
         })
     };
-    std::thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
-                let mut local = heap.local().unwrap();
-                for _ in 0..200_000 {
-                    let object = local.alloc(layout(64)).unwrap();
-                    // SAFETY: it was just allocated.
-                    unsafe { local.free(object, layout(64)) }.unwrap();
-                }
-            });
+    interrupted(4, || {
+        let mut local = heap.local().unwrap();
+        for _ in 0..200_000 {
+            let object = local.alloc(layout(64)).unwrap();
+            // SAFETY: it was just allocated.
+            unsafe { local.free(object, layout(64)) }.unwrap();
         }
-    });
-    assert!(
-        !contended(&diagnose(&heap, &Thresholds::default())),
-        "locals do not wait"
-    );
-    IS_BUSY.store(true, Ordering::Relaxed);
-    std::thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
-                for _ in 0..2000 {
-                    let objects: [_; 70] =
-                        core::array::from_fn(|_| heap.alloc(layout(64)).unwrap());
-                    for object in objects {
-                        // SAFETY: it was just allocated.
-                        unsafe { heap.free(object, layout(64)) }.unwrap();
-                    }
-                }
-            });
+        drop(local);
+        assert!(!is_contended(), "{:?}", heap.stats().locks);
+        for _ in 0..8000 {
+            let objects: [_; 70] = core::array::from_fn(|_| heap.alloc(layout(64)).unwrap());
+            for object in objects {
+                // SAFETY: it was just allocated.
+                unsafe { heap.free(object, layout(64)) }.unwrap();
+            }
         }
+        assert!(is_contended(), "{:?}", heap.stats().locks);
     });
-    assert!(
-        contended(&diagnose(&heap, &Thresholds::default())),
-        "{:?}",
-        heap.stats().locks
-    );
 }
 
 /// A program that used much once and shrank, and one that asks for handles that are stale: nothing is wrong with

@@ -19,9 +19,9 @@ const OPERATIONS: usize = if cfg!(miri) { 40 } else { 10_000 };
 /// A call of the provider: the step that makes it, and how many calls that step has made before.
 type Call = (usize, u64);
 
-fn trace(operations: usize) -> Vec<Action> {
+fn trace() -> Vec<Action> {
     let mut rng = Rng(42);
-    (0..operations).map(|_| Action::random(&mut rng)).collect()
+    (0..OPERATIONS).map(|_| Action::random(&mut rng)).collect()
 }
 
 /// Has the host keep what it gets back for the next run: pages of the system's would be half of the time.
@@ -128,7 +128,7 @@ fn run(trace: &[Action], broken: &[Call], for_ever: bool) -> (Vec<Call>, usize) 
 #[test]
 fn every_call_fails_once() {
     const APART: usize = 500;
-    let trace = trace(OPERATIONS);
+    let trace = trace();
     let mut left = calls(&trace);
     let (count, mut runs, mut failed, mut alone) = (left.len(), 0, 0, Vec::new());
     while !left.is_empty() {
@@ -158,14 +158,9 @@ fn every_call_fails_once() {
     assert!(failed > 0);
 }
 
-/// Half of the trace: here the time does grow with its square.
 #[test]
 fn every_call_is_the_last_that_works() {
-    let trace = trace(if cfg!(miri) {
-        OPERATIONS
-    } else {
-        OPERATIONS / 2
-    });
+    let trace = trace();
     let calls = calls(&trace);
     const THREADS: usize = 2;
     std::thread::scope(|scope| {

@@ -4,66 +4,11 @@
 
 mod common;
 
+use common::hooked::{Hooked, hooked};
 use common::host::HostProvider;
 use common::{ShortRing, layout, walk};
-use core::cell::RefCell;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use temporal_slab::lock_api::{GuardSend, RawMutex};
+use core::sync::atomic::{AtomicUsize, Ordering};
 use temporal_slab::{AllocError, Heap, Policy};
-
-type Hook = Box<dyn FnMut(bool)>;
-
-std::thread_local! {
-    /// Called before this thread takes a lock (`true`), and after it gave one up.
-    static HOOK: RefCell<Option<Hook>> = const { RefCell::new(None) };
-}
-
-fn call(is_lock: bool) {
-    // What the hook does may take locks, too.
-    if let Some(mut hook) = HOOK.take() {
-        hook(is_lock);
-        HOOK.set(Some(hook));
-    }
-}
-
-/// Runs `f` with a hook that is told the number of the lock or of the unlock, from 1.
-fn hooked<T>(mut hook: impl FnMut(bool, usize) + 'static, f: impl FnOnce() -> T) -> T {
-    let mut counts = [0; 2];
-    HOOK.set(Some(Box::new(move |is_lock| {
-        let count = &mut counts[usize::from(is_lock)];
-        *count += 1;
-        hook(is_lock, *count);
-    })));
-    let result = f();
-    HOOK.take();
-    result
-}
-
-#[derive(Debug)]
-struct Hooked(AtomicBool);
-
-// SAFETY: one at a time has it, by the swap.
-unsafe impl RawMutex for Hooked {
-    const INIT: Self = Self(AtomicBool::new(false));
-    type GuardMarker = GuardSend;
-
-    fn lock(&self) {
-        call(true);
-        while self.0.swap(true, Ordering::Acquire) {
-            std::thread::yield_now();
-        }
-    }
-
-    fn try_lock(&self) -> bool {
-        call(true);
-        !self.0.swap(true, Ordering::Acquire)
-    }
-
-    unsafe fn unlock(&self) {
-        self.0.store(false, Ordering::Release);
-        call(false);
-    }
-}
 
 /// Two threads in step.
 #[derive(Debug, Default)]

@@ -1,4 +1,4 @@
-//! A paused heap keeps everybody out of each of its locks, and goes on afterwards.
+//! A paused heap keeps everybody out of its pages', its ring's and its bins' locks, and goes on afterwards.
 
 mod common;
 
@@ -12,8 +12,9 @@ use temporal_slab::{DefaultLock, Heap};
 
 type TestHeap = Heap<HostProvider<{ 1 << 18 }>, DefaultLock, Unchecked>;
 
-/// Three who each need one lock and no other. (Nothing needs the locals' alone for long enough to be seen.) Catches a lock that a pause does not
-/// take, under which a copy of the process would be in the middle of something; and one that it does not give up.
+/// Three who each need one lock and no other. (Nothing needs the locals' alone for long enough to be seen.) Catches one
+/// that a pause does not take, under which a copy of the process would be in the middle of something; and one that it
+/// does not give up.
 #[test]
 fn nobody_is_inside_a_paused_heap() {
     let heap = TestHeap::new(HostProvider::default());
@@ -37,6 +38,7 @@ fn nobody_is_inside_a_paused_heap() {
         }),
     ];
     let done: [AtomicUsize; 3] = Default::default();
+    let begun = AtomicUsize::new(0);
     // SAFETY: nothing else is done with the heap here until `go_on`, which is called once.
     unsafe { heap.pause() };
     std::thread::scope(|scope| {
@@ -44,12 +46,17 @@ fn nobody_is_inside_a_paused_heap() {
             .iter()
             .zip(&done)
             .map(|((_, task), done)| {
+                let begun = &begun;
                 scope.spawn(move || {
+                    begun.fetch_add(1, Ordering::Relaxed);
                     task();
                     done.store(1, Ordering::Relaxed);
                 })
             })
             .collect();
+        while begun.load(Ordering::Relaxed) < tasks.len() {
+            std::thread::yield_now();
+        }
         std::thread::sleep(Duration::from_millis(steps(100, 10) as u64));
         let early = done.iter().map(|done| done.load(Ordering::Relaxed));
         let early: Vec<_> = tasks

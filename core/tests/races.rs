@@ -7,15 +7,14 @@
 
 mod common;
 
+use common::hooked::{Hooked, hooked};
 use common::host::HostProvider;
 use common::layout;
-use core::cell::Cell;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use temporal_slab::adapter::{Global, LockedLocal};
 use temporal_slab::config::Config;
-use temporal_slab::lock_api::{GuardSend, RawMutex};
 use temporal_slab::provider::StaticProvider;
 use temporal_slab::{DefaultLock, Epoch, Heap, RawHandle};
 
@@ -260,55 +259,23 @@ fn what_an_id_leads_to_is_whole() {
     }
 }
 
-std::thread_local! {
-    /// Locks that this thread is about to take before it calls the hook.
-    static LEFT: Cell<Option<usize>> = const { Cell::new(None) };
-}
-
 static STOOD: Told = Told(AtomicU64::new(0));
 static GO_ON: Told = Told(AtomicU64::new(0));
-
-/// A lock before which a thread can stand still.
-#[derive(Debug)]
-struct Standing(AtomicBool);
-
-// SAFETY: one at a time has it, by the swap.
-unsafe impl RawMutex for Standing {
-    const INIT: Self = Self(AtomicBool::new(false));
-    type GuardMarker = GuardSend;
-
-    fn lock(&self) {
-        while !self.try_lock() {
-            thread::yield_now();
-        }
-    }
-
-    fn try_lock(&self) -> bool {
-        if let Some(left) = LEFT.get() {
-            LEFT.set(left.checked_sub(1));
-            if left == 0 {
-                STOOD.tell(1);
-                GO_ON.wait();
-            }
-        }
-        !self.0.swap(true, core::sync::atomic::Ordering::Acquire)
-    }
-
-    unsafe fn unlock(&self) {
-        self.0.store(false, core::sync::atomic::Ordering::Release);
-    }
-}
 
 /// Somebody asks for a class's figures and stands still before the last lock; meanwhile the heap is used for the first
 /// time, and the classes get their tallies.
 #[test]
 fn tallies_are_whole() {
-    let heap = Heap::<HostProvider, Standing, Few>::new(HostProvider::default());
+    let heap = Heap::<HostProvider, Hooked, Few>::new(HostProvider::default());
     thread::scope(|scope| {
         scope.spawn(|| {
-            LEFT.set(Some(1));
-            let _figures = heap.class_stats(0);
-            LEFT.set(None);
+            let stands_still = |is_lock, number| {
+                if (is_lock, number) == (true, 2) {
+                    STOOD.tell(1);
+                    GO_ON.wait();
+                }
+            };
+            let _figures = hooked(stands_still, || heap.class_stats(0));
         });
         scope.spawn(|| {
             STOOD.wait();

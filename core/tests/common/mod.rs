@@ -7,6 +7,8 @@
     reason = "each test binary uses its own part"
 )]
 
+pub mod hooked;
+
 use core::alloc::Layout;
 use core::ptr::NonNull;
 use temporal_slab::config::Config;
