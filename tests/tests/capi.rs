@@ -142,12 +142,14 @@ fn every_function_in_cpp() {
 }
 
 /// Forks while the first allocator is made, in processes that have none. With a library that tells the C library of itself
-/// only then, every third run of this hung.
+/// only then, every third run of this hung. Linked statically, too: a linker leaves out what nothing names.
 #[test]
 fn first_allocators_and_forks() {
-    let program = build_of("fork.c", "gcc", &["-std=c11"], "fork", false);
-    let said = succeeds(&mut Command::new(program));
-    assert!(said.contains("every child can make an allocator"));
+    for (name, is_static) in [("fork-shared", false), ("fork-static", true)] {
+        let program = build_of("fork.c", "gcc", &["-std=c11"], name, is_static);
+        let said = succeeds(&mut Command::new(program));
+        assert!(said.contains("every child can make an allocator"));
+    }
 }
 
 /// What the program reads and writes is its own, as far as valgrind sees it.

@@ -15,8 +15,8 @@
 //!
 //! A pointer that comes back from a caller may carry only its object's provenance (a `Box` narrows
 //! it), so masking it and reading there would be undefined. The chunk's base is exposed when the
-//! chunk is taken in, and recovered here from the address. This and the magazines' pops are the
-//! only places in the crate that use exposed provenance.
+//! chunk is taken in, and recovered here from the address. Metadata that stands beside a slab (a tag, a mark) is reached
+//! from the slab's address in the same way.
 
 use crate::class::{BLOCK, GRANULE};
 use crate::provider::PageProvider;

@@ -31,7 +31,8 @@
 //! # Orderings
 //!
 //! `hint` is stored with `Release` after the slab was listed and read with `Acquire`: the reader
-//! sees at least an initialised slab. Nothing else rests on it. See `slab` for the word itself.
+//! sees at least an initialised slab. That nothing lingers in a closed bin rests on it, too: `set_closed` clears it with
+//! `SeqCst`, and `give_back` reads it so; see `closing`. See `slab` for the word itself.
 
 mod closing;
 mod counts;

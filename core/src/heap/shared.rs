@@ -457,7 +457,8 @@ pub(crate) fn mark_live_slot(slab: &Slab, slot: u32, class: usize, table: &Class
     }
 }
 
-/// The mark of a slot of a checked heap. Off-page, so no stray write of the program reaches it.
+/// The mark of a slot of a checked heap. Off-page, so no stray write of the program reaches it. `Relaxed`: whoever passes
+/// an object on orders its mark with it.
 #[inline]
 fn mark(slab: &Slab, slot: u32) -> &AtomicU8 {
     let at = ptr::from_ref(slab).addr() + MARKS_AT + (slot as usize & 63);

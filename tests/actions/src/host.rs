@@ -10,8 +10,8 @@ use temporal_slab::provider::{Capabilities, PageProvider, ProviderError, Region}
 /// The largest region that there is memory for.
 const MOST: usize = 1 << 30;
 
-/// Regions from the host, with the chunk size as a parameter, and how many times as long as it was asked for each is. Knows what is out, so a region that is
-/// given back wrongly is caught here and not in the host's allocator.
+/// Regions from the host, with the chunk size as a parameter; each is `TIMES` as long as what was asked for. Knows what is
+/// out, so a region that is given back wrongly is caught here and not in the host's allocator.
 #[derive(Debug, Default)]
 pub struct HostProvider<const CHUNK: usize = 65536, const TIMES: usize = 1> {
     out: Mutex<BTreeMap<usize, Layout>>,

@@ -1,7 +1,8 @@
 //! The objects that live.
 //!
-//! They are picked by their numbers in a list whose order does not depend on where they lie: the same actions do the
-//! same wherever a provider's memory is, so what was found once is found again.
+//! They are picked by their numbers in a list whose order does not depend on where they lie: the same actions are done to
+//! the same objects wherever a provider's memory is, so what was found once is found again. (Which of a heap's chunks
+//! serves next may depend on where they lie.)
 
 use super::objects::Object;
 use std::collections::BTreeMap;

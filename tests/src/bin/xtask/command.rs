@@ -3,6 +3,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::fmt::Write as _;
+use std::io::{self, BufReader, PipeReader};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -129,7 +130,7 @@ pub(crate) fn wait(child: &Child) -> Result<Ended> {
 
 /// Installs a tool of cargo's unless it is there.
 pub(crate) fn install(tool: &str) -> Result<()> {
-    if on_path(tool) {
+    if is_there(tool) {
         return Ok(());
     }
     println!("installing {tool}, which takes a few minutes");
@@ -139,10 +140,29 @@ pub(crate) fn install(tool: &str) -> Result<()> {
         .arg(target_dir().join("install"));
     output(install)?;
     ensure!(
-        on_path(tool),
-        "{tool} was installed, but it is not on the search path: add cargo's folder of programs to it"
+        is_there(tool),
+        "{tool} was installed, but cargo does not find it: add cargo's folder of programs to the search path"
     );
     Ok(())
+}
+
+/// Whether cargo finds a tool of its own, which need not be on the search path.
+fn is_there(tool: &str) -> bool {
+    let name = tool.strip_prefix("cargo-").unwrap_or(tool);
+    output(words(&format!("cargo {name} --version"))).is_ok()
+}
+
+/// Starts a command whose output and errors come in order: through one pipe.
+pub(crate) fn in_one_pipe(command: &mut Command) -> Result<(Child, BufReader<PipeReader>)> {
+    let (reader, writer) = io::pipe().context("cannot make a pipe")?;
+    command
+        .stdout(writer.try_clone().context("cannot make a pipe")?)
+        .stderr(writer);
+    let child = command.spawn();
+    // It holds our ends for writing, and the pipe ends only when all of them are closed.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let child = child.with_context(|| format!("cannot run `{}`", display(command)))?;
+    Ok((child, BufReader::new(reader)))
 }
 
 /// Whether a program of that name is on the search path.

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
@@ -24,15 +25,9 @@ impl Copy {
                 copy.restore(file)?;
             }
         }
-        let mut folders = vec![copy.0.join("core")];
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(folder)? {
-                let path = entry?.path();
-                if path.is_dir() {
-                    folders.push(path);
-                } else if !root().join(path.strip_prefix(&copy.0)?).is_file() {
-                    fs::remove_file(path)?;
-                }
+        for file in files_below(&copy.0)? {
+            if !root().join(file.strip_prefix(&copy.0)?).is_file() {
+                fs::remove_file(file)?;
             }
         }
         Ok(copy)
@@ -42,8 +37,24 @@ impl Copy {
         &self.0
     }
 
-    /// Replaces the ordering at `at` of a file while `f` runs.
-    pub(crate) fn with_weaker<T>(
+    /// A command to be run in the copy, with its own folder for what is built. Most of the time goes into building one
+    /// crate over and over, so little is spent on making it good.
+    pub(crate) fn command(&self, line: &str) -> Command {
+        let mut command = words(line);
+        command
+            .current_dir(&self.0)
+            .env("CARGO_TARGET_DIR", self.0.with_file_name("target"))
+            .env("CARGO_INCREMENTAL", "1")
+            .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
+            .env("CARGO_PROFILE_TEST_OPT_LEVEL", "0");
+        for profile in ["DEV", "TEST", "RELEASE"] {
+            command.env(format!("CARGO_PROFILE_{profile}_DEBUG"), "0");
+        }
+        command
+    }
+
+    /// Replaces what is at `at` of a file while `f` runs.
+    pub(crate) fn with_replaced<T>(
         &self,
         (file, at): (&str, usize),
         (from, to): (&str, &str),
@@ -72,4 +83,24 @@ impl Copy {
         }
         fs::write(&to, wanted).with_context(|| format!("cannot write {}", to.display()))
     }
+}
+
+/// All files below a folder, in order.
+pub(crate) fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut folders = vec![folder.to_owned()];
+    let mut files = Vec::new();
+    while let Some(folder) = folders.pop() {
+        let entries =
+            fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
+        for entry in entries {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
 }

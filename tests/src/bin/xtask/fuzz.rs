@@ -2,14 +2,16 @@
 
 use std::env;
 use std::fs;
-use std::io::{self, BufRead, BufReader};
+use std::io::BufRead;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::command::{command, display, install, output, root, target_dir, wait, words};
+use crate::command::{
+    command, display, in_one_pipe, install, output, root, target_dir, wait, words,
+};
 use crate::toolchain;
 
 /// The targets, the quick ones first.
@@ -105,14 +107,8 @@ impl Target {
             ]);
         let before = listed(&found)?;
         println!("{}", display(&fuzz));
-        let (reader, writer) = io::pipe().context("cannot make a pipe")?;
-        fuzz.stdout(writer.try_clone().context("cannot make a pipe")?)
-            .stderr(writer);
-        let child = fuzz.spawn();
-        let child = child.with_context(|| format!("cannot run {}", self.program.display()))?;
-        // It holds our ends for writing, and the pipe ends only when all of them are closed.
-        drop(fuzz);
-        for line in BufReader::new(reader).split(b'\n') {
+        let (child, lines) = in_one_pipe(&mut fuzz)?;
+        for line in lines.split(b'\n') {
             let line = line.context("cannot read what the target says")?;
             let line = String::from_utf8_lossy(&line);
             if !is_chatter(&line) {
@@ -162,25 +158,20 @@ impl Target {
             inputs.push((fs::metadata(&path)?.len(), path));
         }
         inputs.sort();
-        let (most, mut left) = KEPT;
-        // Of all lengths, if there are too many: long ones get where short ones do not.
-        let most = most.min(inputs.len());
-        let chosen = (0..most).filter_map(|n| inputs.get(n * inputs.len() / most));
-        let fits = |(size, _): &&(u64, PathBuf)| {
-            let less = left.checked_sub(*size);
-            left = less.unwrap_or(0);
-            less.is_some()
-        };
+        let chosen = spread(&inputs);
         let _old = fs::remove_dir_all(&self.kept);
         fs::create_dir_all(&self.kept)
             .with_context(|| format!("cannot make {}", self.kept.display()))?;
-        let mut count = 0;
-        for (_, path) in chosen.take_while(fits) {
+        for (_, path) in &chosen {
             let name = path.file_name().context("an input is a file")?;
             fs::copy(path, self.kept.join(name))?;
-            count += 1;
         }
-        println!("{}: {count} of {} inputs are kept", self.name, inputs.len());
+        println!(
+            "{}: {} of {} inputs are kept",
+            self.name,
+            chosen.len(),
+            inputs.len()
+        );
         Ok(())
     }
 
@@ -197,6 +188,21 @@ impl Target {
             .into_iter()
             .filter(|path| path.is_dir())
             .collect()
+    }
+}
+
+/// As many inputs as may be kept, of all lengths, if they are in the order of their sizes: long ones get where short ones do
+/// not.
+fn spread(inputs: &[(u64, PathBuf)]) -> Vec<&(u64, PathBuf)> {
+    let mut most = KEPT.0.min(inputs.len());
+    loop {
+        let chosen: Vec<_> = (0..most)
+            .filter_map(|n| inputs.get(n * inputs.len() / most))
+            .collect();
+        if chosen.iter().map(|(size, _)| size).sum::<u64>() <= KEPT.1 {
+            return chosen;
+        }
+        most -= 1;
     }
 }
 
@@ -220,7 +226,22 @@ fn listed(folder: &Path) -> Result<Vec<PathBuf>> {
 
 #[cfg(test)]
 mod tests {
-    use super::is_chatter;
+    use super::{KEPT, is_chatter, spread};
+
+    #[test]
+    fn inputs_of_all_lengths_are_kept() {
+        let of = |count: u64, size: u64| -> Vec<_> {
+            (0..count).map(|n| (n * size, "".into())).collect()
+        };
+        assert_eq!(spread(&of(300, 1)).len(), 300);
+        for inputs in [of(1700, 1), of(1700, 2)] {
+            let chosen = spread(&inputs);
+            assert!(chosen.len() <= KEPT.0 && chosen.len() > KEPT.0 / 3);
+            assert!(chosen.iter().map(|(size, _)| size).sum::<u64>() <= KEPT.1);
+            assert!(chosen.last().unwrap().0 > inputs.last().unwrap().0 * 9 / 10);
+        }
+        assert!(spread(&[]).is_empty());
+    }
 
     #[test]
     fn what_is_shown() {

@@ -2,22 +2,26 @@
 //!
 //! cargo-mutants makes the changes, in a copy of the repository. There are three rounds, each for what the one before did
 //! not notice: the quick tests, as one program that ends with the first failure; those that take long; and the loom models.
-//! What none of them notices has to have a reason in a list, and be at most a twentieth.
+//! What none of them notices has to have a reason in a list, and be at most a twentieth. Orderings are `cargo xtask weaken`'s.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::command::{install, root, words};
+use crate::command::{display, install, output, root};
 use crate::copy::Copy;
 use crate::decisions::Decisions;
-use crate::stages::LOOM_PREEMPTIONS;
+use crate::stages::LOOM;
 
 const TABLE: &str = "core/docs/mutants.md";
 const DECISIONS: &str = "core/docs/mutants.txt";
+
+/// What the names of programs begin with that are made of several test files.
+const PROGRAM: &str = "mutants_";
 
 /// What is broken.
 const FILES: [&str; 5] = ["handle/**", "slab.rs", "depot/**", "epoch/**", "chunk/**"];
@@ -33,8 +37,8 @@ const TESTS: [&str; 5] = [
 ];
 
 /// What is the same: bits are put together of parts that have none in common. That they are put together at all is seen
-/// with `&` in place of `|`.
-const SAME: &str = r"replace \| with \^";
+/// with `&` in place of `|`. And tests that stand beside what they test.
+const SAME: [&str; 2] = [r"replace \| with \^", "in tests::"];
 
 /// Test files that take long, or that wait for much to happen.
 const LONG: [&str; 6] = [
@@ -46,15 +50,15 @@ const LONG: [&str; 6] = [
     "sizes",
 ];
 
-/// Test files that are for Miri alone.
+/// Test files that say something under Miri alone.
 const MIRI: [&str; 1] = ["races"];
 
-/// Tests of the quick files that take seconds each.
-const SLOW: [&str; 4] = [
-    "only_metadata_is_read",
-    "eras_under_contention",
-    "lifetimes_do_not_mix",
-    "simultaneous_double_frees",
+/// Tests that take seconds each, and their files, which are otherwise quick.
+const SLOW: [(&str, &str); 4] = [
+    ("epochs", "eras_under_contention"),
+    ("epochs", "lifetimes_do_not_mix"),
+    ("reads", "only_metadata_is_read"),
+    ("checked", "simultaneous_double_frees"),
 ];
 
 /// As many of a hundred viable mutants have to be noticed.
@@ -74,18 +78,24 @@ pub(crate) struct Options {
 /// Breaks what the options say; whether enough was noticed, and all else has a reason.
 pub(crate) fn run(options: &Options) -> Result<bool> {
     install("cargo-mutants")?;
+    let mut decisions = Decisions::read(&root().join(DECISIONS))?;
     let copy = Copy::make("mutants")?;
     let mut rounds = Rounds::new(&copy, options)?;
-    rounds.tests("quick", &quick()?, &SLOW)?;
-    rounds.tests("long", &LONG.map(String::from), &[])?;
+    rounds.tests("quick", &quick(&copy)?, &SLOW.map(|(_, test)| test))?;
+    let long: BTreeSet<_> = LONG
+        .into_iter()
+        .chain(SLOW.map(|(file, _)| file))
+        .map(String::from)
+        .collect();
+    rounds.tests("long", &Vec::from_iter(long), &[])?;
     rounds.models()?;
-    let mut decisions = Decisions::read(&root().join(DECISIONS))?;
-    let (table, bad) = judged(&rounds.results, &mut decisions);
+    let (table, mut bad) = judged(&rounds.results, &mut decisions);
     if options.only.is_none() {
         fs::write(root().join(TABLE), table).with_context(|| format!("cannot write {TABLE}"))?;
-        for name in decisions.unused() {
-            println!("{DECISIONS} has a reason for what is noticed, or is not there: {name}");
-        }
+        bad.extend(rounds.results.too_few());
+        bad.extend(decisions.unused().map(|name| {
+            format!("{DECISIONS} has a reason for what is noticed, or is not there: {name}")
+        }));
     }
     for problem in &bad {
         println!("{problem}");
@@ -93,50 +103,56 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     Ok(bad.is_empty())
 }
 
-/// The table, and what is not as it should be.
+/// The table, and what has no reason.
 fn judged(results: &Results, decisions: &mut Decisions) -> (String, Vec<String>) {
     let mut files: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
-    for name in &results.caught {
+    for name in results.noticed() {
         files.entry(file_of(name)).or_default().0 += 1;
     }
+    let mut missed: BTreeMap<String, usize> = BTreeMap::new();
     for name in &results.missed {
         files.entry(file_of(name)).or_default().1 += 1;
+        *missed.entry(without_place(name)).or_default() += 1;
     }
-    let (caught, missed) = (results.caught.len(), results.missed.len());
-    let viable = caught + missed;
-    let share =
-        |caught: usize, missed: usize| caught as f64 * 100.0 / (caught + missed).max(1) as f64;
     let mut table = format!(
         "# What notices a broken line\n\n\
          Written by `cargo xtask mutants`. cargo-mutants broke handles, slabs, depots, epochs and chunks in one place at a \
-         time, and the tests ran, and then the loom models, until one failed. Of {viable} mutants that could be built \
-         {caught} were noticed, {:.1} %; {} more could not be built.\n\n\
+         time, and the tests ran, and then the loom models, until one failed. Of {} mutants that could be built \
+         {} were noticed, {:.1} %: {} by a test or a model that failed and {} by one that did not end. {} more could not be \
+         built.\n\n\
          | file | noticed | not noticed | share |\n|---|---|---|---|\n",
-        share(caught, missed),
+        results.viable(),
+        results.noticed().count(),
+        share(results.noticed().count(), results.viable()),
+        results.failed.len(),
+        results.late.len(),
         results.unviable.len(),
     );
-    for (file, (caught, missed)) in files {
-        let share = share(caught, missed);
+    for (file, (noticed, missed)) in files {
+        let share = share(noticed, noticed + missed);
         table.push_str(&format!(
-            "| `{file}` | {caught} | {missed} | {share:.0} % |\n"
+            "| `{file}` | {noticed} | {missed} | {share:.0} % |\n"
         ));
     }
     table.push_str("\n## Not noticed, and why\n\n");
     let mut bad = Vec::new();
-    if caught * 100 < viable * ENOUGH {
-        bad.push(format!(
-            "{caught} of {viable} were noticed, which is less than {ENOUGH} %"
-        ));
-    }
-    for name in &results.missed {
-        let name = without_place(name);
-        let why = decisions.of(&name).map(String::from).unwrap_or_else(|| {
+    for (name, count) in &missed {
+        let why = decisions.of(name).map(String::from).unwrap_or_else(|| {
             bad.push(format!("not noticed, and without a reason: {name}"));
             "**no reason yet**".into()
         });
-        table.push_str(&format!("- `{name}`: {why}\n"));
+        let places = match count {
+            1 => String::new(),
+            count => format!(" ({count} places)"),
+        };
+        table.push_str(&format!("- `{name}`{places}: {why}\n"));
     }
     (table, bad)
+}
+
+/// In percent.
+fn share(part: usize, whole: usize) -> f64 {
+    part as f64 * 100.0 / whole.max(1) as f64
 }
 
 /// The file of a mutant, below the core's sources.
@@ -145,21 +161,23 @@ fn file_of(name: &str) -> &str {
     path.strip_prefix("core/src/").unwrap_or(path)
 }
 
-/// A mutant's name without its line and column, which are others after the next change.
+/// A mutant's name without its line and column, which are others after the next change. What is changed alike in several
+/// places of a function has one name.
 fn without_place(name: &str) -> String {
     let what = name.splitn(4, ':').nth(3).unwrap_or(name);
     format!("{}:{what}", file_of(name))
 }
 
 /// The test files of the core that are neither long nor for Miri.
-fn quick() -> Result<Vec<String>> {
+fn quick(copy: &Copy) -> Result<Vec<String>> {
     let mut names = Vec::new();
-    for entry in fs::read_dir(root().join("core/tests"))? {
+    for entry in fs::read_dir(copy.folder().join("core/tests"))? {
         let path = entry?.path();
         let name = path.file_stem().and_then(|name| name.to_str());
         if let Some(name) = name.filter(|_| path.is_file())
             && !LONG.contains(&name)
             && !MIRI.contains(&name)
+            && !name.starts_with(PROGRAM)
         {
             names.push(name.to_owned());
         }
@@ -171,36 +189,66 @@ fn quick() -> Result<Vec<String>> {
 /// What came of the mutants so far, by their names.
 #[derive(Debug, Default)]
 struct Results {
-    caught: BTreeSet<String>,
+    /// A test or a model failed.
+    failed: BTreeSet<String>,
+    /// One did not end.
+    late: BTreeSet<String>,
     unviable: BTreeSet<String>,
     missed: BTreeSet<String>,
 }
 
 impl Results {
-    /// Adds what the last run of cargo-mutants wrote, as far as it came. What it did not get to is as it was.
+    fn all(&mut self) -> [(&'static str, &mut BTreeSet<String>); 4] {
+        [
+            ("caught.txt", &mut self.failed),
+            ("timeout.txt", &mut self.late),
+            ("unviable.txt", &mut self.unviable),
+            ("missed.txt", &mut self.missed),
+        ]
+    }
+
+    /// Adds what a run of cargo-mutants wrote, as far as it came.
     fn add(&mut self, folder: &Path) -> Result<()> {
-        let read = |file: &str| names(&folder.join(file));
-        let (caught, late) = (read("caught.txt")?, read("timeout.txt")?);
-        self.caught.extend(caught.into_iter().chain(late));
-        self.unviable.extend(read("unviable.txt")?);
-        self.missed.extend(read("missed.txt")?);
-        let is_known = |name: &String| self.caught.contains(name) || self.unviable.contains(name);
-        self.missed.retain(|name| !is_known(name));
+        for (file, found) in self.all() {
+            found.extend(names(&folder.join(file))?);
+        }
+        self.late.retain(|name| !self.failed.contains(name));
+        let is_noticed = |name: &String| self.failed.contains(name) || self.late.contains(name);
+        self.missed.retain(|name| !is_noticed(name));
+        // What is not there for a model was there for the tests before.
+        let is_viable = |name: &String| is_noticed(name) || self.missed.contains(name);
+        self.unviable.retain(|name| !is_viable(name));
         Ok(())
     }
 
+    /// Forgets what is not in the sources any more.
+    fn keep(&mut self, there: &BTreeSet<String>) {
+        for (_, found) in self.all() {
+            found.retain(|name| there.contains(name));
+        }
+    }
+
     /// Where a run that is ended finds them again.
-    fn save(&self, folder: &Path) -> Result<()> {
-        let all = [
-            ("caught.txt", &self.caught),
-            ("unviable.txt", &self.unviable),
-            ("missed.txt", &self.missed),
-        ];
-        for (file, names) in all {
-            let text: String = names.iter().map(|name| format!("{name}\n")).collect();
+    fn save(&mut self, folder: &Path) -> Result<()> {
+        for (file, found) in self.all() {
+            let text: String = found.iter().map(|name| format!("{name}\n")).collect();
             fs::write(folder.join(file), text)?;
         }
         Ok(())
+    }
+
+    fn noticed(&self) -> impl Iterator<Item = &String> {
+        self.failed.iter().chain(&self.late)
+    }
+
+    fn viable(&self) -> usize {
+        self.noticed().count() + self.missed.len()
+    }
+
+    fn too_few(&self) -> Option<String> {
+        let (noticed, viable) = (self.noticed().count(), self.viable());
+        (noticed * 100 < viable * ENOUGH)
+            .then(|| format!("{noticed} of {viable} were noticed, which is less than {ENOUGH} %"))
     }
 }
 
@@ -209,26 +257,38 @@ struct Rounds<'c> {
     copy: &'c Copy,
     only: Option<&'c str>,
     out: PathBuf,
+    /// All that there is to break.
+    there: BTreeSet<String>,
     results: Results,
 }
 
 impl<'c> Rounds<'c> {
     fn new(copy: &'c Copy, options: &'c Options) -> Result<Self> {
-        let out = copy.folder().with_file_name("out");
+        let out = match options.only {
+            Some(_) => "some",
+            None => "all",
+        };
+        let out = copy.folder().with_file_name(out);
         if !options.resume {
             let _old = fs::remove_dir_all(&out);
         }
         fs::create_dir_all(&out)?;
-        let mut results = Results::default();
-        // What was saved after the last whole round, and what the one behind it came to.
-        results.add(&out)?;
-        results.add(&out.join("mutants.out"))?;
-        Ok(Self {
+        let mut rounds = Self {
             copy,
             only: options.only.as_deref(),
             out,
-            results,
-        })
+            there: BTreeSet::new(),
+            results: Results::default(),
+        };
+        let mut list = rounds.cargo_mutants();
+        list.arg("--list");
+        rounds.there = output(list)?.lines().map(String::from).collect();
+        ensure!(!rounds.there.is_empty(), "nothing to break is called so");
+        // What was saved after the last whole round, and what the one behind it came to.
+        rounds.results.add(&rounds.out)?;
+        rounds.results.add(&rounds.out.join("mutants.out"))?;
+        rounds.results.keep(&rounds.there);
+        Ok(rounds)
     }
 
     /// A round with the core's own tests and some of its test files, made one program: to link is most of what a change
@@ -238,10 +298,10 @@ impl<'c> Rounds<'c> {
         for file in files {
             writeln!(program, "#[path = \"{file}.rs\"]\nmod {file};")?;
         }
-        let path = format!("core/tests/mutants_{name}.rs");
+        let path = format!("core/tests/{PROGRAM}{name}.rs");
         fs::write(self.copy.folder().join(path), program)?;
         let mut arguments = vec![
-            format!("--cargo-arg=--test=mutants_{name}"),
+            format!("--cargo-arg=--test={PROGRAM}{name}"),
             "--cargo-arg=--lib".into(),
             "--all-features".into(),
             "--".into(),
@@ -259,13 +319,27 @@ impl<'c> Rounds<'c> {
     /// A round with the loom models.
     fn models(&mut self) -> Result<()> {
         let arguments = ["--cargo-arg=--lib", "--profile=release"].map(String::from);
-        let variables = [
-            ("RUSTFLAGS", "--cfg loom"),
-            ("LOOM_MAX_PREEMPTIONS", LOOM_PREEMPTIONS),
-            ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1"),
-            ("CARGO_PROFILE_RELEASE_DEBUG", "0"),
-        ];
-        self.round("models", &arguments, &variables)
+        self.round("models", &arguments, &LOOM)
+    }
+
+    /// cargo-mutants, with all that is to be broken.
+    fn cargo_mutants(&self) -> Command {
+        let mut mutants = self
+            .copy
+            .command("cargo mutants --package temporal-slab --colors=never");
+        for file in FILES {
+            mutants.arg("--file").arg(format!("core/src/{file}"));
+        }
+        for file in TESTS {
+            mutants.arg("--exclude").arg(format!("core/src/{file}"));
+        }
+        for name in SAME {
+            mutants.arg("--exclude-re").arg(name);
+        }
+        if let Some(only) = self.only {
+            mutants.arg("--re").arg(only);
+        }
+        mutants
     }
 
     fn round(
@@ -274,50 +348,29 @@ impl<'c> Rounds<'c> {
         arguments: &[String],
         variables: &[(&str, &str)],
     ) -> Result<()> {
-        println!("{name}:");
-        let mut mutants =
-            words("cargo mutants --in-place --iterate --package temporal-slab --no-shuffle");
-        mutants.current_dir(self.copy.folder());
-        for file in FILES {
-            mutants.arg("--file").arg(format!("core/src/{file}"));
+        let left = self.there.len() - self.results.noticed().count() - self.results.unviable.len();
+        println!("{name}: {left} of {} are left", self.there.len());
+        if left == 0 {
+            return Ok(());
         }
-        for file in TESTS {
-            mutants.arg("--exclude").arg(format!("core/src/{file}"));
-        }
-        mutants.arg("--exclude-re").arg(SAME);
-        if let Some(only) = self.only {
-            mutants.arg("--re").arg(only);
-        }
+        let mut mutants = self.cargo_mutants();
         mutants
-            .arg("--output")
+            .args(["--in-place", "--iterate", "--no-shuffle", "--output"])
             .arg(&self.out)
             // What a change leaves unused is no error.
-            .args([
-                "--cap-lints=true",
-                "--colors=never",
-                "--timeout-multiplier=4",
-            ])
+            .args(["--cap-lints=true", "--timeout-multiplier=4"])
             .args(arguments)
-            .env(
-                "CARGO_TARGET_DIR",
-                self.copy.folder().with_file_name("target"),
-            )
-            // Most of the time goes into building one crate over and over.
-            .env("CARGO_INCREMENTAL", "1")
-            .env("CARGO_PROFILE_TEST_OPT_LEVEL", "0")
-            .env("CARGO_PROFILE_TEST_DEBUG", "0")
-            .env("CARGO_PROFILE_DEV_DEBUG", "0")
             .envs(variables.iter().copied());
-        // It says what it does, and its status says what came of it, which is in its files, too.
+        // It says what it does, and its status that it came to its end: all noticed, some not, some late.
         let status = mutants.status().context("cannot run cargo-mutants")?;
-        let found = self.out.join("mutants.out");
-        let is_done = found.join("outcomes.json").is_file();
+        self.results.add(&self.out.join("mutants.out"))?;
+        self.results.save(&self.out)?;
         ensure!(
-            is_done && status.code() != Some(4),
-            "cargo-mutants: {status}"
+            matches!(status.code(), Some(0 | 2 | 3)),
+            "`{}`: {status}; `--resume` goes on there",
+            display(&mutants)
         );
-        self.results.add(&found)?;
-        self.results.save(&self.out)
+        Ok(())
     }
 }
 
@@ -332,7 +385,35 @@ fn names(path: &Path) -> Result<BTreeSet<String>> {
 
 #[cfg(test)]
 mod tests {
-    use super::{file_of, without_place};
+    use super::{Results, file_of, names, without_place};
+
+    /// Catches a mutant that is not noticed by tests, and vanishes because it is not there for the models.
+    #[test]
+    fn what_is_missed_stays_so() {
+        let folder = std::env::temp_dir().join(format!("mutants-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let write = |file: &str, text: &str| std::fs::write(folder.join(file), text).unwrap();
+        let mut results = Results::default();
+        write("missed.txt", "a\nb\nc\n");
+        write("unviable.txt", "d\n");
+        results.add(&folder).unwrap();
+        write("missed.txt", "");
+        write("unviable.txt", "a\nd\n");
+        write("caught.txt", "b\n");
+        write("timeout.txt", "c\n");
+        results.add(&folder).unwrap();
+        assert_eq!(Vec::from_iter(&results.missed), ["a"]);
+        assert_eq!(Vec::from_iter(&results.unviable), ["d"]);
+        assert_eq!(Vec::from_iter(results.noticed()), ["b", "c"]);
+        assert_eq!(results.viable(), 3);
+        assert!(results.too_few().is_some());
+        results.save(&folder).unwrap();
+        assert_eq!(
+            Vec::from_iter(names(&folder.join("missed.txt")).unwrap()),
+            ["a"]
+        );
+        std::fs::remove_dir_all(folder).unwrap();
+    }
 
     #[test]
     fn names_outlive_a_change_above() {

@@ -28,9 +28,7 @@ pub(crate) struct CoverageOptions {
 pub(crate) fn deny() -> Result<bool> {
     install("cargo-deny")?;
     let check = |what: &str| {
-        let line = format!(
-            "cargo deny --log-level warn --config tests/deny.toml --all-features check {what}"
-        );
+        let line = format!("cargo deny --log-level warn --config tests/deny.toml check {what}");
         words(&line).status().context("cannot run cargo-deny")
     };
     let is_clean = check("bans licenses sources")?.success();

@@ -1,13 +1,13 @@
 //! Runs stages and sums them up, for `cargo xtask test` and `cargo xtask sanitize`.
 
-use std::io::{self, BufRead, BufReader, Write};
-use std::process::{Command, Stdio};
+use std::io::{self, BufRead, Write};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::command::display;
+use crate::command::{display, in_one_pipe};
 use crate::counts::Counts;
 use crate::setup;
 use crate::stages::Stage;
@@ -201,12 +201,6 @@ fn run_together(commands: Vec<Command>, verbose: bool, outcome: &mut Outcome) ->
 /// succeeded.
 fn run_command(command: &mut Command, verbose: bool, outcome: &mut Outcome) -> Result<bool> {
     let shown = display(command);
-    // One pipe for both streams keeps their lines in order.
-    let (reader, writer) = io::pipe().context("cannot make a pipe")?;
-    command
-        .stdout(writer.try_clone().context("cannot make a pipe")?)
-        .stderr(writer);
-
     let mut show = |line: &[u8]| -> Result<()> {
         if verbose {
             io::stdout()
@@ -218,17 +212,13 @@ fn run_command(command: &mut Command, verbose: bool, outcome: &mut Outcome) -> R
         Ok(())
     };
     show(format!("$ {shown}\n").as_bytes())?;
-    let mut child = match command.spawn() {
-        Ok(child) => child,
+    let (mut child, mut reader) = match in_one_pipe(command) {
+        Ok(started) => started,
         Err(error) => {
-            show(format!("cannot run it: {error}\n").as_bytes())?;
+            show(format!("{error:#}\n").as_bytes())?;
             return Ok(false);
         }
     };
-    // It holds our ends for writing, and the pipe ends only when all of them are closed.
-    command.stdout(Stdio::null()).stderr(Stdio::null());
-
-    let mut reader = BufReader::new(reader);
     let mut line = Vec::new();
     // By bytes: a test may write what is not UTF-8.
     while reader

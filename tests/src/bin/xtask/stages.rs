@@ -14,9 +14,10 @@ const MIRI_STRICT: &str = "-Zmiri-strict-provenance";
 /// `chunk/map.rs`.
 pub(crate) const MIRI_WHOLE: &str = "-Zmiri-permissive-provenance -Zmiri-disable-isolation";
 
-/// How many times loom may preempt a thread in one execution. Bugs of atomic protocols show with
-/// two or three; without a bound the larger models do not end.
-pub(crate) const LOOM_PREEMPTIONS: &str = "3";
+/// For loom's models. How many times a thread may be preempted in one execution: bugs of atomic protocols show with two or
+/// three; without a bound the larger models do not end.
+pub(crate) const LOOM: [(&str, &str); 2] =
+    [("RUSTFLAGS", "--cfg loom"), ("LOOM_MAX_PREEMPTIONS", "3")];
 
 /// A named check that consists of commands; it is ok when all of them are.
 #[derive(Debug)]
@@ -141,9 +142,7 @@ fn loom() -> Command {
     let mut command = words("cargo test --no-fail-fast -p temporal-slab --release --lib");
     // Other flags would otherwise have everything built anew each time.
     command.arg("--target-dir").arg(target_dir().join("loom"));
-    command
-        .env("RUSTFLAGS", "--cfg loom")
-        .env("LOOM_MAX_PREEMPTIONS", LOOM_PREEMPTIONS);
+    command.envs(LOOM);
     command
 }
 

@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 use std::fmt;
 use std::fs;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{BufRead, Read};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::Arc;
@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::command::{display, words};
+use crate::command::{display, in_one_pipe};
 use crate::copy::Copy;
-use crate::stages::LOOM_PREEMPTIONS;
+use crate::stages::{LOOM, MIRI_WHOLE};
 use crate::toolchain;
 
 /// How many schedules and choices of what a load sees Miri tries.
@@ -82,23 +82,11 @@ impl<'c> Checks<'c> {
         self.miri("--test races")
     }
 
-    fn command(&self, line: &str) -> Command {
-        let mut command = words(line);
-        command.current_dir(self.copy.folder()).env(
-            "CARGO_TARGET_DIR",
-            self.copy.folder().with_file_name("target"),
-        );
-        command
-    }
-
     fn loom(&self) -> Result<Option<Caught>> {
-        let mut build = self.command("cargo test -p temporal-slab --release --lib --no-run");
-        // Most of the time goes into building one crate over and over.
-        build
-            .env("RUSTFLAGS", "--cfg loom")
-            .env("CARGO_INCREMENTAL", "1")
-            .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
-            .env("CARGO_PROFILE_RELEASE_DEBUG", "0");
+        let mut build = self
+            .copy
+            .command("cargo test -p temporal-slab --release --lib --no-run");
+        build.envs(LOOM);
         let shown = display(&build);
         let built = build
             .output()
@@ -122,7 +110,7 @@ impl<'c> Checks<'c> {
             let _known = self.modelled.set(list);
         }
         let mut models = Command::new(program);
-        models.env("LOOM_MAX_PREEMPTIONS", LOOM_PREEMPTIONS);
+        models.envs(LOOM);
         self.first_failure(models, false)
     }
 
@@ -131,15 +119,12 @@ impl<'c> Checks<'c> {
             return Ok(None);
         }
         let toolchain = toolchain::miri().unwrap_or("nightly");
-        let mut command = self.command(&format!(
+        let mut command = self.copy.command(&format!(
             "cargo +{toolchain} miri test -p temporal-slab --all-features {what}"
         ));
         command.env(
             "MIRIFLAGS",
-            format!(
-                "-Zmiri-permissive-provenance -Zmiri-disable-isolation -Zmiri-many-seeds={SEEDS} \
-                 -Zmiri-preemption-rate=0.1"
-            ),
+            format!("{MIRI_WHOLE} -Zmiri-many-seeds={SEEDS} -Zmiri-preemption-rate=0.1"),
         );
         self.first_failure(command, true)
     }
@@ -147,15 +132,8 @@ impl<'c> Checks<'c> {
     /// Runs a program of tests until one fails.
     fn first_failure(&self, mut command: Command, is_miri: bool) -> Result<Option<Caught>> {
         let shown = display(&command);
-        let (reader, writer) = io::pipe()?;
-        command
-            .stdout(writer.try_clone()?)
-            .stderr(writer)
-            .process_group(0);
-        let mut child = command
-            .spawn()
-            .with_context(|| format!("cannot run `{shown}`"))?;
-        drop(command);
+        command.process_group(0);
+        let (mut child, mut lines) = in_one_pipe(&mut command)?;
         let group = i32::try_from(child.id())?;
         // SAFETY: a signal to the processes that this one started.
         let end = move || unsafe { libc::kill(-group, libc::SIGKILL) };
@@ -173,11 +151,10 @@ impl<'c> Checks<'c> {
             false
         });
         let (mut name, mut last, mut all) = (None, String::new(), String::new());
-        let mut lines = BufReader::new(reader);
         let mut line = Vec::new();
         while name.is_none() && lines.by_ref().read_until(b'\n', &mut line)? > 0 {
             let text = String::from_utf8_lossy(&line).into_owned();
-            // Miri ends with the first error; the test that runs then is the one begun last.
+            // Miri ends with the first error; the test that runs then is the one begun last, of one of the seeds.
             if let Some((_, rest)) = text.split_once("test ")
                 && let Some((test, verdict)) = rest.split_once(" ...")
             {
@@ -201,7 +178,8 @@ impl<'c> Checks<'c> {
         Ok(match name {
             Some(name) => Some(Caught { is_miri, name }),
             None if status.success() => None,
-            None if timed_out => Some(Caught {
+            // If it had come to the tests.
+            None if timed_out && !last.is_empty() => Some(Caught {
                 is_miri,
                 name: format!("{last} (does not end)"),
             }),

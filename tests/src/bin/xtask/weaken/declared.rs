@@ -1,4 +1,4 @@
-//! That each atomic of the core says which ordering its accesses have, and so what they pair with.
+//! That each atomic of the core that is declared says which ordering its accesses have. (What they pair with, the table says.)
 
 use std::path::Path;
 
@@ -8,11 +8,11 @@ use super::sources_in;
 
 /// What a comment has to name one of. "Orderings" stands in one that leads to the head of its file.
 const SAYS: [&str; 7] = [
-    "Relaxed",
-    "Acquire",
-    "Release",
-    "AcqRel",
-    "SeqCst",
+    "`Relaxed`",
+    "`Acquire`",
+    "`Release`",
+    "`AcqRel`",
+    "`SeqCst`",
     "rderings",
     "see the head",
 ];
@@ -41,8 +41,11 @@ fn silent_in(text: &str) -> impl Iterator<Item = usize> {
             continue;
         }
         let comment = std::mem::take(&mut comment);
-        let item = line.strip_prefix("pub(crate) ").unwrap_or(line);
-        if ["struct ", "pub struct ", "type ", "static "]
+        let item = ["pub ", "pub(crate) ", "pub(super) "]
+            .iter()
+            .find_map(|visible| line.strip_prefix(visible))
+            .unwrap_or(line);
+        if ["struct ", "type ", "static "]
             .iter()
             .any(|start| item.starts_with(start))
         {
@@ -65,7 +68,6 @@ fn silent_in(text: &str) -> impl Iterator<Item = usize> {
 
 /// Whether a line declares an atomic: a field, a static, a name for its type, a type of one field.
 fn declares(item: &str) -> bool {
-    let item = item.strip_prefix("pub(super) ").unwrap_or(item);
     let is_named = item.split_once(": ").is_some_and(|(name, of)| {
         let is_static = name.starts_with("static ");
         let name = name.strip_prefix("static ").unwrap_or(name);

@@ -17,7 +17,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::command::root;
-use crate::copy::Copy;
+use crate::copy::{Copy, files_below};
 use crate::decisions::Decisions;
 use checks::Checks;
 use sites::Site;
@@ -112,7 +112,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         std::io::Write::flush(&mut std::io::stdout())?;
         let site = mutant.site;
         let file = format!("{SOURCES}/{}", site.file);
-        let caught = copy.with_weaker((&file, site.at), (site.ordering, mutant.to), || {
+        let caught = copy.with_replaced((&file, site.at), (site.ordering, mutant.to), || {
             checks.run_for(&site.file)
         })?;
         let decision = decisions.of(&name);
@@ -133,26 +133,17 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
                 counts[2] += 1;
                 format!("none: {why}")
             }
+            (None, None) if options.models => {
+                println!("no model ({seconds:.0} s)");
+                String::new()
+            }
             (None, None) => {
                 println!("UNNOTICED ({seconds:.0} s)");
                 bad += 1;
                 "**nothing**".to_owned()
             }
         };
-        let (
-            Site {
-                file,
-                function,
-                access,
-                ..
-            },
-            partners,
-        ) = (site, site.partners(&sites));
-        writeln!(
-            table,
-            "| `{file}` `{function}` | `{access}` | {} | {} | {partners} | {result} |",
-            site.ordering, mutant.to
-        )?;
+        writeln!(table, "{}", row(site, mutant.to, &sites, &result))?;
     }
     if options.only.is_none() && !options.models {
         for name in decisions.unused() {
@@ -164,9 +155,11 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
             "# What notices a weaker ordering\n\n\
              Written by `cargo xtask weaken`. Each `Acquire`, `Release`, `AcqRel` and `SeqCst` of the core was weakened, one at a \
              time, and the loom models ran, and then the tests of races under Miri, until one failed. {} orderings, \
-             {} ways to weaken one: {loom} failed a model, {miri} a test under Miri, {reasons} neither, for a reason.\n\n\
+             {} ways to weaken one: {loom} failed a model, {miri} a test under Miri, {reasons} neither, for a reason. The test \
+             that is named is the one that was begun last.\n\n\
              Slabs, their lists, the ring and handles are built for loom, where loom's mutex stands for a heap's locks; whole \
-             heaps run under Miri. loom takes a `SeqCst` access for a weaker one, so these are Miri's as well. A lock's own \
+             heaps run under Miri. loom takes a `SeqCst` access for one that acquires and releases, so what only `SeqCst` gives is \
+             Miri's as well. A lock's own \
              orderings are the business of whoever brings it.\n\n\
              | where | access | ordering | weakened to | pairs with | noticed by |\n|---|---|---|---|---|---|\n",
             sites.len(),
@@ -188,33 +181,60 @@ fn all_sites(sources: &Path) -> Result<Vec<Site>> {
         .collect())
 }
 
+/// What the table says of a site that was weakened.
+fn row(site: &Site, to: &str, all: &[Site], result: &str) -> String {
+    let Site {
+        file,
+        function,
+        access,
+        ordering,
+        ..
+    } = site;
+    let partners = site.partners(all);
+    format!("| `{file}` `{function}` | `{access}` | {ordering} | {to} | {partners} | {result} |")
+}
+
 /// The files below a folder, without models and tests, in order, and what is in them.
 fn sources_in(sources: &Path) -> Result<Vec<(String, String)>> {
-    let mut folders = vec![sources.to_owned()];
+    let is_test = |path: &Path| {
+        let mut parts = path.iter().filter_map(|part| part.to_str());
+        parts.any(|part| matches!(part.trim_end_matches(".rs"), "models" | "tests" | "races"))
+    };
     let mut files = Vec::new();
-    while let Some(folder) = folders.pop() {
-        let entries =
-            fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
-        for entry in entries {
-            let path = entry?.path();
-            let name = path
-                .file_stem()
-                .and_then(|name| name.to_str())
-                .unwrap_or_default();
-            if matches!(name, "models" | "tests") {
-                continue;
-            }
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                let text = fs::read_to_string(&path)?;
-                files.push((
-                    path.strip_prefix(sources)?.to_string_lossy().into_owned(),
-                    text,
-                ));
-            }
+    for path in files_below(sources)? {
+        let file = path.strip_prefix(sources)?;
+        if !is_test(file) {
+            let text = fs::read_to_string(&path)?;
+            files.push((file.to_string_lossy().into_owned(), text));
         }
     }
-    files.sort();
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{SOURCES, TABLE, all_sites, row};
+    use crate::command::root;
+
+    /// Catches an ordering that was changed since, or is new: `cargo xtask weaken --only` says what notices it.
+    #[test]
+    fn the_table_is_of_the_orderings_that_there_are() {
+        let sites = all_sites(&root().join(SOURCES)).unwrap();
+        let table = std::fs::read_to_string(root().join(TABLE)).unwrap();
+        let rows = table.lines().filter(|line| line.starts_with("| `"));
+        let mut found: Vec<_> = rows
+            .map(|row| row.trim_end_matches(" |").rsplit_once(" | ").unwrap().0)
+            .collect();
+        let there: Vec<_> = sites
+            .iter()
+            .flat_map(|site| site.weaker().iter().map(|to| row(site, to, &sites, "")))
+            .collect();
+        let mut there: Vec<_> = there
+            .iter()
+            .map(|row| row.trim_end_matches("  |").trim_end_matches(" |"))
+            .collect();
+        found.sort_unstable();
+        there.sort_unstable();
+        assert_eq!(found, there);
+    }
 }

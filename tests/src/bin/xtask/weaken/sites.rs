@@ -103,7 +103,8 @@ pub(crate) fn of(file: &str, text: &str) -> Vec<Site> {
         let here = start;
         start += line.len();
         let trimmed = line.trim();
-        if trimmed.starts_with("#[cfg(all(test") && text[start..].starts_with("mod tests {") {
+        let is_for_tests = trimmed.starts_with("#[cfg(") && trimmed.contains("test");
+        if is_for_tests && text[start..].starts_with("mod tests {") {
             break;
         }
         if let Some(comment) = trimmed.strip_prefix("//") {
@@ -123,6 +124,7 @@ pub(crate) fn of(file: &str, text: &str) -> Vec<Site> {
         }
         if let Some(name) = function_on(trimmed) {
             function = format!("{implemented}{name}");
+            pairs = None;
         }
         let code = line.split("//").next().unwrap_or(line);
         if code.trim_start().starts_with("use ") || code.contains("pub(crate) use ") {
@@ -155,7 +157,7 @@ pub(crate) fn of(file: &str, text: &str) -> Vec<Site> {
                 });
             }
         }
-        if found && trimmed.ends_with([';', '}', ')']) {
+        if found && trimmed.ends_with([';', '{', '}', ')']) {
             pairs = None;
         }
     }
@@ -194,11 +196,10 @@ fn words(code: &str) -> impl Iterator<Item = (usize, &'static str)> {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
     let mut found: Vec<_> = ORDERINGS
         .iter()
-        .flat_map(|ordering| code.match_indices(ordering))
+        .flat_map(|ordering| code.match_indices(ordering).map(|(at, _)| (at, *ordering)))
         .filter(|(at, word)| {
             !code[..*at].ends_with(is_word) && !code[at + word.len()..].starts_with(is_word)
         })
-        .filter_map(|(at, word)| Some((at, *ORDERINGS.iter().find(|o| **o == word)?)))
         .collect();
     found.sort_unstable();
     found.into_iter()
@@ -207,9 +208,6 @@ fn words(code: &str) -> impl Iterator<Item = (usize, &'static str)> {
 /// The access whose arguments the text ends in.
 fn access_before(text: &str) -> Option<(String, Kind)> {
     const METHODS: [&str; 5] = ["load", "store", "swap", "fetch_", "compare_exchange"];
-    if text.ends_with("fence(") || text.ends_with("fence(Ordering::") {
-        return Some(("fence".to_owned(), Kind::Change));
-    }
     let (dot, method) = METHODS
         .iter()
         .filter_map(|name| Some((text.rfind(&format!(".{name}"))?, *name)))
