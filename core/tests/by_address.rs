@@ -7,11 +7,54 @@ use common::host::HostProvider;
 use common::{Rng, layout, steps, walk};
 use core::alloc::Layout;
 use core::ptr::NonNull;
+use std::sync::Mutex;
 use temporal_slab::config::{Checked, Unchecked};
-use temporal_slab::provider::StaticProvider;
+use temporal_slab::provider::{Capabilities, PageProvider, ProviderError, Region, StaticProvider};
 use temporal_slab::{DefaultLock, FreeError, Heap};
 
 const CHUNK: usize = 1 << 18;
+
+/// What the heap did not write itself is no address of anything.
+const NONSENSE: u8 = 0xA5;
+
+/// Regions `TIMES` as long as what was asked for, full of nonsense, also when they were given back.
+#[derive(Debug, Default)]
+struct Nonsense<const TIMES: usize>(HostProvider<CHUNK, TIMES>, Mutex<Vec<Region>>);
+
+// SAFETY: memory comes from the host's provider, to which it goes back later.
+unsafe impl<const TIMES: usize> PageProvider for Nonsense<TIMES> {
+    const CHUNK_SIZE: usize = CHUNK;
+    fn acquire(&self, size: usize, align: usize) -> Option<Region> {
+        let region = self.0.acquire(size, align)?;
+        // SAFETY: it is new.
+        unsafe { region.base.write_bytes(NONSENSE, region.size) };
+        Some(region)
+    }
+    unsafe fn release(&self, region: Region) {
+        // SAFETY: it is nobody's now.
+        unsafe { region.base.write_bytes(NONSENSE, region.size) };
+        self.1.lock().unwrap().push(region);
+    }
+    unsafe fn decommit(&self, _pages: Region) -> Result<(), ProviderError> {
+        Ok(())
+    }
+    unsafe fn commit(&self, _pages: Region) -> Result<(), ProviderError> {
+        Ok(())
+    }
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::empty()
+    }
+}
+
+impl<const TIMES: usize> Drop for Nonsense<TIMES> {
+    fn drop(&mut self) {
+        for region in self.1.get_mut().unwrap().drain(..) {
+            // SAFETY: it came from there, and was given back.
+            unsafe { self.0.release(region) };
+        }
+    }
+}
+
 type Host = HostProvider<CHUNK>;
 type TestHeap<C = Checked> = Heap<Host, DefaultLock, C>;
 
@@ -217,9 +260,7 @@ fn known_chunks_are_looked_up_without_a_lock() {
 /// that.
 #[test]
 fn a_released_chunk_is_forgotten() {
-    let mut memory = Box::<[u8]>::new_uninit_slice(8 << 16);
-    let heap: Heap<StaticProvider<'_>, DefaultLock, Checked> =
-        Heap::new(StaticProvider::new(&mut memory));
+    let heap: Heap<Nonsense<1>, DefaultLock, Checked> = Heap::new(Nonsense::default());
     let mut local = heap.local().unwrap();
     for round in 0..3 {
         let object = local.alloc(layout(9_000)).unwrap();
@@ -240,8 +281,7 @@ fn a_released_chunk_is_forgotten() {
 /// What lies behind a chunk in a region that is longer is nobody's. Catches its first byte taken for the chunk's.
 #[test]
 fn behind_a_chunk_is_nothing() {
-    let heap: Heap<HostProvider<CHUNK, 2>, DefaultLock, Checked> =
-        Heap::new(HostProvider::default());
+    let heap: Heap<Nonsense<2>, DefaultLock, Checked> = Heap::new(Nonsense::default());
     let mut local = heap.local().unwrap();
     let object = local.alloc(layout(9_000)).unwrap();
     let chunk = object.addr().get() & !(CHUNK - 1);

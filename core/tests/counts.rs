@@ -280,3 +280,55 @@ fn chunks_and_idle_bytes_are_counted() {
         (0, pages.chunks_acquired)
     );
 }
+
+/// A slot that is freed where all others are taken is where the shared path looks next, without the lists' lock. Catches a
+/// free that leaves the next allocation to search.
+#[test]
+fn the_shared_path_is_led_to_what_was_freed() {
+    let heap: Heap<Host, Hooked, Unchecked> = Heap::new(Host::default());
+    let class = heap.class_of(layout(64)).unwrap();
+    let slots = heap.class_stats(class).unwrap().slots_per_slab;
+    let objects: Vec<_> = (0..3 * slots)
+        .map(|_| heap.alloc(layout(64)).unwrap())
+        .collect();
+    let free = |object| {
+        // SAFETY: it is live and freed once.
+        unsafe { heap.free(object, layout(64)) }.unwrap();
+    };
+    free(objects[0]);
+    free(objects[1]);
+    let again = hooked(
+        |_, _| panic!("a lock"),
+        || [(); 2].map(|()| heap.alloc(layout(64)).unwrap()),
+    );
+    assert!(again.contains(&objects[0]) && again.contains(&objects[1]));
+    objects.into_iter().for_each(free);
+}
+
+/// Slabs that come back from the cache are counted as such, and keep their ids. Catches an id for each use of a slab, of
+/// which there are not so many.
+#[test]
+fn cached_slabs_keep_their_ids() {
+    for first in [0, 1, 77] {
+        let heap = TestHeap::<Unchecked>::new(Host::default());
+        heap.set_policy(Policy::Never);
+        assert!(heap.set_first_handle_id(first));
+        assert_eq!(heap.stats().handle_ids, (0, 1 << 22));
+        let slots = heap
+            .class_stats(heap.class_of(layout(64)).unwrap())
+            .unwrap()
+            .slots_per_slab;
+        for round in 0..4 {
+            let handles: Vec<_> = (0..3 * slots)
+                .map(|_| heap.alloc_handle(layout(64)).unwrap())
+                .collect();
+            for handle in handles {
+                heap.free_raw(handle).unwrap();
+            }
+            let stats = heap.stats();
+            assert_eq!(stats.handle_ids.0, stats.slabs.slabs, "round {round}");
+            assert_eq!(stats.slow.from_cache > 0, round > 0, "round {round}");
+        }
+        assert_eq!(heap.stats().handle_ids.1, 1 << 22);
+    }
+}

@@ -10,11 +10,10 @@ pub(crate) const fn mask(start: u32, len: u32) -> u64 {
 
 /// The lowest `start`, a multiple of `align` (a power of two), at which `len` granules are free.
 pub(crate) const fn fit(free: u64, len: u32, align: u32) -> Option<u32> {
-    let mut starts = runs_of(free, len) & lanes(align);
+    let starts = runs_of(free, len) & lanes(align);
     if starts == 0 {
         return None;
     }
-    starts &= starts.wrapping_neg();
     Some(starts.trailing_zeros())
 }
 

@@ -334,12 +334,12 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
             // SAFETY: whole pages inside the chunk; parts of them may be in use, as commit allows.
             let committed = unsafe { self.provider.commit(Region { base, size }) };
             if committed.is_err() {
-                // SAFETY: the run was just handed out.
-                self.state.with(|state| unsafe {
-                    state.mark_gone(run.chunk, run.base.addr(), bytes / GRANULE);
-                });
                 return Err(AllocError::OutOfMemory);
             }
+            // SAFETY: the run was just handed out.
+            self.state.with(|state| unsafe {
+                state.mark_present(run.chunk, run.base.addr(), bytes / GRANULE);
+            });
         }
         // A page that is longer than a block has others' memory in it, or what is not in the chunk.
         let fits = || PageShape::new(self.provider.page_size()).is_some();

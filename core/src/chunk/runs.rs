@@ -119,6 +119,8 @@ pub(super) struct State<P> {
     pub(super) open: Chain<Chunk, OPEN>,
     pub(super) warm_chunks: Chain<Chunk, WARM>,
     pub(super) page: PageShape,
+    /// Whether what is gone wants a commit: a run of it is still gone when it is handed out, until it had one.
+    pub(super) commits: bool,
     /// Bytes of warm pages.
     pub(super) warm: usize,
     /// The least that `warm` was since somebody asked.
@@ -149,6 +151,7 @@ impl<P: PageProvider> State<P> {
                 Some(shape) => shape,
                 None => panic!("a block is made of 4 KiB pages"),
             },
+            commits: true,
             warm: 0,
             least_warm: 0,
             resident: 0,
@@ -265,19 +268,24 @@ impl<P: PageProvider> State<P> {
         None
     }
 
-    /// Notes that granules of a run that is out still need a commit.
+    /// Notes that a run that is out, and in which something was gone, was committed.
     ///
     /// # Safety
     /// `base` is that of a run of `count` granules that was handed out from `chunk`.
-    pub(super) unsafe fn mark_gone(&mut self, chunk: *mut Chunk, base: usize, count: usize) {
-        let offset = base & (Geometry::<P>::CHUNK - 1);
-        for granule in offset / GRANULE..offset / GRANULE + count {
+    pub(super) unsafe fn mark_present(&mut self, chunk: *mut Chunk, base: usize, count: usize) {
+        let first = (base & (Geometry::<P>::CHUNK - 1)) / GRANULE;
+        let (mut at, end) = (first, first + count);
+        while at < end {
+            let next = end.min((at / 64 + 1) * 64);
+            let granules = mask((at % 64) as u32, (next - at) as u32);
             // SAFETY: the chunk is valid while a run of it is out.
             unsafe {
-                self.change(chunk, (granule / 64) as u32, |block, _| {
-                    block.gone |= 1 << (granule % 64);
+                self.change(chunk, (at / 64) as u32, |block, _| {
+                    block.dirty |= granules;
+                    block.gone &= !granules;
                 });
             }
+            at = next;
         }
     }
 

@@ -9,7 +9,7 @@ use super::take::Effort;
 use super::tree::{Node, Use};
 use super::{Kind, Pages};
 use crate::error::AllocError;
-use crate::provider::{PageProvider, Region};
+use crate::provider::{Capabilities, PageProvider, Region};
 use crate::sync::Ordering;
 use lock_api::RawMutex;
 
@@ -84,6 +84,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         let piece = self.take_meta(Kind::Chunk, State::<P>::chunk_layout())?;
         let size = Geometry::<P>::CHUNK;
         let page = PageShape::new(self.provider.page_size());
+        let can = self.provider.capabilities();
         let added = self.acquire(size, size).and_then(|region| {
             if is_present && size.is_multiple_of(self.provider.page_size()) {
                 // SAFETY: the region was just acquired; the chunk is whole pages.
@@ -92,6 +93,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
             // SAFETY: the region was checked, and the piece is a chunk description's memory.
             self.add(region, |state| unsafe {
                 state.page = page.unwrap_or(state.page);
+                state.commits = !can.contains(Capabilities::LAZY_COMMIT);
                 let chunk = state.add_chunk(region, piece);
                 if is_present {
                     state.touch_chunk(chunk);

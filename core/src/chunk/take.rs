@@ -151,10 +151,16 @@ impl<P: PageProvider> State<P> {
             let clean = (*block).dirty & granules == 0;
             let gone = (*block).gone & granules != 0;
             let opens = (*chunk).touched & (1 << index) == 0;
+            let commits = self.commits;
             self.change(chunk, index, |block, _| {
+                let present = if commits {
+                    granules & !block.gone
+                } else {
+                    granules
+                };
                 block.free &= !granules;
-                block.dirty |= granules;
-                block.gone &= !granules;
+                block.dirty |= present;
+                block.gone &= !present;
             });
             let offset = index as usize * BLOCK + granules.trailing_zeros() as usize * GRANULE;
             Run {

@@ -3,8 +3,10 @@
 
 extern crate std;
 
-use super::{Geometry, MetaShape, Pages, RowBlocks, Run};
+use super::arena::META_HEADER;
+use super::{Geometry, Kind, META_REGION, MetaShape, Pages, RowBlocks, Run};
 use crate::class::{BLOCK, GRANULE};
+use crate::error::AllocError;
 use crate::provider::{FaultyProvider, StaticProvider};
 use crate::slab::Slab;
 use core::alloc::Layout;
@@ -149,4 +151,71 @@ fn runs_and_regions_are_disjoint_and_come_back() {
         (accounts.regions, accounts.bytes, accounts.wrong_releases),
         (0, 0, 0)
     );
+}
+
+fn aligned(size: usize) -> Layout {
+    Layout::from_size_align(size, 64).unwrap()
+}
+
+/// A piece that leaves nothing, what is left put aside and used later to its last byte, and what is too long for any
+/// region. Catches a region too many, and one piece over another's end.
+#[test]
+fn metadata_is_used_to_its_end() {
+    const ROOM: usize = META_REGION - META_HEADER;
+    /// The least that is put aside.
+    const WORTH: usize = 256;
+    let mut memory = Box::<[u8]>::new_uninit_slice(1 << 20);
+    let provider: Provider<'_> = FaultyProvider::new(StaticProvider::new(&mut memory));
+    let mut pages: Pages<&Provider<'_>, spin::Mutex<()>> = Pages::new(&provider);
+    let take = |kind, layout| {
+        let piece = pages.take_meta(kind, layout).unwrap();
+        // SAFETY: it is ours, and so long.
+        unsafe { piece.write_bytes(0xEE, layout.size()) };
+        provider.accounts().regions
+    };
+    for over in [ROOM - 63, ROOM, META_REGION, 1 << 30] {
+        assert_eq!(
+            pages.take_meta(Kind::Row, aligned(over)),
+            Err(AllocError::TooLarge)
+        );
+    }
+    assert_eq!(provider.accounts().regions, 0);
+    assert_eq!(take(Kind::Chunk, aligned(ROOM - 1024)), 1);
+    assert_eq!(take(Kind::Large, aligned(1024)), 1, "it just fits");
+    assert_eq!(take(Kind::Row, aligned(ROOM - 64)), 2, "the longest");
+    assert_eq!(take(Kind::Ring, aligned(ROOM - 2048)), 3);
+    assert_eq!(take(Kind::Desk, aligned(4096)), 4, "2,048 are put aside");
+    assert_eq!(take(Kind::LocalRow, aligned(ROOM - 4096 - WORTH)), 4);
+    assert_eq!(
+        take(Kind::SmallStore, aligned(2048)),
+        4,
+        "what was put aside"
+    );
+    assert_eq!(take(Kind::FullStore, aligned(WORTH)), 4, "and so was this");
+    assert_eq!(pages.bytes().meta, 4 * META_REGION);
+    assert_eq!(pages.bytes().taken, 4 * META_REGION);
+    pages.dissolve();
+    assert_eq!(provider.accounts().bytes, 0);
+}
+
+/// A chunk's header is metadata, and nothing else of it is.
+#[test]
+fn headers_are_metadata() {
+    let mut memory = Box::<[u8]>::new_uninit_slice(3 << 20);
+    let provider: Provider<'_> = FaultyProvider::new(StaticProvider::new(&mut memory));
+    let mut pages: Pages<&Provider<'_>, spin::Mutex<()>> = Pages::new(&provider);
+    let mut row = RowBlocks::new(0);
+    let meta = MetaShape::plain(Layout::new::<Slab>());
+    for chunks in 1..4 {
+        // SAFETY: the row outlives the pages' use of it; three blocks are all of a chunk but the first.
+        let taken = unsafe { pages.take_long(&raw mut row, meta, 3, || true, |_| false) };
+        assert!(taken.is_ok());
+        let header = Geometry::<&Provider<'_>>::HEADER as usize * GRANULE;
+        assert_eq!(pages.bytes().meta, META_REGION + chunks * header);
+        assert_eq!(
+            pages.bytes().taken,
+            META_REGION + chunks * Geometry::<&Provider<'_>>::CHUNK
+        );
+    }
+    pages.dissolve();
 }

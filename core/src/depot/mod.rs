@@ -491,7 +491,6 @@ impl<R: lock_api::RawMutex> Bin<R> {
 
 /// The first set bit of `word` at or after bit `start`, going round.
 fn pick(word: u64, start: u32) -> u64 {
-    let start = start % 64;
     let turned = word.rotate_right(start);
     (turned & turned.wrapping_neg()).rotate_left(start)
 }

@@ -31,6 +31,8 @@ mod models;
 mod races;
 mod tag;
 mod tagged;
+#[cfg(all(test, not(loom)))]
+mod tests;
 
 use core::fmt;
 

@@ -1,0 +1,160 @@
+//! What a provider is asked to do with its pages: no more and no less than what is needed, and again where it refused.
+
+mod common;
+
+use common::host::HostProvider;
+use common::layout;
+use core::cell::{Cell, RefCell};
+use core::ptr::NonNull;
+use temporal_slab::config::Unchecked;
+use temporal_slab::provider::{Capabilities, PageProvider, ProviderError, Region};
+use temporal_slab::{AllocError, DefaultLock, Heap, Policy};
+
+const CHUNK: usize = 1 << 18;
+const BLOCK: usize = 1 << 16;
+
+/// Notes what it is asked, and refuses to commit when it is told to.
+#[derive(Debug, Default)]
+struct Noting {
+    host: HostProvider<CHUNK>,
+    refuses: Cell<bool>,
+    committed: RefCell<Vec<Region>>,
+    populated: RefCell<Vec<Region>>,
+    decommits: Cell<usize>,
+}
+
+// SAFETY: memory comes from the host's provider, which needs no commit.
+unsafe impl PageProvider for Noting {
+    const CHUNK_SIZE: usize = CHUNK;
+    fn acquire(&self, size: usize, align: usize) -> Option<Region> {
+        self.host.acquire(size, align)
+    }
+    unsafe fn release(&self, region: Region) {
+        // SAFETY: passed on.
+        unsafe { self.host.release(region) };
+    }
+    unsafe fn decommit(&self, pages: Region) -> Result<(), ProviderError> {
+        self.decommits.set(self.decommits.get() + 1);
+        // SAFETY: passed on.
+        unsafe { self.host.decommit(pages) }
+    }
+    unsafe fn commit(&self, pages: Region) -> Result<(), ProviderError> {
+        self.committed.borrow_mut().push(pages);
+        if self.refuses.get() {
+            return Err(ProviderError);
+        }
+        Ok(())
+    }
+    unsafe fn populate(&self, pages: Region) {
+        self.populated.borrow_mut().push(pages);
+    }
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::FRESH_ZERO | Capabilities::DECOMMIT | Capabilities::POPULATE
+    }
+}
+
+type TestHeap<'p> = Heap<&'p Noting, DefaultLock, Unchecked>;
+
+fn free(heap: &TestHeap<'_>, object: NonNull<u8>, size: usize) {
+    // SAFETY: tests free what they allocated, once.
+    unsafe { heap.free(object, layout(size)) }.unwrap();
+}
+
+/// Whether one of the regions holds all of an object.
+fn hold(regions: &[Region], object: NonNull<u8>, size: usize) -> bool {
+    let (first, end) = (object.addr().get(), object.addr().get() + size);
+    regions
+        .iter()
+        .any(|region| region.base.addr().get() <= first && end <= region.end().unwrap())
+}
+
+/// Catches pages that are used although the provider refused to commit them, and those that count as present then.
+#[test]
+fn what_was_refused_is_asked_for_again() {
+    let provider = Noting::default();
+    let heap = TestHeap::new(&provider);
+    // A run in a block, a run of blocks.
+    for size in [20_000, 100_000] {
+        // Keeps the chunk.
+        let kept = heap.alloc(layout(20_000)).unwrap();
+        let object = heap.alloc(layout(size)).unwrap();
+        free(&heap, object, size);
+        heap.reclaim();
+        let held = heap.bytes();
+        provider.refuses.set(true);
+        assert_eq!(heap.alloc(layout(size)), Err(AllocError::OutOfMemory));
+        assert_eq!(heap.bytes(), held);
+        provider.refuses.set(false);
+        provider.committed.borrow_mut().clear();
+        let again = heap.alloc(layout(size)).unwrap();
+        let committed = provider.committed.take();
+        assert!(hold(&committed, again, size), "{size}: {committed:?}");
+        assert!(heap.bytes().resident >= held.resident + size);
+        free(&heap, again, size);
+        free(&heap, kept, 20_000);
+        heap.reclaim();
+    }
+}
+
+/// A block is made present when the first run in it is taken, from there to its end; a longer run at once. Catches a fault
+/// for each object, and pages of others.
+#[test]
+fn blocks_are_made_present_once() {
+    let provider = Noting::default();
+    let heap = TestHeap::new(&provider);
+    let objects = [(); 3].map(|()| heap.alloc(layout(10_000)).unwrap());
+    let block = |object: NonNull<u8>| object.addr().get() / BLOCK;
+    assert_eq!(block(objects[0]), block(objects[2]));
+    let populated = provider.populated.take();
+    assert_eq!(populated.len(), 1, "{populated:?}");
+    assert!(
+        objects
+            .iter()
+            .all(|object| hold(&populated, *object, 10_000))
+    );
+    assert_eq!(populated[0].end().unwrap() % BLOCK, 0);
+    assert!(populated[0].base.addr().get() <= objects[0].addr().get());
+    let long = heap.alloc(layout(100_000)).unwrap();
+    let populated = provider.populated.take();
+    assert!(hold(&populated, long, 100_000), "{populated:?}");
+    assert!(populated.iter().all(|region| region.size <= 2 * BLOCK));
+    for object in objects {
+        free(&heap, object, 10_000);
+    }
+    free(&heap, long, 100_000);
+}
+
+/// To keep as much as there is asks for nothing; to keep less gives back no more than it has to; and a chunk of which
+/// nothing is left goes whole.
+#[test]
+fn what_is_to_stay_stays() {
+    let provider = Noting::default();
+    let heap = TestHeap::new(&provider);
+    heap.set_policy(Policy::Never);
+    let objects: Vec<_> = (0..30)
+        .map(|_| heap.alloc(layout(20_000)).unwrap())
+        .collect();
+    assert!(heap.stats().pages.chunks >= 3);
+    for object in objects {
+        free(&heap, object, 20_000);
+    }
+    let warm = heap.bytes().reclaimable;
+    assert!(warm >= 600_000);
+    heap.reclaim_to(warm);
+    assert_eq!(
+        (provider.decommits.get(), heap.bytes().reclaimable),
+        (0, warm)
+    );
+    heap.reclaim_to(warm / 2);
+    let left = heap.bytes().reclaimable;
+    assert!(provider.decommits.get() > 0);
+    assert!(left <= warm / 2 && left > warm / 4, "{left} of {warm}");
+    let chunks = heap.stats().pages.chunks;
+    heap.set_policy(Policy::Eager);
+    assert_eq!(heap.bytes().reclaimable, 0);
+    let cold = heap.stats().pages;
+    heap.reclaim_to(usize::MAX);
+    let pages = heap.stats().pages;
+    assert_eq!(pages.chunks, 0, "of {chunks}, and then {}", cold.chunks);
+    assert_eq!(pages.chunks_released, pages.chunks_acquired);
+}
