@@ -332,3 +332,27 @@ fn cached_slabs_keep_their_ids() {
         assert_eq!(heap.stats().handle_ids.1, 1 << 22);
     }
 }
+
+/// A local that begins with a class takes two words of the lists, and no more.
+#[test]
+fn a_first_visit_takes_two_words() {
+    let heap = TestHeap::<Unchecked>::new(Host::default());
+    let class = heap.class_of(layout(64)).unwrap();
+    let slots = heap.class_stats(class).unwrap().slots_per_slab as usize;
+    let objects: Vec<_> = (0..5 * slots)
+        .map(|_| heap.alloc(layout(64)).unwrap())
+        .collect();
+    let (freed, kept): (Vec<_>, Vec<_>) = (0..objects.len()).partition(|n| n % slots == 3);
+    for n in freed {
+        free(&heap, objects[n], 64);
+    }
+    let mut local = heap.local().unwrap();
+    let object = local.alloc(layout(64)).unwrap();
+    let slow = local.slow_paths();
+    assert_eq!((slow.depot_visits, slow.words_taken), (1, 2));
+    // SAFETY: it is live and freed once.
+    unsafe { local.free(object, layout(64)) }.unwrap();
+    for n in kept {
+        free(&heap, objects[n], 64);
+    }
+}

@@ -15,8 +15,8 @@ const BLOCK: usize = 1 << 16;
 
 /// Notes what it is asked, and refuses to commit when it is told to.
 #[derive(Debug, Default)]
-struct Noting {
-    host: HostProvider<CHUNK>,
+struct Noting<const TIMES: usize = 1> {
+    host: HostProvider<CHUNK, TIMES>,
     refuses: Cell<bool>,
     committed: RefCell<Vec<Region>>,
     populated: RefCell<Vec<Region>>,
@@ -24,7 +24,7 @@ struct Noting {
 }
 
 // SAFETY: memory comes from the host's provider, which needs no commit.
-unsafe impl PageProvider for Noting {
+unsafe impl<const TIMES: usize> PageProvider for Noting<TIMES> {
     const CHUNK_SIZE: usize = CHUNK;
     fn acquire(&self, size: usize, align: usize) -> Option<Region> {
         self.host.acquire(size, align)
@@ -71,7 +71,7 @@ fn hold(regions: &[Region], object: NonNull<u8>, size: usize) -> bool {
 /// Catches pages that are used although the provider refused to commit them, and those that count as present then.
 #[test]
 fn what_was_refused_is_asked_for_again() {
-    let provider = Noting::default();
+    let provider: Noting = Noting::default();
     let heap = TestHeap::new(&provider);
     // A run in a block, a run of blocks.
     for size in [20_000, 100_000] {
@@ -100,7 +100,7 @@ fn what_was_refused_is_asked_for_again() {
 /// for each object, and pages of others.
 #[test]
 fn blocks_are_made_present_once() {
-    let provider = Noting::default();
+    let provider: Noting = Noting::default();
     let heap = TestHeap::new(&provider);
     let objects = [(); 3].map(|()| heap.alloc(layout(10_000)).unwrap());
     let block = |object: NonNull<u8>| object.addr().get() / BLOCK;
@@ -128,7 +128,7 @@ fn blocks_are_made_present_once() {
 /// nothing is left goes whole.
 #[test]
 fn what_is_to_stay_stays() {
-    let provider = Noting::default();
+    let provider: Noting = Noting::default();
     let heap = TestHeap::new(&provider);
     heap.set_policy(Policy::Never);
     let objects: Vec<_> = (0..30)
@@ -157,4 +157,18 @@ fn what_is_to_stay_stays() {
     let pages = heap.stats().pages;
     assert_eq!(pages.chunks, 0, "of {chunks}, and then {}", cold.chunks);
     assert_eq!(pages.chunks_released, pages.chunks_acquired);
+}
+
+/// Memory that is reserved is made present: whole chunks, and nothing behind them in a region that is longer.
+#[test]
+fn what_is_reserved_is_present() {
+    let provider = Noting::<2>::default();
+    let heap = Heap::<&Noting<2>, DefaultLock, Unchecked>::new(&provider);
+    heap.reserve(2 * CHUNK).unwrap();
+    let populated = provider.populated.take();
+    assert!(populated.len() >= 2, "{populated:?}");
+    for region in populated {
+        let base = region.base.addr().get();
+        assert_eq!((base % CHUNK, region.size), (0, CHUNK));
+    }
 }

@@ -194,6 +194,7 @@ fn metadata_is_used_to_its_end() {
     assert_eq!(take(Kind::FullStore, aligned(WORTH)), 4, "and so was this");
     assert_eq!(pages.bytes().meta, 4 * META_REGION);
     assert_eq!(pages.bytes().taken, 4 * META_REGION);
+    assert_eq!(pages.bytes().resident, 4 * META_REGION);
     pages.dissolve();
     assert_eq!(provider.accounts().bytes, 0);
 }
