@@ -59,15 +59,16 @@ const SLOW: [(&str, &str); 4] = [
     ("epochs", "eras_under_contention"),
     ("epochs", "lifetimes_do_not_mix"),
     ("reads", "only_metadata_is_read"),
-    ("checked", "simultaneous_double_frees"),
+    ("checked", "simultaneous_double_frees_are_found_in_the_end"),
 ];
 
 /// Tests that take so long where nothing is optimised that they are in no round: others do the same for less long.
-const LONGEST: [&str; 4] = [
-    "a_hundred_million_cycles",
-    "every_call_",
-    "every_dead_handle_is_refused",
-    "handles_of_closed_epochs",
+const LONGEST: [(&str, &str); 5] = [
+    ("faults", "every_call_fails_once"),
+    ("faults", "every_call_is_the_last_that_works"),
+    ("handles", "every_dead_handle_is_refused"),
+    ("handles", "handles_of_closed_epochs_are_refused_for_ever"),
+    ("memory", "a_hundred_million_cycles_leak_nothing"),
 ];
 
 /// As many of a hundred viable mutants have to be noticed.
@@ -90,7 +91,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     let mut decisions = Decisions::read(&root().join(DECISIONS))?;
     let copy = Copy::make("mutants")?;
     let mut rounds = Rounds::new(&copy, options)?;
-    rounds.tests("quick", &quick(&copy)?, &SLOW.map(|(_, test)| test))?;
+    rounds.tests("quick", &quick(&copy)?, &SLOW)?;
     let long: BTreeSet<_> = LONG
         .into_iter()
         .chain(SLOW.map(|(file, _)| file))
@@ -302,7 +303,7 @@ impl<'c> Rounds<'c> {
 
     /// A round with the core's own tests and some of its test files, made one program: to link is most of what a change
     /// costs.
-    fn tests(&mut self, name: &str, files: &[String], skipped: &[&str]) -> Result<()> {
+    fn tests(&mut self, name: &str, files: &[String], skipped: &[(&str, &str)]) -> Result<()> {
         let mut program = String::from("//! Several test files in one.\n#![allow(missing_docs)]\n");
         for file in files {
             writeln!(program, "#[path = \"{file}.rs\"]\nmod {file};")?;
@@ -318,9 +319,10 @@ impl<'c> Rounds<'c> {
             // An argument of libtest's that is not stable, for which it wants to be told that we know.
             "-Zunstable-options".into(),
             "--fail-fast".into(),
+            "--exact".into(),
         ];
-        for test in skipped {
-            arguments.extend(["--skip".into(), (*test).into()]);
+        for (file, test) in skipped {
+            arguments.extend(["--skip".into(), format!("{file}::{test}")]);
         }
         self.round(name, &arguments, &[("RUSTC_BOOTSTRAP", "1")])
     }
