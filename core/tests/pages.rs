@@ -49,7 +49,10 @@ unsafe impl<const TIMES: usize> PageProvider for Noting<TIMES> {
         self.populated.borrow_mut().push(pages);
     }
     fn capabilities(&self) -> Capabilities {
-        Capabilities::FRESH_ZERO | Capabilities::DECOMMIT | Capabilities::POPULATE
+        Capabilities::FRESH_ZERO
+            | Capabilities::DECOMMIT
+            | Capabilities::DECOMMIT_ZERO
+            | Capabilities::POPULATE
     }
 }
 
@@ -171,4 +174,41 @@ fn what_is_reserved_is_present() {
         let base = region.base.addr().get();
         assert_eq!((base % CHUNK, region.size), (0, CHUNK));
     }
+}
+
+/// A run of two blocks, of which one was used and the other was not, or one went back and the other did not: what holds
+/// for one of them does not hold for both. Catches content of an earlier object, and pages without a commit.
+#[test]
+fn two_blocks_are_looked_at_both() {
+    /// More than half of a block, so all of it.
+    const ONE: usize = 50_000;
+    const TWO: usize = 2 * BLOCK;
+    let provider: Noting = Noting::default();
+    let heap = TestHeap::new(&provider);
+    heap.set_policy(Policy::Never);
+    let kept = heap.alloc(layout(20_000)).unwrap();
+    let fill = |object: NonNull<u8>| {
+        // SAFETY: it is live, and so long.
+        unsafe { object.write_bytes(0xEE, ONE) };
+    };
+    // Which of the two goes back before the other is free.
+    for gone in [0, 1] {
+        let blocks = [(); 2].map(|()| heap.alloc(layout(ONE)).unwrap());
+        assert_eq!(blocks[0].addr().get() + BLOCK, blocks[1].addr().get());
+        blocks.into_iter().for_each(fill);
+        free(&heap, blocks[gone], ONE);
+        heap.reclaim();
+        free(&heap, blocks[1 - gone], ONE);
+        provider.committed.borrow_mut().clear();
+        let both = heap.alloc_zeroed(layout(TWO)).unwrap();
+        assert_eq!(both, blocks[0]);
+        let committed = provider.committed.take();
+        assert!(hold(&committed, both, TWO), "{gone}: {committed:?}");
+        // SAFETY: it is live, and so long.
+        let bytes = unsafe { core::slice::from_raw_parts(both.as_ptr(), TWO) };
+        assert_eq!(bytes.iter().position(|byte| *byte != 0), None, "{gone}");
+        free(&heap, both, TWO);
+        heap.reclaim();
+    }
+    free(&heap, kept, 20_000);
 }
