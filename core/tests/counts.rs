@@ -338,7 +338,7 @@ fn cached_slabs_keep_their_ids() {
 fn a_first_visit_takes_two_words() {
     let heap = TestHeap::<Unchecked>::new(Host::default());
     let class = heap.class_of(layout(64)).unwrap();
-    let slots = heap.class_stats(class).unwrap().slots_per_slab as usize;
+    let slots = heap.class_stats(class).unwrap().slots_per_slab;
     let objects: Vec<_> = (0..5 * slots)
         .map(|_| heap.alloc(layout(64)).unwrap())
         .collect();

@@ -212,3 +212,39 @@ fn two_blocks_are_looked_at_both() {
     }
     free(&heap, kept, 20_000);
 }
+
+/// A close gives back as much as the epoch had last, also of what it freed before, and nothing if it had nothing. Catches
+/// large objects whose memory stays, and a close that empties the whole heap.
+#[test]
+fn a_close_gives_back_what_the_epoch_had() {
+    // Nothing, slabs, runs in a block, blocks; and what two of them take at least.
+    for (size, takes) in [
+        (0, 0),
+        (2_000, 4_000),
+        (20_000, 40_960),
+        (50_000, 2 * BLOCK),
+    ] {
+        let provider: Noting = Noting::default();
+        let heap = TestHeap::new(&provider);
+        heap.set_policy(Policy::OnClose);
+        let objects = [(); 10].map(|()| heap.alloc(layout(20_000)).unwrap());
+        for object in objects {
+            free(&heap, object, 20_000);
+        }
+        let warm = heap.bytes().reclaimable;
+        assert_eq!(warm, 10 * 20_480);
+        let epoch = heap.open_epoch().unwrap();
+        for _ in 0..if size > 0 { 30 } else { 0 } {
+            // The same places again and again.
+            let objects = [(); 2].map(|()| heap.alloc_in(epoch, layout(size)).unwrap());
+            for object in objects {
+                free(&heap, object, size);
+            }
+        }
+        let most = heap.bytes().reclaimable;
+        heap.close(epoch).unwrap();
+        let left = heap.bytes().reclaimable;
+        assert!(left <= most - takes, "{left} of {most} for {size}");
+        assert!(size > 0 || left == warm, "{left} of {warm}");
+    }
+}

@@ -34,7 +34,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
                 unsafe {
                     node.write(Node::new(region, Use::Large { asked: size, row }));
                     state.tree.insert(node);
-                    (*row).pieces += 1;
+                    (*row).took(0);
                 }
                 state.resident += region.size;
                 true
@@ -89,7 +89,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
             state.resident -= region.size;
             // SAFETY: the row is valid for as long as the heap; the node is in the tree, and its piece is of this kind.
             unsafe {
-                (*row).pieces -= 1;
+                (*row).gave(0);
                 state.tree.remove(found);
                 state
                     .arena

@@ -216,7 +216,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
             // SAFETY: the caller's row.
             unsafe { state.take_run(row, granules, align, effort) }
                 // SAFETY: as above.
-                .inspect(|_| unsafe { (*row).pieces += 1 })
+                .inspect(|_| unsafe { (*row).took(granules as usize * GRANULE) })
                 .map(|run| (slab, run))
                 // SAFETY: the slab was just taken, so it is owned and has not begun a life.
                 .inspect_err(|_| unsafe { state.put_slab(slab, meta) })
@@ -263,7 +263,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
     ) {
         // SAFETY: the caller's promise.
         self.put(slab, |state| unsafe {
-            (*row).pieces -= 1;
+            (*row).gave(blocks as usize * BLOCK);
             state.put_long_run(chunk, base, blocks);
         });
     }
@@ -305,7 +305,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
             state
                 .take_long_run(blocks, effort)
                 // SAFETY: the caller's row.
-                .inspect(|_| unsafe { (*row).pieces += 1 })
+                .inspect(|_| unsafe { (*row).took(blocks as usize * BLOCK) })
                 .map(|run| (slab, run))
                 // SAFETY: the slab was just taken.
                 .inspect_err(|_| unsafe { state.put_slab(slab, meta) })
@@ -410,6 +410,15 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
     ) -> T {
         // SAFETY: the row is valid, and the lock guards it.
         self.state.with(|_| f(unsafe { (*row).pieces }))
+    }
+
+    /// Ends the era of a row: the bytes that it gave back in it, and did not take again.
+    ///
+    /// # Safety
+    /// `row` is a row of this heap.
+    pub(crate) unsafe fn end_era(&self, row: *mut RowBlocks) -> usize {
+        // SAFETY: the row is valid, and the lock guards it.
+        self.state.with(|_| unsafe { (*row).end_era() })
     }
 
     /// Decommits warm pages until at most `keep` bytes of them are left, or none can be had; without

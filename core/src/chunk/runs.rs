@@ -83,6 +83,9 @@ pub(crate) struct RowBlocks {
     pub(super) id: u16,
     /// Slabs, single objects and regions that are out. A row with none is drained.
     pub(super) pieces: usize,
+    /// Bytes that came back since the row's era began, less those that it took since: what a close is to give back beside
+    /// what it finds. Others may have them by now, who give them back instead.
+    freed: usize,
     pub(super) buckets: [Chain<Block, 0>; 7],
 }
 
@@ -91,8 +94,26 @@ impl RowBlocks {
         Self {
             id,
             pieces: 0,
+            freed: 0,
             buckets: [const { Chain::new() }; 7],
         }
+    }
+
+    /// A piece of so many bytes is out.
+    pub(super) fn took(&mut self, bytes: usize) {
+        self.pieces += 1;
+        self.freed = self.freed.saturating_sub(bytes);
+    }
+
+    /// A piece of so many bytes is back.
+    pub(super) fn gave(&mut self, bytes: usize) {
+        self.pieces -= 1;
+        self.freed += bytes;
+    }
+
+    /// What came back in the era that ends.
+    pub(super) fn end_era(&mut self) -> usize {
+        core::mem::take(&mut self.freed)
     }
 }
 
@@ -299,7 +320,7 @@ impl<P: PageProvider> State<P> {
         // SAFETY: the chunk is valid while a run of it was out.
         unsafe {
             let index = (offset / BLOCK) as u32;
-            (*(*Self::block(chunk, index)).row).pieces -= 1;
+            (*(*Self::block(chunk, index)).row).gave(len as usize * GRANULE);
             self.change(chunk, index, |block, _| block.free |= granules);
             self.settle_block(chunk, index);
         }

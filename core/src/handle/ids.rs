@@ -280,6 +280,7 @@ mod tests {
         heaps.store(MOST_HEAPS - 1, Ordering::Relaxed);
         assert_eq!(number_heap(&heaps), Some(MOST_HEAPS));
         assert_eq!((number_heap(&heaps), number_heap(&heaps)), (None, None));
+        assert_eq!(MOST_HEAPS, (1 << 42) - 1);
         let last = start_of(MOST_HEAPS, u32::MAX);
         assert_eq!(last / u64::from(SPACE), MOST_HEAPS);
         assert_eq!(last as u32 % SPACE, SPACE - 1);

@@ -17,9 +17,6 @@ use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 use lock_api::RawMutex;
 
-/// Resident bytes, and the time, before a close.
-type Before = (u64, Option<u64>);
-
 /// What a try to open a position came to.
 enum Opened<'h, R> {
     /// The new epoch, and the one that was current before and is closing now, with its row.
@@ -124,37 +121,6 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             self.reclaim_closed(epoch, row, before);
         }
         was_inside
-    }
-
-    /// Ends allocation in a position. Under the ring's lock.
-    fn shut<'a>(&'a self, books: &mut Books, position: &'a Position<Row<R>>) -> Option<&'a Row<R>> {
-        books.shut(position);
-        position.row().inspect(|row| self.shut_row(row))
-    }
-
-    /// Gives back what is empty in an epoch that was just shut.
-    fn reclaim_closed(&self, epoch: Epoch, row: &Row<R>, (before, began): Before) {
-        let warm = self.pages.warm();
-        let (scanned, recycled) = self.empty_closed(row);
-        if self.policy().gives_back_on_close() {
-            self.pages.cool(warm);
-        } else {
-            self.settle();
-        }
-        let after = self.resident();
-        let ended = self.pages.provider().now_ns();
-        let took = began
-            .zip(ended)
-            .map_or(0, |(began, ended)| ended.saturating_sub(began));
-        self.tally.closed(scanned, recycled, took);
-        let Ok(positions) = self.positions() else {
-            return;
-        };
-        self.books.with(|books| {
-            if let Ok((_, record)) = books.of(positions, epoch) {
-                record.last_close = Some((before, after));
-            }
-        });
     }
 
     /// What an epoch is doing.
@@ -385,19 +351,6 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         (pieces == waiting).then_some(classes)
     }
 
-    /// Ends allocation in a row. Under the ring's lock.
-    fn shut_row(&self, row: &Row<R>) {
-        // SAFETY: the row is one of this heap.
-        unsafe {
-            self.pages
-                .with_pieces(row.blocks(), |_| row.set_tag(row.tag().closed()))
-        };
-        row.leave_on(C::cpu());
-        // Here and not later: once the lock is open the row may drain and serve another era.
-        row.used_bins().for_each(|(_, bin)| bin.set_closed(true));
-        self.closes.fetch_add(1, Ordering::Release);
-    }
-
     /// Makes a row that nobody has.
     pub(super) fn make_row(&self) -> Result<(), EpochError> {
         let classes = Table::<C>::BINS;
@@ -512,15 +465,5 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             });
         });
         row.slots().saturating_sub(idle + held)
-    }
-
-    /// What is to be known before a close.
-    fn before_close(&self) -> Before {
-        (self.resident(), self.pages.provider().now_ns())
-    }
-
-    fn resident(&self) -> u64 {
-        let accounted = self.pages.bytes().resident as u64;
-        self.pages.provider().resident_bytes().unwrap_or(accounted)
     }
 }

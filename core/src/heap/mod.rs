@@ -8,6 +8,7 @@
 //! - A failed request first makes the heap give back what is empty, and tries once more.
 
 mod by_address;
+mod closing;
 mod epochs;
 mod handles;
 mod large;

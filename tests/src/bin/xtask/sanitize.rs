@@ -32,9 +32,8 @@ const MEETINGS: [(&str, &str); 9] = [
     ("tsan-adapters", "--test adapters --test hostile"),
 ];
 
-/// What AddressSanitizer cannot be asked: what measures the resident set, faults, mappings or advice, which are its own, too;
-/// and a trace that wants regions from the host in the same order each time.
-const NOT_ADDRESS: [&str; 9] = [
+/// What AddressSanitizer cannot be asked: what measures the resident set, faults, mappings or advice, which are its own, too.
+const NOT_ADDRESS: [&str; 8] = [
     "a_million_objects_cost_two_percent",
     "threads_come_and_go",
     "a_checkerboard_splits_no_mapping",
@@ -43,7 +42,6 @@ const NOT_ADDRESS: [&str; 9] = [
     "refused_advice_is_seen",
     "a_gigabyte_goes_back",
     "policies_at_work",
-    "every_call_fails_once",
 ];
 
 pub(crate) fn stages() -> Vec<Stage> {

@@ -1,0 +1,80 @@
+//! What a close of an epoch does to its heap: nobody allocates there any more, and what is empty goes back.
+
+use super::Heap;
+use super::reclaim::Policy;
+use crate::config::Config;
+use crate::depot::Row;
+use crate::epoch::{Books, Epoch, Position};
+use crate::provider::PageProvider;
+use crate::sync::Ordering;
+use lock_api::RawMutex;
+
+/// Resident bytes, and the time, before a close.
+pub(super) type Before = (u64, Option<u64>);
+
+impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
+    /// Ends allocation in a position. Under the ring's lock.
+    pub(super) fn shut<'a>(
+        &'a self,
+        books: &mut Books,
+        position: &'a Position<Row<R>>,
+    ) -> Option<&'a Row<R>> {
+        books.shut(position);
+        position.row().inspect(|row| self.shut_row(row))
+    }
+
+    /// Gives back what is empty in an epoch that was just shut.
+    pub(super) fn reclaim_closed(&self, epoch: Epoch, row: &Row<R>, (before, began): Before) {
+        let policy = self.policy();
+        // What stays is what is warm already, but for that of the epoch.
+        // SAFETY: the row is of this heap.
+        let freed = unsafe { self.pages.end_era(row.blocks()) };
+        let warm = match policy {
+            Policy::OnClose => self.pages.warm().saturating_sub(freed),
+            _ => self.pages.warm(),
+        };
+        let (scanned, recycled) = self.empty_closed(row);
+        if policy.gives_back_on_close() {
+            self.pages.cool(warm);
+        } else {
+            self.settle();
+        }
+        let after = self.resident();
+        let ended = self.pages.provider().now_ns();
+        let took = began
+            .zip(ended)
+            .map_or(0, |(began, ended)| ended.saturating_sub(began));
+        self.tally.closed(scanned, recycled, took);
+        let Ok(positions) = self.positions() else {
+            return;
+        };
+        self.books.with(|books| {
+            if let Ok((_, record)) = books.of(positions, epoch) {
+                record.last_close = Some((before, after));
+            }
+        });
+    }
+
+    /// Ends allocation in a row. Under the ring's lock.
+    fn shut_row(&self, row: &Row<R>) {
+        // SAFETY: the row is one of this heap.
+        unsafe {
+            self.pages
+                .with_pieces(row.blocks(), |_| row.set_tag(row.tag().closed()))
+        };
+        row.leave_on(C::cpu());
+        // Here and not later: once the lock is open the row may drain and serve another era.
+        row.used_bins().for_each(|(_, bin)| bin.set_closed(true));
+        self.closes.fetch_add(1, Ordering::Release);
+    }
+
+    /// What is to be known before a close.
+    pub(super) fn before_close(&self) -> Before {
+        (self.resident(), self.pages.provider().now_ns())
+    }
+
+    fn resident(&self) -> u64 {
+        let accounted = self.pages.bytes().resident as u64;
+        self.pages.provider().resident_bytes().unwrap_or(accounted)
+    }
+}
