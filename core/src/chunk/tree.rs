@@ -266,4 +266,29 @@ mod tests {
         }
         assert!(model.is_empty());
     }
+
+    /// Regions as a system gives them, one beside the other: no way down is longer than a few times that of a balanced
+    /// tree. Catches priorities that follow the addresses, with which the tree is a list.
+    #[test]
+    fn ways_down_are_short() {
+        fn depth(node: *mut Node) -> usize {
+            // SAFETY: what is linked is valid.
+            unsafe { node.as_ref() }.map_or(0, |node| 1 + depth(node.left).max(depth(node.right)))
+        }
+        let count = if cfg!(miri) { 200 } else { 4096 };
+        for step in [1 << 10, 1 << 12, 1 << 16, 1 << 18, 1 << 22] {
+            let mut tree = Tree::new();
+            for number in 1..=count {
+                let node = Node::new(region(number * step, 1024), Use::Meta);
+                // SAFETY: a fresh node.
+                unsafe { tree.insert(Box::into_raw(Box::new(node))) };
+            }
+            let depth = depth(tree.root);
+            assert!(depth <= 4 * count.ilog2() as usize, "{depth} for {step}");
+            while let Some(node) = tree.pop(|_| true) {
+                // SAFETY: it is a box.
+                drop(unsafe { Box::from_raw(node) });
+            }
+        }
+    }
 }
