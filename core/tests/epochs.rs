@@ -92,6 +92,17 @@ fn the_root_epoch_is_immortal() {
     free(&heap, heap.alloc_in(two, layout(64)).unwrap(), 64);
 }
 
+/// A search for a position begins behind the one that was opened last, so each is used as often as the others.
+#[test]
+fn positions_go_round() {
+    let heap = TestHeap::<ShortRing>::new(Host::default());
+    for round in 0..20 {
+        let epoch = heap.open_epoch().unwrap();
+        assert_eq!(epoch.index(), 1 + round % 5);
+        heap.close(epoch).unwrap();
+    }
+}
+
 /// More advances than positions, with a survivor in each epoch: positions with live objects are
 /// skipped, and when all have some the answer is `RingFull`, not a mix of lifetimes. Survivors are
 /// intact; a position whose survivor dies is used again, in a new era.
