@@ -412,3 +412,48 @@ fn retired_slots_are_counted() {
     heap.free_raw(keeper).unwrap();
     agree(&heap);
 }
+
+/// What was refused, by its reason, in the epoch and in the heap.
+#[test]
+fn refusals_have_their_reasons() {
+    let mut memory = Box::<[u8]>::new_uninit_slice(6 << 16);
+    let heap: Heap<StaticProvider<'_>, DefaultLock, Checked> =
+        Heap::new(StaticProvider::new(&mut memory));
+    let (full, closed) = (heap.open_epoch().unwrap(), heap.open_epoch().unwrap());
+    let mut local = heap.local().unwrap();
+    let kept = local.alloc_in(closed, layout(64)).unwrap();
+    heap.close(closed).unwrap();
+    // What it has in hand it may use.
+    let mut more = Vec::new();
+    while let Ok(object) = local.alloc_in(closed, layout(64)) {
+        more.push(object);
+    }
+    for size in [64, 30_000] {
+        assert!(local.alloc_in(closed, layout(size)).is_err());
+        assert!(heap.alloc_in(closed, layout(size)).is_err());
+    }
+    let mut objects = Vec::new();
+    while let Ok(object) = heap.alloc_in(full, layout(2_000)) {
+        objects.push(object);
+    }
+    assert!(heap.alloc_in(full, layout(30_000)).is_err());
+    let slow = heap.epoch_stats(closed).unwrap().slow;
+    assert_eq!(
+        (slow.epoch_closed, slow.out_of_memory, slow.limit),
+        (5, 0, 0)
+    );
+    assert_eq!(heap.stats().errors.allocs, [2, 0, 0, 5, 0]);
+    let slow = heap.epoch_stats(full).unwrap().slow;
+    assert_eq!(
+        (slow.epoch_closed, slow.out_of_memory, slow.limit),
+        (0, 2, 0)
+    );
+    for object in objects {
+        // SAFETY: it is live and freed once.
+        unsafe { heap.free(object, layout(2_000)) }.unwrap();
+    }
+    for object in more.into_iter().chain([kept]) {
+        // SAFETY: as above.
+        unsafe { heap.free(object, layout(64)) }.unwrap();
+    }
+}

@@ -8,7 +8,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use std::collections::BTreeMap;
 use std::sync::mpsc;
-use temporal_slab::config::Checked;
+use temporal_slab::config::{Checked, Config};
 use temporal_slab::{
     AllocError, DefaultLock, Epoch, EpochError, EpochState, Heap, Local, Policy, RawHandle,
 };
@@ -100,6 +100,46 @@ fn positions_go_round() {
         let epoch = heap.open_epoch().unwrap();
         assert_eq!(epoch.index(), 1 + round % 5);
         heap.close(epoch).unwrap();
+    }
+}
+
+std::thread_local! {
+    static CPU: core::cell::Cell<u32> = const { core::cell::Cell::new(0) };
+}
+
+/// A program that knows its CPU.
+#[derive(Debug)]
+struct Numbered;
+impl Config for Numbered {
+    fn cpu() -> u32 {
+        CPU.get()
+    }
+}
+
+/// What an epoch left behind is used next on the CPU that closed it: it is in its caches.
+#[test]
+fn memory_stays_with_its_cpu() {
+    let heap = TestHeap::<Numbered>::new(Host::default());
+    heap.set_policy(Policy::Warm { bytes: 1 << 20 });
+    let epochs = [1, 2, 3].map(|cpu| (cpu, heap.open_epoch().unwrap()));
+    let places = epochs.map(|(cpu, epoch)| {
+        let object = heap.alloc_in(epoch, layout(64)).unwrap();
+        free(&heap, object, 64);
+        (cpu, object)
+    });
+    for (cpu, epoch) in epochs {
+        CPU.set(cpu);
+        heap.close(epoch).unwrap();
+    }
+    for _ in 0..5 {
+        for (cpu, place) in [places[1], places[0], places[2], places[0]] {
+            CPU.set(cpu);
+            let epoch = heap.open_epoch().unwrap();
+            let object = heap.alloc_in(epoch, layout(64)).unwrap();
+            assert_eq!(object, place, "on {cpu}");
+            free(&heap, object, 64);
+            heap.close(epoch).unwrap();
+        }
     }
 }
 

@@ -194,7 +194,15 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     pub(crate) fn open_row(&self, epoch: Epoch) -> Result<&Row<R>, AllocError> {
         let position = self.position(epoch);
         let row = position.and_then(|position| position.open_row(epoch.era_id()));
-        row.ok_or_else(|| self.refused(AllocError::EpochClosed, None, None))
+        row.ok_or_else(|| self.refused(AllocError::EpochClosed, self.row_of(epoch), None))
+    }
+
+    /// The row that serves a token's era, which is closed, if there is one still.
+    #[cold]
+    fn row_of(&self, epoch: Epoch) -> Option<&Row<R>> {
+        let positions = self.positions().ok()?;
+        self.books
+            .with(|books| books.of(positions, epoch).ok()?.0.row())
     }
 
     /// Changes whenever an epoch was closed. `Acquire`, with the `Release` in `shut_row`: a local that
