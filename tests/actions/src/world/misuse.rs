@@ -125,7 +125,9 @@ impl<P: PageProvider, C: Config> World<'_, P, C> {
             .iter()
             .find(|object| object.handle == Some(handle));
         let object = object.copied();
-        let at = object.map(|object| object.bytes.at);
+        // The neighbouring id may be that of a slab of a scope.
+        let in_scope = self.named_in_scope(handle);
+        let at = object.map_or(in_scope, |object| Some(object.bytes.at));
         let found = self.heap.get_raw(handle);
         let is_value = self.is_value(handle);
         assert!(is_value || found == at, "{handle:?}: {found:?} for {at:?}");

@@ -201,6 +201,13 @@ impl<'h, P: PageProvider, C: Config> World<'h, P, C> {
         self.scopes.push(scoped);
     }
 
+    /// Where the object of a scope lies that has this handle, if there is one.
+    pub(super) fn named_in_scope(&self, handle: RawHandle) -> Option<NonNull<u8>> {
+        let mut named = self.scopes.iter().flat_map(|scoped| &scoped.named);
+        let found = named.find(|(other, _)| *other == handle);
+        found.map(|(_, filled)| filled.at)
+    }
+
     pub(super) fn check_scopes(&self) {
         for scoped in &self.scopes {
             scoped.pieces.iter().for_each(Filled::verify);
