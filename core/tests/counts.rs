@@ -457,3 +457,46 @@ fn refusals_have_their_reasons() {
         unsafe { heap.free(object, layout(64)) }.unwrap();
     }
 }
+
+/// As many classes as there can be, so that those for handles have numbers of two words.
+#[derive(Debug)]
+struct ManyClasses;
+impl Config for ManyClasses {
+    const SIZES: &'static [usize] = &{
+        let mut sizes = [0; 48];
+        let mut class = 0;
+        while class < 48 {
+            sizes[class] = 16 * (class + 1);
+            class += 1;
+        }
+        sizes
+    };
+    const CHECKED: bool = true;
+}
+
+/// Objects of every class, with handles and without: each is counted where it is, and goes with its epoch.
+#[test]
+fn many_classes_are_counted() {
+    let heap = TestHeap::<ManyClasses>::new(Host::default());
+    let epoch = heap.open_epoch().unwrap();
+    let objects: Vec<_> = (1..=48)
+        .map(|n| {
+            let layout = layout(16 * n);
+            (
+                heap.alloc_in(epoch, layout).unwrap(),
+                heap.alloc_handle_in(epoch, layout).unwrap(),
+            )
+        })
+        .collect();
+    let stats = agree(&heap);
+    assert!(stats.slabs.slabs > 64, "of more classes than a word has");
+    let of_epoch = heap.epoch_stats(epoch).unwrap();
+    assert_eq!(of_epoch.slabs.slabs, stats.slabs.slabs);
+    for (n, (object, handle)) in (1..).zip(objects) {
+        free(&heap, object, 16 * n);
+        heap.free_raw(handle).unwrap();
+    }
+    heap.close(epoch).unwrap();
+    heap.reclaim();
+    assert_eq!(agree(&heap).slabs.slabs, 0);
+}
