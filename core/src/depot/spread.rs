@@ -170,4 +170,38 @@ mod tests {
         assert!(!spread.is_on());
         assert_eq!(window.counts().switches, 2);
     }
+
+    /// What counts as too much and as little is beyond a bound and not at it; windows may be longer than they have to be.
+    #[test]
+    fn bounds_are_not_beyond_themselves() {
+        let (spread, mut window) = (Spread::new(), Window::new());
+        let mut windows = |n: u32, takes: u32, retries: u32| {
+            for _ in 0..n {
+                (0..retries).for_each(|_| spread.collided());
+                spread.offered(takes, &mut window);
+            }
+            spread.is_on()
+        };
+        assert!(!windows(10, 300, 90), "30 of 100");
+        assert!(windows(3, 300, 91));
+        assert!(windows(10, 300, 30), "10 of 100");
+        assert!(!windows(3, 300, 29));
+    }
+
+    #[test]
+    fn what_was_offered_is_counted() {
+        let (spread, mut window) = (Spread::new(), Window::new());
+        windows(&spread, &mut window, 3, 200);
+        spread.collided();
+        spread.offered(10, &mut window);
+        let counts = SpreadCounts {
+            checks: 3,
+            switches: 1,
+            takes: u64::from(3 * WINDOW + 10),
+            retries: 601,
+        };
+        assert_eq!(window.counts(), counts);
+        window.forget_counts();
+        assert_eq!(window.counts(), SpreadCounts::default());
+    }
 }
