@@ -6,7 +6,8 @@ use super::{HandleError, RawHandle};
 
 const ID: u32 = 7;
 const SLOT: usize = 5;
-const CLASS: usize = 3;
+/// With none of the bits that stand in its place in a word that is not live.
+const CLASS: usize = 4;
 /// A last generation that is far away.
 const LAST: u32 = 1000;
 
