@@ -40,8 +40,12 @@ fn cached_slabs_keep_their_ids() {
         for _ in 0..4 {
             heap.reclaim();
             assert_eq!(heap.stats().slabs.slabs, 0);
-            let handle = heap.alloc_handle(layout(64)).unwrap();
-            heap.free_raw(handle).unwrap();
+            let handles: Vec<_> = (0..3 * slots)
+                .map(|_| heap.alloc_handle(layout(64)).unwrap())
+                .collect();
+            for handle in handles {
+                heap.free_raw(handle).unwrap();
+            }
         }
         assert_eq!(heap.stats().handle_ids, given);
         assert_eq!(given.1, 1 << 22);
@@ -128,4 +132,21 @@ fn many_classes_are_counted() {
     heap.close(epoch).unwrap();
     heap.reclaim();
     assert_eq!(agree(&heap).slabs.slabs, 0);
+}
+
+/// A slab that lingers where the shared path looks first is a whole one, of its class as of the heap.
+#[test]
+fn slabs_that_linger_are_whole() {
+    let heap = TestHeap::<Unchecked>::new(Host::default());
+    let object = heap.alloc(layout(64)).unwrap();
+    let class = heap.class_of(layout(64)).unwrap();
+    let whole = || {
+        let of_class = heap.class_stats(class).unwrap().slabs.whole;
+        (heap.stats().slabs.whole, of_class)
+    };
+    assert_eq!(whole(), (0, 0));
+    free(&heap, object, 64);
+    assert_eq!(whole(), (1, 1));
+    heap.reclaim();
+    assert_eq!(whole(), (0, 0));
 }
