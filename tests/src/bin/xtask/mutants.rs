@@ -39,7 +39,7 @@ const TESTS: [&str; 5] = [
 
 /// What is the same: bits are put together of parts that have none in common. That they are put together at all is seen
 /// with `&` in place of `|`. And tests that stand beside what they test.
-const SAME: [&str; 2] = [r"replace \| with \^", "in tests::"];
+const SAME: [&str; 2] = [r"replace \| with \^", "tests::"];
 
 /// Test files that take long, or that wait for much to happen.
 const LONG: [&str; 6] = [
