@@ -59,7 +59,7 @@ pub(crate) use lists::retired;
 pub(crate) use lists::{After, Keep, Owned};
 #[cfg(not(loom))]
 pub(crate) use row::{Classes, Row};
-use spread::Spread;
+use spread::{Spread, pick};
 #[cfg(not(loom))]
 pub(crate) use unlisted::{give_unlisted, retire_unlisted};
 
@@ -487,10 +487,4 @@ impl<R: lock_api::RawMutex> Bin<R> {
             }
         });
     }
-}
-
-/// The first set bit of `word` at or after bit `start`, going round.
-fn pick(word: u64, start: u32) -> u64 {
-    let turned = word.rotate_right(start);
-    (turned & turned.wrapping_neg()).rotate_left(start)
 }

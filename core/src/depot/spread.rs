@@ -138,6 +138,12 @@ impl Window {
     }
 }
 
+/// The first set bit of `word` at or after bit `start`, going round.
+pub(super) const fn pick(word: u64, start: u32) -> u64 {
+    let turned = word.rotate_right(start);
+    (turned & turned.wrapping_neg()).rotate_left(start)
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
@@ -203,5 +209,24 @@ mod tests {
         assert_eq!(window.counts(), counts);
         window.forget_counts();
         assert_eq!(window.counts(), SpreadCounts::default());
+    }
+
+    #[test]
+    fn one_bit_is_picked_behind_the_start() {
+        let word = 1 << 3 | 1 << 5 | 1 << 40 | 1 << 63;
+        for (start, bit) in [
+            (0, 3),
+            (3, 3),
+            (4, 5),
+            (6, 40),
+            (41, 63),
+            (63, 63),
+            (64, 3),
+            (70, 40),
+        ] {
+            assert_eq!(pick(word, start), 1 << bit, "from {start}");
+        }
+        assert_eq!(pick(1, 17), 1, "round and back");
+        assert_eq!(pick(0, 17), 0);
     }
 }
