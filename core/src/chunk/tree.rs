@@ -275,9 +275,11 @@ mod tests {
             // SAFETY: what is linked is valid.
             unsafe { node.as_ref() }.map_or(0, |node| 1 + depth(node.left).max(depth(node.right)))
         }
-        let count = if cfg!(miri) { 200 } else { 4096 };
+        let many = if cfg!(miri) { 200 } else { 4096 };
         for step in [1 << 10, 1 << 12, 1 << 16, 1 << 18, 1 << 22] {
             let mut tree = Tree::new();
+            // As many as there is room for.
+            let count = many.min(usize::MAX / step - 1);
             for number in 1..=count {
                 let node = Node::new(region(number * step, 1024), Use::Meta);
                 // SAFETY: a fresh node.
