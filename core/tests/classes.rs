@@ -4,7 +4,7 @@ mod common;
 
 use common::figures::agree;
 use common::host::HostProvider;
-use common::{free, layout};
+use common::{free, layout, steps};
 use temporal_slab::config::{Config, Unchecked};
 use temporal_slab::{DefaultLock, Heap, Policy};
 
@@ -15,7 +15,7 @@ type TestHeap<C> = Heap<Host, DefaultLock, C>;
 /// which there are not so many.
 #[test]
 fn cached_slabs_keep_their_ids() {
-    for first in [0, 1, 77] {
+    for first in [0, 1, 77].into_iter().take(steps(3, 1)) {
         let heap = TestHeap::<Unchecked>::new(Host::default());
         heap.set_policy(Policy::Never);
         assert!(heap.set_first_handle_id(first));
@@ -24,7 +24,7 @@ fn cached_slabs_keep_their_ids() {
             .class_stats(heap.class_of(layout(64)).unwrap())
             .unwrap()
             .slots_per_slab;
-        for round in 0..4 {
+        for round in 0..steps(4, 2) {
             let handles: Vec<_> = (0..3 * slots)
                 .map(|_| heap.alloc_handle(layout(64)).unwrap())
                 .collect();
@@ -37,7 +37,7 @@ fn cached_slabs_keep_their_ids() {
         }
         // Nor does one that went back to the pages need another, while it has generations.
         let given = heap.stats().handle_ids;
-        for _ in 0..4 {
+        for _ in 0..steps(4, 1) {
             heap.reclaim();
             assert_eq!(heap.stats().slabs.slabs, 0);
             let handles: Vec<_> = (0..3 * slots)
@@ -109,6 +109,7 @@ impl Config for ManyClasses {
 
 /// Objects of every class, with handles and without: each is counted where it is, and goes with its epoch.
 #[test]
+#[cfg_attr(miri, ignore = "sums over a hundred classes and positions")]
 fn many_classes_are_counted() {
     let heap = TestHeap::<ManyClasses>::new(Host::default());
     let epoch = heap.open_epoch().unwrap();
