@@ -19,6 +19,11 @@ const LONG: Duration = Duration::from_secs(60);
 /// So many schedules of each concurrent test.
 const SEEDS: &str = "-Zmiri-many-seeds=0..64";
 
+/// Tests of the core in which threads do everything. (Those with one thread have one schedule.)
+const STORMS: &str = "--test threads --test epochs --test domains --test values -- \
+                      locals_only shared_path_only both_with \
+                      under_contention threads_share_a_domain readers_and_removers";
+
 /// The tests of the core in which threads meet, and those of them that Miri runs.
 const MEETINGS: [(&str, &str); 9] = [
     ("tsan-threads", "--test threads"),
@@ -75,10 +80,10 @@ pub(crate) fn stages() -> Vec<Stage> {
             together: true,
             ..Stage::of_tests(
                 "miri-seeds",
-                vec![
-                    seeds("-Zmiri-preemption-rate=0.05"),
-                    seeds("-Zmiri-preemption-rate=0.05 -Zmiri-tree-borrows"),
-                ],
+                ["", "-Zmiri-tree-borrows"]
+                    .into_iter()
+                    .flat_map(|model| [seeds(model, "--test races"), seeds(model, STORMS)])
+                    .collect(),
             )
         },
     ]);
@@ -113,12 +118,8 @@ fn sanitized(sanitizer: &str, line: &str) -> Command {
     command
 }
 
-/// The concurrent tests of the core under Miri, with many seeds. Those with one thread have one schedule.
-fn seeds(flags: &str) -> Command {
-    miri(
-        &format!("{MIRI_WHOLE} {SEEDS} {flags}"),
-        "--test threads --test epochs --test domains --test values -- \
-         locals_only shared_path_only both_with \
-         under_contention threads_share_a_domain readers_and_removers",
-    )
+/// Concurrent tests of the core under Miri, with many seeds.
+fn seeds(model: &str, tests: &str) -> Command {
+    let flags = format!("{MIRI_WHOLE} {SEEDS} -Zmiri-preemption-rate=0.05 {model}");
+    miri(&flags, tests)
 }
