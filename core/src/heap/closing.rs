@@ -1,7 +1,6 @@
 //! What a close of an epoch does to its heap: nobody allocates there any more, and what is empty goes back.
 
 use super::Heap;
-use super::reclaim::Policy;
 use crate::config::Config;
 use crate::depot::Row;
 use crate::epoch::{Books, Epoch, Position};
@@ -25,17 +24,13 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
 
     /// Gives back what is empty in an epoch that was just shut.
     pub(super) fn reclaim_closed(&self, epoch: Epoch, row: &Row<R>, (before, began): Before) {
-        let policy = self.policy();
-        // What stays is what is warm already, but for that of the epoch.
         // SAFETY: the row is of this heap.
-        let freed = unsafe { self.pages.end_era(row.blocks()) };
-        let warm = match policy {
-            Policy::OnClose => self.pages.warm().saturating_sub(freed),
-            _ => self.pages.warm(),
-        };
+        let left = unsafe { self.pages.end_era(row.blocks()) };
+        let policy = self.policy();
+        let keep = policy.kept_by_close(self.pages.warm(), left);
         let (scanned, recycled) = self.empty_closed(row);
         if policy.gives_back_on_close() {
-            self.pages.cool(warm);
+            self.pages.cool(keep);
         } else {
             self.settle();
         }

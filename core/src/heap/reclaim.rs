@@ -84,6 +84,14 @@ impl Policy {
         !matches!(self, Self::Never | Self::Warm { .. })
     }
 
+    /// How much of what was warm before a close may stay so, where the epoch had left so many bytes of it.
+    pub(super) const fn kept_by_close(self, warm: usize, left: usize) -> usize {
+        match self {
+            Self::OnClose => warm.saturating_sub(left),
+            _ => warm,
+        }
+    }
+
     /// Bytes of slabs that bins may keep.
     const fn cache_bound(self) -> usize {
         match self {
