@@ -22,7 +22,7 @@ struct Parcel {
 unsafe impl Send for Parcel {}
 
 const THREADS: usize = if cfg!(miri) { 3 } else { 8 };
-const STEPS: usize = if cfg!(miri) { 20 } else { 60_000 };
+const STEPS: usize = if cfg!(miri) { 40 } else { 60_000 };
 /// Under Miri each thread has as many turns as the others, and most of them are not to be reclaims of nothing.
 const YIELDS: usize = if cfg!(miri) { 20 } else { 1 };
 
