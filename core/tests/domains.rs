@@ -4,21 +4,13 @@
 
 mod common;
 
+use common::Ring;
 use common::host::HostProvider;
 use core::alloc::Layout;
 use core::ptr::NonNull;
-use temporal_slab::config::Config;
 use temporal_slab::{AllocError, DefaultLock, Domain, EpochError, EpochState, Heap, Inside};
 
 type Host = HostProvider<{ 1 << 18 }>;
-/// Where a step takes a thousand times as long the ring comes round sooner.
-#[derive(Debug)]
-struct Ring;
-impl Config for Ring {
-    const RING: usize = if cfg!(miri) { 8 } else { 128 };
-    const CHECKED: bool = true;
-}
-
 type TestHeap = Heap<Host, DefaultLock, Ring>;
 
 fn layout() -> Layout {

@@ -26,6 +26,15 @@ impl Config for ShortRing {
     const CHECKED: bool = true;
 }
 
+/// As [`Checked`](temporal_slab::config::Checked); where a step takes a thousand times as long the ring comes round
+/// sooner.
+#[derive(Debug)]
+pub struct Ring;
+impl Config for Ring {
+    const RING: usize = if cfg!(miri) { 8 } else { 128 };
+    const CHECKED: bool = true;
+}
+
 /// As [`Checked`](temporal_slab::config::Checked), and hard on who reads what was freed or foresees what comes next.
 #[derive(Debug)]
 pub struct Hard;
