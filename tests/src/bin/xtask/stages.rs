@@ -103,15 +103,16 @@ pub(crate) fn all() -> Vec<Stage> {
         ),
         check("instructions", [words("cargo xtask instructions")]),
         tests("loom", loom()),
-        tests("miri-strict", miri(MIRI_STRICT, "--lib")),
         Stage {
             together: true,
             ..Stage::of_tests(
                 "miri",
                 vec![
-                    // In two parts, so that two processors share them.
-                    miri(MIRI_WHOLE, "--test [a-g]*"),
-                    miri(MIRI_WHOLE, "--test [h-z]*"),
+                    miri(MIRI_STRICT, "--lib"),
+                    // In parts, so that processors share them.
+                    miri(MIRI_WHOLE, "--test [a-d]*"),
+                    miri(MIRI_WHOLE, "--test [e-o]*"),
+                    miri(MIRI_WHOLE, "--test [p-z]*"),
                     // What narrow words can change.
                     miri(
                         MIRI_WHOLE,
