@@ -291,18 +291,16 @@ fn the_shared_path_is_led_to_what_was_freed() {
     let objects: Vec<_> = (0..3 * slots)
         .map(|_| heap.alloc(layout(64)).unwrap())
         .collect();
-    let free = |object| {
-        // SAFETY: it is live and freed once.
-        unsafe { heap.free(object, layout(64)) }.unwrap();
-    };
-    free(objects[0]);
-    free(objects[1]);
+    free(&heap, objects[0], 64);
+    free(&heap, objects[1], 64);
     let again = hooked(
         |_, _| panic!("a lock"),
         || [(); 2].map(|()| heap.alloc(layout(64)).unwrap()),
     );
     assert!(again.contains(&objects[0]) && again.contains(&objects[1]));
-    objects.into_iter().for_each(free);
+    for object in objects {
+        free(&heap, object, 64);
+    }
 }
 
 /// A local that begins with a class takes two words of the lists, and no more.
@@ -393,11 +391,9 @@ fn refusals_have_their_reasons() {
         (0, 2, 0)
     );
     for object in objects {
-        // SAFETY: it is live and freed once.
-        unsafe { heap.free(object, layout(2_000)) }.unwrap();
+        free(&heap, object, 2_000);
     }
     for object in more.into_iter().chain([kept]) {
-        // SAFETY: as above.
-        unsafe { heap.free(object, layout(64)) }.unwrap();
+        free(&heap, object, 64);
     }
 }

@@ -3,7 +3,7 @@
 mod common;
 
 use common::host::HostProvider;
-use common::layout;
+use common::{free, layout};
 use core::cell::{Cell, RefCell};
 use core::ptr::NonNull;
 use temporal_slab::config::Unchecked;
@@ -57,11 +57,6 @@ unsafe impl<const TIMES: usize> PageProvider for Noting<TIMES> {
 }
 
 type TestHeap<'p> = Heap<&'p Noting, DefaultLock, Unchecked>;
-
-fn free(heap: &TestHeap<'_>, object: NonNull<u8>, size: usize) {
-    // SAFETY: tests free what they allocated, once.
-    unsafe { heap.free(object, layout(size)) }.unwrap();
-}
 
 /// Whether one of the regions holds all of an object.
 fn hold(regions: &[Region], object: NonNull<u8>, size: usize) -> bool {

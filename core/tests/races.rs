@@ -9,7 +9,7 @@ mod common;
 
 use common::hooked::{Hooked, hooked};
 use common::host::HostProvider;
-use common::layout;
+use common::{free, layout};
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering::Relaxed};
 use std::thread;
@@ -61,10 +61,6 @@ fn one_after_the_other(first: impl FnOnce() -> u64 + Send, then: impl FnOnce(u64
         scope.spawn(move || then(told.wait()));
         scope.spawn(move || told.tell(first()));
     });
-}
-
-fn free(heap: &TestHeap, object: NonNull<u8>, size: usize) {
-    common::free(heap, object, size);
 }
 
 /// The first allocation makes the root epoch's row; the next thread finds a whole one. Its class is another one, so that

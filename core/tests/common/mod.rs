@@ -50,8 +50,8 @@ pub fn layout(size: usize) -> Layout {
 }
 
 /// Frees what a test allocated with [`layout`].
-pub fn free<P: PageProvider, C: Config>(
-    heap: &Heap<P, DefaultLock, C>,
+pub fn free<P: PageProvider, R: RawMutex, C: Config>(
+    heap: &Heap<P, R, C>,
     object: NonNull<u8>,
     size: usize,
 ) {
