@@ -67,6 +67,7 @@ pub(crate) fn coverage(options: &CoverageOptions) -> Result<bool> {
         // What is run by tests alone covers itself.
         .args(["--ignore-filename-regex", "(tests|models|benches|bin)/"])
         .args(["--fail-under-lines", &options.lines.to_string()])
+        .arg("--no-fail-fast")
         .env("CARGO_TARGET_DIR", target_dir().join("coverage"));
     if options.html {
         run.arg("--html");
@@ -75,6 +76,8 @@ pub(crate) fn coverage(options: &CoverageOptions) -> Result<bool> {
             target_dir().join("coverage").display()
         );
     }
+    // Ours counts each region that it enters, and the one that it is compared with does not.
+    run.args(["--", "--skip", "producer_and_consumer"]);
     let status = run.status().context("cannot run cargo-llvm-cov")?;
     Ok(status.success())
 }
