@@ -3,16 +3,13 @@
 mod common;
 
 use common::host::HostProvider;
+use common::layout;
 use core::alloc::Layout;
 use core::ptr::NonNull;
 use temporal_slab::config::{Checked, Unchecked};
 use temporal_slab::{DefaultLock, FreeError, Heap};
 
 type TestHeap = Heap<HostProvider, DefaultLock, Checked>;
-
-fn layout(size: usize) -> Layout {
-    Layout::from_size_align(size, 8).unwrap()
-}
 
 /// Each way to free wrongly, through a local and through the shared path, for a slot, a run, a long
 /// run and a region. Catches a wrong free that is accepted, one that is named wrongly, and one that

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Rng, alone};
+use common::{Rng, alone, layout};
 use core::alloc::Layout;
 use core::ptr::NonNull;
 use temporal_slab::config::Unchecked;
@@ -16,10 +16,6 @@ type TestHeap = Heap<MmapProvider, DefaultLock, Unchecked>;
 type TestLocal<'h> = Local<'h, MmapProvider, DefaultLock, Unchecked>;
 const CHUNK: usize = MmapProvider::CHUNK_SIZE;
 const MIB: usize = 1 << 20;
-
-fn layout(size: usize) -> Layout {
-    Layout::from_size_align(size, 8).unwrap()
-}
 
 fn touched(local: &mut TestLocal<'_>, size: usize) -> NonNull<u8> {
     let object = local.alloc(layout(size)).unwrap();

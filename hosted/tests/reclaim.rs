@@ -3,8 +3,7 @@
 
 mod common;
 
-use common::{Rng, alone};
-use core::alloc::Layout;
+use common::{Rng, alone, layout};
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
@@ -25,10 +24,6 @@ static TURN: Mutex<()> = Mutex::new(());
 fn in_turn(test: &str) -> bool {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     alone(test)
-}
-
-fn layout(size: usize) -> Layout {
-    Layout::from_size_align(size, 8).unwrap()
 }
 
 fn resident() -> u64 {

@@ -9,9 +9,15 @@
 #[path = "../../../tests/actions/src/rng.rs"]
 mod rng;
 
+use core::alloc::Layout;
 use std::process::{Command, Output};
 
 pub use rng::Rng;
+
+/// A layout of so many bytes.
+pub fn layout(size: usize) -> Layout {
+    Layout::from_size_align(size, 8).unwrap()
+}
 
 /// Whether this process was started by [`alone`] for this test.
 pub fn is_alone(test: &str) -> bool {
