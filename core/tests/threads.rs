@@ -23,8 +23,11 @@ unsafe impl Send for Parcel {}
 
 const THREADS: usize = if cfg!(miri) { 3 } else { 8 };
 const STEPS: usize = if cfg!(miri) { 40 } else { 60_000 };
-/// Under Miri each thread has as many turns as the others, and most of them are not to be reclaims of nothing.
-const YIELDS: usize = if cfg!(miri) { 20 } else { 1 };
+/// Under Miri each thread has as many turns as the others, and most of them are not to be reclaims of nothing: there is one
+/// for every other step as it is.
+const YIELDS: usize = if cfg!(miri) { 100 } else { 1 };
+/// So many objects a thread keeps, and after so many steps it frees them all.
+const KEPT: (usize, usize) = if cfg!(miri) { (10, 16) } else { (300, 1000) };
 
 /// Under Miri there are fewer positions and classes: a reclaim that goes over all of them takes longer than what the
 /// others do meanwhile, and they would hardly meet.
@@ -97,10 +100,10 @@ fn work<C: Config>(
         while let Ok(parcel) = inbox.try_recv() {
             free(parcel);
         }
-        while kept.len() > 300 {
-            free(kept.swap_remove(rng.below(300)));
+        while kept.len() > KEPT.0 {
+            free(kept.swap_remove(rng.below(KEPT.0)));
         }
-        if step % 1000 == 999 {
+        if step % KEPT.1 == KEPT.1 - 1 {
             kept.drain(..).for_each(&mut free);
             if let Some(local) = &mut local {
                 local.flush();
