@@ -9,6 +9,7 @@ mod decisions;
 mod fuzz;
 mod install_c;
 mod instructions;
+mod libraries;
 mod mutants;
 mod preload;
 mod quality;
@@ -49,7 +50,7 @@ enum Task {
     /// Make a disk image of a kernel. For the task `boot`, which sets the environment that it needs.
     #[command(hide = true)]
     Image(boot::Image),
-    /// Run one program under this global allocator, mimalloc, jemalloc and glibc, in turns, and compare.
+    /// Run patterns on this allocator and its peers, as global allocators and preloaded, in turns, and compare time and memory.
     Contest(contest::Options),
     /// Run programs of others with the memory functions for C preloaded, compare, and install what is missing for that.
     Preload(preload::Options),
