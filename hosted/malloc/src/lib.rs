@@ -9,7 +9,7 @@
 //!   layer that calls the system keeps it), whatever fails for want of memory sets `ENOMEM`, what is asked in a wrong way `EINVAL`.
 //! - What is freed is looked up by its address, in metadata alone, in a heap that checks: a pointer that is no live
 //!   object's beginning is found, by its kind, at once; what that does not reach is told in the core's `by_address`. See
-//!   [`misuse`] for what is done then.
+//!   [`misuse`] for what is done then. Built without the feature `checked`, it trusts what it is given, as the GNU C library does.
 //! - Nothing here takes memory but from the heap, and nothing needs `main` or a thread's variables to be ready.
 //! - C++'s operators come from its own library, which calls these functions; they throw as they should.
 #![cfg(target_os = "linux")]
@@ -96,7 +96,7 @@ pub unsafe extern "C" fn free(object: *mut c_void) {
     let Some(object) = NonNull::new(object.cast::<u8>()) else {
         return;
     };
-    // SAFETY: the caller's promise, and the heap is a checked one.
+    // SAFETY: the caller's promise; where the heap checks, what breaks it is an error.
     if let Err(error) = unsafe { TemporalSlab::free_any(object) } {
         misuse::found("free", object, error);
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::command::{output, root, target_dir, words};
+use crate::libraries;
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -15,17 +16,19 @@ pub(crate) struct Options {
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     output(words(
-        "cargo build --quiet --profile dist -p temporal-slab-capi -p temporal-slab-malloc",
+        "cargo build --quiet --profile dist -p temporal-slab-capi",
     ))?;
+    let (checked, unchecked) = (libraries::ours()?, libraries::ours_unchecked()?);
     let (built, sources) = (target_dir().join("dist"), root().join("hosted/capi"));
     let library = options.prefix.join("lib");
-    for name in [
-        "libtemporal_slab_c.so",
-        "libtemporal_slab_c.a",
-        "libtemporal_slab_malloc.so",
-    ] {
+    for name in ["libtemporal_slab_c.so", "libtemporal_slab_c.a"] {
         copy(&built.join(name), &library.join(name))?;
     }
+    copy(&checked, &library.join("libtemporal_slab_malloc.so"))?;
+    copy(
+        &unchecked,
+        &library.join("libtemporal_slab_malloc_unchecked.so"),
+    )?;
     let header = "include/temporal_slab.h";
     copy(&sources.join(header), &options.prefix.join(header))?;
     let prefix = std::path::absolute(&options.prefix)?;
