@@ -13,6 +13,7 @@ mod libraries;
 mod mutants;
 mod preload;
 mod quality;
+mod ratios;
 mod runner;
 mod sanitize;
 mod setup;
@@ -52,7 +53,7 @@ enum Task {
     Image(boot::Image),
     /// Run patterns on this allocator and its peers, as global allocators and preloaded, in turns, and compare time and memory.
     Contest(contest::Options),
-    /// Run programs of others with the memory functions for C preloaded, compare, and install what is missing for that.
+    /// Run programs of others with this allocator and its peers preloaded, compare, and install what is missing for that.
     Preload(preload::Options),
     /// Run the fuzz targets for a minute each, from the inputs that are kept.
     Fuzz(fuzz::Options),

@@ -63,7 +63,7 @@ fn two_threads() -> usize {
 /// The same for each thread, so that what 16 do in a second can be compared with what 2 do.
 fn small(threads: usize) -> usize {
     together(threads, |mut rng| {
-        replace(1000, 4_000_000, &mut rng, |rng| get(rng.between(8, 256)))
+        replace(1000, 8_000_000, &mut rng, |rng| get(rng.between(8, 256)))
     })
 }
 

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::contenders::Contender;
 use super::{Mode, Time};
+use crate::ratios::{least, marked, mean, middle};
 
 /// A peer that takes so much of our time is one that a user could take instead, so its peak is our bound.
 const ABOUT_AS_FAST: f64 = 1.1;
@@ -22,14 +23,11 @@ pub(crate) struct Figures {
 impl Figures {
     /// The best times, and the peak in the middle.
     pub(crate) fn of(turns: &[Self]) -> Self {
-        let best = |time: fn(&Self) -> f64| turns.iter().map(time).fold(f64::MAX, f64::min);
-        let mut peaks: Vec<f64> = turns.iter().map(|turn| turn.peak).collect();
-        peaks.sort_by(f64::total_cmp);
         Self {
             units: turns.first().map_or(0.0, |turn| turn.units),
-            wall: best(|turn| turn.wall),
-            cpu: best(|turn| turn.cpu),
-            peak: peaks.get(peaks.len() / 2).copied().unwrap_or(f64::NAN),
+            wall: least(turns.iter().map(|turn| turn.wall)),
+            cpu: least(turns.iter().map(|turn| turn.cpu)),
+            peak: middle(turns.iter().map(|turn| turn.peak)),
         }
     }
 
@@ -82,16 +80,15 @@ impl Report {
             all.filter(|(peer, _)| self.is_peer(*peer))
                 .map(|(_, figures)| figures)
         };
-        let best = |of: fn(&Figures) -> f64| peers().map(of).fold(f64::MAX, f64::min);
         let limit = ABOUT_AS_FAST * own.time(self.time);
-        let least = peers()
+        let lean = peers()
             .filter(|peer| peer.time(self.time) <= limit)
             .map(|peer| peer.peak)
             .reduce(f64::min);
         Verdict {
-            wall: own.wall / best(|peer| peer.wall),
-            cpu: own.cpu / best(|peer| peer.cpu),
-            memory: least.map(|least| own.peak / least),
+            wall: own.wall / least(peers().map(|peer| peer.wall)),
+            cpu: own.cpu / least(peers().map(|peer| peer.cpu)),
+            memory: lean.map(|lean| own.peak / lean),
         }
     }
 
@@ -117,15 +114,15 @@ impl Report {
 
     /// Where each contender is in the mean: in time to the fastest, in memory to the least.
     pub(crate) fn means(&self) -> Vec<(f64, f64)> {
-        let mean = |of: fn((f64, f64)) -> f64, place: usize| {
-            geometric(self.rows.iter().map(|row| {
+        let to_best = |of: fn((f64, f64)) -> f64, place: usize| {
+            let ratios = self.rows.iter().map(|row| {
                 let points = self.points(row);
-                let best = points.iter().copied().map(of).fold(f64::MAX, f64::min);
-                of(points[place]) / best
-            }))
+                of(points[place]) / least(points.into_iter().map(of))
+            });
+            mean(ratios).unwrap_or(f64::NAN)
         };
         (0..self.contenders.len())
-            .map(|place| (mean(|p| p.0, place), mean(|p| p.1, place)))
+            .map(|place| (to_best(|p| p.0, place), to_best(|p| p.1, place)))
             .collect()
     }
 
@@ -144,46 +141,23 @@ impl Report {
             print!("{:>14}", contender.name);
         }
         for (place, _) in self.ours() {
-            print!("   {}: wall   cpu  memory", self.contenders[place].name);
+            print!("   {}  wall    cpu   memory ", self.contenders[place].name);
         }
         println!();
         for row in &self.rows {
             self.line(&row.name, &self.points(row), (0, 1));
-            for (place, bound) in self.ours() {
-                let verdict = self.verdict(row, place);
-                let (wall, cpu) = match self.time {
-                    Time::Wall => (bound, f64::MAX),
-                    Time::Cpu => (f64::MAX, bound),
-                };
-                let width = self.contenders[place].name.len() + 3;
-                print!(
-                    "{:width$}{}{}{}",
-                    "",
-                    marked(Some(verdict.wall), wall),
-                    marked(Some(verdict.cpu), cpu),
-                    marked(verdict.memory, SAME)
-                );
+            for (place, _) in self.ours() {
+                let Verdict { wall, cpu, memory } = self.verdict(row, place);
+                self.ratios(place, Some(wall), Some(cpu), memory);
             }
             println!();
         }
         self.line("mean, to the best", &self.means(), (2, 2));
-        for (place, bound) in self.ours() {
-            let verdicts: Vec<Verdict> = self
-                .rows
-                .iter()
-                .map(|row| self.verdict(row, place))
-                .collect();
-            let width = self.contenders[place].name.len() + 3;
-            print!(
-                "{:width$}{}{}{}",
-                "",
-                marked(Some(geometric(verdicts.iter().map(|v| v.wall))), bound),
-                marked(Some(geometric(verdicts.iter().map(|v| v.cpu))), f64::MAX),
-                marked(
-                    Some(geometric(verdicts.iter().filter_map(|v| v.memory))),
-                    SAME
-                )
-            );
+        for (place, _) in self.ours() {
+            let verdicts = || self.rows.iter().map(|row| self.verdict(row, place));
+            let memory = mean(verdicts().filter_map(|verdict| verdict.memory));
+            let (wall, cpu) = (verdicts().map(|v| v.wall), verdicts().map(|v| v.cpu));
+            self.ratios(place, mean(wall), mean(cpu), memory);
         }
         println!();
         self.print_scaling();
@@ -197,6 +171,24 @@ impl Report {
             let star = if is_on { '*' } else { ' ' };
             print!("{:>14}", format!("{time:.places$}/{peak:.more$}{star}"));
         }
+    }
+
+    /// The cells of one of ours; the time that is judged has a mark if it is over its bound.
+    fn ratios(&self, place: usize, wall: Option<f64>, cpu: Option<f64>, memory: Option<f64>) {
+        let contender = &self.contenders[place];
+        let bound = contender.bound.unwrap_or(f64::MAX);
+        let (of_wall, of_cpu) = match self.time {
+            Time::Wall => (bound, f64::MAX),
+            Time::Cpu => (f64::MAX, bound),
+        };
+        print!(
+            "   {:width$} {} {}   {}",
+            "",
+            marked(wall, of_wall, 5),
+            marked(cpu, of_cpu, 5),
+            marked(memory, SAME, 5),
+            width = contender.name.len()
+        );
     }
 
     /// What 16 threads do in a second, to what 2 do.
@@ -237,21 +229,6 @@ impl Report {
         }
         println!();
     }
-}
-
-/// A ratio, with a mark if it is over its bound.
-fn marked(ratio: Option<f64>, bound: f64) -> String {
-    let Some(ratio) = ratio else {
-        return format!("{:>6} ", "-");
-    };
-    format!("{ratio:>6.2}{}", if ratio > bound { '!' } else { ' ' })
-}
-
-fn geometric(values: impl Iterator<Item = f64>) -> f64 {
-    let (sum, count) = values.fold((0.0, 0.0), |(sum, count), value| {
-        (sum + value.ln(), count + 1.0)
-    });
-    (sum / count).exp()
 }
 
 /// All of it as JSON. No name has anything that would have to be escaped.
@@ -300,14 +277,4 @@ pub(crate) fn json(reports: &[Report]) -> String {
     }
     text.push_str("\n]\n");
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::geometric;
-
-    #[test]
-    fn a_mean_of_ratios_is_geometric() {
-        assert!((geometric([0.5, 2.0].into_iter()) - 1.0).abs() < 1e-9);
-    }
 }
