@@ -299,3 +299,85 @@ fn the_limit_is_a_limit() {
     }
     assert!(heap.provider().capabilities().bits() != 0);
 }
+
+/// What has no place in the ledger is refused and goes straight back, in its shape or in another. Catches a region that is
+/// handed out all the same: of that one nobody knows later whose it is.
+#[test]
+fn what_the_ledger_cannot_hold_is_refused() {
+    let provider = FaultyProvider::<HostProvider, true, 2>::new(HostProvider::default());
+    let held = [(); 2].map(|()| provider.acquire(65536, 65536).unwrap());
+    let mut refused = 0;
+    for fault in [
+        None,
+        Some(Fault::Misaligned(16)),
+        Some(Fault::Short(1)),
+        Some(Fault::Overlapping),
+        Some(Fault::TopOfMemory),
+    ] {
+        if let Some(fault) = fault {
+            provider.break_calls(0, 1, fault);
+        }
+        refused += 1;
+        assert_eq!(provider.acquire(65536, 65536), None, "{fault:?}");
+        let accounts = provider.accounts();
+        assert_eq!(accounts.unrecorded, refused, "{fault:?}");
+        assert_eq!((accounts.regions, accounts.misshapen), (2, 0));
+        assert_eq!(provider.inner().regions_out(), 2, "{fault:?}");
+    }
+    // A call that was to fail needs no place.
+    provider.break_calls(0, 1, Fault::Refuse);
+    assert_eq!(provider.acquire(65536, 65536), None);
+    assert_eq!(provider.accounts().unrecorded, refused);
+    for region in held {
+        // SAFETY: it is out, and nobody uses it.
+        unsafe { provider.release(region) };
+    }
+    assert_eq!(provider.accounts().wrong_releases, 0);
+    let again = provider.acquire(65536, 65536).expect("there is room again");
+    // SAFETY: as above.
+    unsafe { provider.release(again) };
+}
+
+/// A heap whose provider shows it its own memory once more, when the ledger is full: what it refuses and gives back is not
+/// what it holds. Catches live memory that goes back to the host.
+#[test]
+fn a_full_ledger_keeps_what_is_held() {
+    let provider = FaultyProvider::<HostProvider, true, 2>::new(HostProvider::default());
+    keeps_what_is_held(&provider, 2);
+}
+
+/// As above, with the ledger that there is by default.
+#[test]
+#[cfg_attr(miri, ignore = "a thousand chunks")]
+fn a_full_ledger_of_the_usual_length_keeps_what_is_held() {
+    let provider: FaultyProvider<HostProvider> = FaultyProvider::new(HostProvider::default());
+    keeps_what_is_held(&provider, 1024);
+}
+
+fn keeps_what_is_held<const LEDGER: usize>(
+    provider: &FaultyProvider<HostProvider, true, LEDGER>,
+    most: usize,
+) {
+    let heap = Heap::<_, DefaultLock, Repeated>::new(provider);
+    let mut values = Vec::new();
+    let mut insert = || {
+        let number = values.len();
+        heap.insert([number; 512]).map(|value| values.push(value))
+    };
+    while provider.accounts().regions < most && insert().is_ok() {}
+    provider.break_calls(0, u64::MAX, Fault::Overlapping);
+    while insert().is_ok() {}
+    assert_eq!(insert(), Err(AllocError::OutOfMemory));
+    assert_eq!(
+        provider.inner().regions_out(),
+        provider.accounts().regions,
+        "all that the heap has is out"
+    );
+    assert!(provider.accounts().unrecorded > 0);
+    for (number, value) in values.iter().enumerate() {
+        assert_eq!(*heap.get(*value).unwrap(), [number; 512]);
+    }
+    drop(heap);
+    assert_eq!(provider.inner().regions_out(), 0);
+    assert_eq!(provider.accounts().wrong_releases, 0);
+}

@@ -46,7 +46,8 @@ pub struct Accounts {
     pub wrong_releases: u64,
     /// Misshapen regions that came back written to.
     pub scribbled: u64,
-    /// Regions that did not fit the ledger of `LEDGER` entries; its figures are then incomplete.
+    /// Regions that were refused, whole or misshapen, because the ledger of `LEDGER` entries was full: `acquire` was
+    /// `None`, and what the inner provider had given went straight back to it.
     pub unrecorded: u64,
 }
 
@@ -54,6 +55,8 @@ pub struct Accounts {
 ///
 /// `DECOMMIT` makes it offer decommit (by overwriting the pages, which is what the heap must
 /// expect) and demand `commit` before decommitted pages are used again, even where `P` does not.
+///
+/// At most `LEDGER` regions are out at a time; more are refused, and counted in [`Accounts::unrecorded`].
 pub struct FaultyProvider<P, const DECOMMIT: bool = true, const LEDGER: usize = 1024> {
     inner: P,
     state: Mutex<State<LEDGER>>,
@@ -194,28 +197,42 @@ impl<P: PageProvider, const DECOMMIT: bool, const LEDGER: usize>
             // SAFETY: the shown part lies in the real region, which is ours.
             unsafe { shown.base.write_bytes(LOST, shown.size) };
         }
-        self.state.lock().record(shown, real, true);
-        Some(shown)
+        self.hand_out(Entry {
+            shown,
+            real,
+            misshapen: true,
+        })
+    }
+
+    /// Hands out what can be recorded. Whose a region is that is in no ledger nobody could tell when it comes back, so
+    /// it goes back at once.
+    fn hand_out(&self, entry: Entry) -> Option<Region> {
+        if self.state.lock().record(entry) {
+            return Some(entry.shown);
+        }
+        if let Some(real) = entry.real {
+            // SAFETY: the inner provider just gave it, and nobody else knows it.
+            unsafe { self.inner.release(real) };
+        }
+        None
     }
 }
 
 impl<const LEDGER: usize> State<LEDGER> {
-    fn record(&mut self, shown: Region, real: Option<Region>, misshapen: bool) {
-        let entry = Entry {
-            shown,
-            real,
-            misshapen,
+    /// Enters a region; `false` if there is no room, and nothing is noted but that.
+    fn record(&mut self, entry: Entry) -> bool {
+        let Some(place) = self.out.iter_mut().find(|e| e.is_none()) else {
+            self.accounts.unrecorded += 1;
+            return false;
         };
-        match self.out.iter_mut().find(|e| e.is_none()) {
-            Some(place) => *place = Some(entry),
-            None => self.accounts.unrecorded += 1,
-        }
-        if misshapen {
+        *place = Some(entry);
+        if entry.misshapen {
             self.accounts.misshapen += 1;
         } else {
             self.accounts.regions += 1;
-            self.accounts.bytes += shown.size;
+            self.accounts.bytes += entry.shown.size;
         }
+        true
     }
 
     /// Strikes a region out. Misshapen ones first: an overlapping region looks like the one that it
@@ -251,8 +268,11 @@ unsafe impl<P: PageProvider, const DECOMMIT: bool, const LEDGER: usize> PageProv
             return self.misshapen(fault, size, align);
         }
         let region = self.inner.acquire(size, align)?;
-        self.state.lock().record(region, Some(region), false);
-        Some(region)
+        self.hand_out(Entry {
+            shown: region,
+            real: Some(region),
+            misshapen: false,
+        })
     }
 
     unsafe fn release(&self, region: Region) {
@@ -338,8 +358,10 @@ impl<P, const DECOMMIT: bool, const LEDGER: usize> fmt::Debug
     for FaultyProvider<P, DECOMMIT, LEDGER>
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Written when the lock is open: where it goes may ask for memory here.
+        let accounts = self.state.lock().accounts;
         f.debug_struct("FaultyProvider")
-            .field("accounts", &self.state.lock().accounts)
+            .field("accounts", &accounts)
             .finish_non_exhaustive()
     }
 }
