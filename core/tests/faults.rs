@@ -199,7 +199,8 @@ fn misshapen_regions_are_refused() {
             Fault::Overlapping,
             Fault::TopOfMemory,
         ] {
-            let provider = Faulty::new(HostProvider::default());
+            // SAFETY: it serves one heap, on this thread.
+            let provider = unsafe { Faulty::overlapping(HostProvider::default()) };
             let heap = TestHeap::new(&provider);
             let (size, align) = requests[round % requests.len()];
             let layout = Layout::from_size_align(size, align).unwrap();
@@ -304,7 +305,9 @@ fn the_limit_is_a_limit() {
 /// handed out all the same: of that one nobody knows later whose it is.
 #[test]
 fn what_the_ledger_cannot_hold_is_refused() {
-    let provider = FaultyProvider::<HostProvider, true, 2>::new(HostProvider::default());
+    // SAFETY: no heap uses what it hands out.
+    let provider =
+        unsafe { FaultyProvider::<HostProvider, true, 2>::overlapping(HostProvider::default()) };
     let held = [(); 2].map(|()| provider.acquire(65536, 65536).unwrap());
     let mut refused = 0;
     for fault in [
@@ -342,7 +345,9 @@ fn what_the_ledger_cannot_hold_is_refused() {
 /// what it holds. Catches live memory that goes back to the host.
 #[test]
 fn a_full_ledger_keeps_what_is_held() {
-    let provider = FaultyProvider::<HostProvider, true, 2>::new(HostProvider::default());
+    // SAFETY: it serves one heap, on this thread.
+    let provider =
+        unsafe { FaultyProvider::<HostProvider, true, 2>::overlapping(HostProvider::default()) };
     keeps_what_is_held(&provider, 2);
 }
 
@@ -350,7 +355,9 @@ fn a_full_ledger_keeps_what_is_held() {
 #[test]
 #[cfg_attr(miri, ignore = "a thousand chunks")]
 fn a_full_ledger_of_the_usual_length_keeps_what_is_held() {
-    let provider: FaultyProvider<HostProvider> = FaultyProvider::new(HostProvider::default());
+    // SAFETY: it serves one heap, on this thread.
+    let provider: FaultyProvider<HostProvider> =
+        unsafe { FaultyProvider::overlapping(HostProvider::default()) };
     keeps_what_is_held(&provider, 1024);
 }
 
@@ -380,4 +387,43 @@ fn keeps_what_is_held<const LEDGER: usize>(
     drop(heap);
     assert_eq!(provider.inner().regions_out(), 0);
     assert_eq!(provider.accounts().wrong_releases, 0);
+}
+
+/// Two heaps of one provider, and one heap of two threads, are safe code: what one holds is not shown to another, who does
+/// not know it and would take it for its own. Catches memory that has two owners.
+#[test]
+fn what_one_heap_holds_is_not_another_s() {
+    let provider = Faulty::new(HostProvider::default());
+    let first = TestHeap::new(&provider);
+    let value = first.insert([7u8; 64]).unwrap();
+    let second = TestHeap::new(&provider);
+    for after in 0..3 {
+        provider.break_calls(after, 1, Fault::Overlapping);
+        for _ in 0..3 {
+            let _refused_once = second.insert([8u8; 64]);
+        }
+        assert_eq!(*first.get(value).unwrap(), [7; 64]);
+    }
+    assert_eq!(second.page_stats().regions_refused, 0, "none was shown");
+    assert!(provider.accounts().broken > 0);
+    // SAFETY: there are no locals and no other threads.
+    let (one, other) = unsafe { (first.walk().unwrap(), second.walk().unwrap()) };
+    assert_eq!(one.taken + other.taken, provider.accounts().bytes);
+}
+
+/// What is written to may ask the same provider for memory. Catches text that is written with its lock taken.
+#[test]
+fn a_report_may_ask_for_memory() {
+    struct Asks<'p>(&'p Faulty);
+    impl core::fmt::Write for Asks<'_> {
+        fn write_str(&mut self, _: &str) -> core::fmt::Result {
+            let region = self.0.acquire(65536, 65536).ok_or(core::fmt::Error)?;
+            // SAFETY: nobody uses it.
+            unsafe { self.0.release(region) };
+            Ok(())
+        }
+    }
+    let provider = Faulty::new(HostProvider::default());
+    core::fmt::write(&mut Asks(&provider), format_args!("{provider:?}")).unwrap();
+    assert!(provider.accounts().calls > 0);
 }

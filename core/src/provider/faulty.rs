@@ -19,7 +19,8 @@ pub enum Fault {
     Misaligned(usize),
     /// `acquire` returns a region that is this much too small.
     Short(usize),
-    /// `acquire` returns a region that overlaps one that is out.
+    /// `acquire` returns a region that overlaps one that is out, if the provider was made by
+    /// [`FaultyProvider::overlapping`]; any other refuses.
     Overlapping,
     /// `acquire` returns a region that reaches the end of the address space.
     TopOfMemory,
@@ -59,6 +60,7 @@ pub struct Accounts {
 /// At most `LEDGER` regions are out at a time; more are refused, and counted in [`Accounts::unrecorded`].
 pub struct FaultyProvider<P, const DECOMMIT: bool = true, const LEDGER: usize = 1024> {
     inner: P,
+    overlaps: bool,
     state: Mutex<State<LEDGER>>,
 }
 
@@ -92,8 +94,23 @@ impl<P: PageProvider, const DECOMMIT: bool, const LEDGER: usize>
 {
     /// A provider that behaves until it is told otherwise.
     pub const fn new(inner: P) -> Self {
+        Self::make(inner, false)
+    }
+
+    /// As [`FaultyProvider::new`], for one that may also show a region that is out once more.
+    ///
+    /// # Safety
+    /// While [`Fault::Overlapping`] may happen, all regions go to one heap, which one thread at a time uses. The heap that
+    /// holds a region refuses what overlaps it; another one, or this one when it has just given the region back, does not
+    /// know it.
+    pub const unsafe fn overlapping(inner: P) -> Self {
+        Self::make(inner, true)
+    }
+
+    const fn make(inner: P, overlaps: bool) -> Self {
         Self {
             inner,
+            overlaps,
             state: Mutex::new(State {
                 accounts: Accounts {
                     calls: 0,
@@ -153,6 +170,7 @@ impl<P: PageProvider, const DECOMMIT: bool, const LEDGER: usize>
     fn misshapen(&self, fault: Fault, size: usize, align: usize) -> Option<Region> {
         let (shown, real) = match fault {
             Fault::Refuse => return None,
+            Fault::Overlapping if !self.overlaps => return None,
             Fault::Misaligned(by) => {
                 let by = by.clamp(1, align.max(2) - 1);
                 let real = self.inner.acquire(size.checked_add(by)?, align)?;
@@ -257,7 +275,8 @@ impl<const LEDGER: usize> State<LEDGER> {
 }
 
 // SAFETY: well-formed regions are the inner provider's own; misshapen ones are what the trait says
-// that a heap must refuse.
+// that a heap must refuse. One that overlaps another is so for the heap that holds that one: who made the provider promised
+// that there is no other.
 unsafe impl<P: PageProvider, const DECOMMIT: bool, const LEDGER: usize> PageProvider
     for FaultyProvider<P, DECOMMIT, LEDGER>
 {

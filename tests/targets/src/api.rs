@@ -75,13 +75,16 @@ impl Config for Few {
 
 /// A provider that breaks, and keeps accounts.
 trait Faulty: PageProvider + Control {
-    fn new() -> Self;
+    /// # Safety
+    /// As for [`FaultyProvider::overlapping`].
+    unsafe fn new() -> Self;
     fn accounts(&self) -> Accounts;
 }
 
 impl<P: PageProvider + Default, const DECOMMIT: bool> Faulty for FaultyProvider<P, DECOMMIT, 128> {
-    fn new() -> Self {
-        Self::new(P::default())
+    unsafe fn new() -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { Self::overlapping(P::default()) }
     }
     fn accounts(&self) -> Accounts {
         Self::accounts(self)
@@ -89,8 +92,9 @@ impl<P: PageProvider + Default, const DECOMMIT: bool> Faulty for FaultyProvider<
 }
 
 impl<P: PageProvider + Default> Faulty for Moving<P> {
-    fn new() -> Self {
-        Self::new(P::default())
+    unsafe fn new() -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { Self::new(P::default()) }
     }
     fn accounts(&self) -> Accounts {
         self.inner().accounts()
@@ -99,7 +103,8 @@ impl<P: PageProvider + Default> Faulty for Moving<P> {
 
 /// A heap over a provider that breaks.
 fn faulty<P: Faulty, C: Config>(bytes: &mut Bytes<'_>, ends: bool) {
-    let provider = P::new();
+    // SAFETY: it serves one heap, on this thread.
+    let provider = unsafe { P::new() };
     let heap = Heap::<&P, DefaultLock, C>::new(&provider);
     let mut world = World::new(&heap, 3).controlled(&provider).at_most(MANY);
     let _trace = run(&mut world, bytes);
@@ -111,9 +116,9 @@ fn faulty<P: Faulty, C: Config>(bytes: &mut Bytes<'_>, ends: bool) {
 
 /// A heap that has its provider, as one under a global allocator does.
 fn owned(bytes: &mut Bytes<'_>, ends: bool) {
-    let heap = Heap::<_, DefaultLock, Checked>::new(FaultyProvider::<Small, false, 128>::new(
-        Small::default(),
-    ));
+    // SAFETY: it serves one heap, on this thread.
+    let provider = unsafe { FaultyProvider::<Small, false, 128>::overlapping(Small::default()) };
+    let heap = Heap::<_, DefaultLock, Checked>::new(provider);
     let mut world = World::new(&heap, 3)
         .controlled(heap.provider())
         .with_global()

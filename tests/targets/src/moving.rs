@@ -15,9 +15,12 @@ pub(crate) struct Moving<P> {
 }
 
 impl<P: PageProvider> Moving<P> {
-    pub(crate) const fn new(inner: P) -> Self {
+    /// # Safety
+    /// As for [`FaultyProvider::overlapping`].
+    pub(crate) const unsafe fn new(inner: P) -> Self {
         Self {
-            inner: FaultyProvider::new(inner),
+            // SAFETY: the caller's promise.
+            inner: unsafe { FaultyProvider::overlapping(inner) },
             moves: Cell::new(0),
         }
     }
