@@ -10,7 +10,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use core::time::Duration;
 use std::collections::BTreeSet;
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 use temporal_slab::adapter::{FindLocal, Global, LockedLocal};
 use temporal_slab::config::{Checked, Config, Unchecked};
 use temporal_slab::provider::{Capabilities, PageProvider, ProviderError, Region, StaticProvider};
@@ -337,19 +337,41 @@ unsafe impl PageProvider for Watching {
     }
     fn capabilities(&self) -> Capabilities {
         Self::look("capabilities");
-        Capabilities::DECOMMIT
+        Capabilities::DECOMMIT | Capabilities::POPULATE
+    }
+    unsafe fn populate(&self, _pages: Region) {
+        Self::look("populate");
     }
     fn page_size(&self) -> usize {
         Self::look("page_size");
         4096
     }
+    fn now_ns(&self) -> Option<u64> {
+        Self::look("now_ns");
+        Some(1)
+    }
+    fn resident_bytes(&self) -> Option<u64> {
+        Self::look("resident_bytes");
+        None
+    }
 }
 
-/// The provider is never called with one of the heap's locks held.
+/// As [`Watching`], for what a configuration runs.
+#[derive(Debug)]
+struct WatchingCpu;
+impl Config for WatchingCpu {
+    const CHECKED: bool = false;
+    fn cpu() -> u32 {
+        Watching::look("cpu");
+        0
+    }
+}
+
+/// Neither the provider nor what a configuration runs is called with one of the heap's locks held.
 #[test]
 #[cfg_attr(miri, ignore = "it leaks what it allocates")]
 fn the_provider_is_called_with_no_lock_held() {
-    static HEAP: Heap<Watching, Counting, Unchecked> = Heap::new(Watching);
+    static HEAP: Heap<Watching, Counting, WatchingCpu> = Heap::new(Watching);
     let mut local = HEAP.local().unwrap();
     for policy in [Policy::Eager, Policy::DEFAULT] {
         HEAP.set_policy(policy);
@@ -366,10 +388,68 @@ fn the_provider_is_called_with_no_lock_held() {
                 unsafe { HEAP.free(object, l) }.unwrap();
             }
         }
+        for _ in 0..3 {
+            let epoch = HEAP.advance().unwrap();
+            HEAP.enter(epoch).unwrap();
+            local.alloc_in(epoch, layout(100, 8)).unwrap();
+            assert!(HEAP.epoch_stats(epoch).is_ok() && HEAP.stats().open_epochs > 1);
+            assert!(HEAP.exit(epoch, true));
+            let epoch = HEAP.open_epoch().unwrap();
+            HEAP.close(epoch).unwrap();
+        }
+        HEAP.reserve(CHUNK).unwrap();
         HEAP.reclaim();
     }
     let global = Global::new(&HEAP, LockedLocal::new());
     global.try_alloc(layout(100, 8)).unwrap();
+}
+
+/// The heap that [`Asking`] asks.
+static ASKED: OnceLock<Heap<HostProvider<65536>, DefaultLock, Asking>> = OnceLock::new();
+static ASKINGS: AtomicUsize = AtomicUsize::new(0);
+thread_local!(static ASKS: Cell<bool> = const { Cell::new(false) });
+
+/// Whoever wants its CPU's number uses the heap for it.
+#[derive(Debug)]
+struct Asking;
+impl Config for Asking {
+    const CHECKED: bool = true;
+    fn cpu() -> u32 {
+        if let Some(heap) = ASKED.get()
+            && !ASKS.replace(true)
+        {
+            ASKINGS.fetch_add(1, SeqCst);
+            let l = layout(100, 8);
+            let epoch = heap.open_epoch().unwrap();
+            free(heap, heap.alloc(l).unwrap(), l);
+            free(heap, heap.alloc_in(epoch, l).unwrap(), l);
+            heap.close(epoch).unwrap();
+            assert!(heap.stats().live_objects() == 0 && heap.current().is_ok());
+            heap.reclaim();
+            ASKS.set(false);
+        }
+        1
+    }
+}
+
+/// What a configuration runs is the program's code and may use the heap. Catches a call of it under a lock, which ends
+/// never.
+#[test]
+fn a_cpu_may_ask_the_heap() {
+    let (done, is_done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let heap = ASKED.get_or_init(|| Heap::new(HostProvider::default()));
+        for _ in 0..3 {
+            let epoch = heap.advance().unwrap();
+            let other = heap.open_epoch().unwrap();
+            heap.enter(other).unwrap();
+            heap.close(epoch).unwrap();
+            assert!(heap.exit(other, true));
+        }
+        done.send(ASKINGS.load(SeqCst)).unwrap();
+    });
+    let askings = is_done.recv_timeout(Duration::from_secs(if cfg!(miri) { 600 } else { 60 }));
+    assert!(askings.expect("it ends") >= 12);
 }
 
 /// Counts metadata regions, slowly, so that many threads run short at the same time.

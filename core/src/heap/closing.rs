@@ -12,14 +12,15 @@ use lock_api::RawMutex;
 pub(super) type Before = (u64, Option<u64>);
 
 impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
-    /// Ends allocation in a position. Under the ring's lock.
+    /// Ends allocation in a position, on this CPU. Under the ring's lock.
     pub(super) fn shut<'a>(
         &'a self,
         books: &mut Books,
         position: &'a Position<Row<R>>,
+        cpu: u32,
     ) -> Option<&'a Row<R>> {
         books.shut(position);
-        position.row().inspect(|row| self.shut_row(row))
+        position.row().inspect(|row| self.shut_row(row, cpu))
     }
 
     /// Gives back what is empty in an epoch that was just shut.
@@ -51,13 +52,13 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     }
 
     /// Ends allocation in a row. Under the ring's lock.
-    fn shut_row(&self, row: &Row<R>) {
+    fn shut_row(&self, row: &Row<R>, cpu: u32) {
         // SAFETY: the row is one of this heap.
         unsafe {
             self.pages
                 .with_pieces(row.blocks(), |_| row.set_tag(row.tag().closed()))
         };
-        row.leave_on(C::cpu());
+        row.leave_on(cpu);
         // Here and not later: once the lock is open the row may drain and serve another era.
         row.used_bins().for_each(|(_, bin)| bin.set_closed(true));
         self.closes.fetch_add(1, Ordering::Release);

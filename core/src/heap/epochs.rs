@@ -66,9 +66,11 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             return Err(EpochError::Immortal);
         }
         let before = self.before_close();
+        // The program's code: not under the lock.
+        let cpu = C::cpu();
         let row = self.books.with(|books| {
             let (position, _) = books.of(positions, epoch)?;
-            Ok(self.shut(books, position))
+            Ok(self.shut(books, position, cpu))
         })?;
         // Without a row there is nothing of the epoch left.
         if let Some(row) = row {
@@ -99,7 +101,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let Ok(positions) = self.positions() else {
             return false;
         };
-        let before = closes.then(|| self.before_close());
+        let before = closes.then(|| (self.before_close(), C::cpu()));
         let (was_inside, closed) = self.books.with(|books| {
             let Ok((position, record)) = books.of(positions, epoch) else {
                 return (false, None);
@@ -107,17 +109,17 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             let Some(left) = record.leave() else {
                 return (false, None);
             };
-            let is_last = left == 0 && closes && epoch.index() != 0;
+            let is_last = left == 0 && epoch.index() != 0;
+            let closing = before.filter(|_| is_last);
             (
                 true,
-                if is_last {
-                    self.shut(books, position)
-                } else {
-                    None
-                },
+                closing.and_then(|(before, cpu)| {
+                    let row = self.shut(books, position, cpu)?;
+                    Some((row, before))
+                }),
             )
         });
-        if let (Some(row), Some(before)) = (closed, before) {
+        if let Some((row, before)) = closed {
             self.reclaim_closed(epoch, row, before);
         }
         was_inside
@@ -226,11 +228,12 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let positions = self.positions()?;
         let now = self.pages.provider().now_ns();
         let before = make_current.then(|| self.before_close());
+        let cpu = C::cpu();
         // Each turn but the last makes a row, and rows are bounded by their numbers.
         loop {
             match self
                 .books
-                .with(|books| self.try_open(books, positions, now, make_current))?
+                .with(|books| self.try_open(books, positions, now, make_current, cpu))?
             {
                 Opened::Yes(epoch, closing) => {
                     if let (Some((old, row)), Some(before)) = (closing, before) {
@@ -254,6 +257,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         positions: &'h [Position<Row<R>>],
         now: Option<u64>,
         make_current: bool,
+        cpu: u32,
     ) -> Result<Opened<'h, R>, EpochError> {
         let length = positions.len();
         let is_free = |index: &usize| {
@@ -271,7 +275,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         else {
             return Ok(Opened::Full);
         };
-        let Some((row, waiting)) = self.row_for(positions, index) else {
+        let Some((row, waiting)) = self.row_for(positions, index, cpu) else {
             return Ok(Opened::NeedsRow);
         };
         let old = if make_current {
@@ -295,7 +299,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             if let Some(old) = old.filter(|old| old.index() != 0)
                 && let Ok((position, _)) = books.of(positions, old)
             {
-                closing = self.shut(books, position).map(|row| (old, row));
+                closing = self.shut(books, position, cpu).map(|row| (old, row));
             }
         }
         Ok(Opened::Yes(epoch, closing))
@@ -308,13 +312,13 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         &'a self,
         positions: &'a [Position<Row<R>>],
         index: usize,
+        cpu: u32,
     ) -> Option<(&'a Row<R>, Classes)> {
         let spare = |row: &'a Row<R>| {
             let may_be = !row.tag().is_open() && self.is_idle(row);
             let classes = may_be.then(|| self.drained(row))??;
             Some((row, classes))
         };
-        let cpu = C::cpu();
         let mut warm = self.rows().filter(|row| row.cpu() == cpu);
         let found = warm.find_map(spare).or_else(|| {
             let own = positions[index].row();
