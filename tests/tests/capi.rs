@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::programs::{compiler, scratch, ship, succeeds};
+use common::programs::{compiler, place, scratch, ship, succeeds};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -64,7 +64,7 @@ fn bare_metal() {
     const MACHINE: &str = "x86_64-unknown-none";
     let target = SCRATCH.join("bare");
     let libraries = ship("temporal-slab-bare", Some(MACHINE), &target);
-    let program = SCRATCH.join("c-bare");
+    let program = place(&SCRATCH, "c-bare");
     succeeds(
         compiler("gcc")
             .args(["-std=c11", "-no-pie", "-I"])
@@ -88,7 +88,7 @@ fn build_of(
     program: &str,
     is_static: bool,
 ) -> PathBuf {
-    let program = SCRATCH.join(program);
+    let program = place(&SCRATCH, program);
     let mut command = compiler(name);
     command
         .arg("-pthread")
@@ -185,7 +185,7 @@ fn installed() {
         line.replace("${libdir}", &prefix.join("lib").to_string_lossy())
             .replace("${includedir}", &prefix.join("include").to_string_lossy())
     };
-    let program = SCRATCH.join("c-installed");
+    let program = place(&SCRATCH, "c-installed");
     succeeds(
         Command::new("gcc")
             .args(line("Cflags:").split_whitespace())

@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::programs::{compiler, scratch, ship, succeeds, text};
+use common::programs::{compiler, place, scratch, ship, succeeds, text};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
@@ -19,10 +19,10 @@ static LIBRARY: LazyLock<PathBuf> = LazyLock::new(|| {
     folder.join("libtemporal_slab_malloc.so")
 });
 
-/// Builds a program, linked with the library if it calls what only that has.
-fn build(source: &str, is_linked: bool) -> PathBuf {
+/// Builds a test's program, linked with the library if it calls what only that has.
+fn build(test: &str, source: &str, is_linked: bool) -> PathBuf {
     let is_plus = source.ends_with(".cpp");
-    let program = SCRATCH.join(source.replace('.', "-"));
+    let program = place(&SCRATCH, &format!("{test}-{}", source.replace('.', "-")));
     let mut command = compiler(if is_plus { "g++" } else { "gcc" });
     command
         // What is tried here is what compilers warn of, and know to leave out.
@@ -51,14 +51,14 @@ fn preloaded(program: &Path) -> Command {
 /// Each function, linked.
 #[test]
 fn functions() {
-    let printed = succeeds(&mut Command::new(build("functions.c", true)));
+    let printed = succeeds(&mut Command::new(build("functions", "functions.c", true)));
     assert!(printed.contains("every function does what it should"));
 }
 
 /// The operators of C++ and what is made of them, preloaded.
 #[test]
 fn operators() {
-    let printed = succeeds(&mut preloaded(&build("operators.cpp", false)));
+    let printed = succeeds(&mut preloaded(&build("operators", "operators.cpp", false)));
     assert!(printed.contains("every operator does what it should"));
 }
 
@@ -66,7 +66,7 @@ fn operators() {
 /// reason; or, as the environment says, with the line and on, or just on.
 #[test]
 fn misuse_is_found() {
-    let program = build("misuse.c", true);
+    let program = build("misuse_is_found", "misuse.c", true);
     let kinds = (1..=22).chain(101..=125);
     for kind in kinds {
         let run = |choice: &str| {
@@ -118,7 +118,13 @@ fn more_rights_are_not_lent() {
     std::fs::create_dir(&folder).unwrap();
     let _goes = Folder(folder.clone());
     let (program, report) = (folder.join("program"), folder.join("report.txt"));
-    std::fs::copy(build("misuse.c", true), &program).unwrap();
+    // By another process: what this one has open for writing, a child of another test's may have open still when it is
+    // run.
+    succeeds(
+        Command::new("cp")
+            .arg(build("more_rights_are_not_lent", "misuse.c", true))
+            .arg(&program),
+    );
     let name = std::ffi::CString::new(program.to_str().unwrap()).unwrap();
     // SAFETY: zeroes are such a description; it is this test's, and the name ends with a zero.
     let lends = unsafe {
@@ -160,20 +166,20 @@ fn more_rights_are_not_lent() {
 /// 1,000 forks while four threads allocate: no child hangs.
 #[test]
 fn forks() {
-    succeeds(preloaded(&build("forks.c", false)).arg("1000"));
+    succeeds(preloaded(&build("forks", "forks.c", false)).arg("1000"));
 }
 
 /// 10,000 short threads leave nothing behind.
 #[test]
 fn short_threads() {
-    succeeds(preloaded(&build("threads.c", false)).arg("10000"));
+    succeeds(preloaded(&build("short_threads", "threads.c", false)).arg("10000"));
 }
 
 /// A program that is asked to tells at its end what its heap was like: as a line of JSON, as text in a file or on the
 /// error stream, and on from what is there; and goes on without if there is no such place. Its output is its own.
 #[test]
 fn reports_at_the_end() {
-    let program = build("functions.c", true);
+    let program = build("reports_at_the_end", "functions.c", true);
     let run = |target: &str| {
         let mut command = Command::new(&program);
         let output = command

@@ -1,13 +1,27 @@
 //! Libraries built as they are shipped, and programs in C and C++ that are built and run with them.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Mutex;
 
 /// Where a test's files are, beside its program.
 pub fn scratch(test: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test);
     std::fs::create_dir_all(&folder).unwrap();
     folder
+}
+
+/// Where a program is to be built, each in a place of its own: what one test links another cannot run.
+///
+/// # Panics
+/// If the place is taken.
+pub fn place(folder: &Path, name: &str) -> PathBuf {
+    static TAKEN: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+    let path = folder.join(name);
+    let is_free = TAKEN.lock().unwrap().insert(path.clone());
+    assert!(is_free, "two programs at {}", path.display());
+    path
 }
 
 /// Builds a library as it is shipped, for this machine or the one that is named. Gives the folder where it is.
