@@ -16,6 +16,7 @@
 use alloc::boxed::Box;
 use core::alloc::Layout;
 use core::arch::{asm, global_asm};
+use core::fmt::Write;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
@@ -33,7 +34,7 @@ use crate::heap::{HEAP, KernelConfig};
 use crate::lock::IrqLock;
 use crate::memory::{self, FrameProvider};
 use crate::port;
-use crate::serial::say;
+use crate::serial::{Serial, say};
 
 type KernelLocal = temporal_slab::Local<'static, FrameProvider, IrqLock, KernelConfig>;
 
@@ -42,6 +43,9 @@ const STACK: usize = 64 << 10;
 /// What each CPU does in a round.
 const OPERATIONS: usize = 1_000_000;
 const SLOTS: usize = 256;
+/// After so many operations a CPU counts a step, and after as many of these as there are CPUs there is a dot on the
+/// serial port: an emulator takes minutes for a round, and is not to be taken for hung.
+const STEP: usize = OPERATIONS / 40;
 /// The most frames of metadata that a round may add.
 const MOST_DESCRIBED: usize = 64;
 
@@ -57,6 +61,8 @@ static ROUND: AtomicUsize = AtomicUsize::new(0);
 static DONE: AtomicUsize = AtomicUsize::new(0);
 static WRONG: AtomicUsize = AtomicUsize::new(0);
 static CPUS: AtomicUsize = AtomicUsize::new(1);
+/// What all CPUs have done so far, in steps of [`STEP`]. `Relaxed`: a figure for whoever watches.
+static STEPS: AtomicUsize = AtomicUsize::new(0);
 
 /// Where others leave objects for a CPU.
 static MAIL: [[AtomicPtr<u8>; SLOTS]; MOST] =
@@ -203,6 +209,12 @@ fn work(round: usize) {
         OPERATIONS
     };
     for step in 0..operations {
+        if step % STEP == 0 {
+            STEPS.fetch_add(1, Ordering::Relaxed);
+            if cpu.number == 0 {
+                show_progress();
+            }
+        }
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         let random = (seed >> 33) as usize;
         let size = 16 + random % 1000;
@@ -222,6 +234,16 @@ fn work(round: usize) {
     // The slots that it holds go back before this CPU says that it is done.
     cpu.local = None;
     WRONG.fetch_add(wrong, Ordering::Relaxed);
+}
+
+/// Writes a dot for what the CPUs have done since the last. For the first CPU.
+fn show_progress() {
+    static SHOWN: AtomicUsize = AtomicUsize::new(0);
+    let dots = STEPS.load(Ordering::Relaxed) / CPUS.load(Ordering::Relaxed);
+    for _ in SHOWN.swap(dots, Ordering::Relaxed)..dots {
+        // It cannot fail: see `say`.
+        let _ = Serial::init().write_str(".");
+    }
 }
 
 fn layout(size: usize) -> Option<Layout> {
@@ -284,8 +306,10 @@ pub(crate) fn run(expected: usize) -> usize {
         let round = ROUND.fetch_add(1, Ordering::Release) + 1;
         work(round);
         while DONE.load(Ordering::Acquire) + 1 < cpus {
+            show_progress();
             core::hint::spin_loop();
         }
+        say!("");
         for slot in MAIL.iter().flatten() {
             if let Some(object) = NonNull::new(slot.swap(ptr::null_mut(), Ordering::AcqRel)) {
                 failures += usize::from(!take(None, object, 1));
