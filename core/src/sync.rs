@@ -225,11 +225,36 @@ mod tests {
 
     use super::*;
     use core::sync::atomic::AtomicBool;
+    use lock_api::RawMutex;
+
+    /// Set when somebody finds the lock taken.
+    static IS_AWAITED: AtomicBool = AtomicBool::new(false);
+
+    /// A lock that tells so.
+    struct Told(spin::Mutex<()>);
+
+    // SAFETY: it is the lock inside.
+    unsafe impl RawMutex for Told {
+        const INIT: Self = Self(spin::Mutex::new(()));
+        type GuardMarker = lock_api::GuardSend;
+        fn lock(&self) {
+            RawMutex::lock(&self.0);
+        }
+        fn try_lock(&self) -> bool {
+            let locked = RawMutex::try_lock(&self.0);
+            IS_AWAITED.fetch_or(!locked, Ordering::Relaxed);
+            locked
+        }
+        unsafe fn unlock(&self) {
+            // SAFETY: the caller has it.
+            unsafe { RawMutex::unlock(&self.0) }
+        }
+    }
 
     /// Each taking is counted once, and as contended if it had to wait. Catches a count that is missed or doubled.
     #[test]
     fn takings_are_counted() {
-        let lock: Lock<spin::Mutex<()>, u32> = Lock::new(0);
+        let lock: Lock<Told, u32> = Lock::new(0);
         for _ in 0..10 {
             lock.with(|n| *n += 1);
         }
@@ -241,11 +266,13 @@ mod tests {
                 lock.with(|_| {
                     is_held.store(true, Ordering::Relaxed);
                     // The other comes meanwhile.
-                    std::thread::sleep(core::time::Duration::from_millis(100));
+                    while !IS_AWAITED.load(Ordering::Relaxed) {
+                        std::thread::yield_now();
+                    }
                 });
             });
             while !is_held.load(Ordering::Relaxed) {
-                core::hint::spin_loop();
+                std::thread::yield_now();
             }
             lock.with(|n| *n += 1);
         });

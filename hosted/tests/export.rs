@@ -10,12 +10,13 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::time::Instant;
 use temporal_slab_hosted::TemporalSlab;
-use temporal_slab_hosted::export::{
-    Address, Exporter, LONGEST_REQUEST, Options, PATIENCE, connect,
-};
+use temporal_slab_hosted::export::{Address, Exporter, LONGEST_REQUEST, Options, connect};
 
 #[global_allocator]
 static GLOBAL: TemporalSlab = TemporalSlab;
+
+/// Longer than anything takes that ends, on a computer that has other things to do.
+const TOO_LONG: Duration = Duration::from_secs(60);
 
 fn start(address: &str) -> Exporter {
     TemporalSlab::export(address).unwrap()
@@ -128,13 +129,15 @@ fn malformed_requests_get_errors() {
         stream.write_all(request).unwrap();
         drop(stream);
     }
-    // A byte at a time, for ever: the patience is for all of it.
-    let begin = Instant::now();
+    // A byte at a time, for ever: the patience is for all of it, and ends long before the longest request is there.
     let mut stream = connect(address).unwrap();
-    while begin.elapsed() < PATIENCE * 3 && stream.write_all(b"x").is_ok() {
+    let (begin, mut sent) = (Instant::now(), 0);
+    while sent < LONGEST_REQUEST && stream.write_all(b"x").is_ok() {
+        sent += 1;
         std::thread::sleep(Duration::from_millis(50));
+        assert!(begin.elapsed() < TOO_LONG, "the exporter waits for ever");
     }
-    assert!(begin.elapsed() < PATIENCE * 2, "{:?}", begin.elapsed());
+    assert!(sent < LONGEST_REQUEST / 2, "{sent} bytes");
     assert!(get(address, "/stats.json").0.starts_with("HTTP/1.1 200"));
 }
 
@@ -216,7 +219,7 @@ fn an_exporter_ends_without_its_file() {
     let other = std::os::unix::net::UnixListener::bind(&path).unwrap();
     let begin = Instant::now();
     drop(exporter);
-    assert!(begin.elapsed() < PATIENCE, "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < TOO_LONG, "{:?}", begin.elapsed());
     assert!(path.exists(), "the other's is the other's");
     drop(other);
     std::fs::remove_file(&path).unwrap();
@@ -249,7 +252,7 @@ fn a_child_does_not_keep_the_port() {
     if child == 0 {
         // SAFETY: as above.
         unsafe {
-            libc::sleep(20);
+            libc::sleep(600);
             libc::_exit(0);
         }
     }
@@ -259,7 +262,7 @@ fn a_child_does_not_keep_the_port() {
     );
     drop(exporter);
     // The child may not have run yet.
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + TOO_LONG;
     while connect(&address).is_ok() {
         assert!(Instant::now() < end, "somebody listens still");
         std::thread::sleep(Duration::from_millis(10));
@@ -284,7 +287,7 @@ fn a_slow_reader_is_left() {
     let _read = slow.read(&mut little);
     let begin = Instant::now();
     let (head, _) = get(exporter.address(), "/");
-    assert!(head.starts_with("HTTP/1.1 200") && begin.elapsed() < PATIENCE * 2);
+    assert!(head.starts_with("HTTP/1.1 200") && begin.elapsed() < TOO_LONG);
     drop(exporter);
-    assert!(begin.elapsed() < PATIENCE * 3);
+    assert!(begin.elapsed() < TOO_LONG);
 }

@@ -31,7 +31,7 @@ fn forks_are_prepared_without_the_global_allocator() {
                 // SAFETY: ends the child at once.
                 unsafe { libc::_exit(if done { 0 } else { 1 }) };
             }
-            let (mut status, end) = (0, Instant::now() + Duration::from_secs(10));
+            let (mut status, end) = (0, Instant::now() + Duration::from_secs(60));
             // SAFETY: the child is ours.
             while unsafe { libc::waitpid(id, &raw mut status, libc::WNOHANG) } == 0 {
                 std::thread::sleep(Duration::from_micros(100));

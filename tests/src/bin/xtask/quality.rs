@@ -76,9 +76,6 @@ pub(crate) fn coverage(options: &CoverageOptions) -> Result<bool> {
             target_dir().join("coverage").display()
         );
     }
-    // These compare times, and only what is measured counts each region that it enters.
-    run.args(["--", "--skip", "producer_and_consumer"])
-        .args(["--skip", "the_bench_compares"]);
     let status = run.status().context("cannot run cargo-llvm-cov")?;
     Ok(status.success())
 }

@@ -37,9 +37,8 @@ const MEETINGS: [(&str, &str); 9] = [
     ("tsan-adapters", "--test adapters --test hostile"),
 ];
 
-/// What AddressSanitizer cannot be asked: what measures the resident set, faults, mappings or advice, which are its own, too;
-/// and what compares our time, which it takes most of, with that of others.
-const NOT_ADDRESS: [&str; 9] = [
+/// What AddressSanitizer cannot be asked: what measures the resident set, faults, mappings or advice, which are its own, too.
+const NOT_ADDRESS: [&str; 8] = [
     "a_million_objects_cost_two_percent",
     "threads_come_and_go",
     "a_checkerboard_splits_no_mapping",
@@ -48,7 +47,6 @@ const NOT_ADDRESS: [&str; 9] = [
     "refused_advice_is_seen",
     "a_gigabyte_goes_back",
     "policies_at_work",
-    "producer_and_consumer",
 ];
 
 pub(crate) fn stages() -> Vec<Stage> {

@@ -230,7 +230,10 @@ const REDIS_PIPELINE: &str =
     "-q -n 60000 -c 20 -P 4 -r 20000 -d 200 -t set,get,incr,lpush,rpop,sadd,hset,zadd,mset";
 
 fn redis(folder: &Path, preload: &Path, load: &str) -> Result<Turn> {
-    const PORT: &str = "16399";
+    // One that is free: somebody else may try the same on this computer.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let port = &listener.local_addr()?.port().to_string();
+    drop(listener);
     // Each on a CPU of its own: how much the server finds to do at each call, and so how many it makes, is otherwise
     // the scheduler's choice.
     let on_cpu = |cpu: usize, program: &str| {
@@ -247,7 +250,7 @@ fn redis(folder: &Path, preload: &Path, load: &str) -> Result<Turn> {
         .current_dir(folder)
         .args([
             "--port",
-            PORT,
+            port,
             "--save",
             "",
             "--appendonly",
@@ -273,7 +276,7 @@ fn redis(folder: &Path, preload: &Path, load: &str) -> Result<Turn> {
     let server = server.process_group(0).spawn()?;
     let ask = |arguments: &[&str]| -> Result<Vec<u8>> {
         let mut command = Command::new("redis-cli");
-        command.args(["-p", PORT]).args(arguments);
+        command.args(["-p", port]).args(arguments);
         Ok(command.output()?.stdout)
     };
     let end = Instant::now() + Duration::from_secs(10);
@@ -284,7 +287,7 @@ fn redis(folder: &Path, preload: &Path, load: &str) -> Result<Turn> {
         std::thread::sleep(Duration::from_millis(20));
     }
     let loaded = on_cpu(1, "redis-benchmark")
-        .args(["-p", PORT])
+        .args(["-p", port])
         .args(load.split(' '))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
