@@ -427,3 +427,25 @@ fn a_report_may_ask_for_memory() {
     core::fmt::write(&mut Asks(&provider), format_args!("{provider:?}")).unwrap();
     assert!(provider.accounts().calls > 0);
 }
+
+/// A size or an alignment that is none is refused, whatever is broken. Catches arithmetic that overflows.
+#[test]
+fn what_is_no_layout_is_refused() {
+    // SAFETY: no heap uses what it hands out.
+    let provider = unsafe { Faulty::overlapping(HostProvider::default()) };
+    let held = provider.acquire(65536, 65536).unwrap();
+    for fault in [
+        Fault::Refuse,
+        Fault::Misaligned(1),
+        Fault::Short(1),
+        Fault::Overlapping,
+        Fault::TopOfMemory,
+    ] {
+        provider.break_calls(0, u64::MAX, fault);
+        for (size, align) in [(0, 8), (64, 0), (64, 101)] {
+            assert_eq!(provider.acquire(size, align), None, "{fault:?}");
+        }
+    }
+    // SAFETY: it is out, and nobody uses it.
+    unsafe { provider.release(held) };
+}

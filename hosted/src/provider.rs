@@ -211,6 +211,9 @@ unsafe impl PageProvider for MmapProvider {
     const CHUNK_SIZE: usize = 4 << 20;
 
     fn acquire(&self, size: usize, align: usize) -> Option<Region> {
+        if size == 0 || !align.is_power_of_two() {
+            return None;
+        }
         let size = size.checked_next_multiple_of(sys::page_size())?;
         if !self.count(size) {
             return None;

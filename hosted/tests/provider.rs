@@ -569,3 +569,19 @@ fn huge_pages_by_choice() {
     heap.reclaim();
     assert!(heap.bytes().resident < MIB);
 }
+
+/// A size or an alignment that is none is refused. Catches arithmetic that overflows, and what is mapped and then lost.
+#[test]
+fn what_is_no_layout_is_refused() {
+    let provider = MmapProvider::new();
+    for (size, align) in [
+        (0, 4096),
+        (4096, 0),
+        (4096, 5000),
+        (1 << 20, 3 << 20),
+        (usize::MAX, 8),
+    ] {
+        assert_eq!(provider.acquire(size, align), None, "{size}, {align}");
+    }
+    assert_eq!(provider.mapped_bytes(), 0);
+}

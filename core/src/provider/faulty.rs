@@ -283,6 +283,9 @@ unsafe impl<P: PageProvider, const DECOMMIT: bool, const LEDGER: usize> PageProv
     const CHUNK_SIZE: usize = P::CHUNK_SIZE;
 
     fn acquire(&self, size: usize, align: usize) -> Option<Region> {
+        if size == 0 || !align.is_power_of_two() {
+            return None;
+        }
         if let Some(fault) = self.next_call() {
             return self.misshapen(fault, size, align);
         }
