@@ -27,9 +27,14 @@
 //! - `free_settled` is `Release`: a give that comes after it is behind it. It pairs with the `give`.
 //! - `publish` is `Release`: only an owner makes it, and it has everything behind it. That it is a
 //!   read-modify-write spares a model the question how it lies to the takes that found nothing.
-//! - `identity` is `Relaxed` throughout. An owner writes it; a reader either holds a bit that it
-//!   got by an `Acquire` after the owner's `Release`, or holds the lock under which the owner wrote.
+//! - `identity` is `Relaxed` for those who hold a bit, which they got by an `Acquire` after the owner's `Release`, or
+//!   the lock under which the owner wrote. Whoever has neither, and only an address, reads it `Acquire`
+//!   ([`Slab::seen`]): `adopt` stores it `Release` after the body, so that it sees this life's body or a later one.
+//!   What it decides by that it decides again by a compare-and-swap on the identity, or by a mark.
+//! - `body` is atomic, `Relaxed`: one who does not pin the slab may read it, and see parts of two lives.
 
+#[cfg(not(loom))]
+use crate::sync::{AtomicPtr, AtomicU32};
 use crate::sync::{AtomicU64, Cell, Ordering};
 use core::fmt;
 use core::ptr;
@@ -100,6 +105,65 @@ pub(crate) struct Body {
     pub(crate) granules: u32,
 }
 
+/// A body in words that anybody may read. `Relaxed`: see the head.
+#[cfg(not(loom))]
+#[derive(Debug)]
+struct BodyCell {
+    base: AtomicPtr<u8>,
+    row: AtomicPtr<()>,
+    chunk: AtomicPtr<()>,
+    granules: AtomicU32,
+}
+
+#[cfg(not(loom))]
+impl BodyCell {
+    const fn new(body: Body) -> Self {
+        Self {
+            base: AtomicPtr::new(body.base),
+            row: AtomicPtr::new(body.row.cast_mut()),
+            chunk: AtomicPtr::new(body.chunk),
+            granules: AtomicU32::new(body.granules),
+        }
+    }
+
+    #[inline(always)]
+    fn get(&self) -> Body {
+        Body {
+            base: self.base.load(Ordering::Relaxed),
+            row: self.row.load(Ordering::Relaxed),
+            chunk: self.chunk.load(Ordering::Relaxed),
+            granules: self.granules.load(Ordering::Relaxed),
+        }
+    }
+
+    fn set(&self, body: Body) {
+        self.base.store(body.base, Ordering::Relaxed);
+        self.row.store(body.row.cast_mut(), Ordering::Relaxed);
+        self.chunk.store(body.chunk, Ordering::Relaxed);
+        self.granules.store(body.granules, Ordering::Relaxed);
+    }
+}
+
+/// A body that loom watches: in a model nobody reads it without a pin.
+#[cfg(loom)]
+#[derive(Debug)]
+struct BodyCell(Cell<Body>);
+
+#[cfg(loom)]
+impl BodyCell {
+    fn new(body: Body) -> Self {
+        Self(Cell::new(body))
+    }
+    fn get(&self) -> Body {
+        // SAFETY: loom fails the model if a writer is about.
+        unsafe { self.0.get() }
+    }
+    fn set(&self, body: Body) {
+        // SAFETY: loom fails the model if anyone else is about.
+        unsafe { self.0.set(body) }
+    }
+}
+
 /// A slab's place in a list: its bin's lock guards it, or its owner while it is in no bin.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Link {
@@ -115,14 +179,14 @@ pub(crate) struct Slab {
     free: AtomicU64,
     /// `Relaxed`: see the head.
     identity: AtomicU64,
-    body: Cell<Body>,
+    body: BodyCell,
     link: Cell<Link>,
 }
 
 #[cfg(all(not(loom), target_pointer_width = "64"))]
 const _: () = assert!(size_of::<Slab>() == 64);
 
-// SAFETY: `body` and `link` are guarded as their types state; the rest is atomic. The raw pointers
+// SAFETY: `link` is guarded as its type states; the rest is atomic. The raw pointers
 // are not dereferenced here.
 unsafe impl Send for Slab {}
 // SAFETY: as above.
@@ -164,7 +228,7 @@ impl Slab {
         Self {
             free: AtomicU64::new(0),
             identity: AtomicU64::new(0),
-            body: Cell::new(Self::NOWHERE),
+            body: BodyCell::new(Self::NOWHERE),
             link: Cell::new(Self::UNLISTED),
         }
     }
@@ -174,7 +238,7 @@ impl Slab {
         Self {
             free: AtomicU64::new(0),
             identity: AtomicU64::new(0),
-            body: Cell::new(Self::NOWHERE),
+            body: BodyCell::new(Self::NOWHERE),
             link: Cell::new(Self::UNLISTED),
         }
     }
@@ -220,8 +284,15 @@ impl Slab {
     /// The caller pins the slab or owns it.
     #[inline]
     pub(crate) unsafe fn body(&self) -> Body {
-        // SAFETY: only an owner writes the body, and while the caller pins there is none.
-        unsafe { self.body.get() }
+        self.body.get()
+    }
+
+    /// As [`Slab::identity`] and [`Slab::body`], for one who has only an address: it may be over at once, and the body be
+    /// of a later life than the identity.
+    #[cfg(not(loom))]
+    pub(crate) fn seen(&self) -> (Identity, Body) {
+        let identity = self.identity.load(Ordering::Acquire);
+        (identity.into(), self.body.get())
     }
 
     /// # Safety
@@ -243,10 +314,9 @@ impl Slab {
     /// # Safety
     /// The caller owns the slab, and it is in no list.
     pub(crate) unsafe fn adopt(&self, key: Key, body: Body) {
-        // SAFETY: an owner is alone.
-        unsafe { self.body.set(body) };
+        self.body.set(body);
         let identity = self.identity().with_key(key);
-        self.identity.store(identity.0, Ordering::Relaxed);
+        self.identity.store(identity.0, Ordering::Release);
     }
 
     /// Ends this life of an owned slab: whoever remembers its identity will see that it changed.

@@ -1,5 +1,5 @@
 //! Memory for metadata: bump allocation from regions of its own, with a list of unused pieces for
-//! each kind.
+//! each kind. (Slabs and chunks have lists elsewhere: what they are must stay readable while they are unused.)
 //!
 //! A piece is reused only as its own kind and goes back to the provider only when the heap is
 //! dropped, so whoever holds an outdated pointer to it reads valid memory of that kind.
@@ -9,7 +9,7 @@ use core::alloc::Layout;
 use core::mem::size_of;
 use core::ptr::{self, NonNull};
 
-/// The size and alignment of a metadata region.
+/// The size of a metadata region, or what it is a multiple of where something longer is wanted, and its alignment.
 pub(crate) const META_REGION: usize = 64 * 1024;
 
 /// What is at the start of a metadata region.
@@ -18,8 +18,6 @@ pub(super) const META_HEADER: usize = size_of::<Node>().next_multiple_of(64);
 /// Kinds of metadata other than slabs, which keep their own list because their content must survive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Description of a chunk.
-    Chunk,
     /// Description of a large object.
     Large,
     /// A depot row.
@@ -40,7 +38,10 @@ pub(crate) enum Kind {
     Tallies,
 }
 
-const KINDS: usize = 10;
+const KINDS: usize = 9;
+
+/// What pages are counted by.
+const PAGE: usize = crate::class::CLASS_PAGE;
 
 struct Unused {
     next: *mut Unused,
@@ -59,6 +60,10 @@ const WORTH: usize = 256;
 pub(super) struct Arena {
     bump: *mut u8,
     left: usize,
+    /// Where the pages end that were touched of what is bumped from.
+    high: usize,
+    /// Bytes of pages that were touched.
+    touched: usize,
     /// Parts of regions that were put aside when another came.
     spare: *mut Spare,
     unused: [*mut Unused; KINDS],
@@ -69,6 +74,8 @@ impl Arena {
         Self {
             bump: ptr::null_mut(),
             left: 0,
+            high: 0,
+            touched: 0,
             spare: ptr::null_mut(),
             unused: [ptr::null_mut(); KINDS],
         }
@@ -99,8 +106,12 @@ impl Arena {
                 let (spare, size) = (*link, (**link).size);
                 if room(spare.cast(), layout) <= size {
                     *link = (*spare).next;
+                    // Fresh memory reads as it came from the provider.
+                    spare.write_bytes(0, 1);
                     self.put_aside();
                     (self.bump, self.left) = (spare.cast(), size);
+                    // The page that its link was in.
+                    self.high = (spare.addr() + 1).next_multiple_of(PAGE);
                     return self.carve(layout);
                 }
                 link = &raw mut (**link).next;
@@ -118,6 +129,7 @@ impl Arena {
         // SAFETY: `need` bytes are left.
         unsafe {
             let piece = self.bump.add(need - layout.size());
+            self.touch(piece.addr(), layout.size());
             self.bump = self.bump.add(need);
             self.left -= need;
             NonNull::new(piece)
@@ -139,6 +151,22 @@ impl Arena {
             self.spare = self.bump.add(lead).cast();
             self.spare.write(spare);
         }
+        self.touch(self.spare.addr(), size_of::<Spare>());
+    }
+
+    /// Counts the pages of so many bytes at an address that were not touched before.
+    fn touch(&mut self, at: usize, size: usize) {
+        let from = (at & !(PAGE - 1)).max(self.high);
+        let to = (at + size).next_multiple_of(PAGE);
+        if to > from {
+            self.touched += to - from;
+            self.high = to;
+        }
+    }
+
+    /// Bytes of metadata pages that were touched.
+    pub(super) fn touched(&self) -> usize {
+        self.touched
     }
 
     /// Puts a piece back.
@@ -162,6 +190,9 @@ impl Arena {
         self.put_aside();
         self.bump = first;
         self.left = size;
+        self.high = 0;
+        // What describes the region is in the same page.
+        self.touch(first.addr(), 1);
     }
 }
 

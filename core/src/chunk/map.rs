@@ -1,33 +1,46 @@
-//! What lies at the start of each chunk: the map from a granule to its slab, and each block's row.
+//! The page map: from any address to the slab that owns it, read without a lock.
 //!
-//! The map's own first entries describe the granules that the map lies in, which no object is ever
-//! in. The block's rows are kept in the last of those entries; the ones before them stay unused, so
-//! a write that runs past the last object of the chunk below meets nothing at first.
+//! # Structure
+//!
+//! An open hash table leads from a chunk's number (its address divided by the chunk size) to the chunk's description,
+//! which has an [`Entry`] for each granule. Neighbouring chunks have neighbouring places, so a heap whose provider puts
+//! chunks side by side finds each at the first look. Invariants, under the pages' lock:
+//!
+//! - a chunk that is held is at `place`, and no place from its home (`number & mask`) to there is null;
+//! - at most half of the places are in use, so each search ends;
+//! - an entry is [`Entry::NONE`] exactly while its granule is free, in the middle of a single object, or of no chunk.
+//!
+//! # Why a look-up is sound for any bits, at any time
+//!
+//! Tables and descriptions lie in metadata, which is reused only as what it was and goes back when the heap is dropped.
+//! All that a look-up reads is atomic. A description that another chunk has by now says so by its number. An entry that
+//! is out of date leads to metadata that is a slab still, and whoever acts on it checks the slab's mark, tag or identity.
 //!
 //! # Orderings
 //!
-//! All accesses are `Relaxed`. An entry is written before any object of its slab is handed out, and
-//! read only on behalf of a live object; whoever passed the object's pointer to the reader has
-//! ordered the two. A read for a wild pointer (a checked heap) may see any entry, old or new: each
-//! is null or a type-stable slab.
-//!
-//! # Provenance
-//!
-//! A pointer that comes back from a caller may carry only its object's provenance (a `Box` narrows
-//! it), so masking it and reading there would be undefined. The chunk's base is exposed when the
-//! chunk is taken in, and recovered here from the address. Metadata that stands beside a slab (a tag, a mark) is reached
-//! from the slab's address in the same way.
+//! - `table` and the places are stored with `Release` and read with `Acquire`: what they lead to is initialised.
+//! - An entry is stored with `Release` and read with `Acquire`: the slab and its marks are initialised.
+//! - `number` is `Relaxed`: whoever frees a live object was ordered behind its allocation by whoever passed the pointer
+//!   on, and for anybody else an outdated number is an outdated answer.
 
+use super::runs::{Chunk, State};
 use crate::class::{BLOCK, GRANULE};
 use crate::provider::PageProvider;
 use crate::slab::Slab;
-use crate::sync::{AtomicPtr, AtomicU16, Ordering};
+use crate::sync::{AtomicPtr, AtomicU64, Ordering};
+use core::alloc::Layout;
 use core::marker::PhantomData;
 use core::mem::size_of;
 use core::ptr;
 
-/// The owner of a block that no row owns.
+/// The number of no row.
 pub(crate) const NO_ROW: u16 = u16::MAX;
+
+/// The number of a chunk that is not held. No address divides to it.
+pub(super) const VACANT: usize = usize::MAX;
+
+/// Places of the first table.
+const FIRST: usize = 16;
 
 /// The shape of `P`'s chunks.
 #[derive(Debug)]
@@ -44,130 +57,308 @@ impl<P: PageProvider> Geometry<P> {
         P::CHUNK_SIZE
     };
     pub(crate) const BLOCKS: usize = Self::CHUNK / BLOCK;
-    const ENTRIES: usize = Self::CHUNK / GRANULE;
-    const MAP_BYTES: usize = Self::ENTRIES * size_of::<*const Slab>();
-    const ROW_BYTES: usize = Self::BLOCKS * size_of::<u16>();
-    /// Bytes of the entries for the map's own granules.
-    const SPARE: usize = Self::MAP_BYTES.div_ceil(GRANULE) * size_of::<*const Slab>();
-    const ROWS_AT: usize = if Self::SPARE >= Self::ROW_BYTES {
-        Self::SPARE - Self::ROW_BYTES
-    } else {
-        Self::MAP_BYTES
-    };
-    /// Granules at the start of a chunk that are not for objects.
-    pub(crate) const HEADER: u32 = {
-        let end = if Self::ROWS_AT < Self::MAP_BYTES {
-            Self::MAP_BYTES
-        } else {
-            Self::MAP_BYTES + Self::ROW_BYTES
-        };
-        end.div_ceil(GRANULE) as u32
-    };
+    pub(super) const ENTRIES: usize = Self::CHUNK / GRANULE;
+}
 
-    /// The map of the chunk that holds the object at `address`.
+/// What the page map says of a granule: `[63:16] the slab's address | [15] 0 | [14] home | [13:6] class | [5:0] 0`.
+///
+/// The class is that of the slab's key. *Home* marks what the fast path frees at once: slots of a plain class in the
+/// root epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Entry(u64);
+
+impl Entry {
+    pub(crate) const NONE: Self = Self(0);
+    const CLASS: u32 = 6;
+    const HOME: u64 = 1 << 14;
+    const SLAB: u32 = 16;
+
+    pub(crate) fn new(slab: &Slab, class: u8, is_home: bool) -> Self {
+        let address = ptr::from_ref(slab).addr() as u64;
+        debug_assert!(can_name(address as usize));
+        let home = if is_home { Self::HOME } else { 0 };
+        Self(address << Self::SLAB | home | u64::from(class) << Self::CLASS)
+    }
+
+    /// Whether the granule has no slab.
+    #[inline(always)]
+    pub(crate) const fn is_none(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether the granule is of a slab of a plain class in the root epoch.
+    #[inline(always)]
+    pub(crate) const fn is_home(self) -> bool {
+        self.0 & Self::HOME != 0
+    }
+
+    /// The class of the slab's key.
+    #[inline(always)]
+    pub(crate) const fn class(self) -> usize {
+        (self.0 >> Self::CLASS) as usize & 0xFF
+    }
+
+    /// The slab.
     ///
     /// # Safety
-    /// `address` is in a chunk that the heap holds for as long as the result is used.
-    #[inline]
-    pub(crate) unsafe fn map_of(address: usize) -> Map<P> {
-        Map {
-            chunk: ptr::with_exposed_provenance(address & !(Self::CHUNK - 1)),
-            geometry: PhantomData,
+    /// The entry is of a heap that lives as long as `'s`.
+    #[inline(always)]
+    pub(crate) unsafe fn slab<'s>(self) -> Option<&'s Slab> {
+        let address = (self.0.cast_signed() >> Self::SLAB) as usize;
+        // SAFETY: entries name slabs, which lie in exposed metadata memory that stays until the heap is dropped.
+        unsafe { ptr::with_exposed_provenance::<Slab>(address).as_ref() }
+    }
+}
+
+/// Whether an entry has room for the address: 48 bits, the highest of which is the sign.
+pub(super) const fn can_name(address: usize) -> bool {
+    let address = (address as u64).cast_signed();
+    address << 16 >> 16 == address
+}
+
+/// The places of a page map. `mask` and one is their number, and they follow it in memory.
+#[derive(Debug)]
+#[repr(C)]
+pub(super) struct Table {
+    mask: usize,
+    /// As many as `mask` says, and one. `Acquire` and `Release`: see the head.
+    places: [AtomicPtr<Chunk>; 1],
+}
+
+/// The table of a heap that has no chunk.
+static EMPTY: Table = Table {
+    mask: 0,
+    places: [AtomicPtr::new(ptr::null_mut())],
+};
+
+impl Table {
+    fn layout(places: usize) -> Layout {
+        let size = size_of::<usize>() + places * size_of::<AtomicPtr<Chunk>>();
+        Layout::new::<usize>()
+            .align_to(64)
+            .and_then(|l| Layout::from_size_align(size, l.align()))
+            .unwrap_or(Layout::new::<Self>())
+    }
+
+    /// # Safety
+    /// `this` is a table that stays as long as `'t`.
+    #[inline(always)]
+    unsafe fn place<'t>(this: *const Self, number: usize) -> &'t AtomicPtr<Chunk> {
+        // SAFETY: the mask keeps the index below the number of places.
+        unsafe {
+            let places: *const AtomicPtr<Chunk> = (&raw const (*this).places).cast();
+            &*places.add(number & (*this).mask)
+        }
+    }
+}
+
+/// The page map of a heap. Looked up by anybody, changed under the pages' lock.
+#[derive(Debug)]
+pub(crate) struct PageMap {
+    /// `Acquire` and `Release`: see the head.
+    table: AtomicPtr<Table>,
+}
+
+impl PageMap {
+    pub(crate) const fn new() -> Self {
+        Self {
+            table: AtomicPtr::new((&raw const EMPTY).cast_mut()),
         }
     }
 
-    /// Writes an empty map at the start of a chunk and exposes the chunk.
+    /// What is at an address.
+    #[inline(always)]
+    pub(crate) fn entry<P: PageProvider>(&self, address: usize) -> Entry {
+        let number = address / Geometry::<P>::CHUNK;
+        let table = self.table.load(Ordering::Acquire);
+        // SAFETY: tables and the descriptions that they lead to stay as long as the heap; what is read is atomic.
+        unsafe {
+            let chunk = Table::place(table, number).load(Ordering::Acquire);
+            if !chunk.is_null() && (*chunk).number.load(Ordering::Relaxed) == number {
+                return entry_of::<P>(chunk, address).load(Ordering::Acquire).into();
+            }
+            search::<P>(table, chunk, number, address)
+        }
+    }
+
+    /// Whether there is room for one more beside so many chunks.
+    pub(super) fn has_room_beside(&self, chunks: usize) -> bool {
+        // `Relaxed`: it was set under this lock.
+        let table = self.table.load(Ordering::Relaxed);
+        // SAFETY: as in `entry`.
+        (chunks + 1) * 2 <= unsafe { (*table).mask } + 1
+    }
+
+    /// The layout of the table after this one.
+    pub(super) fn next_layout(&self) -> Layout {
+        Table::layout(self.next_len())
+    }
+
+    fn next_len(&self) -> usize {
+        // SAFETY: as in `entry`.
+        let places = unsafe { (*self.table.load(Ordering::Relaxed)).mask } + 1;
+        (places * 2).max(FIRST)
+    }
+
+    /// Goes on with a table of [`Self::next_layout`]. The one before stays where it is: somebody may be reading it.
     ///
     /// # Safety
-    /// `base` is a chunk that nobody uses yet.
-    pub(crate) unsafe fn write_map(base: *mut u8) {
-        let _exposed = base.expose_provenance();
-        // SAFETY: the header lies inside the chunk, which is ours; null pointers are zero bytes.
+    /// The memory is of that layout, and nobody else's.
+    pub(super) unsafe fn grow(&self, memory: *mut u8) {
+        let (old, len) = (self.table.load(Ordering::Relaxed), self.next_len());
+        let new: *mut Table = memory.cast();
+        // SAFETY: the memory is long enough; the old table and its chunks are valid.
         unsafe {
-            base.write_bytes(0, Self::HEADER as usize * GRANULE);
-            let rows: *mut u16 = base.add(Self::ROWS_AT).cast();
-            for block in 0..Self::BLOCKS {
-                rows.add(block).write(NO_ROW);
+            (&raw mut (*new).mask).write(len - 1);
+            let places: *mut AtomicPtr<Chunk> = (&raw mut (*new).places).cast();
+            for place in 0..len {
+                places.add(place).write(AtomicPtr::new(ptr::null_mut()));
+            }
+            for place in 0..=(*old).mask {
+                let chunk = Table::place(old, place).load(Ordering::Relaxed);
+                if Self::is_at(chunk, place) {
+                    Self::insert_into(new, chunk);
+                }
+            }
+        }
+        self.table.store(new, Ordering::Release);
+    }
+
+    /// Whether a chunk that is held is at a place. What else a place leads to is out of date.
+    ///
+    /// # Safety
+    /// `chunk` is null or a description.
+    unsafe fn is_at(chunk: *mut Chunk, place: usize) -> bool {
+        // SAFETY: the caller's promise; `place` is read under the lock.
+        unsafe {
+            !chunk.is_null()
+                && (*chunk).place == place
+                && (*chunk).number.load(Ordering::Relaxed) != VACANT
+        }
+    }
+
+    /// Takes a chunk in, whose number is set.
+    ///
+    /// # Safety
+    /// The chunk is valid and not in the map, and there is room.
+    pub(super) unsafe fn insert(&self, chunk: *mut Chunk) {
+        // SAFETY: the caller's promise.
+        unsafe { Self::insert_into(self.table.load(Ordering::Relaxed), chunk) };
+    }
+
+    unsafe fn insert_into(table: *mut Table, chunk: *mut Chunk) {
+        // SAFETY: the table and what it leads to are valid, and half of its places are null or out of date.
+        unsafe {
+            let mut at = (*chunk).number.load(Ordering::Relaxed);
+            loop {
+                let place = Table::place(table, at);
+                let index = at & (*table).mask;
+                if !Self::is_at(place.load(Ordering::Relaxed), index) {
+                    (*chunk).place = index;
+                    place.store(chunk, Ordering::Release);
+                    return;
+                }
+                at = at.wrapping_add(1);
+            }
+        }
+    }
+
+    /// Lets a chunk go. Its description may be taken in again as that of another.
+    ///
+    /// # Safety
+    /// The chunk is in the map.
+    pub(super) unsafe fn remove(&self, chunk: *mut Chunk) {
+        let table = self.table.load(Ordering::Relaxed);
+        // SAFETY: the caller's promise.
+        unsafe {
+            (*chunk).number.store(VACANT, Ordering::Relaxed);
+            // What is out of date at the end of a run of places may be null again: a search that gets there ends at the
+            // next place anyway.
+            let mut at = (*chunk).place;
+            if !Table::place(table, at.wrapping_add(1))
+                .load(Ordering::Relaxed)
+                .is_null()
+            {
+                return;
+            }
+            loop {
+                let (place, index) = (Table::place(table, at), at & (*table).mask);
+                let found = place.load(Ordering::Relaxed);
+                if found.is_null() || Self::is_at(found, index) {
+                    return;
+                }
+                place.store(ptr::null_mut(), Ordering::Release);
+                at = at.wrapping_sub(1);
             }
         }
     }
 }
 
-/// The map of one chunk.
-#[derive(Debug)]
-pub(crate) struct Map<P> {
-    chunk: *const u8,
-    geometry: PhantomData<P>,
+impl From<u64> for Entry {
+    #[inline(always)]
+    fn from(bits: u64) -> Self {
+        Self(bits)
+    }
 }
 
-impl<P: PageProvider> Map<P> {
-    /// The map of a chunk, from the chunk's own pointer.
-    ///
-    /// # Safety
-    /// `chunk` is the base of a chunk that the heap holds for as long as the result is used.
-    pub(crate) const unsafe fn at(chunk: *const u8) -> Self {
-        Self {
-            chunk,
-            geometry: PhantomData,
+/// The entry of a granule of a chunk.
+///
+/// # Safety
+/// `chunk` is a description, and stays as long as `'c`.
+#[inline(always)]
+unsafe fn entry_of<'c, P: PageProvider>(chunk: *const Chunk, address: usize) -> &'c AtomicU64 {
+    let granule = address / GRANULE % Geometry::<P>::ENTRIES;
+    // SAFETY: the entries lie in the description's piece of memory, and are only accessed atomically.
+    unsafe {
+        &*chunk
+            .byte_add(State::<P>::ENTRIES_AT)
+            .cast::<AtomicU64>()
+            .add(granule)
+    }
+}
+
+/// Looks on behind the first place.
+///
+/// # Safety
+/// `table` is a table of the heap, which led to `chunk` at the first place of `number`.
+#[cold]
+#[inline(never)]
+unsafe fn search<P: PageProvider>(
+    table: *const Table,
+    mut chunk: *mut Chunk,
+    number: usize,
+    address: usize,
+) -> Entry {
+    let mut at = number;
+    // SAFETY: as in `entry`.
+    unsafe {
+        while !chunk.is_null() {
+            if (*chunk).number.load(Ordering::Relaxed) == number {
+                return entry_of::<P>(chunk, address).load(Ordering::Acquire).into();
+            }
+            at = at.wrapping_add(1);
+            if at & (*table).mask == number & (*table).mask {
+                break;
+            }
+            chunk = Table::place(table, at).load(Ordering::Acquire);
         }
     }
+    Entry::NONE
+}
 
-    /// The row of the block that holds `address`.
-    #[inline]
-    pub(crate) fn row(&self, address: usize) -> u16 {
-        let block = (address & (Geometry::<P>::CHUNK - 1)) / BLOCK;
-        self.row_cell(block).load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn set_row(&self, block: usize, row: u16) {
-        self.row_cell(block).store(row, Ordering::Relaxed);
-    }
-
-    /// The slab whose run holds `address`, or null.
-    #[inline]
-    pub(crate) fn slab(&self, address: usize) -> *const Slab {
-        let granule = (address & (Geometry::<P>::CHUNK - 1)) / GRANULE;
-        self.entry(granule).load(Ordering::Relaxed)
-    }
-
-    /// As [`Map::slab`] for an address that may be wild: null inside the header.
-    #[inline]
-    pub(crate) fn slab_checked(&self, address: usize) -> *const Slab {
-        let offset = address & (Geometry::<P>::CHUNK - 1);
-        if offset < Geometry::<P>::HEADER as usize * GRANULE {
-            return ptr::null();
-        }
-        self.slab(address)
-    }
-
-    /// Says that `count` granules from the one at `address` belong to `slab` (null: to none).
-    pub(crate) fn set_slab(&self, address: usize, count: usize, slab: *const Slab) {
-        let first = (address & (Geometry::<P>::CHUNK - 1)) / GRANULE;
-        for granule in first..first + count {
-            self.entry(granule)
-                .store(slab.cast_mut(), Ordering::Relaxed);
-        }
-    }
-
-    #[inline]
-    fn entry(&self, granule: usize) -> &AtomicPtr<Slab> {
-        debug_assert!(
-            granule < Geometry::<P>::ENTRIES && granule >= Geometry::<P>::HEADER as usize
-        );
-        // SAFETY: the granule is inside the chunk, so its entry is inside the map, which is valid
-        // and only accessed atomically while the chunk is held.
-        unsafe { &*self.chunk.cast::<AtomicPtr<Slab>>().add(granule) }
-    }
-
-    #[inline]
-    fn row_cell(&self, block: usize) -> &AtomicU16 {
-        // SAFETY: as for `entry`.
-        unsafe {
-            &*self
-                .chunk
-                .add(Geometry::<P>::ROWS_AT)
-                .cast::<AtomicU16>()
-                .add(block)
-        }
+/// Sets the entries of `count` granules from the one at `address`.
+///
+/// # Safety
+/// `chunk` is held, the granules are its own, and the caller has them.
+pub(crate) unsafe fn set_entries<P: PageProvider>(
+    chunk: *mut Chunk,
+    address: usize,
+    count: usize,
+    entry: Entry,
+) {
+    for granule in 0..count {
+        // SAFETY: the caller's promise.
+        let place = unsafe { entry_of::<P>(chunk, address + granule * GRANULE) };
+        place.store(entry.0, Ordering::Release);
     }
 }

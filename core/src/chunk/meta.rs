@@ -48,7 +48,10 @@ impl<P: PageProvider> State<P> {
             unsafe { slab.set_link(Slab::UNLISTED) };
             return Ok(slab);
         }
-        let piece = self.arena.bump(meta.layout).ok_or(Short::Meta)?;
+        let piece = self
+            .arena
+            .bump(meta.layout)
+            .ok_or(Short::Meta(meta.layout))?;
         // SAFETY: the piece is fresh memory of a layout that begins with a slab; what follows it is
         // valid as zero bytes.
         unsafe {

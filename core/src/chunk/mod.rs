@@ -1,4 +1,4 @@
-//! Pages: what the heap holds from its provider, free runs in it, address to slab, decommit.
+//! Pages: what the heap holds from its provider, free runs in it, the page map, decommit.
 //!
 //! Principles:
 //! - One lock guards all bookkeeping, and every section under it is short and bounded. The provider
@@ -35,10 +35,9 @@ use core::alloc::Layout;
 use core::ptr::NonNull;
 use lock_api::RawMutex;
 use runs::State;
-use tree::Use;
 
 pub(crate) use arena::Kind;
-pub(crate) use map::{Geometry, Map, NO_ROW};
+pub(crate) use map::{Entry, Geometry, NO_ROW, PageMap, set_entries};
 pub(crate) use meta::MetaShape;
 pub(crate) use runs::{Chunk, RowBlocks, Short};
 #[cfg(feature = "walker")]
@@ -63,7 +62,7 @@ pub(crate) struct PageBytes {
     pub(crate) taken: usize,
     pub(crate) resident: usize,
     pub(crate) warm: usize,
-    /// Of the resident ones, metadata: its regions, and the headers of chunks.
+    /// Of the resident ones, metadata.
     pub(crate) meta: usize,
 }
 
@@ -75,6 +74,8 @@ pub(crate) struct PageBytes {
 #[derive(Debug)]
 pub(crate) struct Pages<P, R> {
     provider: P,
+    /// Address to slab, for anybody.
+    pub(crate) map: PageMap,
     state: Lock<R, State<P>>,
     /// Bytes that are held from the provider or being asked for.
     taken: AtomicUsize,
@@ -89,10 +90,6 @@ pub(crate) struct Pages<P, R> {
     refused_regions: AtomicU64,
     failed_acquires: AtomicU64,
     acquired_chunks: AtomicU64,
-    /// Chunks that were given back; counted when one has left the tree, and before its memory can be someone else's.
-    /// `Relaxed`: who is handed an address in such memory is behind whoever has it now, and so behind the count; and
-    /// who sees the count and then takes the lock finds the chunk gone, for if his turn came before that of its
-    /// release the count would have been after his look.
     released_chunks: AtomicU64,
     /// Counts what came back: slabs, pages, regions.
     returned: AtomicUsize,
@@ -102,6 +99,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
     pub(crate) const fn new(provider: P) -> Self {
         Self {
             provider,
+            map: PageMap::new(),
             state: Lock::new(State::new()),
             taken: AtomicUsize::new(0),
             most_taken: AtomicUsize::new(0),
@@ -129,15 +127,17 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
     pub(crate) fn bytes(&self) -> PageBytes {
         self.state.with(|state| PageBytes {
             taken: self.taken.load(Ordering::Relaxed),
-            resident: state.resident,
+            resident: state.resident + state.resident_meta(),
             warm: state.warm,
-            meta: state.meta + state.chunks * Geometry::<P>::HEADER as usize * GRANULE,
+            meta: state.resident_meta(),
         })
     }
 
     /// What is held from the provider, and what it was asked so far.
     pub(crate) fn stats(&self) -> PageStats {
-        let (resident, chunks) = self.state.with(|state| (state.resident, state.chunks));
+        let (resident, chunks) = self
+            .state
+            .with(|state| (state.resident + state.resident_meta(), state.chunks));
         let limit = self.limit.load(Ordering::Relaxed);
         let released = self.released_chunks.load(Ordering::Relaxed);
         let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
@@ -387,7 +387,8 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         if layout.size() + layout.align() > META_REGION - META_HEADER {
             return Err(AllocError::TooLarge);
         }
-        let take = |state: &mut State<P>, _| state.arena.take(kind, layout).ok_or(Short::Meta);
+        let take =
+            |state: &mut State<P>, _| state.arena.take(kind, layout).ok_or(Short::Meta(layout));
         self.supplied(|_| false, take)
     }
 
@@ -469,31 +470,41 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
     }
 
     fn release_chunks(&self, only_cold: bool) {
-        while let Some(region) = self.state.with(|state| {
-            let region = state.pop_empty_chunk(only_cold);
+        while let Some((region, chunk)) = self.state.with(|state| {
+            let popped = state.pop_empty_chunk(&self.map, only_cold);
             self.warm.store(state.warm, Ordering::Relaxed);
-            region
+            popped
         }) {
             self.released_chunks.fetch_add(1, Ordering::Relaxed);
             self.release(region);
+            let cooled = self.cool_entries(chunk);
+            // SAFETY: the description was just popped.
+            self.state
+                .with(|state| unsafe { state.put_chunk(chunk, cooled) });
         }
     }
 
-    /// Whether `address` is in a chunk of this heap.
-    pub(crate) fn holds_chunk(&self, address: usize) -> bool {
-        self.state.with(|state| {
-            // SAFETY: what the tree finds is valid under the lock.
-            let found = unsafe { state.tree.find(address).as_ref() };
-            // A region may be longer than a chunk; what is behind the chunk is nobody's.
-            found.is_some_and(|node| {
-                let offset = address - node.region.base.addr().get();
-                node.purpose == Use::Chunk && offset < Geometry::<P>::CHUNK
-            })
-        })
-    }
-
-    /// How many chunks were given back: what was known of chunks holds while this stays the same.
-    pub(crate) fn released_chunks(&self) -> u64 {
-        self.released_chunks.load(Ordering::Relaxed)
+    /// Gives the pages of an unused description's entries back, where they read as zero all the same, as the entries of
+    /// nothing do. Returns how many bytes.
+    fn cool_entries(&self, chunk: *mut Chunk) -> usize {
+        let needed =
+            Capabilities::DECOMMIT | Capabilities::DECOMMIT_ZERO | Capabilities::LAZY_COMMIT;
+        if !self.provider.capabilities().contains(needed) {
+            return 0;
+        }
+        // SAFETY: the description is the caller's.
+        let pages = unsafe { State::<P>::entry_pages(chunk, self.provider.page_size()) };
+        let Some(pages) = pages else { return 0 };
+        // SAFETY: whole pages of a metadata region. They are zero before and after, so whoever looks at them sees the same.
+        if unsafe { self.provider.decommit(pages) }.is_ok() {
+            return pages.size;
+        }
+        // Their content may be lost.
+        for entry in 0..pages.size / size_of::<AtomicU64>() {
+            // SAFETY: entries in the description's memory, accessed atomically.
+            unsafe { &*pages.base.cast::<AtomicU64>().add(entry).as_ptr() }
+                .store(0, Ordering::Relaxed);
+        }
+        0
     }
 }

@@ -3,8 +3,8 @@
 //! # Invariants
 //!
 //! For each block, with the bits of its granules:
-//! - `free` and the runs handed out are disjoint, and with the header's granules they are all 64,
-//!   except while a decommit is under way: its granules are then in neither (*in transit*);
+//! - `free` and the runs handed out are disjoint, and together they are all 64, except while a decommit
+//!   is under way: its granules are then in neither (*in transit*);
 //! - `dirty` holds every granule that may have been written since its memory was fresh;
 //! - `gone` holds the granules that were decommitted and not committed since.
 //!
@@ -13,15 +13,16 @@
 //! *in transit*. A page is *warm* when all its granules are free and some granule is dirty: it is
 //! what a decommit would give back. `State::warm` is the sum over all blocks, at all times.
 
-use super::arena::{Arena, Kind};
+use super::arena::Arena;
 use super::block::{PageShape, longest_run, mask};
 use super::chain::{Chain, Linked, Links};
-use super::map::{Geometry, Map, NO_ROW};
+use super::map::{Geometry, PageMap, VACANT};
 use super::meta::META_KINDS;
 use super::tree::{Node, Tree, Use};
 use crate::class::{BLOCK, GRANULE};
 use crate::provider::{PageProvider, Region};
 use crate::slab::Slab;
+use crate::sync::{AtomicU64, AtomicUsize, Ordering};
 use core::alloc::Layout;
 use core::marker::PhantomData;
 use core::mem::size_of;
@@ -45,17 +46,24 @@ pub(crate) struct Block {
     pub(super) index: u8,
 }
 
-/// A chunk's description. `blocks` is followed in memory by as many as the geometry says.
+/// A chunk's description. `blocks` is followed in memory by as many as the geometry says, and these by the page map's
+/// entries. Its memory is a description for as long as the heap lives: see `map`.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Chunk {
     node: Node,
+    /// The chunk's number, or [`VACANT`]. `Relaxed`: see the head of `map`.
+    pub(super) number: AtomicUsize,
+    /// Where the page map has the chunk.
+    pub(super) place: usize,
     /// Where the chunk begins: its region's base.
     pub(super) base: *mut u8,
     pub(super) free_blocks: u64,
     /// The blocks of which some granule is dirty.
     pub(super) touched: u64,
     pub(super) warm: usize,
+    /// Bytes of its entries that went back to the provider, while it is unused.
+    pub(super) cooled: usize,
     open_links: Links<Chunk>,
     warm_links: Links<Chunk>,
     blocks: [Block; 0],
@@ -120,8 +128,8 @@ impl RowBlocks {
 /// What must be got from the provider before a request can be met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Short {
-    /// A metadata region.
-    Meta,
+    /// A metadata region that has room for so much.
+    Meta(Layout),
     /// A block of which nothing is in memory yet. There is one.
     Fresh,
     /// A chunk.
@@ -135,6 +143,8 @@ pub(crate) enum Short {
 pub(super) struct State<P> {
     pub(super) tree: Tree,
     pub(super) arena: Arena,
+    /// Descriptions of chunks that are not held, linked as the open ones are.
+    unused_chunks: Chain<Chunk, OPEN>,
     /// Unused metadata of slabs, by kind.
     pub(super) unused_slabs: [*const Slab; META_KINDS],
     pub(super) open: Chain<Chunk, OPEN>,
@@ -146,12 +156,17 @@ pub(super) struct State<P> {
     pub(super) warm: usize,
     /// The least that `warm` was since somebody asked.
     pub(super) least_warm: usize,
-    /// Bytes of chunk pages that were touched and not decommitted, and of other regions.
+    /// Bytes of chunk pages that were touched and not decommitted, and of large objects.
     pub(super) resident: usize,
     /// Chunks.
     pub(super) chunks: usize,
     /// Bytes of metadata regions.
     pub(super) meta: usize,
+    /// Bytes of entries of unused descriptions that went back to the provider.
+    pub(super) cooled: usize,
+    /// Whether fresh metadata memory reads as zero, and whether it is there only once it is touched.
+    pub(super) is_meta_zero: bool,
+    pub(super) is_meta_lazy: bool,
     /// Chunks of which every block is free.
     pub(super) empty_chunks: usize,
     provider: PhantomData<P>,
@@ -165,6 +180,7 @@ impl<P: PageProvider> State<P> {
         Self {
             tree: Tree::new(),
             arena: Arena::new(),
+            unused_chunks: Chain::new(),
             unused_slabs: [ptr::null(); META_KINDS],
             open: Chain::new(),
             warm_chunks: Chain::new(),
@@ -178,45 +194,130 @@ impl<P: PageProvider> State<P> {
             resident: 0,
             chunks: 0,
             meta: 0,
+            cooled: 0,
+            is_meta_zero: false,
+            is_meta_lazy: false,
             empty_chunks: 0,
             provider: PhantomData,
         }
     }
 
-    pub(super) fn chunk_layout() -> Layout {
-        let size = size_of::<Chunk>() + Geometry::<P>::BLOCKS * size_of::<Block>();
-        Layout::new::<Chunk>()
-            .align_to(64)
-            .map_or(Layout::new::<Chunk>(), |l| {
-                Layout::from_size_align(size, l.align()).unwrap_or(l)
-            })
+    /// Bytes of metadata that are in memory.
+    pub(super) fn resident_meta(&self) -> usize {
+        if self.is_meta_lazy {
+            self.arena.touched().saturating_sub(self.cooled)
+        } else {
+            self.meta
+        }
     }
 
-    /// Takes a chunk in: `region` was checked, `piece` is memory of [`Self::chunk_layout`].
+    /// The whole pages of an unused description's entries, which are all zero.
     ///
     /// # Safety
-    /// Both are ours and unused; the region overlaps nothing in the tree.
-    pub(super) unsafe fn add_chunk(&mut self, region: Region, piece: NonNull<u8>) -> *mut Chunk {
+    /// `chunk` is a description that the caller has.
+    pub(super) unsafe fn entry_pages(chunk: *mut Chunk, page: usize) -> Option<Region> {
+        // SAFETY: the entries lie in the description's piece of memory.
+        let first = unsafe { chunk.byte_add(Self::ENTRIES_AT) }.cast::<u8>();
+        let end = first.addr() + Geometry::<P>::ENTRIES * size_of::<AtomicU64>();
+        let base = first.addr().next_multiple_of(page);
+        let size = (end & !(page - 1))
+            .checked_sub(base)
+            .filter(|size| *size > 0)?;
+        let base = NonNull::new(first.wrapping_add(base - first.addr()))?;
+        Some(Region { base, size })
+    }
+
+    /// Where a description's entries begin.
+    pub(super) const ENTRIES_AT: usize =
+        (size_of::<Chunk>() + Geometry::<P>::BLOCKS * size_of::<Block>()).next_multiple_of(64);
+
+    fn chunk_layout() -> Layout {
+        let size = Self::ENTRIES_AT + Geometry::<P>::ENTRIES * size_of::<AtomicU64>();
+        match Layout::from_size_align(size, 64) {
+            Ok(layout) => layout,
+            Err(_) => Layout::new::<Chunk>(),
+        }
+    }
+
+    /// Memory for a chunk's description, and room for it in the page map.
+    pub(super) fn take_chunk(&mut self, map: &PageMap) -> Result<*mut Chunk, Short> {
+        if !map.has_room_beside(self.chunks) {
+            let layout = map.next_layout();
+            let table = self.arena.bump(layout).ok_or(Short::Meta(layout))?;
+            // SAFETY: fresh memory of that layout.
+            unsafe { map.grow(table.as_ptr()) };
+        }
+        let unused = self.unused_chunks.first();
+        if !unused.is_null() {
+            // SAFETY: it is the first of that chain.
+            unsafe {
+                self.unused_chunks.remove(unused);
+                self.cooled -= core::mem::take(&mut (*unused).cooled);
+            }
+            return Ok(unused);
+        }
+        let layout = Self::chunk_layout();
+        let piece = self.arena.bump(layout).ok_or(Short::Meta(layout))?;
         let chunk: *mut Chunk = piece.as_ptr().cast();
-        let base = region.base.as_ptr();
-        // SAFETY: the piece is long enough for the chunk and its blocks, and the region is ours.
+        // SAFETY: the piece is long enough for the chunk, its blocks and its entries; entries of nothing are zero bytes.
         unsafe {
-            Geometry::<P>::write_map(base);
+            if !self.is_meta_zero {
+                piece.write_bytes(0, layout.size());
+            }
             chunk.write(Chunk {
-                node: Node::new(region, Use::Chunk),
-                base,
-                free_blocks: Self::all_blocks(),
+                node: Node::new(Self::NOWHERE, Use::Chunk),
+                number: AtomicUsize::new(VACANT),
+                place: 0,
+                base: ptr::null_mut(),
+                free_blocks: 0,
                 touched: 0,
                 warm: 0,
+                cooled: 0,
                 open_links: Links::UNLINKED,
                 warm_links: Links::UNLINKED,
                 blocks: [],
             });
+        }
+        Ok(chunk)
+    }
+
+    const NOWHERE: Region = Region {
+        base: NonNull::dangling(),
+        size: 0,
+    };
+
+    /// Takes a description back, of whose entries so many bytes went back to the provider.
+    ///
+    /// # Safety
+    /// It came from [`Self::take_chunk`] and was not used, or from [`Self::pop_empty_chunk`].
+    pub(super) unsafe fn put_chunk(&mut self, chunk: *mut Chunk, cooled: usize) {
+        // SAFETY: it is in no chain.
+        unsafe {
+            (*chunk).cooled = cooled;
+            self.unused_chunks.insert(chunk);
+        }
+        self.cooled += cooled;
+    }
+
+    /// Takes a chunk in: `region` was checked.
+    ///
+    /// # Safety
+    /// Both are ours and unused; the region overlaps nothing in the tree; there is room in the map.
+    pub(super) unsafe fn add_chunk(&mut self, map: &PageMap, region: Region, chunk: *mut Chunk) {
+        let base = region.base.as_ptr();
+        let _exposed = base.expose_provenance();
+        // SAFETY: the description is long enough for its blocks, and the region is ours. Only the parts that others do
+        // not read are written as a whole.
+        unsafe {
+            (*chunk).node = Node::new(region, Use::Chunk);
+            (*chunk).base = base;
+            (*chunk).free_blocks = Self::all_blocks();
+            (*chunk).touched = 0;
+            (*chunk).warm = 0;
             for index in 0..Geometry::<P>::BLOCKS {
-                let full = Self::full(index as u32);
                 Self::block(chunk, index as u32).write(Block {
-                    free: full,
-                    dirty: !full,
+                    free: !0,
+                    dirty: 0,
                     gone: 0,
                     row: ptr::null_mut(),
                     links: Links::UNLINKED,
@@ -224,13 +325,14 @@ impl<P: PageProvider> State<P> {
                     index: index as u8,
                 });
             }
+            let number = base.addr() / Geometry::<P>::CHUNK;
+            (*chunk).number.store(number, Ordering::Relaxed);
+            map.insert(chunk);
             self.tree.insert(chunk.cast());
             self.open.insert(chunk);
         }
         self.empty_chunks += 1;
         self.chunks += 1;
-        self.resident += Self::header_bytes(self.page);
-        chunk
     }
 
     /// Says that all pages of a chunk that was just added are in memory.
@@ -240,7 +342,7 @@ impl<P: PageProvider> State<P> {
     pub(super) unsafe fn touch_chunk(&mut self, chunk: *mut Chunk) {
         for index in 0..Geometry::<P>::BLOCKS as u32 {
             // SAFETY: the chunk is valid.
-            unsafe { self.change(chunk, index, |block, _| block.dirty |= Self::full(index)) };
+            unsafe { self.change(chunk, index, |block, _| block.dirty = !0) };
         }
     }
 
@@ -248,30 +350,29 @@ impl<P: PageProvider> State<P> {
     ///
     /// # Safety
     /// `chunk` is here and every block of it is free.
-    unsafe fn remove_chunk(&mut self, chunk: *mut Chunk) -> Region {
-        // SAFETY: the chunk is valid until its piece is put back, which comes last.
+    unsafe fn remove_chunk(&mut self, map: &PageMap, chunk: *mut Chunk) -> Region {
+        // SAFETY: the chunk is here.
         unsafe {
             for index in 0..Geometry::<P>::BLOCKS {
-                self.change(chunk, index as u32, |block, page| {
-                    block.dirty &= page.touching(!Self::full(u32::from(block.index)));
-                });
+                self.change(chunk, index as u32, |block, _| block.dirty = 0);
             }
-            self.resident -= Self::header_bytes(self.page);
             self.empty_chunks -= 1;
             self.chunks -= 1;
             let region = (*chunk).node.region;
+            map.remove(chunk);
             self.tree.remove(chunk.cast());
             self.open.remove(chunk);
             self.warm_chunks.remove(chunk);
-            if let Some(piece) = NonNull::new(chunk.cast()) {
-                self.arena.put(Kind::Chunk, piece);
-            }
             region
         }
     }
 
-    /// A chunk of which no byte is in use and, if `only_cold`, nothing is warm.
-    pub(super) fn pop_empty_chunk(&mut self, only_cold: bool) -> Option<Region> {
+    /// A chunk of which no byte is in use and, if `only_cold`, nothing is warm: its region and its description.
+    pub(super) fn pop_empty_chunk(
+        &mut self,
+        map: &PageMap,
+        only_cold: bool,
+    ) -> Option<(Region, *mut Chunk)> {
         if self.empty_chunks == 0 {
             return None;
         }
@@ -281,7 +382,7 @@ impl<P: PageProvider> State<P> {
             unsafe {
                 let is_empty = (*at).free_blocks == Self::all_blocks();
                 if is_empty && !(only_cold && (*at).warm > 0) {
-                    return Some(self.remove_chunk(at));
+                    return Some((self.remove_chunk(map, at), at));
                 }
                 at = Chain::<Chunk, OPEN>::after(at);
             }
@@ -335,9 +436,7 @@ impl<P: PageProvider> State<P> {
         for index in first..first + count {
             // SAFETY: as above.
             unsafe {
-                self.change(chunk, index, |block, _| {
-                    block.free = Self::full(u32::from(block.index));
-                });
+                self.change(chunk, index, |block, _| block.free = !0);
                 self.settle_block(chunk, index);
             }
         }
@@ -351,13 +450,12 @@ impl<P: PageProvider> State<P> {
         // SAFETY: the chunk, its blocks and the row that owns the block are valid.
         unsafe {
             let block = Self::block(chunk, index);
-            if (*block).free != Self::full(index) {
+            if (*block).free != !0 {
                 return;
             }
             if !(*block).row.is_null() {
                 (&mut (*(*block).row).buckets)[(*block).bucket as usize].remove(block);
                 (*block).row = ptr::null_mut();
-                Map::<P>::at((*chunk).base).set_row(index as usize, NO_ROW);
             }
             (*chunk).free_blocks |= 1 << index;
             self.empty_chunks += usize::from((*chunk).free_blocks == Self::all_blocks());
@@ -388,7 +486,7 @@ impl<P: PageProvider> State<P> {
             self.resident = self.resident - resident + resident_bytes(&*block, page);
             (*chunk).warm = (*chunk).warm - warm + now;
             (*chunk).touched &= !(1 << index);
-            (*chunk).touched |= u64::from((*block).dirty & Self::full(index) != 0) << index;
+            (*chunk).touched |= u64::from((*block).dirty != 0) << index;
             if (*chunk).warm == 0 {
                 self.warm_chunks.remove(chunk);
             } else if now > warm {
@@ -405,20 +503,8 @@ impl<P: PageProvider> State<P> {
         }
     }
 
-    pub(super) const fn full(index: u32) -> u64 {
-        if index == 0 {
-            !0 << Geometry::<P>::HEADER
-        } else {
-            !0
-        }
-    }
-
     pub(super) const fn all_blocks() -> u64 {
         mask(0, Geometry::<P>::BLOCKS as u32)
-    }
-
-    pub(super) fn header_bytes(page: PageShape) -> usize {
-        page.touching(!Self::full(0)).count_ones() as usize * GRANULE
     }
 
     /// # Safety
@@ -451,7 +537,7 @@ pub(super) fn warm_bytes(block: &Block, page: PageShape) -> usize {
     warm.count_ones() as usize * GRANULE
 }
 
-/// Touched pages. The header's granules are dirty from the start.
+/// Touched pages.
 pub(super) fn resident_bytes(block: &Block, page: PageShape) -> usize {
     page.touching(block.dirty).count_ones() as usize * GRANULE
 }

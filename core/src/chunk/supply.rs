@@ -1,16 +1,17 @@
 //! Getting regions from the provider and giving them back, always between two sections under the
 //! lock. What the provider hands out is checked first; what fails the check is handed back unused.
 
+use super::Pages;
 use super::arena::{META_HEADER, META_REGION};
 use super::block::PageShape;
-use super::map::Geometry;
+use super::map::{Geometry, can_name};
 use super::runs::{Short, State};
 use super::take::Effort;
 use super::tree::{Node, Use};
-use super::{Kind, Pages};
 use crate::error::AllocError;
 use crate::provider::{Capabilities, PageProvider, Region};
 use crate::sync::Ordering;
+use core::alloc::Layout;
 use lock_api::RawMutex;
 
 /// How often empty slabs are moved for a run before fresh memory is touched for it.
@@ -37,7 +38,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
             match turn(effort) {
                 Ok(value) => return Ok(value),
                 Err(Short::Closed) => return Err(AllocError::EpochClosed),
-                Err(Short::Meta) => self.supply_meta()?,
+                Err(Short::Meta(layout)) => self.supply_meta(layout)?,
                 // Whether what was moved is in one piece is seen in the next turn.
                 Err(Short::Fresh) if moves > 0 && relieve(Short::Fresh) => moves -= 1,
                 Err(Short::Fresh) => effort = Effort::Bounded,
@@ -52,11 +53,18 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
     }
 
     #[cold]
-    fn supply_meta(&self) -> Result<(), AllocError> {
-        let region = self.acquire(META_REGION, META_REGION)?;
+    fn supply_meta(&self, layout: Layout) -> Result<(), AllocError> {
+        let size = (META_HEADER + layout.size() + layout.align()).next_multiple_of(META_REGION);
+        let region = self.acquire(size, META_REGION)?;
+        let base = region.base.addr().get();
+        if !can_name(base) || !can_name(base + region.size) {
+            self.taken.fetch_sub(region.size, Ordering::Relaxed);
+            return Err(self.refuse(region));
+        }
+        let can = self.provider.capabilities();
         self.add(region, |state| {
             let node: *mut Node = region.base.as_ptr().cast();
-            // The tags of handles and the marks of a checked heap are reached through their address.
+            // Slabs, the tags of handles and the marks of a checked heap are reached through their address.
             let _exposed = node.expose_provenance();
             // SAFETY: the region is ours and longer than a node.
             unsafe {
@@ -65,7 +73,8 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
                 let first = region.base.as_ptr().add(META_HEADER);
                 state.arena.refill(first, region.size - META_HEADER);
             }
-            state.resident += region.size;
+            state.is_meta_zero = can.contains(Capabilities::FRESH_ZERO);
+            state.is_meta_lazy = can.contains(Capabilities::LAZY_COMMIT);
             state.meta += region.size;
         })
     }
@@ -81,7 +90,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
     }
 
     fn supply_chunk_with(&self, is_present: bool) -> Result<(), AllocError> {
-        let piece = self.take_meta(Kind::Chunk, State::<P>::chunk_layout())?;
+        let chunk = self.supplied(|_| false, |state, _| state.take_chunk(&self.map))?;
         let size = Geometry::<P>::CHUNK;
         let page = PageShape::new(self.provider.page_size());
         let can = self.provider.capabilities();
@@ -90,11 +99,11 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
                 // SAFETY: the region was just acquired; the chunk is whole pages.
                 unsafe { self.provider.populate(Region { size, ..region }) };
             }
-            // SAFETY: the region was checked, and the piece is a chunk description's memory.
+            // SAFETY: the region was checked, and the description is for it.
             self.add(region, |state| unsafe {
                 state.page = page.unwrap_or(state.page);
                 state.commits = !can.contains(Capabilities::LAZY_COMMIT);
-                let chunk = state.add_chunk(region, piece);
+                state.add_chunk(&self.map, region, chunk);
                 if is_present {
                     state.touch_chunk(chunk);
                 }
@@ -102,8 +111,11 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
                 self.acquired_chunks.fetch_add(1, Ordering::Relaxed);
             })
         });
-        // SAFETY: if nothing was added, the piece was not used.
-        added.inspect_err(|_| unsafe { self.put_meta(Kind::Chunk, piece) })
+        // SAFETY: if nothing was added, it was not used.
+        added.inspect_err(|_| {
+            self.state
+                .with(|state| unsafe { state.put_chunk(chunk, 0) })
+        })
     }
 
     /// A region of the asked shape, within the limit.

@@ -8,7 +8,6 @@
 use super::Run;
 use super::block::{fit, mask};
 use super::chain::Chain;
-use super::map::Map;
 use super::runs::{Block, Chunk, RowBlocks, Short, State};
 use crate::class::{BLOCK, GRANULE};
 use crate::provider::PageProvider;
@@ -45,26 +44,20 @@ impl<P: PageProvider> State<P> {
                 let chunk = Self::chunk_of(block);
                 return Ok(self.carve(chunk, u32::from((*block).index), mask(start, len)));
             }
-            let (chunk, index) = self.take_blocks(1, !0, effort)?;
+            let (chunk, index) = self.take_blocks(1, effort)?;
             let block = Self::block(chunk, index);
             (*block).row = row;
-            Map::<P>::at((*chunk).base).set_row(index as usize, (*row).id);
-            let Some(start) = fit((*block).free, len, align) else {
-                // Only block 0 is not whole, and no run is longer than half a block.
-                debug_assert!(false, "a free block holds any run");
-                return Err(Short::Chunk);
-            };
-            Ok(self.carve(chunk, index, mask(start, len)))
+            Ok(self.carve(chunk, index, mask(0, len)))
         }
     }
 
-    /// A run of whole blocks: never block 0, which begins with the header.
+    /// A run of whole blocks.
     pub(super) fn take_long_run(&mut self, count: u32, effort: Effort) -> Result<Run, Short> {
-        let (chunk, first) = self.take_blocks(count, !1, effort)?;
+        let (chunk, first) = self.take_blocks(count, effort)?;
         let mut whole: Option<Run> = None;
         for index in first..first + count {
-            // SAFETY: the blocks were just taken; all but block 0 are whole.
-            let run = unsafe { self.carve(chunk, index, Self::full(index)) };
+            // SAFETY: the blocks were just taken, and are whole.
+            let run = unsafe { self.carve(chunk, index, !0) };
             whole = Some(match whole {
                 None => run,
                 Some(w) => Run {
@@ -98,15 +91,10 @@ impl<P: PageProvider> State<P> {
         None
     }
 
-    /// `count` neighbouring free blocks of one chunk, out of those that are in `wanted`.
-    fn take_blocks(
-        &mut self,
-        count: u32,
-        wanted: u64,
-        effort: Effort,
-    ) -> Result<(*mut Chunk, u32), Short> {
+    /// `count` neighbouring free blocks of one chunk.
+    fn take_blocks(&mut self, count: u32, effort: Effort) -> Result<(*mut Chunk, u32), Short> {
         // SAFETY: linked chunks are valid.
-        let free = |chunk: *mut Chunk| unsafe { (*chunk).free_blocks & wanted };
+        let free = |chunk: *mut Chunk| unsafe { (*chunk).free_blocks };
         // SAFETY: as above.
         let touched = |chunk: *mut Chunk| unsafe { free(chunk) & (*chunk).touched };
         let warm = self

@@ -180,7 +180,7 @@ fn metadata_is_used_to_its_end() {
         );
     }
     assert_eq!(provider.accounts().regions, 0);
-    assert_eq!(take(Kind::Chunk, aligned(ROOM - 1024)), 1);
+    assert_eq!(take(Kind::Tallies, aligned(ROOM - 1024)), 1);
     assert_eq!(take(Kind::Large, aligned(1024)), 1, "it just fits");
     assert_eq!(take(Kind::Row, aligned(ROOM - 64)), 2, "the longest");
     assert_eq!(take(Kind::Ring, aligned(ROOM - 2048)), 3);
@@ -199,20 +199,19 @@ fn metadata_is_used_to_its_end() {
     assert_eq!(provider.accounts().bytes, 0);
 }
 
-/// A chunk's header is metadata, and nothing else of it is.
+/// All of a chunk is for objects: its description and its part of the page map lie in metadata.
 #[test]
-fn headers_are_metadata() {
+fn chunks_are_for_objects_alone() {
     let mut memory = Box::<[u8]>::new_uninit_slice(3 << 20);
     let provider: Provider<'_> = FaultyProvider::new(StaticProvider::new(&mut memory));
     let mut pages: Pages<&Provider<'_>, spin::Mutex<()>> = Pages::new(&provider);
     let mut row = RowBlocks::new(0);
     let meta = MetaShape::plain(Layout::new::<Slab>());
     for chunks in 1..4 {
-        // SAFETY: the row outlives the pages' use of it; three blocks are all of a chunk but the first.
-        let taken = unsafe { pages.take_long(&raw mut row, meta, 3, || true, |_| false) };
+        // SAFETY: the row outlives the pages' use of it.
+        let taken = unsafe { pages.take_long(&raw mut row, meta, 4, || true, |_| false) };
         assert!(taken.is_ok());
-        let header = Geometry::<&Provider<'_>>::HEADER as usize * GRANULE;
-        assert_eq!(pages.bytes().meta, META_REGION + chunks * header);
+        assert_eq!(pages.bytes().meta, META_REGION);
         assert_eq!(
             pages.bytes().taken,
             META_REGION + chunks * Geometry::<&Provider<'_>>::CHUNK

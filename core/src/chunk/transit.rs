@@ -15,6 +15,8 @@ pub(super) struct Transit {
     chunk: *mut Chunk,
     /// Whole blocks, or none.
     blocks: u64,
+    /// Of the first and the last of them, the granules from the first touched page on, and up to the last.
+    ends: (u64, u64),
     /// The block and its granules, if no whole blocks.
     part: (u32, u64),
     pub(super) region: Region,
@@ -52,17 +54,21 @@ impl<P: PageProvider> State<P> {
                 self.close_blocks(chunk, blocks);
                 let first = blocks.trailing_zeros();
                 let count = blocks.count_ones();
-                let skip = self.page.within(Self::full(first)).trailing_zeros() as usize;
+                // What was never touched at the two ends stays fresh.
+                let touched = |index| self.page.touching((*Self::block(chunk, index)).dirty);
+                let lead = touched(first).trailing_zeros();
+                let tail = touched(first + count - 1).leading_zeros();
                 for index in first..first + count {
                     self.change(chunk, index, |block, _| block.free = 0);
                 }
                 return Some(Transit {
                     chunk,
                     blocks,
+                    ends: (!0 << lead, !0 >> tail),
                     part: (0, 0),
                     region: region(
-                        base.add(first as usize * BLOCK + skip * GRANULE),
-                        count as usize * BLOCK - skip * GRANULE,
+                        base.add(first as usize * BLOCK + lead as usize * GRANULE),
+                        count as usize * BLOCK - (lead + tail) as usize * GRANULE,
                     )?,
                 });
             }
@@ -72,6 +78,7 @@ impl<P: PageProvider> State<P> {
             Some(Transit {
                 chunk,
                 blocks: 0,
+                ends: (0, 0),
                 part: (index, granules),
                 region: region(base.add(start), granules.count_ones() as usize * GRANULE)?,
             })
@@ -83,7 +90,6 @@ impl<P: PageProvider> State<P> {
     pub(super) fn end_decommit(&mut self, transit: &Transit, done: bool) {
         let chunk = transit.chunk;
         let give = |block: &mut Block, granules: u64, page: PageShape| {
-            block.free |= granules;
             if done {
                 let pages = page.within(granules);
                 block.dirty &= !pages;
@@ -96,17 +102,26 @@ impl<P: PageProvider> State<P> {
         // SAFETY: memory in transit keeps its chunk from being released.
         unsafe {
             let mut blocks = transit.blocks;
+            let mut granules = transit.ends.0;
             while blocks != 0 {
                 let index = blocks.trailing_zeros();
                 blocks &= blocks - 1;
+                if blocks == 0 {
+                    granules &= transit.ends.1;
+                }
                 self.change(chunk, index, |block, page| {
-                    give(block, Self::full(index), page)
+                    block.free = !0;
+                    give(block, granules, page);
                 });
                 self.settle_block(chunk, index);
+                granules = !0;
             }
             let (index, granules) = transit.part;
             if granules != 0 {
-                self.change(chunk, index, |block, page| give(block, granules, page));
+                self.change(chunk, index, |block, page| {
+                    block.free |= granules;
+                    give(block, granules, page);
+                });
                 self.settle_block(chunk, index);
             }
             if !done {

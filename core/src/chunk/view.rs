@@ -1,7 +1,7 @@
 //! What the walker is shown of the pages.
 
 use super::Pages;
-use super::map::{Geometry, Map};
+use super::map::{Geometry, NO_ROW};
 use super::runs::{Chunk, State, resident_bytes, warm_bytes};
 use super::tree::{Node, Use};
 use crate::class::BLOCK;
@@ -12,6 +12,7 @@ use lock_api::RawMutex;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RegionView {
     pub(crate) size: usize,
+    /// What of it is in memory; of metadata see [`super::PageBytes`].
     pub(crate) resident: usize,
     pub(crate) warm: usize,
     pub(crate) sums_agree: bool,
@@ -23,10 +24,8 @@ pub(crate) struct RegionView {
 pub(crate) struct BlockView {
     pub(crate) base: *mut u8,
     pub(crate) free: u64,
-    pub(crate) header: u64,
     pub(crate) row: u16,
     pub(crate) is_free: bool,
-    pub(crate) is_owned: bool,
 }
 
 impl<P: PageProvider, R: RawMutex> Pages<P, R> {
@@ -40,7 +39,8 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
                     // SAFETY: it is the node of a chunk.
                     unsafe { state.view_chunk(node, &mut g) }
                 } else {
-                    (0, size, true)
+                    let is_meta = purpose == Use::Meta;
+                    (0, if is_meta { 0 } else { size }, true)
                 };
                 let is_large = matches!(purpose, Use::Large { .. });
                 f(RegionView {
@@ -69,20 +69,17 @@ impl<P: PageProvider> State<P> {
         let (mut warm, mut resident, mut touched) = (0, 0, 0);
         // SAFETY: the chunk is valid; the lock is held.
         unsafe {
-            let map = Map::<P>::at((*chunk).base);
             for index in 0..Geometry::<P>::BLOCKS as u32 {
                 let block = &*Self::block(chunk, index);
                 warm += warm_bytes(block, self.page);
                 resident += resident_bytes(block, self.page);
-                touched |= u64::from(block.dirty & Self::full(index) != 0) << index;
+                touched |= u64::from(block.dirty != 0) << index;
                 let base = (*chunk).base.add(index as usize * BLOCK);
                 f(BlockView {
                     base,
                     free: block.free,
-                    header: !Self::full(index),
-                    row: map.row(base.addr()),
+                    row: block.row.as_ref().map_or(NO_ROW, |row| row.id),
                     is_free: (*chunk).free_blocks >> index & 1 == 1,
-                    is_owned: !block.row.is_null(),
                 });
             }
             let agrees = warm == (*chunk).warm && touched == (*chunk).touched;

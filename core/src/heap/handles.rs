@@ -118,7 +118,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         // SAFETY: the object is the caller's, so it lies in a chunk of the heap and pins its slab, which
         // is of a tagged class.
         let (tagged, base) = unsafe {
-            let slab = &*self.map_of(address).slab(address);
+            let slab = self.entry(address).slab().unwrap_unchecked();
             (TaggedSlab::of(slab), slab.body().base)
         };
         let slot = shape.slot_of(address.wrapping_sub(base.addr()));
@@ -136,7 +136,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let address = object.addr().get();
         // SAFETY: as in `name`.
         let (tagged, base) = unsafe {
-            let slab = &*self.map_of(address).slab(address);
+            let slab = self.entry(address).slab().unwrap_unchecked();
             (TaggedSlab::of(slab), slab.body().base)
         };
         let slot = Table::<C>::TABLE

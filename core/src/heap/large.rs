@@ -6,7 +6,7 @@
 
 use super::tally::RouteTally;
 use super::{Heap, Route};
-use crate::chunk::Run;
+use crate::chunk::{Entry, Run, set_entries};
 use crate::class::{BLOCK, GRANULE};
 use crate::config::Config;
 use crate::depot::Row;
@@ -89,8 +89,13 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         // SAFETY: the slab and its run were just taken, so they are this context's alone.
         unsafe {
             slab.adopt(Key::new(row.id(), class), body);
-            self.map_of(run.base.addr())
-                .set_slab(run.base.addr(), 1, slab);
+            // The first granule alone: nothing begins in the others.
+            set_entries::<P>(
+                run.chunk,
+                run.base.addr(),
+                1,
+                Entry::new(slab, class, false),
+            );
             (NonNull::new_unchecked(run.base), zero)
         }
     }
@@ -122,7 +127,6 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// # Safety
     /// As for [`Heap::free`].
     unsafe fn try_free_large(&self, object: NonNull<u8>, layout: Layout) -> Result<(), FreeError> {
-        let address = object.addr().get();
         let (class, length) = match Route::of::<P, C>(layout, self.pages.provider().page_size()) {
             Route::Run { granules, .. } => (Key::RUN, granules),
             Route::Long { blocks } => (Key::LONG, blocks),
@@ -130,11 +134,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             Route::Region { bytes, .. } => return unsafe { self.free_region(object, bytes) },
             Route::Class(_) | Route::TooLarge => return Err(FreeError::WrongLayout),
         };
-        if C::CHECKED && !self.pages.holds_chunk(address) {
-            return Err(FreeError::Foreign);
-        }
-        // SAFETY: the object lies in a chunk that is ours: it was just checked, or the caller
-        // promises it.
+        // SAFETY: the caller's promise.
         unsafe { self.free_single(object, |of, long| of == class && long == length) }
     }
 
@@ -169,18 +169,18 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// Frees a single object in a chunk, if `is_it` says of its class and its length that it is the one that is meant.
     ///
     /// # Safety
-    /// As for [`Heap::free`], and its address is in a chunk of this heap.
+    /// As for [`Heap::free`].
     pub(super) unsafe fn free_single(
         &self,
         object: NonNull<u8>,
         is_it: impl FnOnce(u8, u32) -> bool,
     ) -> Result<(), FreeError> {
         let address = object.addr().get();
-        // SAFETY: the chunk is ours. Entries are null or type-stable slabs.
-        let slab = unsafe { self.map_of(address).slab_checked(address).as_ref() };
-        let slab = slab.ok_or(FreeError::Foreign)?;
-        // Read once, before anything that is checked: the claim is for this life and no other.
-        let seen = slab.identity();
+        // SAFETY: the heap outlives the call.
+        let slab = unsafe { self.entry(address).slab() }.ok_or(FreeError::Foreign)?;
+        // Read once, before anything that is checked: the claim is for this life and no other. For a wild pointer nothing
+        // of the body is followed before the claim is won.
+        let (seen, body) = slab.seen();
         let key = seen.key();
         let class = key.class();
         if class < Key::RUN {
@@ -190,9 +190,6 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 FreeError::WrongLayout
             });
         }
-        // SAFETY: a slab of a live single object has a stable body. For a wild pointer nothing of
-        // it is followed before the claim is won.
-        let body = unsafe { slab.body() };
         if !is_it(class, body.granules) {
             return Err(FreeError::WrongLayout);
         }
@@ -212,7 +209,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             row.remove_large(bytes);
             route.remove(bytes);
             self.wipe(object, bytes);
-            self.map_of(address).set_slab(address, 1, ptr::null());
+            set_entries::<P>(body.chunk.cast(), address, 1, Entry::NONE);
             if class == Key::RUN {
                 self.pages
                     .put_slab(metadata, body.chunk.cast(), address, body.granules);

@@ -25,7 +25,7 @@ mod typed;
 mod walker;
 mod wipe;
 
-use crate::chunk::{Map, Pages};
+use crate::chunk::{Entry, Pages};
 use crate::config::{Config, Standard, Table};
 use crate::depot::Row;
 use crate::epoch::{Books, Position, Tag};
@@ -42,7 +42,7 @@ use lock_api::RawMutex;
 pub use reclaim::Policy;
 pub(crate) use route::Route;
 pub(crate) use scoped::ScopeSlabs;
-pub(crate) use shared::{FREE, mark_live_slot};
+pub(crate) use shared::{FREE, ROOT_ROW, mark_live_slot};
 use shelf::Shelf;
 pub(crate) use shelf::Untold;
 use tally::Tally;
@@ -171,9 +171,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         match Table::<C>::TABLE.index_for(layout) {
             Some(class) => {
                 if C::CHECKED {
-                    let is_ours = self.pages.holds_chunk(object.addr().get());
-                    // SAFETY: `is_ours` was looked up for this very address.
-                    unsafe { self.check_free(object, class, is_ours) }
+                    self.check_free(object, class)
                         .map_err(|error| self.refused_free(error))?;
                 }
                 // SAFETY: the caller's promise.
@@ -315,14 +313,10 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         })
     }
 
-    /// The map of the chunk that holds an object.
-    ///
-    /// # Safety
-    /// `address` is in a chunk of this heap.
-    #[inline]
-    pub(crate) unsafe fn map_of(&self, address: usize) -> Map<P> {
-        // SAFETY: the caller's promise.
-        unsafe { crate::chunk::Geometry::<P>::map_of(address) }
+    /// What the page map says of an address.
+    #[inline(always)]
+    pub(crate) fn entry(&self, address: usize) -> Entry {
+        self.pages.map.entry::<P>(address)
     }
 }
 

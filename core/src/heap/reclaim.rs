@@ -9,7 +9,7 @@
 use super::Heap;
 use super::shelf::Untold;
 use crate::chunk::{Geometry, Short};
-use crate::class::{BLOCK, GRANULE};
+use crate::class::BLOCK;
 use crate::config::{Config, Table};
 use crate::depot::{After, Bin, Keep, Row};
 use crate::error::AllocError;
@@ -171,8 +171,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         if bytes > isize::MAX as usize {
             return Err(AllocError::TooLarge);
         }
-        let usable = Geometry::<P>::CHUNK - Geometry::<P>::HEADER as usize * GRANULE;
-        for _ in 0..bytes.div_ceil(usable) {
+        for _ in 0..bytes.div_ceil(Geometry::<P>::CHUNK) {
             self.pages.reserve_chunk()?;
         }
         Ok(())

@@ -30,8 +30,6 @@ impl Route {
         if let Some(class) = Table::<C>::TABLE.index_for(layout) {
             return Self::Class(class);
         }
-        // A block fits wherever its header ends, so half a block with its alignment always does.
-        const { assert!(Geometry::<P>::HEADER as usize * GRANULE <= MAX_RUN) };
         let (size, align) = (layout.size().max(1), layout.align());
         if size <= MAX_RUN && align <= MAX_RUN {
             return Self::Run {

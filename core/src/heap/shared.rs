@@ -3,7 +3,7 @@
 
 use super::Heap;
 use super::shelf::Untold;
-use crate::chunk::{Map, MetaShape};
+use crate::chunk::{Entry, MetaShape, set_entries};
 use crate::class::{Class, ClassTable, Purpose};
 use crate::config::{Config, Table};
 use crate::depot::{self, After, Bin, Owned, Row, SlotTake};
@@ -126,9 +126,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     ) -> Result<(), FreeError> {
         let address = object.addr().get();
         let shape = Table::<C>::TABLE.class(class);
-        // SAFETY: a live object of a class lies in a chunk that is ours.
-        let slab =
-            unsafe { self.map_of(address).slab(address).as_ref() }.ok_or(FreeError::Foreign)?;
+        // SAFETY: the heap outlives the call.
+        let slab = unsafe { self.entry(address).slab() }.ok_or(FreeError::Foreign)?;
         // SAFETY: the object is live, so its bit is held and the slab pinned.
         let body = unsafe { slab.body() };
         let bit = 1 << shape.slot_of(address.wrapping_sub(body.base.addr()));
@@ -320,8 +319,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         // SAFETY: the slab and its run were just taken, so they are this context's alone.
         unsafe {
             slab.adopt(Key::new(row.id(), class as u8), body);
-            self.map_of(run.base.addr())
-                .set_slab(run.base.addr(), granules as usize, slab);
+            let is_home = row.id() == ROOT_ROW && class < Table::<C>::TABLE.len();
+            let entry = Entry::new(slab, class as u8, is_home);
+            set_entries::<P>(run.chunk, run.base.addr(), granules as usize, entry);
         }
         Ok((slab, zero))
     }
@@ -365,8 +365,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             }
             self.count_slab(row, class, false);
             let metadata = is_reusable.then_some((slab, Self::meta_of(shape, is_ready)));
-            self.map_of(base)
-                .set_slab(base, granules as usize, ptr::null());
+            set_entries::<P>(body.chunk.cast(), base, granules as usize, Entry::NONE);
             let is_closed = !row.tag().is_open();
             self.pages
                 .put_slab(metadata, body.chunk.cast(), base, granules);
@@ -375,25 +374,13 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     }
 
     /// Checks that `object` begins a live object of `class`, and notes that it is free.
-    ///
-    /// # Safety
-    /// `is_ours` says truly whether the object's address is in a chunk of this heap.
     #[inline]
-    pub(crate) unsafe fn check_free(
-        &self,
-        object: NonNull<u8>,
-        class: usize,
-        is_ours: bool,
-    ) -> Result<(), FreeError> {
+    pub(crate) fn check_free(&self, object: NonNull<u8>, class: usize) -> Result<(), FreeError> {
         let address = object.addr().get();
-        if !is_ours {
-            return Err(FreeError::Foreign);
-        }
-        // SAFETY: the chunk is ours.
-        let map: Map<P> = unsafe { self.map_of(address) };
-        // SAFETY: entries are null or type-stable slabs; the header's own are never asked for.
-        let slab = unsafe { map.slab_checked(address).as_ref() }.ok_or(FreeError::Foreign)?;
-        if usize::from(slab.identity().key().class()) != class {
+        let entry = self.entry(address);
+        // SAFETY: the heap outlives the call.
+        let slab = unsafe { entry.slab() }.ok_or(FreeError::Foreign)?;
+        if entry.class() != class {
             return Err(FreeError::WrongLayout);
         }
         // `Relaxed`, and not one read-modify-write: two threads that free the same object at the
@@ -412,8 +399,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         address: usize,
     ) -> Result<&'s AtomicU8, FreeError> {
         let shape = Table::<C>::TABLE.class(class);
-        // SAFETY: if the pointer is to a live object the slab is pinned. If it is wild, nothing of
-        // the body is followed, and what is computed from it is checked by the mark.
+        // If the pointer is to a live object the slab is pinned. If it is wild, nothing of the body is followed, and what
+        // is computed from it is checked by the mark.
+        // SAFETY: as above.
         let offset = address.wrapping_sub(unsafe { slab.body() }.base.addr());
         let slot = shape.slot_of(offset);
         if slot >= u32::from(shape.slots) {
@@ -436,15 +424,18 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         if shape.is_tagged {
             return;
         }
-        // SAFETY: the address is a slot that the caller holds, so its chunk is ours, its entry is
-        // its slab, and the slab is pinned.
+        // SAFETY: the address is a slot that the caller holds, so its entry is its slab, and the slab is pinned.
         unsafe {
-            let slab = &*self.map_of(address).slab(address);
-            let offset = address.wrapping_sub(slab.body().base.addr());
-            mark(slab, shape.slot_of(offset)).store(LIVE, Ordering::Relaxed);
+            if let Some(slab) = self.entry(address).slab() {
+                let offset = address.wrapping_sub(slab.body().base.addr());
+                mark(slab, shape.slot_of(offset)).store(LIVE, Ordering::Relaxed);
+            }
         }
     }
 }
+
+/// The number of the root epoch's row: the first that is made.
+pub(crate) const ROOT_ROW: u16 = 0;
 
 pub(crate) const FREE: u8 = 0;
 const LIVE: u8 = 1;

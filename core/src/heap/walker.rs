@@ -6,7 +6,7 @@
 //! in a checked heap the marks, and for objects with handles the tags, say the same as the words; and every sum that the heap keeps is the
 //! sum of its parts.
 
-use super::Heap;
+use super::{Heap, ROOT_ROW};
 use crate::chunk::{BlockView, NO_ROW};
 use crate::class::{BLOCK, GRANULE, Purpose};
 use crate::config::{Config, Table};
@@ -137,6 +137,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             },
         );
         let bytes = self.pages.bytes();
+        sums.1 += bytes.meta;
         (census.taken, census.resident) = (sums.0, sums.1);
         verdict.demand(
             sums.0 == bytes.taken,
@@ -167,39 +168,27 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         each: &mut impl FnMut(SlabCensus),
     ) {
         let base = block.base.addr();
-        let in_use = !(block.free | block.header);
-        verdict.demand(
-            block.free & block.header == 0,
-            "the header is never free",
-            base,
-        );
-        verdict.demand(
-            block.is_owned == (block.row != NO_ROW),
-            "the map knows the block's row",
-            base,
-        );
+        let in_use = !block.free;
+        let is_owned = block.row != NO_ROW;
         if *long_left > 0 {
             *long_left -= 1;
             verdict.demand(
-                in_use == !0 && !block.is_free && !block.is_owned,
+                in_use == !0 && !block.is_free && !is_owned,
                 "a long run's block is whole",
                 base,
             );
             return;
         }
         if block.is_free {
-            verdict.demand(
-                in_use == 0 && !block.is_owned,
-                "a free block is empty",
-                base,
-            );
+            verdict.demand(in_use == 0 && !is_owned, "a free block is empty", base);
             return;
         }
-        let mut granule = block.header.trailing_ones();
+        let mut granule = 0;
         while granule < 64 {
             let address = base + granule as usize * GRANULE;
-            // SAFETY: the address is in a chunk of the heap, and entries are null or slabs.
-            let slab = unsafe { self.map_of(address).slab(address).as_ref() };
+            let entry = self.entry(address);
+            // SAFETY: the heap outlives the call.
+            let slab = unsafe { entry.slab() };
             if block.free >> granule & 1 == 1 {
                 verdict.demand(slab.is_none(), "a free granule has no slab", address);
                 granule += 1;
@@ -219,10 +208,17 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 return;
             }
             let key = slab.identity().key();
+            let is_home =
+                key.row() == ROOT_ROW && usize::from(key.class()) < Table::<C>::TABLE.len();
+            verdict.demand(
+                entry.class() == usize::from(key.class()) && entry.is_home() == is_home,
+                "the page map knows a slab's class, and whether it is the root's",
+                address,
+            );
             match key.class() {
                 Key::LONG => {
                     verdict.demand(
-                        granule == 0 && in_use == !0 && !block.is_owned,
+                        granule == 0 && in_use == !0 && !is_owned,
                         "a long run begins a block",
                         address,
                     );
@@ -250,9 +246,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             );
             for other in granule..(granule + body.granules).min(64) {
                 let other_address = base + other as usize * GRANULE;
-                // SAFETY: as above.
-                let entry = unsafe { self.map_of(other_address).slab(other_address) };
-                let expected = ptr::eq(entry, slab) || (key.class() == Key::RUN && entry.is_null());
+                let found = self.entry(other_address);
+                let expected = found == entry || (key.class() == Key::RUN && found.is_none());
                 verdict.demand(
                     block.free >> other & 1 == 0 && (expected || other == granule),
                     "a run's granules are its own",

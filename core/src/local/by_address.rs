@@ -21,11 +21,13 @@ impl<P: PageProvider, R: RawMutex, C: Config> Local<'_, P, R, C> {
     #[inline]
     pub unsafe fn free_any(&mut self, object: NonNull<u8>) -> Result<(), FreeError> {
         let address = object.addr().get();
-        let is_ours = self.knows(address);
-        let Some((slab, class)) = self.heap.plain_slab_at(address, is_ours) else {
-            // SAFETY: the caller's promise, and it was just looked up whose the chunk is.
-            return unsafe { self.free_any_slow(object, is_ours) };
+        let entry = self.heap.entry(address);
+        // SAFETY: the heap outlives the local.
+        let (true, Some(slab)) = (entry.is_home(), unsafe { entry.slab() }) else {
+            // SAFETY: the caller's promise.
+            return unsafe { self.free_any_elsewhere(object) };
         };
+        let class = entry.class();
         if C::CHECKED {
             match self.heap.check_slot(slab, class, address) {
                 Ok(mark) => mark.store(heap::FREE, Ordering::Relaxed),
@@ -34,24 +36,29 @@ impl<P: PageProvider, R: RawMutex, C: Config> Local<'_, P, R, C> {
         }
         // SAFETY: the caller gives up the object, which is of this class.
         unsafe { self.heap.wipe_slot(object, class) };
-        // Its slot is held until it is given, so the slab stays what it is.
-        let id = slab.identity().key().row();
-        if id == self.home.id {
-            if !self.cell(self.home, class).push(address as Entry) {
-                self.spill(self.home, class, address as Entry);
-            }
-            return Ok(());
+        if !self.cell(self.home, class).push(address as Entry) {
+            self.spill(self.home, class, address as Entry);
         }
-        // SAFETY: the caller's promise.
-        unsafe { self.free_in(id, object, class) }
+        Ok(())
     }
 
+    /// Frees what is no slot of a plain class in the root epoch.
+    ///
+    /// # Safety
+    /// As for [`Local::free_any`].
     #[cold]
     #[inline(never)]
-    unsafe fn free_any_slow(&self, object: NonNull<u8>, is_ours: bool) -> Result<(), FreeError> {
-        // SAFETY: the caller's promise.
-        unsafe { self.heap.try_free_any(object, is_ours) }
-            .map_err(|error| self.heap.refused_free(error))
+    unsafe fn free_any_elsewhere(&mut self, object: NonNull<u8>) -> Result<(), FreeError> {
+        let address = object.addr().get();
+        let entry = self.heap.entry(address);
+        let class = entry.class();
+        if entry.is_none() || class >= Table::<C>::TABLE.len() {
+            // SAFETY: the caller's promise.
+            return unsafe { self.heap.try_free_any(object) }
+                .map_err(|error| self.heap.refused_free(error));
+        }
+        // SAFETY: the caller's promise, and the entry is of this class.
+        unsafe { self.free_class(object, class) }
     }
 
     /// As [`Heap::size_of`](crate::Heap::size_of).
@@ -59,15 +66,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Local<'_, P, R, C> {
     /// # Errors
     /// As there.
     #[inline]
-    pub fn size_of(&mut self, object: NonNull<u8>) -> Result<usize, FreeError> {
-        let address = object.addr().get();
-        let is_ours = self.knows(address);
-        let Some((slab, class)) = self.heap.plain_slab_at(address, is_ours) else {
-            return self.heap.size_of_known(object, is_ours);
-        };
-        if C::CHECKED {
-            self.heap.check_slot(slab, class, address)?;
-        }
-        Ok(Table::<C>::TABLE.class(class).size())
+    pub fn size_of(&self, object: NonNull<u8>) -> Result<usize, FreeError> {
+        self.heap.size_of(object)
     }
 }

@@ -14,13 +14,12 @@ mod by_address;
 mod cell;
 mod counts;
 mod handles;
-mod known;
 mod registry;
 mod seat;
 mod slow;
 mod state;
 
-use crate::chunk::{Kind, Map, NO_ROW};
+use crate::chunk::{Kind, NO_ROW};
 use crate::config::{Config, Standard, Table};
 use crate::depot::Row;
 use crate::epoch::{Epoch, Position, Tag};
@@ -35,7 +34,6 @@ use lock_api::RawMutex;
 
 use cell::{Cell, Entry};
 pub(crate) use counts::LocalTally;
-use known::Known;
 pub(crate) use registry::Registry;
 use seat::Seat;
 pub(crate) use state::LocalRow;
@@ -74,8 +72,6 @@ struct Desk<'h, R> {
     closes_seen: u64,
     /// Why the last slow path failed that did.
     failed: AllocError,
-    /// Chunks that are the heap's, for those who ask by an address.
-    known: Known,
     /// What is counted, behind this in the same memory. Others read it.
     tally: *const LocalTally,
 }
@@ -120,7 +116,6 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
                 draw: heap.seed() | 1,
                 closes_seen: heap.closes(),
                 failed: AllocError::OutOfMemory,
-                known: Known::NONE,
                 tally,
             });
             tally
@@ -273,26 +268,22 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     unsafe fn free_class(&mut self, object: NonNull<u8>, class: usize) -> Result<(), FreeError> {
         let address = object.addr().get();
         if C::CHECKED {
-            let is_ours = self.knows(address);
-            // SAFETY: `is_ours` was looked up for this very address.
-            unsafe { self.heap.check_free(object, class, is_ours) }
+            self.heap
+                .check_free(object, class)
                 .map_err(|error| self.heap.refused_free(error))?;
         }
         // SAFETY: the caller gives up the object, which is of this class.
         unsafe { self.heap.wipe_slot(object, class) };
-        // SAFETY: a live object of a class lies in a chunk of the heap.
-        let map: Map<P> = unsafe { self.heap.map_of(address) };
-        let id = map.row(address);
         // A branch and not a choice between two seats: it is foreseen, and then nothing waits for
-        // the row's number.
-        if id == self.home.id {
+        // the entry.
+        if self.heap.entry(address).is_home() {
             if !self.cell(self.home, class).push(address as Entry) {
                 self.spill(self.home, class, address as Entry);
             }
             return Ok(());
         }
         // SAFETY: the caller's promise.
-        unsafe { self.free_in(id, object, class) }
+        unsafe { self.free_in(object, class) }
     }
 
     /// Frees an object whose class takes a search, or that no class serves.
@@ -315,13 +306,12 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// # Safety
     /// As for [`Heap::free`], for a layout of this class.
     #[inline(never)]
-    unsafe fn free_in(
-        &mut self,
-        id: u16,
-        object: NonNull<u8>,
-        class: usize,
-    ) -> Result<(), FreeError> {
+    unsafe fn free_in(&mut self, object: NonNull<u8>, class: usize) -> Result<(), FreeError> {
         let address = object.addr().get();
+        // SAFETY: the heap outlives the local.
+        let slab = unsafe { self.heap.entry(address).slab() }.ok_or(FreeError::Foreign)?;
+        // The object's slot is held until it is given, so the slab stays what it is.
+        let id = slab.identity().key().row();
         let near = self.near(id);
         if id != near.id {
             // SAFETY: the caller's promise.

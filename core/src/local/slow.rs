@@ -425,7 +425,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// `address` is such a slot.
     #[inline]
     pub(super) unsafe fn slab_of(&self, address: usize) -> *const Slab {
-        // SAFETY: a held slot lies in a chunk of the heap.
-        unsafe { self.heap.map_of(address).slab(address) }
+        // SAFETY: a held slot pins its slab, so its entry names it; the heap outlives the local.
+        unsafe { self.heap.entry(address).slab().unwrap_unchecked() }
     }
 }
