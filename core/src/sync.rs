@@ -227,7 +227,7 @@ mod tests {
     use core::sync::atomic::AtomicBool;
     use lock_api::RawMutex;
 
-    /// Set when somebody finds the lock taken.
+    /// Set when somebody finds the lock taken. `Relaxed`: a flag that orders nothing.
     static IS_AWAITED: AtomicBool = AtomicBool::new(false);
 
     /// A lock that tells so.
