@@ -25,7 +25,7 @@ const STORMS: &str = "--test threads --test epochs --test domains --test values 
                       under_contention threads_share_a_domain readers_and_removers";
 
 /// The tests of the core in which threads meet, and those of them that Miri runs.
-const MEETINGS: [(&str, &str); 9] = [
+const MEETINGS: [(&str, &str); 10] = [
     ("tsan-threads", "--test threads"),
     ("tsan-handles", "--test handles"),
     ("tsan-values", "--test values"),
@@ -35,6 +35,7 @@ const MEETINGS: [(&str, &str); 9] = [
     ("tsan-scopes", "--test scopes"),
     ("tsan-stats", "--test stats --test counts"),
     ("tsan-adapters", "--test adapters --test hostile"),
+    ("tsan-lookups", "--test lookups"),
 ];
 
 /// What AddressSanitizer cannot be asked: what measures the resident set, faults, mappings or advice, which are its own, too.
@@ -59,7 +60,7 @@ pub(crate) fn stages() -> Vec<Stage> {
         .collect();
     // What is skipped measures the resident set, which is the sanitizer's here.
     let hosted = "test --release -p temporal-slab-hosted --features export,checked \
-                  --test global --test reclaim --test signals -- \
+                  --test global --test reclaim --test signals --test lookups -- \
                   --skip threads_come_and_go";
     let skips: String = NOT_ADDRESS
         .iter()

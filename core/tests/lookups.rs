@@ -1,0 +1,414 @@
+//! Looks up addresses from threads that own nothing there, while the owners free the objects and the heap gives the memory
+//! back.
+//!
+//! [`Heap::size_of`] and [`Local::size_of`] are safe functions: any thread may ask for any address at any time. The first
+//! three tests are safe code throughout. The last one also frees pointers that are no objects, which a checked heap allows.
+//!
+//! Makers allocate in a scope and beside it by every way of allocation: slots of plain slabs, slots of slabs with handles,
+//! runs up to 32 KiB, runs of blocks, regions of megabytes. They publish the addresses, free everything and call `reclaim`.
+//! Askers ask for the published addresses and for what lies around them: inside objects, behind them, in the headers of
+//! chunks, outside of the heap.
+//!
+//! Catches:
+//! - a chunk's map that is read after the lock was released under which the chunk was found. The chunk may be unmapped by
+//!   then: SIGSEGV; in Miri and ThreadSanitizer a race with the deallocation, or a use after free;
+//! - a chunk that a local remembers although it was unmapped meanwhile: the same;
+//! - a slab's body that is read without holding the slab, while its next owner writes it (`Slab::body` against
+//!   `Slab::adopt`): a data race in Miri and ThreadSanitizer;
+//! - a live object whose size is not found, and a free of no object that is not refused.
+//!
+//! Before lookups were made safe, each test ended by SIGSEGV within 0.3 seconds, in each of a dozen runs. Miri reported the
+//! race of the bodies in the checked heaps, and the race with the deallocation in the unchecked heap and in the last test,
+//! each within the first seeds. ThreadSanitizer reported a use after free at once.
+//!
+//! For a longer run: `TEMPORAL_SLAB_SECONDS=60 cargo test --release -p temporal-slab --all-features --test lookups`.
+
+mod common;
+
+use allocator_api2::alloc::Allocator;
+use allocator_api2::vec::Vec as VecIn;
+use common::host::HostProvider;
+use common::{Hard, Rng, layout, steps, walk};
+use core::cell::Cell;
+use core::num::NonZeroUsize;
+use core::ptr::{self, NonNull};
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize};
+use core::time::Duration;
+use std::time::Instant;
+use temporal_slab::adapter::LocalAllocator;
+use temporal_slab::config::{Checked, Config, Unchecked};
+use temporal_slab::lock_api::{GuardSend, RawMutex};
+use temporal_slab::{Heap, Local, Policy, RawHandle, Scope};
+
+/// Sizes that each way of allocation serves, in chunks of 256 KiB; with chunks of 64 KiB there are no runs of blocks.
+const SIZES: [usize; 12] = [
+    16,
+    48,
+    200,
+    1000,
+    3000,
+    8000,
+    10_000,
+    20_000,
+    32_768,
+    70_000,
+    120_000,
+    steps(1_500_000, 140_000),
+];
+/// Makers and askers together.
+const THREADS: usize = steps(8, 4);
+/// Scopes of each maker under Miri; elsewhere the time decides.
+const ROUNDS: usize = 24;
+const PLACES: usize = 64;
+
+/// Published addresses. `Relaxed`: a safe program need not order its lookups with the frees.
+struct Board([AtomicPtr<u8>; PLACES]);
+
+impl Board {
+    const fn new() -> Self {
+        Self([const { AtomicPtr::new(ptr::null_mut()) }; PLACES])
+    }
+
+    fn show(&self, rng: &mut Rng, object: *const u8) {
+        self.0[rng.below(PLACES)].store(object.cast_mut(), Relaxed);
+    }
+
+    /// Returns a published address, or one around it.
+    fn any(&self, rng: &mut Rng, chunk: usize) -> NonNull<u8> {
+        let Some(shown) = NonNull::new(self.0[rng.below(PLACES)].load(Relaxed)) else {
+            return nowhere(rng);
+        };
+        let (at, near) = (shown.addr().get(), 16 * rng.below(4096));
+        let address = match rng.below(12) {
+            0..4 => at,
+            4 => at.wrapping_add(8),
+            5 => at.wrapping_add(near),
+            6 => at.wrapping_sub(near),
+            7 => at.wrapping_add(chunk),
+            8 => at.wrapping_sub(chunk),
+            9 => (at & !(chunk - 1)) + rng.below(4096),
+            10 => at | (chunk - 1),
+            _ => return nowhere(rng),
+        };
+        to(shown, address)
+    }
+
+    /// Returns an address where no object begins: objects begin at multiples of 16.
+    fn no_begin(&self, rng: &mut Rng, chunk: usize) -> NonNull<u8> {
+        let any = self.any(rng, chunk);
+        to(any, any.addr().get() & !15 | 8)
+    }
+}
+
+fn to(shown: NonNull<u8>, address: usize) -> NonNull<u8> {
+    shown.map_addr(|at| NonZeroUsize::new(address).unwrap_or(at))
+}
+
+/// Returns an address outside of every heap.
+fn nowhere(rng: &mut Rng) -> NonNull<u8> {
+    static ELSEWHERE: u8 = 0;
+    let here = 0u8;
+    let address = match rng.below(8) {
+        0 => 1,
+        1 => 8,
+        2 => 4096,
+        3 => usize::MAX,
+        4 => isize::MAX as usize,
+        5 => (&raw const here).addr(),
+        6 => (&raw const ELSEWHERE).addr(),
+        _ => 1 + rng.below(usize::MAX / 2),
+    };
+    NonNull::without_provenance(NonZeroUsize::new(address).unwrap_or(NonZeroUsize::MIN))
+}
+
+/// Makes the C library unmap freed memory at once instead of keeping it.
+fn give_memory_back() {
+    #[cfg(all(
+        target_os = "linux",
+        target_env = "gnu",
+        target_pointer_width = "64",
+        not(miri)
+    ))]
+    // SAFETY: a setting that any number is good for.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 60_000);
+    }
+}
+
+/// Runs a test in a process of its own, so that a SIGSEGV does not end the others. Returns `false` in that process, and
+/// under Miri.
+fn alone(test: &str) -> bool {
+    if cfg!(miri) || std::env::var("TSLAB_ALONE").as_deref() == Ok(test) {
+        return false;
+    }
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env("TSLAB_ALONE", test)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    print!("{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{test}: {}", output.status);
+    assert!(text.contains("1 passed"), "{test} was not found");
+    true
+}
+
+/// A spin lock that often yields after it is released, so that what was read under it is stale when it is used.
+struct Polite(AtomicBool);
+
+// SAFETY: one at a time has it, by the swap.
+unsafe impl RawMutex for Polite {
+    const INIT: Self = Self(AtomicBool::new(false));
+    type GuardMarker = GuardSend;
+
+    fn lock(&self) {
+        while !self.try_lock() {
+            std::thread::yield_now();
+        }
+    }
+
+    fn try_lock(&self) -> bool {
+        !self.0.swap(true, Acquire)
+    }
+
+    unsafe fn unlock(&self) {
+        std::thread_local!(static TURN: Cell<u32> = const { Cell::new(0) });
+        self.0.store(false, Release);
+        TURN.set(TURN.get().wrapping_add(1));
+        if TURN.get().is_multiple_of(4) {
+            std::thread::yield_now();
+        }
+    }
+}
+
+type TestHeap<C, const CHUNK: usize> = Heap<HostProvider<CHUNK>, Polite, C>;
+type TestLocal<'h, C, const CHUNK: usize> = Local<'h, HostProvider<CHUNK>, Polite, C>;
+
+/// What the threads of a storm share.
+struct Storm<'h, C: Config, const CHUNK: usize> {
+    heap: &'h TestHeap<C, CHUNK>,
+    board: Board,
+    /// Askers free instead of asking.
+    frees: bool,
+    making: AtomicUsize,
+    asked: AtomicU64,
+    found: AtomicU64,
+    end: Instant,
+    /// A thread panicked: the others stop.
+    is_over: AtomicBool,
+}
+
+/// Stops the storm if its thread panics.
+struct Ends<'s>(&'s AtomicBool);
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.store(true, Relaxed);
+        }
+    }
+}
+
+impl<C: Config, const CHUNK: usize> Storm<'_, C, CHUNK> {
+    /// Allocates, publishes and frees objects of some sizes, half of them in a scope.
+    fn make(&self, rng: &mut Rng, beside: impl Allocator + Copy) {
+        let (heap, board) = (self.heap, &self.board);
+        let scope = Scope::new(heap);
+        let mut kept = Vec::new();
+        let mut named: Vec<RawHandle> = Vec::new();
+        // Few at a time, so that the heap is empty again and again.
+        for _ in 0..1 + rng.below(3) {
+            let size = SIZES[rng.below(SIZES.len())];
+            for _ in 0..1 + rng.below(steps(8, 2)) {
+                let object = match rng.below(4) {
+                    0 => scope.bytes(layout(size)).unwrap().as_ptr().cast_const(),
+                    1 => {
+                        let Ok(handle) = scope.alloc_handle(layout(size)) else {
+                            continue;
+                        };
+                        heap.get_raw(handle).unwrap().as_ptr()
+                    }
+                    2 => {
+                        let Ok(handle) = heap.alloc_handle(layout(size)) else {
+                            continue;
+                        };
+                        named.push(handle);
+                        let object = heap.get_raw(handle).unwrap();
+                        assert!(heap.size_of(object).is_err(), "it has a handle");
+                        object.as_ptr()
+                    }
+                    _ => {
+                        let bytes: VecIn<u8, _> = VecIn::with_capacity_in(size, beside);
+                        let object = bytes.as_ptr();
+                        kept.push(bytes);
+                        object
+                    }
+                };
+                board.show(rng, object);
+            }
+        }
+        for bytes in &kept {
+            let object = NonNull::new(bytes.as_ptr().cast_mut()).unwrap();
+            // As an array of bytes: of no alignment.
+            let found = heap.size_of(object).unwrap();
+            assert!(found >= bytes.capacity(), "{found} of {}", bytes.capacity());
+        }
+        drop(kept);
+        named
+            .into_iter()
+            .for_each(|handle| heap.free_raw(handle).unwrap());
+        drop(scope);
+    }
+
+    fn maker(&self, seed: u64) {
+        let _ends = Ends(&self.is_over);
+        let mut rng = Rng(seed);
+        let local = LocalAllocator::new(self.heap.local().unwrap());
+        for round in 0.. {
+            if self.is_over.load(Relaxed) || self.is_enough(round) {
+                break;
+            }
+            if round % 2 == 0 {
+                self.make(&mut rng, self.heap);
+            } else {
+                self.make(&mut rng, &local);
+            }
+            self.heap.reclaim();
+        }
+        self.making.fetch_sub(1, Relaxed);
+    }
+
+    fn is_enough(&self, rounds: usize) -> bool {
+        if cfg!(miri) {
+            rounds >= ROUNDS
+        } else {
+            Instant::now() >= self.end
+        }
+    }
+
+    /// Asks or frees until the makers are done.
+    fn asker(&self, seed: u64) {
+        let _ends = Ends(&self.is_over);
+        let mut rng = Rng(seed);
+        let mut local = self.heap.local().unwrap();
+        let (mut asked, mut found) = (0, 0);
+        while self.making.load(Relaxed) > 0 && !self.is_over.load(Relaxed) {
+            for _ in 0..steps(256, 4) {
+                asked += 1;
+                if self.frees {
+                    self.free(&mut rng, &mut local);
+                } else {
+                    found += u64::from(self.ask(&mut rng, &mut local));
+                }
+            }
+        }
+        self.asked.fetch_add(asked, Relaxed);
+        self.found.fetch_add(found, Relaxed);
+    }
+
+    /// Asks for the size of something. Returns whether it has one.
+    fn ask(&self, rng: &mut Rng, local: &mut TestLocal<'_, C, CHUNK>) -> bool {
+        let object = self.board.any(rng, CHUNK);
+        let size = if rng.below(2) == 0 {
+            self.heap.size_of(object)
+        } else {
+            local.size_of(object)
+        };
+        // A checked heap knows where objects begin.
+        assert!(size.is_err() || !C::CHECKED || object.addr().get().is_multiple_of(16));
+        assert_ne!(size, Ok(0));
+        size.is_ok()
+    }
+
+    /// Frees something that is no object, by one of the four ways.
+    fn free(&self, rng: &mut Rng, local: &mut TestLocal<'_, C, CHUNK>) {
+        assert!(C::CHECKED);
+        let object = self.board.no_begin(rng, CHUNK);
+        let layout = layout(SIZES[rng.below(SIZES.len())]);
+        // SAFETY: the heap is checked, and no object begins there: it is refused.
+        let freed = unsafe {
+            match rng.below(4) {
+                0 => self.heap.free(object, layout),
+                1 => self.heap.free_any(object),
+                2 => local.free(object, layout),
+                _ => local.free_any(object),
+            }
+        };
+        assert!(freed.is_err(), "{object:?} was freed");
+    }
+}
+
+/// Runs a storm. Returns how many lookups found an object.
+fn storm<C: Config, const CHUNK: usize>(policy: Policy, makers: usize, frees: bool) -> u64 {
+    give_memory_back();
+    let seconds = std::env::var("TEMPORAL_SLAB_SECONDS").ok();
+    let seconds: f64 = seconds.and_then(|text| text.parse().ok()).unwrap_or(2.0);
+    let heap = TestHeap::<C, CHUNK>::new(HostProvider::default());
+    heap.set_policy(policy);
+    let storm = Storm {
+        heap: &heap,
+        board: Board::new(),
+        frees,
+        making: AtomicUsize::new(makers),
+        asked: AtomicU64::new(0),
+        found: AtomicU64::new(0),
+        end: Instant::now() + Duration::from_secs_f64(seconds / 2.0),
+        is_over: AtomicBool::new(false),
+    };
+    std::thread::scope(|scope| {
+        for seed in 0..makers as u64 {
+            let storm = &storm;
+            scope.spawn(move || storm.maker(seed));
+        }
+        for seed in 0..(THREADS - makers) as u64 {
+            let storm = &storm;
+            scope.spawn(move || storm.asker(100 + seed));
+        }
+    });
+    heap.reclaim();
+    assert_eq!(walk(&heap).live_slots, 0);
+    let [asked, found] = [&storm.asked, &storm.found].map(|count| count.load(Relaxed));
+    println!("chunks of {CHUNK}, {policy:?}: {asked} asked for, {found} found");
+    assert!(asked > steps(1000, 8) as u64);
+    found
+}
+
+/// Runs lookups with small and large chunks, and with policies that give memory back early and late.
+fn lookups<C: Config>() {
+    let found = storm::<C, 65536>(Policy::Eager, 1, false)
+        + storm::<C, { 1 << 18 }>(Policy::DEFAULT, 2, false);
+    assert!(
+        found > 0 || cfg!(miri),
+        "nothing was there when it was asked for"
+    );
+}
+
+#[test]
+fn any_address_may_be_asked_for() {
+    if !alone("any_address_may_be_asked_for") {
+        lookups::<Checked>();
+    }
+}
+
+#[test]
+fn any_address_may_be_asked_for_unchecked() {
+    if !alone("any_address_may_be_asked_for_unchecked") {
+        lookups::<Unchecked>();
+    }
+}
+
+#[test]
+fn any_address_may_be_asked_for_of_a_hardened_heap() {
+    if !alone("any_address_may_be_asked_for_of_a_hardened_heap") {
+        lookups::<Hard>();
+    }
+}
+
+/// A checked heap refuses to free what is no object, whatever happens to the memory there meanwhile.
+#[test]
+fn what_is_no_object_is_refused_beside_reclaims() {
+    if !alone("what_is_no_object_is_refused_beside_reclaims") {
+        storm::<Checked, 65536>(Policy::Eager, 1, true);
+        storm::<Hard, { 1 << 18 }>(Policy::DEFAULT, 2, true);
+    }
+}

@@ -1,0 +1,214 @@
+//! Looks up addresses from threads that own nothing there, while their mappings are removed.
+//!
+//! As the core's test of this name, over `MmapProvider`, which unmaps chunks: [`Heap::size_of`] and [`Local::size_of`] of a
+//! heap of the test's own, and [`TemporalSlab::size_of`] of the process's heap. All of it is safe code.
+//!
+//! Catches a header of a chunk that is read after the lock was released under which the chunk was found, or that a thread's
+//! local remembers: the process ends by SIGSEGV. So each test runs in a process of its own.
+//!
+//! Before lookups were made safe, each test failed within 0.4 seconds, in each of nine runs.
+//!
+//! For a longer run: `TEMPORAL_SLAB_SECONDS=60 cargo test --release -p temporal-slab-hosted --test lookups`.
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use common::{Rng, alone, layout};
+use core::cell::Cell;
+use core::num::NonZeroUsize;
+use core::ptr::{self, NonNull};
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64};
+use std::time::{Duration, Instant};
+use temporal_slab::config::{Checked, Config, Unchecked};
+use temporal_slab::lock_api::{GuardSend, RawMutex};
+use temporal_slab::provider::PageProvider;
+use temporal_slab::{FreeError, Heap, Policy, Scope};
+use temporal_slab_hosted::{MmapProvider, TemporalSlab};
+
+#[global_allocator]
+static GLOBAL: TemporalSlab = TemporalSlab;
+
+const CHUNK: usize = MmapProvider::CHUNK_SIZE;
+const ASKERS: u64 = 7;
+const PLACES: usize = 64;
+
+/// Published addresses. `Relaxed`: a safe program need not order its lookups with the frees.
+static BOARD: [AtomicPtr<u8>; PLACES] = [const { AtomicPtr::new(ptr::null_mut()) }; PLACES];
+
+fn show(rng: &mut Rng, object: NonNull<u8>) {
+    BOARD[rng.below(PLACES)].store(object.as_ptr(), Relaxed);
+}
+
+/// Returns a published address, or one around it.
+fn any(rng: &mut Rng) -> NonNull<u8> {
+    let Some(shown) = NonNull::new(BOARD[rng.below(PLACES)].load(Relaxed)) else {
+        return NonNull::dangling();
+    };
+    let (at, near) = (shown.addr().get(), 16 * rng.below(4096));
+    let address = match rng.below(10) {
+        0..4 => at,
+        4 => at.wrapping_add(8),
+        5 => at.wrapping_add(near),
+        6 => at.wrapping_sub(near),
+        7 => at.wrapping_add(CHUNK),
+        // In the header of its chunk, and at its end.
+        8 => (at & !(CHUNK - 1)) + rng.below(65536),
+        _ => at | (CHUNK - 1),
+    };
+    shown.map_addr(|at| NonZeroUsize::new(address).unwrap_or(at))
+}
+
+std::thread_local!(static IS_ASKER: Cell<bool> = const { Cell::new(false) });
+
+/// A spin lock after which an asker yields, so that what it read under it is stale when it uses it.
+struct Polite(AtomicBool);
+
+// SAFETY: one at a time has it, by the swap.
+unsafe impl RawMutex for Polite {
+    const INIT: Self = Self(AtomicBool::new(false));
+    type GuardMarker = GuardSend;
+
+    fn lock(&self) {
+        while !self.try_lock() {
+            std::thread::yield_now();
+        }
+    }
+
+    fn try_lock(&self) -> bool {
+        !self.0.swap(true, Acquire)
+    }
+
+    unsafe fn unlock(&self) {
+        self.0.store(false, Release);
+        if IS_ASKER.get() {
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// Allocates objects of all sizes in scopes, of one size some chunks full; publishes and frees them; reclaims.
+fn make<P: PageProvider, R: RawMutex, C: Config>(heap: &Heap<P, R, C>, rng: &mut Rng) {
+    let scope = Scope::new(heap);
+    for size in [100, 5000, 30_000, 3 << 20] {
+        show(rng, scope.bytes(layout(size)).unwrap());
+    }
+    for size in [16, 1000] {
+        let handle = scope.alloc_handle(layout(size)).unwrap();
+        let object = heap.get_raw(handle).unwrap();
+        assert!(heap.size_of(object).is_err(), "it has a handle");
+        show(rng, object);
+    }
+    // Of one scope the blocks soon are larger than chunks.
+    let size = 64_000 * (1 + rng.below(8));
+    let scopes: Vec<_> = (0..12_000_000 / size).map(|_| Scope::new(heap)).collect();
+    for scope in &scopes {
+        show(rng, scope.bytes(layout(size)).unwrap());
+    }
+    drop((scope, scopes));
+    heap.reclaim();
+}
+
+/// Runs `make` on one thread, and what `asker` returns on seven others.
+fn storm<A: FnMut(NonNull<u8>) -> Result<usize, FreeError>>(
+    make: impl Fn(&mut Rng),
+    asker: impl Fn() -> A + Sync,
+) {
+    let seconds = std::env::var("TEMPORAL_SLAB_SECONDS").ok();
+    let seconds = seconds.and_then(|text| text.parse().ok()).unwrap_or(3.0);
+    let end = Instant::now() + Duration::from_secs_f64(seconds);
+    let [asked, found] = [const { AtomicU64::new(0) }; 2];
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for seed in 0..ASKERS {
+            let (asked, found, is_over, asker) = (&asked, &found, &is_over, &asker);
+            scope.spawn(move || {
+                let (mut rng, mut ask) = (Rng(100 + seed), asker());
+                IS_ASKER.set(true);
+                while !is_over.load(Relaxed) {
+                    for _ in 0..256 {
+                        let size = ask(any(&mut rng));
+                        assert_ne!(size, Ok(0));
+                        found.fetch_add(u64::from(size.is_ok()), Relaxed);
+                    }
+                    asked.fetch_add(256, Relaxed);
+                }
+            });
+        }
+        let mut rng = Rng(1);
+        while Instant::now() < end {
+            make(&mut rng);
+        }
+        is_over.store(true, Relaxed);
+    });
+    println!("{asked:?} asked for, {found:?} found");
+    assert!(
+        found.into_inner() > 0,
+        "nothing was there when it was asked for"
+    );
+}
+
+/// Half of the askers ask the heap, half a local of their own.
+fn own_heap<C: Config>() {
+    let heap = Heap::<MmapProvider, Polite, C>::new(MmapProvider::new());
+    heap.set_policy(Policy::Eager);
+    let (heap, turn) = (&heap, AtomicU64::new(0));
+    storm(
+        |rng| make(heap, rng),
+        || {
+            let by_local = turn.fetch_add(1, Relaxed) % 2 == 0;
+            let mut local = heap.local().unwrap();
+            move |object| {
+                if by_local {
+                    local.size_of(object)
+                } else {
+                    heap.size_of(object)
+                }
+            }
+        },
+    );
+    heap.reclaim();
+    // SAFETY: all threads have ended, and their locals.
+    let census = unsafe { heap.walk() }.unwrap();
+    assert_eq!((census.live_slots, census.runs, census.regions), (0, 0, 0));
+}
+
+#[test]
+fn addresses_of_a_checked_heap() {
+    if !alone("addresses_of_a_checked_heap") {
+        own_heap::<Checked>();
+    }
+}
+
+#[test]
+fn addresses_of_an_unchecked_heap() {
+    if !alone("addresses_of_an_unchecked_heap") {
+        own_heap::<Unchecked>();
+    }
+}
+
+/// The process's heap, which also serves the test itself. Live objects are found.
+#[test]
+fn addresses_of_the_process() {
+    if alone("addresses_of_the_process") {
+        return;
+    }
+    TemporalSlab::heap().set_policy(Policy::Eager);
+    storm(
+        |rng| {
+            let size = 1000 * (1 + rng.below(500));
+            let kept: Vec<Vec<u8>> = (0..12_000_000 / size)
+                .map(|_| Vec::with_capacity(size))
+                .collect();
+            for bytes in &kept {
+                let object = NonNull::new(bytes.as_ptr().cast_mut()).unwrap();
+                show(rng, object);
+                let found = TemporalSlab::size_of(object).unwrap();
+                assert!(found >= bytes.capacity(), "{found} of {}", bytes.capacity());
+            }
+            drop(kept);
+            make(TemporalSlab::heap(), rng);
+        },
+        || TemporalSlab::size_of,
+    );
+}
