@@ -34,7 +34,7 @@ const LAYOUTS: usize = 1_000;
 
 const USAGE: &str = "\
 usage: fastpath OPERATION COUNT
-operations: pair-local, pair-shared, pair-mixed, batch-alloc, batch-free (COUNT at most 20000)";
+operations: pair-local, pair-shared, pair-mixed, pair-malloc, batch-alloc, batch-free (COUNT at most 20000)";
 
 // Not inlined, as they would not be in a program of any size: what is counted includes the call.
 
@@ -147,6 +147,18 @@ fn pair_shared(layout: Layout, count: usize) {
     }
 }
 
+/// C's functions, whoever serves them.
+fn pair_malloc(size: usize, count: usize) {
+    // More than are asked for: stores first grow with use.
+    for _ in 0..MOST + count {
+        // SAFETY: what was just allocated is freed once.
+        unsafe {
+            let object = libc::malloc(black_box(size));
+            libc::free(black_box(object));
+        }
+    }
+}
+
 fn batch_alloc(layout: Layout, count: usize) {
     let mut local = warm_local(&[layout], MOST);
     for _ in 0..count {
@@ -180,6 +192,7 @@ fn main() -> ExitCode {
         ("pair-local", Some(count)) => pair_local(one, count),
         ("pair-shared", Some(count)) => pair_shared(one, count),
         ("pair-mixed", Some(count)) => pair_mixed(count),
+        ("pair-malloc", Some(count)) => pair_malloc(one.size(), count),
         ("batch-alloc", Some(count)) if count <= MOST => batch_alloc(one, count),
         ("batch-free", Some(count)) if count <= MOST => batch_free(one, count),
         _ => {

@@ -11,15 +11,20 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::command::{command, on_path, output, root, target_dir, words};
+use crate::libraries;
 
 /// What the program `fastpath` can do.
-const OPERATIONS: [&str; 5] = [
+const OPERATIONS: [&str; 6] = [
     "pair-local",
     "batch-alloc",
     "batch-free",
     "pair-shared",
     "pair-mixed",
+    PRELOADED,
 ];
+
+/// The one of them that is C's: with ours preloaded, which checks.
+const PRELOADED: &str = "pair-malloc";
 
 /// How often a short and a long run do it. The difference is what counts, so that the preparation
 /// and the start of the program do not.
@@ -35,7 +40,8 @@ const RECORD: &str = "tests/instructions.toml";
 const HEADING: &str = "\
 # Instructions for each operation, as `cargo xtask instructions --record` counted them: for x86_64, with
 # the pinned toolchain and the profile `bench`. The calls and the loop around them are included. A pair is
-# an allocation and a free; batches are of 10,000 objects; mixed pairs have sizes from 16 to 768.
+# an allocation and a free; batches are of 10,000 objects; mixed pairs have sizes from 16 to 768. Heaps are unchecked,
+# but for `pair-malloc`: that is C's `malloc` and `free` with the checked library preloaded.
 # `cargo xtask instructions` fails when one of them grows by more than 5 %.
 
 ";
@@ -106,6 +112,9 @@ fn total(program: &Path, operation: &str, times: u32) -> Result<u64> {
     // It is kept: `callgrind_annotate` shows where the instructions are.
     let profile = folder.join(format!("{operation}-{times}.out"));
     let mut valgrind = command("valgrind");
+    if operation == PRELOADED {
+        valgrind.env("LD_PRELOAD", libraries::ours()?);
+    }
     valgrind
         .args(["--tool=callgrind", "--quiet"])
         .arg(format!("--callgrind-out-file={}", profile.display()))
