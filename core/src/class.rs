@@ -28,6 +28,10 @@ pub const MAX_CLASSES: usize = 48;
 /// The longest slab, in granules.
 const MAX_SLAB_GRANULES: usize = 32;
 
+/// Up to this size slabs are as long as a power of two, and aligned to their length: where a slot begins is known from
+/// its address alone.
+pub(crate) const MAX_NATURAL_SIZE: usize = 2048;
+
 /// What requests are rounded to before the table load.
 const QUANTUM: usize = 16;
 
@@ -69,7 +73,7 @@ pub struct Class {
 }
 
 impl Class {
-    const NONE: Self = Self {
+    pub(crate) const NONE: Self = Self {
         all: 0,
         size: 0,
         reciprocal: 0,
@@ -89,14 +93,21 @@ impl Class {
             natural
         };
         let slots = best_slots(size);
+        let granules = if size <= MAX_NATURAL_SIZE {
+            natural_bytes(size) / GRANULE
+        } else {
+            (slots * size).div_ceil(GRANULE)
+        };
         Self {
             all: if slots == 64 { !0 } else { (1 << slots) - 1 },
             size: size as u32,
             reciprocal: ((1u64 << 32).div_ceil(size as u64)) as u32,
             magazine: clamp(32 * 1024 / size, 8, 64) as u16,
             stash: clamp(32 * 1024 / size, 8, 64) as u16 / 2,
-            granules: (slots * size).div_ceil(GRANULE) as u8,
-            align: if align > GRANULE {
+            granules: granules as u8,
+            align: if size <= MAX_NATURAL_SIZE {
+                granules as u8
+            } else if align > GRANULE {
                 (align / GRANULE) as u8
             } else {
                 1
@@ -141,6 +152,19 @@ impl Class {
         self.granules as usize * GRANULE
     }
 
+    /// What of an address is its offset in a slab of this class, and the factor by which that becomes a slot; both are 0
+    /// where an address does not tell.
+    ///
+    /// With `m = ceil(2^32 / size)` an offset below 2^15 begins a slot exactly if `offset * m mod 2^32 < m`, and the slot
+    /// is `offset * m / 2^32`: for `offset = q * size + r` the product is `q * 2^32 + q * e + r * m`, where
+    /// `e = m * size - 2^32 < size` and so `q * e < 2^15`, less than `m >= 2^21` and than what `r * m` lacks to `2^32`.
+    pub(crate) const fn by_address(&self) -> (u16, u32) {
+        if self.size as usize > MAX_NATURAL_SIZE || self.size == 0 {
+            return (0, 0);
+        }
+        ((self.slab_bytes() - 1) as u16, self.reciprocal)
+    }
+
     /// The slot that the byte at `offset` in a slab belongs to. Exact for offsets below a block,
     /// since `offset * (reciprocal * size - 2^32) < 2^16 * 2^13 < 2^32`. For any other, which a wild pointer may have, it is
     /// some number, and its caller looks whether that is so.
@@ -160,9 +184,18 @@ const fn clamp(value: usize, low: usize, high: usize) -> usize {
     }
 }
 
-/// The number of slots that wastes the least of its last granule: at most 64, at most
-/// [`MAX_SLAB_GRANULES`], and not fewer than three quarters of what would fit.
+/// Bytes of a slab whose length is a power of two: 64 slots of the largest power of two that is not above the size, or
+/// [`MAX_SLAB_GRANULES`].
+const fn natural_bytes(size: usize) -> usize {
+    clamp(64 << size.ilog2(), GRANULE, MAX_SLAB_GRANULES * GRANULE)
+}
+
+/// As many slots as fit into a slab of [`natural_bytes`]. Of larger sizes the number of slots that wastes the least of its
+/// last granule: at most [`MAX_SLAB_GRANULES`], and not fewer than three quarters of what would fit.
 const fn best_slots(size: usize) -> usize {
+    if size <= MAX_NATURAL_SIZE {
+        return clamp(natural_bytes(size) / size, 1, 64);
+    }
     let most = clamp(MAX_SLAB_GRANULES * GRANULE / size, 1, 64);
     let mut best = most;
     let mut candidate = most;
@@ -317,10 +350,19 @@ impl ClassTable {
     /// alignment is one that all classes have.
     #[inline(always)]
     pub(crate) const fn index_at_once(&self, layout: Layout) -> Option<usize> {
-        if layout.align() > QUANTUM || layout.size() > self.largest as usize {
+        if layout.align() > QUANTUM {
             return None;
         }
-        Some(self.lookup[layout.size().div_ceil(QUANTUM)] as usize)
+        self.index_for_size(layout.size())
+    }
+
+    /// The smallest class of at least so many bytes, which may be more than a layout can have.
+    #[inline(always)]
+    pub(crate) const fn index_for_size(&self, size: usize) -> Option<usize> {
+        if size > self.largest as usize {
+            return None;
+        }
+        Some(self.lookup[size.div_ceil(QUANTUM)] as usize)
     }
 
     /// The smallest class that holds `layout`, or `None` where a class does not serve it.
@@ -330,10 +372,7 @@ impl ClassTable {
         if layout.align() > QUANTUM {
             return self.index_for_aligned(layout.size(), layout.align());
         }
-        if layout.size() > self.largest as usize {
-            return None;
-        }
-        Some(self.lookup[layout.size().div_ceil(QUANTUM)] as usize)
+        self.index_for_size(layout.size())
     }
 
     /// The smallest class that holds `size` bytes and whose size is a multiple of `align`.
@@ -393,6 +432,29 @@ mod tests {
             for class in table.classes() {
                 for offset in (0..BLOCK).step_by(if cfg!(miri) { 311 } else { 1 }) {
                     assert_eq!(class.slot_of(offset) as usize, offset / class.size());
+                }
+            }
+        }
+    }
+
+    /// Catches an address inside a slot that passes for its beginning, or the reverse.
+    #[test]
+    fn addresses_tell_where_slots_begin() {
+        for table in [&DEFAULT, &FINE] {
+            for class in table.classes() {
+                let (mask, factor) = class.by_address();
+                if class.size() > MAX_NATURAL_SIZE {
+                    assert_eq!((mask, factor), (0, 0));
+                    continue;
+                }
+                assert_eq!(usize::from(mask) + 1, class.slab_bytes());
+                assert_eq!(class.align, class.granules);
+                for offset in (0..class.slab_bytes()).step_by(if cfg!(miri) { 311 } else { 1 }) {
+                    let product = offset as u64 * u64::from(factor);
+                    let begins = (product as u32) < factor;
+                    assert_eq!(begins, offset.is_multiple_of(class.size()), "{offset}");
+                    assert_eq!((product >> 32) as usize, offset / class.size());
+                    assert!(product >> 32 < 64);
                 }
             }
         }

@@ -83,7 +83,7 @@ pub use heap::{Census, SlabCensus, Violation};
 #[cfg(not(loom))]
 pub use heap::{DefaultLock, Handle, Heap, HeapBytes, Policy, Reading};
 #[cfg(not(loom))]
-pub use local::Local;
+pub use local::{Local, Magazines, NO_MAGAZINES, NoMagazines};
 #[cfg(not(loom))]
 pub use scope::Scope;
 

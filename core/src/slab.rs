@@ -52,8 +52,8 @@ pub(crate) struct Key(u32);
 impl Key {
     /// The class of a slab that is one object of some granules.
     pub(crate) const RUN: u8 = 254;
-    /// The class of a slab that is one object of whole blocks.
-    pub(crate) const LONG: u8 = 255;
+    /// The class of a slab that is one object of blocks: an extent.
+    pub(crate) const EXTENT: u8 = 255;
     /// The key of a slab that was one object and is on its way back.
     const DEAD: Self = Self::new(u16::MAX, 253);
 
@@ -317,6 +317,15 @@ impl Slab {
         self.body.set(body);
         let identity = self.identity().with_key(key);
         self.identity.store(identity.0, Ordering::Release);
+    }
+
+    /// Says how long a single object is that was made longer or shorter where it is.
+    ///
+    /// # Safety
+    /// The caller pins the slab, by the object that is all of it.
+    #[cfg(not(loom))]
+    pub(crate) unsafe fn set_granules(&self, granules: u32) {
+        self.body.granules.store(granules, Ordering::Relaxed);
     }
 
     /// Ends this life of an owned slab: whoever remembers its identity will see that it changed.

@@ -170,7 +170,8 @@ fn a_warm_heap_keeps_what_closes_empty() {
     for policy in [
         Policy::Eager,
         Policy::Batched { bytes: 1 },
-        Policy::Batched { bytes: 1 << 30 },
+        Policy::Batched { bytes: 1 << 29 },
+        Policy::Proportional { bytes: 1 << 29 },
         Policy::Warm { bytes: 0 },
         Policy::Warm { bytes: 1 << 30 },
         Policy::OnClose,
@@ -181,6 +182,7 @@ fn a_warm_heap_keeps_what_closes_empty() {
     }
     for policy in [
         Policy::Batched { bytes: usize::MAX },
+        Policy::Proportional { bytes: usize::MAX },
         Policy::Warm { bytes: usize::MAX },
     ] {
         heap.set_policy(policy);

@@ -217,7 +217,7 @@ fn a_close_gives_back_what_the_epoch_had() {
         (0, 0),
         (2_000, 4_000),
         (20_000, 40_960),
-        (50_000, 2 * BLOCK),
+        (50_000, 2 * 53_248),
     ] {
         let provider: Noting = Noting::default();
         let heap = TestHeap::new(&provider);

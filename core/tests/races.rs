@@ -280,3 +280,76 @@ fn tallies_are_whole() {
         });
     });
 }
+
+/// A thread asks for an address of which it knows by no order: in the first chunk, in one that was there, in a later one, and
+/// in one that comes with a longer table of chunks. Catches a table, a chunk's description, a slab or a single object's slab that is found before
+/// it is written.
+#[test]
+fn what_an_address_leads_to_is_whole() {
+    #[derive(Debug)]
+    struct Hard;
+    impl Config for Hard {
+        const RING: usize = 2;
+        const CHECKED: bool = true;
+        const SIZES: &'static [usize] = &[64, 8192];
+    }
+    // Each of these has one object for a chunk of 64 KiB, or nearly so: the table of chunks has 16 places at first, and a
+    // chunk more than half of them has it made anew.
+    for (before, size_before) in [(0, 0), (1, 100), (1, 60_000), (7, 60_000), (8, 60_000)] {
+        for size in [64, 8192, 20_000] {
+            let heap = TestHeap::<Hard>::new(HostProvider::default());
+            for _ in 0..before {
+                heap.alloc(layout(size_before)).unwrap();
+            }
+            one_after_the_other(
+                || heap.alloc(layout(size)).unwrap().addr().get() as u64,
+                |address| {
+                    let object = NonNull::new(core::ptr::without_provenance_mut(address as usize));
+                    // It may not be there yet, for all that this thread knows.
+                    if let Ok(found) = heap.size_of(object.unwrap()) {
+                        assert!(found >= size);
+                    }
+                },
+            );
+        }
+    }
+}
+
+/// A large object is freed, its metadata serves another elsewhere, and a thread that knows of it by no order frees the first
+/// once more: refused, whatever that thread sees. Catches a slab whose new life is seen with where its old one lay.
+#[test]
+fn a_free_of_a_life_before_is_refused() {
+    #[derive(Debug)]
+    struct Hard;
+    impl Config for Hard {
+        const RING: usize = 2;
+        const CHECKED: bool = true;
+        const SIZES: &'static [usize] = &[64];
+    }
+    let heap = TestHeap::<Hard>::new(HostProvider::default());
+    for _ in 0..150 {
+        let at = |address: usize| {
+            NonNull::new(core::ptr::with_exposed_provenance_mut::<u8>(address)).unwrap()
+        };
+        let address = heap.alloc(layout(9_000)).unwrap().expose_provenance().get();
+        // Behind it, so that what is longer has no room where it was.
+        heap.alloc(layout(9_000)).unwrap();
+        let other = AtomicPtr::new(core::ptr::null_mut());
+        one_after_the_other(
+            || {
+                free(&heap, at(address), 9_000);
+                let object = heap.alloc(layout(20_000)).unwrap();
+                other.store(object.as_ptr(), Relaxed);
+                1
+            },
+            |_| {
+                // SAFETY: in a checked heap what is not live is refused.
+                let freed = unsafe { heap.free_any(at(address)) };
+                assert!(freed.is_err());
+            },
+        );
+        let object = NonNull::new(other.into_inner()).unwrap();
+        assert_ne!(object.addr().get(), address);
+        free(&heap, object, 20_000);
+    }
+}

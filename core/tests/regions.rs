@@ -44,7 +44,8 @@ unsafe impl PageProvider for Moving {
         Some(moved)
     }
     fn capabilities(&self) -> Capabilities {
-        self.0.capabilities()
+        // Of memory that costs something before it is touched large objects get regions of their own.
+        self.0.capabilities() - Capabilities::LAZY_COMMIT
     }
 }
 
@@ -57,7 +58,7 @@ fn a_region_that_is_resized_is_counted() {
     let mut object = heap.alloc_in(epoch, layout(size)).unwrap();
     for next in [3 << 20, 1 << 20, 2 << 20] {
         // SAFETY: it is live, of this layout, and what comes is used instead.
-        object = unsafe { heap.resize_region(object, layout(size), layout(next)) }.unwrap();
+        object = unsafe { heap.resize_large(object, layout(size), layout(next)) }.unwrap();
         size = next;
         assert_eq!(heap.epoch_bytes(epoch), Ok(size as u64));
         assert_eq!(agree(&heap).large.bytes(), size as u64);

@@ -74,7 +74,8 @@ fn threads_come_and_go() {
     let tenth = after[9..20].iter().copied().max().unwrap();
     let last = after[90..].iter().copied().max().unwrap();
     println!("resident after rounds 10-20 {tenth:?}, after 90-100 {last:?}");
-    assert!(last.1 <= tenth.1, "by the heap's account");
+    // Metadata is counted by pages, and how many threads are there at once differs a little.
+    assert!(last.1 <= tenth.1 + (64 << 10), "by the heap's account");
     // The system counts in batches of 64 pages for each CPU.
     assert!(last.0 <= tenth.0 + (1 << 20), "by the system's");
 }

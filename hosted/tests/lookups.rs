@@ -157,7 +157,7 @@ fn own_heap<C: Config>() {
         |rng| make(heap, rng),
         || {
             let by_local = turn.fetch_add(1, Relaxed) % 2 == 0;
-            let mut local = heap.local().unwrap();
+            let local = heap.local().unwrap();
             move |object| {
                 if by_local {
                     local.size_of(object)

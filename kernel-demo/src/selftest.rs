@@ -382,12 +382,13 @@ fn virtual_memory(test: &mut Test) {
 }
 
 fn out_of_memory(test: &mut Test) {
+    // On a large machine a limit stands for its end.
+    let limit = HEAP.bytes().taken + (128 << 20);
     // The first time the heap's own metadata grows, and stays; the second time it is as it was.
     for is_second in [false, true] {
         HEAP.reclaim();
         let before = memory::frames().0;
-        // On a large machine a limit stands for its end.
-        HEAP.set_limit(HEAP.bytes().taken + (128 << 20));
+        HEAP.set_limit(limit);
         use_it_up(test);
         HEAP.reclaim();
         if is_second {

@@ -22,24 +22,36 @@ impl<T> Links<T> {
 
 /// A type with links for chain number `N`.
 pub(super) trait Linked<const N: usize>: Sized {
-    fn links(&mut self) -> &mut Links<Self>;
+    /// Where they are in a member. Not by reference: others may be reading what is atomic in it.
+    ///
+    /// # Safety
+    /// The member is valid.
+    unsafe fn links(member: *mut Self) -> *mut Links<Self>;
 }
 
 /// The head of a chain.
 #[derive(Debug)]
 pub(super) struct Chain<T, const N: usize> {
     first: *mut T,
+    last: *mut T,
 }
 
 impl<T: Linked<N>, const N: usize> Chain<T, N> {
     pub(super) const fn new() -> Self {
         Self {
             first: ptr::null_mut(),
+            last: ptr::null_mut(),
         }
     }
 
+    /// The member that was inserted last.
     pub(super) fn first(&self) -> *mut T {
         self.first
+    }
+
+    /// The member that was inserted before all others.
+    pub(super) fn last(&self) -> *mut T {
+        self.last
     }
 
     /// The first of at most `most` members in which `f` finds something.
@@ -67,16 +79,18 @@ impl<T: Linked<N>, const N: usize> Chain<T, N> {
     pub(super) unsafe fn insert(&mut self, member: *mut T) {
         // SAFETY: the member is valid, and so are those that are linked here.
         unsafe {
-            if (*member).links().linked {
+            if (*T::links(member)).linked {
                 return;
             }
-            *(*member).links() = Links {
+            *T::links(member) = Links {
                 next: self.first,
                 prev: ptr::null_mut(),
                 linked: true,
             };
-            if !self.first.is_null() {
-                (*self.first).links().prev = member;
+            if self.first.is_null() {
+                self.last = member;
+            } else {
+                (*T::links(self.first)).prev = member;
             }
         }
         self.first = member;
@@ -87,18 +101,19 @@ impl<T: Linked<N>, const N: usize> Chain<T, N> {
     pub(super) unsafe fn remove(&mut self, member: *mut T) {
         // SAFETY: as in `insert`.
         unsafe {
-            let Links { next, prev, linked } =
-                core::mem::replace((*member).links(), Links::UNLINKED);
+            let Links { next, prev, linked } = T::links(member).replace(Links::UNLINKED);
             if !linked {
                 return;
             }
-            if !next.is_null() {
-                (*next).links().prev = prev;
+            if next.is_null() {
+                self.last = prev;
+            } else {
+                (*T::links(next)).prev = prev;
             }
             if prev.is_null() {
                 self.first = next;
             } else {
-                (*prev).links().next = next;
+                (*T::links(prev)).next = next;
             }
         }
     }
@@ -109,6 +124,6 @@ impl<T: Linked<N>, const N: usize> Chain<T, N> {
     /// `member` is linked here.
     pub(super) unsafe fn after(member: *mut T) -> *mut T {
         // SAFETY: it is valid.
-        unsafe { (*member).links().next }
+        unsafe { (*T::links(member)).next }
     }
 }

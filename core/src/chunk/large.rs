@@ -32,7 +32,12 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
                 let node: *mut Node = piece.as_ptr().cast();
                 // SAFETY: the piece is a node's memory, and the region was checked; the row is valid.
                 unsafe {
-                    node.write(Node::new(region, Use::Large { asked: size, row }));
+                    let purpose = Use::Large {
+                        asked: size,
+                        row,
+                        is_short: false,
+                    };
+                    node.write(Node::new(region, purpose));
                     state.tree.insert(node);
                     (*row).took(0);
                 }
@@ -62,8 +67,8 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         }
     }
 
-    /// Gives the region of a large object of `size` bytes back, and tells which row it was a piece of.
-    /// On `Err` nothing has changed.
+    /// Gives the region of a large object of `size` bytes back, and tells which row it was a piece of. `is_meant` is asked
+    /// with whether it is short; `wipe` is called when the region is nobody's any more. On `Err` nothing has changed.
     ///
     /// # Safety
     /// Nobody uses the object.
@@ -71,19 +76,26 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         &self,
         address: usize,
         size: usize,
+        is_meant: impl FnOnce(bool) -> bool,
+        wipe: impl FnOnce(NonNull<u8>),
     ) -> Result<*mut RowBlocks, FreeError> {
         let (region, row) = self.state.with(|state| {
             let found = state.tree.find(address);
             // SAFETY: what the tree finds is valid under the lock.
             let node = unsafe { found.as_ref() }.ok_or(FreeError::Foreign)?;
             let region = node.region;
-            let Use::Large { asked, row } = node.purpose else {
+            let Use::Large {
+                asked,
+                row,
+                is_short,
+            } = node.purpose
+            else {
                 return Err(FreeError::Foreign);
             };
             if region.base.addr().get() != address {
                 return Err(FreeError::Interior);
             }
-            if asked != size {
+            if asked != size || !is_meant(is_short) {
                 return Err(FreeError::WrongLayout);
             }
             state.resident -= region.size;
@@ -97,6 +109,8 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
             }
             Ok((region, row))
         })?;
+        // Of two frees one gets here.
+        wipe(region.base);
         self.release(region);
         Ok(row)
     }
@@ -124,8 +138,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         &self,
         address: usize,
         old: usize,
-        size: usize,
-        align: usize,
+        (size, align, is_short): (usize, usize, bool),
     ) -> Result<(NonNull<u8>, *mut RowBlocks), AllocError> {
         let more = size.saturating_sub(old);
         if more > 0 {
@@ -140,7 +153,12 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
             // SAFETY: what the tree finds is valid under the lock.
             let node = unsafe { found.as_ref() }?;
             let (region, purpose) = (node.region, node.purpose);
-            let Use::Large { asked, row } = purpose else {
+            let Use::Large {
+                asked,
+                row,
+                is_short: was_short,
+            } = purpose
+            else {
                 return None;
             };
             if asked != old || region.base.addr().get() != address {
@@ -149,9 +167,9 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
             // SAFETY: the node is in the tree.
             unsafe { state.tree.remove(found) };
             state.resident -= region.size;
-            Some((found, region, row))
+            Some((found, region, row, was_short))
         });
-        let Some((node, region, row)) = out else {
+        let Some((node, region, row, was_short)) = out else {
             give_up(more);
             return Err(AllocError::OutOfMemory);
         };
@@ -162,8 +180,13 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
                 now.size >= size && now.base.addr().get().is_multiple_of(align)
             })
         );
-        let (now, asked) = moved.map_or((region, old), |now| (now, size));
-        let purpose = Use::Large { asked, row };
+        let (now, asked, is_short) =
+            moved.map_or((region, old, was_short), |now| (now, size, is_short));
+        let purpose = Use::Large {
+            asked,
+            row,
+            is_short,
+        };
         self.state.with(|state| {
             // SAFETY: the node's piece is of this kind, and in no tree.
             unsafe {

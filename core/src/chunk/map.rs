@@ -6,7 +6,8 @@
 //! which has an [`Entry`] for each granule. Neighbouring chunks have neighbouring places, so a heap whose provider puts
 //! chunks side by side finds each at the first look. Invariants, under the pages' lock:
 //!
-//! - a chunk that is held is at `place`, and no place from its home (`number & mask`) to there is null;
+//! - a chunk that is held is at `place`, and no place from its home (`number & mask`) to there is unused, which is to say
+//!   leads to [`NOWHERE`];
 //! - at most half of the places are in use, so each search ends;
 //! - an entry is [`Entry::NONE`] exactly while its granule is free, in the middle of a single object, or of no chunk.
 //!
@@ -18,7 +19,8 @@
 //!
 //! # Orderings
 //!
-//! - `table` and the places are stored with `Release` and read with `Acquire`: what they lead to is initialised.
+//! - `table` and the places are stored with `Release` and read with `Acquire`: what they lead to is initialised. (Under the
+//!   lock they are read `Relaxed`; that a place is unused again is stored so.)
 //! - An entry is stored with `Release` and read with `Acquire`: the slab and its marks are initialised.
 //! - `number` is `Relaxed`: whoever frees a live object was ordered behind its allocation by whoever passed the pointer
 //!   on, and for anybody else an outdated number is an outdated answer.
@@ -92,10 +94,24 @@ impl Entry {
         self.0 & Self::HOME != 0
     }
 
+    /// The class, times 64: how far in bytes its cell is from the first.
+    #[inline(always)]
+    pub(crate) const fn class_by_64(self) -> usize {
+        const { assert!(Self::CLASS == 6) };
+        self.0 as usize & 0xFF << Self::CLASS
+    }
+
     /// The class of the slab's key.
     #[inline(always)]
     pub(crate) const fn class(self) -> usize {
         (self.0 >> Self::CLASS) as usize & 0xFF
+    }
+
+    /// The address of the slab, or null.
+    #[inline(always)]
+    pub(crate) fn slab_at(self) -> *const Slab {
+        let address = (self.0.cast_signed() >> Self::SLAB) as usize;
+        ptr::with_exposed_provenance(address)
     }
 
     /// The slab.
@@ -104,9 +120,8 @@ impl Entry {
     /// The entry is of a heap that lives as long as `'s`.
     #[inline(always)]
     pub(crate) unsafe fn slab<'s>(self) -> Option<&'s Slab> {
-        let address = (self.0.cast_signed() >> Self::SLAB) as usize;
         // SAFETY: entries name slabs, which lie in exposed metadata memory that stays until the heap is dropped.
-        unsafe { ptr::with_exposed_provenance::<Slab>(address).as_ref() }
+        unsafe { self.slab_at().as_ref() }
     }
 }
 
@@ -114,6 +129,17 @@ impl Entry {
 pub(super) const fn can_name(address: usize) -> bool {
     let address = (address as u64).cast_signed();
     address << 16 >> 16 == address
+}
+
+/// What unused places lead to: a description that is of no chunk, so that a look-up need not ask whether there is one.
+static NOWHERE: Nowhere = Nowhere(Chunk::VACANT);
+
+struct Nowhere(Chunk);
+// SAFETY: nobody writes to it, and nothing but its number, which is atomic, is read.
+unsafe impl Sync for Nowhere {}
+
+const fn nowhere() -> *mut Chunk {
+    (&raw const NOWHERE.0).cast_mut()
 }
 
 /// The places of a page map. `mask` and one is their number, and they follow it in memory.
@@ -128,7 +154,7 @@ pub(super) struct Table {
 /// The table of a heap that has no chunk.
 static EMPTY: Table = Table {
     mask: 0,
-    places: [AtomicPtr::new(ptr::null_mut())],
+    places: [AtomicPtr::new(nowhere())],
 };
 
 impl Table {
@@ -150,6 +176,17 @@ impl Table {
             &*places.add(number & (*this).mask)
         }
     }
+
+    /// What the place of a number leads to: a description, or [`NOWHERE`].
+    ///
+    /// # Safety
+    /// `this` is a table of a heap that is there.
+    #[inline(always)]
+    unsafe fn chunk_at(this: *const Self, number: usize) -> *mut Chunk {
+        // SAFETY: the caller's promise.
+        let place = unsafe { Self::place(this, number) };
+        place.load(Ordering::Acquire)
+    }
 }
 
 /// The page map of a heap. Looked up by anybody, changed under the pages' lock.
@@ -166,18 +203,36 @@ impl PageMap {
         }
     }
 
+    #[inline(always)]
+    fn table(&self) -> *const Table {
+        self.table.load(Ordering::Acquire)
+    }
+
     /// What is at an address.
     #[inline(always)]
     pub(crate) fn entry<P: PageProvider>(&self, address: usize) -> Entry {
-        let number = address / Geometry::<P>::CHUNK;
-        let table = self.table.load(Ordering::Acquire);
+        let (number, table) = (address / Geometry::<P>::CHUNK, self.table());
         // SAFETY: tables and the descriptions that they lead to stay as long as the heap; what is read is atomic.
         unsafe {
-            let chunk = Table::place(table, number).load(Ordering::Acquire);
-            if !chunk.is_null() && (*chunk).number.load(Ordering::Relaxed) == number {
-                return entry_of::<P>(chunk, address).load(Ordering::Acquire).into();
+            let chunk = Table::chunk_at(table, number);
+            if (*chunk).number.load(Ordering::Relaxed) != number {
+                return search::<P>(table, number, address);
             }
-            search::<P>(table, chunk, number, address)
+            read_entry::<P>(chunk, address)
+        }
+    }
+
+    /// What is at an address, if its chunk is at the first place that is looked at. Else nothing, which says nothing.
+    #[inline(always)]
+    pub(crate) fn entry_at_once<P: PageProvider>(&self, address: usize) -> Entry {
+        let (number, table) = (address / Geometry::<P>::CHUNK, self.table());
+        // SAFETY: as in `entry`.
+        unsafe {
+            let chunk = Table::chunk_at(table, number);
+            if (*chunk).number.load(Ordering::Relaxed) != number {
+                return Entry::NONE;
+            }
+            read_entry::<P>(chunk, address)
         }
     }
 
@@ -212,7 +267,7 @@ impl PageMap {
             (&raw mut (*new).mask).write(len - 1);
             let places: *mut AtomicPtr<Chunk> = (&raw mut (*new).places).cast();
             for place in 0..len {
-                places.add(place).write(AtomicPtr::new(ptr::null_mut()));
+                places.add(place).write(AtomicPtr::new(nowhere()));
             }
             for place in 0..=(*old).mask {
                 let chunk = Table::place(old, place).load(Ordering::Relaxed);
@@ -227,14 +282,10 @@ impl PageMap {
     /// Whether a chunk that is held is at a place. What else a place leads to is out of date.
     ///
     /// # Safety
-    /// `chunk` is null or a description.
+    /// `chunk` is a description, or [`NOWHERE`].
     unsafe fn is_at(chunk: *mut Chunk, place: usize) -> bool {
         // SAFETY: the caller's promise; `place` is read under the lock.
-        unsafe {
-            !chunk.is_null()
-                && (*chunk).place == place
-                && (*chunk).number.load(Ordering::Relaxed) != VACANT
-        }
+        unsafe { (*chunk).number.load(Ordering::Relaxed) != VACANT && (*chunk).place == place }
     }
 
     /// Takes a chunk in, whose number is set.
@@ -247,7 +298,7 @@ impl PageMap {
     }
 
     unsafe fn insert_into(table: *mut Table, chunk: *mut Chunk) {
-        // SAFETY: the table and what it leads to are valid, and half of its places are null or out of date.
+        // SAFETY: the table and what it leads to are valid, and half of its places are unused or out of date.
         unsafe {
             let mut at = (*chunk).number.load(Ordering::Relaxed);
             loop {
@@ -272,22 +323,21 @@ impl PageMap {
         // SAFETY: the caller's promise.
         unsafe {
             (*chunk).number.store(VACANT, Ordering::Relaxed);
-            // What is out of date at the end of a run of places may be null again: a search that gets there ends at the
+            // What is out of date at the end of a run of places may be unused again: a search that gets there ends at the
             // next place anyway.
             let mut at = (*chunk).place;
-            if !Table::place(table, at.wrapping_add(1))
-                .load(Ordering::Relaxed)
-                .is_null()
-            {
+            let next = Table::place(table, at.wrapping_add(1)).load(Ordering::Relaxed);
+            if next != nowhere() {
                 return;
             }
             loop {
                 let (place, index) = (Table::place(table, at), at & (*table).mask);
                 let found = place.load(Ordering::Relaxed);
-                if found.is_null() || Self::is_at(found, index) {
+                if found == nowhere() || Self::is_at(found, index) {
                     return;
                 }
-                place.store(ptr::null_mut(), Ordering::Release);
+                // `Relaxed`: what is there is a constant.
+                place.store(nowhere(), Ordering::Relaxed);
                 at = at.wrapping_sub(1);
             }
         }
@@ -317,30 +367,34 @@ unsafe fn entry_of<'c, P: PageProvider>(chunk: *const Chunk, address: usize) -> 
     }
 }
 
+/// The entry of a granule, as it is now.
+///
+/// # Safety
+/// As for [`entry_of`].
+#[inline(always)]
+unsafe fn read_entry<P: PageProvider>(chunk: *const Chunk, address: usize) -> Entry {
+    // SAFETY: the caller's promise.
+    let word = unsafe { entry_of::<P>(chunk, address) };
+    word.load(Ordering::Acquire).into()
+}
+
 /// Looks on behind the first place.
 ///
 /// # Safety
-/// `table` is a table of the heap, which led to `chunk` at the first place of `number`.
+/// `table` is a table of a heap that is there.
 #[cold]
 #[inline(never)]
-unsafe fn search<P: PageProvider>(
-    table: *const Table,
-    mut chunk: *mut Chunk,
-    number: usize,
-    address: usize,
-) -> Entry {
-    let mut at = number;
+unsafe fn search<P: PageProvider>(table: *const Table, number: usize, address: usize) -> Entry {
     // SAFETY: as in `entry`.
     unsafe {
-        while !chunk.is_null() {
+        for step in 0..=(*table).mask {
+            let chunk = Table::chunk_at(table, number.wrapping_add(step));
             if (*chunk).number.load(Ordering::Relaxed) == number {
-                return entry_of::<P>(chunk, address).load(Ordering::Acquire).into();
+                return read_entry::<P>(chunk, address);
             }
-            at = at.wrapping_add(1);
-            if at & (*table).mask == number & (*table).mask {
+            if chunk == nowhere() {
                 break;
             }
-            chunk = Table::place(table, at).load(Ordering::Acquire);
         }
     }
     Entry::NONE
@@ -358,7 +412,7 @@ pub(crate) unsafe fn set_entries<P: PageProvider>(
 ) {
     for granule in 0..count {
         // SAFETY: the caller's promise.
-        let place = unsafe { entry_of::<P>(chunk, address + granule * GRANULE) };
-        place.store(entry.0, Ordering::Release);
+        let word = unsafe { entry_of::<P>(chunk, address + granule * GRANULE) };
+        word.store(entry.0, Ordering::Release);
     }
 }

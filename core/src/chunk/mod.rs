@@ -43,6 +43,9 @@ pub(crate) use runs::{Chunk, RowBlocks, Short};
 #[cfg(feature = "walker")]
 pub(crate) use view::BlockView;
 
+/// The longest extent that is made present whole.
+const MAX_POPULATED: usize = 8 * BLOCK;
+
 /// A run of granules that was handed out.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Run {
@@ -68,7 +71,7 @@ pub(crate) struct PageBytes {
 
 /// The heap's pages.
 ///
-/// Orderings: `taken`, `most_taken`, `limit`, `warm`, `returned` and the counts are `Relaxed`. `taken` is only compared with
+/// Orderings: `taken`, `most_taken`, `limit`, `warm`, `resident`, `returned` and the counts are `Relaxed`. `taken` is only compared with
 /// the limit and changed by read-modify-writes, so no two requests pass the limit together; the
 /// others are hints and figures. All else is under the lock.
 #[derive(Debug)]
@@ -82,8 +85,9 @@ pub(crate) struct Pages<P, R> {
     /// The most that `taken` was.
     most_taken: AtomicUsize,
     limit: AtomicUsize,
-    /// A copy of `State::warm` for those who only want to know whether to act.
+    /// Copies of `State::warm` and `State::resident` for those who only want to know whether to act.
     warm: AtomicUsize,
+    resident: AtomicUsize,
     decommits: AtomicU64,
     decommitted_bytes: AtomicU64,
     failed_decommits: AtomicU64,
@@ -105,6 +109,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
             most_taken: AtomicUsize::new(0),
             limit: AtomicUsize::new(usize::MAX),
             warm: AtomicUsize::new(0),
+            resident: AtomicUsize::new(0),
             decommits: AtomicU64::new(0),
             decommitted_bytes: AtomicU64::new(0),
             failed_decommits: AtomicU64::new(0),
@@ -171,6 +176,17 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
     /// How often the pages' lock was taken.
     pub(crate) fn lock_counts(&self) -> LockCounts {
         self.state.counts()
+    }
+
+    /// Bytes in memory of what is for objects, as of a moment ago.
+    pub(crate) fn resident(&self) -> usize {
+        self.resident.load(Ordering::Relaxed)
+    }
+
+    /// Says what others want to know without the lock.
+    fn note(&self, state: &State<P>) {
+        self.warm.store(state.warm, Ordering::Relaxed);
+        self.resident.store(state.resident, Ordering::Relaxed);
     }
 
     /// Bytes of warm pages, as of a moment ago.
@@ -249,23 +265,61 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         });
     }
 
-    /// As [`Self::put_slab`], for a run of whole blocks.
+    /// As [`Self::put_slab`], for an extent.
     ///
     /// # Safety
     /// As for [`Self::put_slab`].
-    pub(crate) unsafe fn put_long(
+    pub(crate) unsafe fn put_extent(
         &self,
         row: *mut RowBlocks,
         slab: Option<(&Slab, MetaShape)>,
         chunk: *mut Chunk,
         base: usize,
-        blocks: u32,
+        granules: u32,
     ) {
         // SAFETY: the caller's promise.
         self.put(slab, |state| unsafe {
-            (*row).gave(blocks as usize * BLOCK);
-            state.put_long_run(chunk, base, blocks);
+            (*row).gave(granules as usize * GRANULE);
+            state.shrink_extent(chunk, base, granules, 0);
         });
+    }
+
+    /// Makes an extent longer or shorter where it is. Whether what it has more reads as zero; `None`, and nothing changed,
+    /// if there is no room.
+    ///
+    /// # Safety
+    /// The extent is the caller's, of `old` granules, and what is given up is used no more.
+    pub(crate) unsafe fn resize_extent(
+        &self,
+        chunk: *mut Chunk,
+        base: *mut u8,
+        old: u32,
+        granules: u32,
+    ) -> Option<bool> {
+        if granules < old {
+            // SAFETY: the caller's promise.
+            self.state.with(|state| unsafe {
+                state.shrink_extent(chunk, base.addr(), old, granules);
+                self.note(state);
+            });
+            self.returned.fetch_add(1, Ordering::Relaxed);
+            return Some(false);
+        }
+        let run = self.state.with(|state| {
+            // SAFETY: the caller's promise.
+            let run = unsafe { state.grow_extent(chunk, base.addr(), old, granules) };
+            self.note(state);
+            run
+        })?;
+        let zero = self.ready(&run, (granules - old) as usize * GRANULE);
+        zero.inspect_err(|_| {
+            // SAFETY: nothing of what it got was used.
+            self.state.with(|state| unsafe {
+                state.shrink_extent(chunk, base.addr(), granules, old);
+                self.note(state);
+            });
+        })
+        .ok()
     }
 
     fn put(&self, slab: Option<(&Slab, MetaShape)>, put_run: impl FnOnce(&mut State<P>)) {
@@ -275,7 +329,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
                 unsafe { state.put_slab(slab, meta) };
             }
             put_run(state);
-            self.warm.store(state.warm, Ordering::Relaxed);
+            self.note(state);
         });
         self.returned.fetch_add(1, Ordering::Relaxed);
     }
@@ -285,37 +339,49 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         self.returned.load(Ordering::Relaxed)
     }
 
-    /// A slab's metadata and a run of whole blocks; otherwise as [`Self::take_slab`].
+    /// A slab's metadata and an extent of so many granules; otherwise as [`Self::take_slab`].
     ///
     /// # Safety
     /// As for [`Self::take_slab`].
-    pub(crate) unsafe fn take_long<'s>(
+    pub(crate) unsafe fn take_extent<'s>(
         &self,
         row: *mut RowBlocks,
         meta: MetaShape,
-        blocks: u32,
+        granules: u32,
         is_open: impl Fn() -> bool,
         relieve: impl Fn(Short) -> bool,
     ) -> Result<(&'s Slab, Run, bool), AllocError> {
+        let bytes = granules as usize * GRANULE;
         let (slab, run) = self.supplied(relieve, |state, effort| {
             if !is_open() {
                 return Err(Short::Closed);
             }
             let slab = state.take_slab(meta)?;
             state
-                .take_long_run(blocks, effort)
+                .take_extent(granules, effort)
                 // SAFETY: the caller's row.
-                .inspect(|_| unsafe { (*row).took(blocks as usize * BLOCK) })
+                .inspect(|_| unsafe { (*row).took(bytes) })
                 .map(|run| (slab, run))
                 // SAFETY: the slab was just taken.
                 .inspect_err(|_| unsafe { state.put_slab(slab, meta) })
         })?;
-        match self.ready(&run, blocks as usize * BLOCK) {
+        // A long object of which only parts are used is not to be in memory whole.
+        let run = Run {
+            opens: run.opens && bytes <= MAX_POPULATED,
+            ..run
+        };
+        match self.ready(&run, bytes) {
             Ok(zero) => Ok((slab, run, zero)),
             Err(error) => {
                 // SAFETY: nothing of it was used.
                 unsafe {
-                    self.put_long(row, Some((slab, meta)), run.chunk, run.base.addr(), blocks)
+                    self.put_extent(
+                        row,
+                        Some((slab, meta)),
+                        run.chunk,
+                        run.base.addr(),
+                        granules,
+                    )
                 };
                 Err(error)
             }
@@ -431,11 +497,8 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         }
         loop {
             let transit = self.state.with(|state| {
-                if state.warm > keep {
-                    state.begin_decommit()
-                } else {
-                    None
-                }
+                let most = state.warm.saturating_sub(keep);
+                (most > 0).then(|| state.begin_decommit(most)).flatten()
             });
             let Some(transit) = transit else { break };
             // SAFETY: pages in transit are whole, inside a chunk, and nobody uses them.
@@ -454,7 +517,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
                 // Pages among them that were never touched gave nothing back.
                 let bytes = resident.saturating_sub(state.resident) as u64;
                 self.decommitted_bytes.fetch_add(bytes, Ordering::Relaxed);
-                self.warm.store(state.warm, Ordering::Relaxed);
+                self.note(state);
             });
         }
     }
@@ -470,17 +533,22 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
     }
 
     fn release_chunks(&self, only_cold: bool) {
-        while let Some((region, chunk)) = self.state.with(|state| {
-            let popped = state.pop_empty_chunk(&self.map, only_cold);
-            self.warm.store(state.warm, Ordering::Relaxed);
+        while let Some((region, mut chunk)) = self.state.with(|state| {
+            let popped = state.pop_empty_region(&self.map, only_cold);
+            self.note(state);
             popped
         }) {
-            self.released_chunks.fetch_add(1, Ordering::Relaxed);
             self.release(region);
-            let cooled = self.cool_entries(chunk);
-            // SAFETY: the description was just popped.
-            self.state
-                .with(|state| unsafe { state.put_chunk(chunk, cooled) });
+            while !chunk.is_null() {
+                self.released_chunks.fetch_add(1, Ordering::Relaxed);
+                let cooled = self.cool_entries(chunk);
+                // SAFETY: the description was just popped, with those behind it.
+                self.state.with(|state| unsafe {
+                    let next = (*chunk).next;
+                    state.put_chunk(chunk, cooled);
+                    chunk = next;
+                });
+            }
         }
     }
 

@@ -9,8 +9,8 @@
 //! - `gone` holds the granules that were decommitted and not committed since.
 //!
 //! A block is in one of four states: *free* (its bit is in the chunk's `free_blocks`), *owned* by a
-//! row (it is in the row's bucket for its longest free run, if it has one), part of a *long run*, or
-//! *in transit*. A page is *warm* when all its granules are free and some granule is dirty: it is
+//! row (it is in the row's bucket for its longest free run, if it has one), part of an *extent* (all of it, or in the
+//! extent's last block the first granules), or *in transit*. A page is *warm* when all its granules are free and some granule is dirty: it is
 //! what a decommit would give back. `State::warm` is the sum over all blocks, at all times.
 
 use super::arena::Arena;
@@ -32,6 +32,8 @@ use core::ptr::{self, NonNull};
 pub(super) const OPEN: usize = 0;
 /// Chunks with warm pages.
 pub(super) const WARM: usize = 1;
+/// First chunks of regions of several.
+pub(super) const LONG: usize = 2;
 
 /// 64 granules of a chunk.
 #[derive(Debug)]
@@ -56,8 +58,14 @@ pub(crate) struct Chunk {
     pub(super) number: AtomicUsize,
     /// Where the page map has the chunk.
     pub(super) place: usize,
-    /// Where the chunk begins: its region's base.
+    /// Where the chunk begins.
     pub(super) base: *mut u8,
+    /// The first chunk of its region, whose node is the region's, and its neighbours in the region.
+    pub(super) lead: *mut Chunk,
+    pub(super) next: *mut Chunk,
+    pub(super) prev: *mut Chunk,
+    /// Of the first chunk of a region: chunks of the region that are in use.
+    in_use: usize,
     pub(super) free_blocks: u64,
     /// The blocks of which some granule is dirty.
     pub(super) touched: u64,
@@ -66,28 +74,71 @@ pub(crate) struct Chunk {
     pub(super) cooled: usize,
     open_links: Links<Chunk>,
     warm_links: Links<Chunk>,
+    long_links: Links<Chunk>,
     blocks: [Block; 0],
 }
 
+impl Chunk {
+    /// A description of no chunk.
+    #[expect(
+        clippy::declare_interior_mutable_const,
+        reason = "it is copied into place, not used"
+    )]
+    pub(super) const VACANT: Self = Self {
+        node: Node::new(
+            Region {
+                base: NonNull::dangling(),
+                size: 0,
+            },
+            Use::Chunk,
+        ),
+        number: AtomicUsize::new(VACANT),
+        place: 0,
+        base: ptr::null_mut(),
+        lead: ptr::null_mut(),
+        next: ptr::null_mut(),
+        prev: ptr::null_mut(),
+        in_use: 0,
+        free_blocks: 0,
+        touched: 0,
+        warm: 0,
+        cooled: 0,
+        open_links: Links::UNLINKED,
+        warm_links: Links::UNLINKED,
+        long_links: Links::UNLINKED,
+        blocks: [],
+    };
+}
+
 impl Linked<OPEN> for Chunk {
-    fn links(&mut self) -> &mut Links<Self> {
-        &mut self.open_links
+    unsafe fn links(member: *mut Self) -> *mut Links<Self> {
+        // SAFETY: the member is valid.
+        unsafe { &raw mut (*member).open_links }
     }
 }
 impl Linked<WARM> for Chunk {
-    fn links(&mut self) -> &mut Links<Self> {
-        &mut self.warm_links
+    unsafe fn links(member: *mut Self) -> *mut Links<Self> {
+        // SAFETY: the member is valid.
+        unsafe { &raw mut (*member).warm_links }
+    }
+}
+impl Linked<LONG> for Chunk {
+    unsafe fn links(member: *mut Self) -> *mut Links<Self> {
+        // SAFETY: the member is valid.
+        unsafe { &raw mut (*member).long_links }
     }
 }
 impl Linked<0> for Block {
-    fn links(&mut self) -> &mut Links<Self> {
-        &mut self.links
+    unsafe fn links(member: *mut Self) -> *mut Links<Self> {
+        // SAFETY: the member is valid.
+        unsafe { &raw mut (*member).links }
     }
 }
 
 /// A row's blocks by the length of their longest free run: bucket `b` has runs of `2^b` or more.
 #[derive(Debug)]
 pub(crate) struct RowBlocks {
+    #[cfg(feature = "walker")]
     pub(super) id: u16,
     /// Slabs, single objects and regions that are out. A row with none is drained.
     pub(super) pieces: usize,
@@ -98,8 +149,10 @@ pub(crate) struct RowBlocks {
 }
 
 impl RowBlocks {
+    #[cfg_attr(not(feature = "walker"), expect(unused_variables))]
     pub(crate) const fn new(id: u16) -> Self {
         Self {
+            #[cfg(feature = "walker")]
             id,
             pieces: 0,
             freed: 0,
@@ -134,6 +187,8 @@ pub(crate) enum Short {
     Fresh,
     /// A chunk.
     Chunk,
+    /// Chunks in a row, as many as so many blocks.
+    Extent(u32),
     /// Nothing can help: the row's epoch is closed.
     Closed,
 }
@@ -149,6 +204,7 @@ pub(super) struct State<P> {
     pub(super) unused_slabs: [*const Slab; META_KINDS],
     pub(super) open: Chain<Chunk, OPEN>,
     pub(super) warm_chunks: Chain<Chunk, WARM>,
+    pub(super) long_regions: Chain<Chunk, LONG>,
     pub(super) page: PageShape,
     /// Whether what is gone wants a commit: a run of it is still gone when it is handed out, until it had one.
     pub(super) commits: bool,
@@ -167,8 +223,8 @@ pub(super) struct State<P> {
     /// Whether fresh metadata memory reads as zero, and whether it is there only once it is touched.
     pub(super) is_meta_zero: bool,
     pub(super) is_meta_lazy: bool,
-    /// Chunks of which every block is free.
-    pub(super) empty_chunks: usize,
+    /// Regions of chunks of which every block is free.
+    pub(super) empty_regions: usize,
     provider: PhantomData<P>,
 }
 
@@ -184,6 +240,7 @@ impl<P: PageProvider> State<P> {
             unused_slabs: [ptr::null(); META_KINDS],
             open: Chain::new(),
             warm_chunks: Chain::new(),
+            long_regions: Chain::new(),
             page: match PageShape::new(4096) {
                 Some(shape) => shape,
                 None => panic!("a block is made of 4 KiB pages"),
@@ -197,7 +254,7 @@ impl<P: PageProvider> State<P> {
             cooled: 0,
             is_meta_zero: false,
             is_meta_lazy: false,
-            empty_chunks: 0,
+            empty_regions: 0,
             provider: PhantomData,
         }
     }
@@ -233,63 +290,82 @@ impl<P: PageProvider> State<P> {
 
     fn chunk_layout() -> Layout {
         let size = Self::ENTRIES_AT + Geometry::<P>::ENTRIES * size_of::<AtomicU64>();
+        let size = size.next_multiple_of(64);
         match Layout::from_size_align(size, 64) {
             Ok(layout) => layout,
             Err(_) => Layout::new::<Chunk>(),
         }
     }
 
-    /// Memory for a chunk's description, and room for it in the page map.
-    pub(super) fn take_chunk(&mut self, map: &PageMap) -> Result<*mut Chunk, Short> {
-        if !map.has_room_beside(self.chunks) {
+    /// Memory for the descriptions of so many chunks, linked by `next`, and room for them in the page map.
+    pub(super) fn take_chunks(&mut self, map: &PageMap, count: usize) -> Result<*mut Chunk, Short> {
+        while !map.has_room_beside(self.chunks + count - 1) {
             let layout = map.next_layout();
             let table = self.arena.bump(layout).ok_or(Short::Meta(layout))?;
             // SAFETY: fresh memory of that layout.
             unsafe { map.grow(table.as_ptr()) };
         }
-        let unused = self.unused_chunks.first();
-        if !unused.is_null() {
+        let mut first = ptr::null_mut();
+        let mut missing = count;
+        while missing > 0 {
+            let chunk = self.unused_chunks.first();
+            if chunk.is_null() {
+                break;
+            }
             // SAFETY: it is the first of that chain.
             unsafe {
-                self.unused_chunks.remove(unused);
-                self.cooled -= core::mem::take(&mut (*unused).cooled);
+                self.unused_chunks.remove(chunk);
+                self.cooled -= core::mem::take(&mut (*chunk).cooled);
+                (*chunk).next = first;
             }
-            return Ok(unused);
+            (first, missing) = (chunk, missing - 1);
         }
-        let layout = Self::chunk_layout();
-        let piece = self.arena.bump(layout).ok_or(Short::Meta(layout))?;
-        let chunk: *mut Chunk = piece.as_ptr().cast();
-        // SAFETY: the piece is long enough for the chunk, its blocks and its entries; entries of nothing are zero bytes.
-        unsafe {
-            if !self.is_meta_zero {
-                piece.write_bytes(0, layout.size());
+        // The others in one piece.
+        let size = Self::chunk_layout().size();
+        let layout = Layout::from_size_align(size * missing, 64).unwrap_or(Self::chunk_layout());
+        let Some(piece) = (missing == 0)
+            .then(NonNull::dangling)
+            .or_else(|| self.arena.bump(layout))
+        else {
+            // SAFETY: they were just taken, and not used.
+            unsafe { self.put_chunks(first) };
+            return Err(Short::Meta(layout));
+        };
+        for number in 0..missing {
+            // SAFETY: the piece is long enough for so many chunks, each with its blocks and its entries; entries of nothing
+            // are zero bytes.
+            unsafe {
+                let chunk: *mut Chunk = piece.as_ptr().add(number * size).cast();
+                if !self.is_meta_zero {
+                    chunk.cast::<u8>().write_bytes(0, size);
+                }
+                chunk.write(Chunk::VACANT);
+                (*chunk).next = first;
+                first = chunk;
             }
-            chunk.write(Chunk {
-                node: Node::new(Self::NOWHERE, Use::Chunk),
-                number: AtomicUsize::new(VACANT),
-                place: 0,
-                base: ptr::null_mut(),
-                free_blocks: 0,
-                touched: 0,
-                warm: 0,
-                cooled: 0,
-                open_links: Links::UNLINKED,
-                warm_links: Links::UNLINKED,
-                blocks: [],
-            });
         }
-        Ok(chunk)
+        Ok(first)
     }
 
-    const NOWHERE: Region = Region {
-        base: NonNull::dangling(),
-        size: 0,
-    };
+    /// Takes descriptions back that are linked by `next`.
+    ///
+    /// # Safety
+    /// They came from [`Self::take_chunks`] and were not used.
+    pub(super) unsafe fn put_chunks(&mut self, mut first: *mut Chunk) {
+        while !first.is_null() {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let next = (*first).next;
+                self.put_chunk(first, 0);
+                first = next;
+            }
+        }
+    }
 
     /// Takes a description back, of whose entries so many bytes went back to the provider.
     ///
     /// # Safety
-    /// It came from [`Self::take_chunk`] and was not used, or from [`Self::pop_empty_chunk`].
+    /// It came from [`Self::take_chunks`] and was not used, or from [`Self::pop_empty_region`].
     pub(super) unsafe fn put_chunk(&mut self, chunk: *mut Chunk, cooled: usize) {
         // SAFETY: it is in no chain.
         unsafe {
@@ -299,40 +375,51 @@ impl<P: PageProvider> State<P> {
         self.cooled += cooled;
     }
 
-    /// Takes a chunk in: `region` was checked.
+    /// Takes a region in, which was checked, as the chunks that `first` begins.
     ///
     /// # Safety
-    /// Both are ours and unused; the region overlaps nothing in the tree; there is room in the map.
-    pub(super) unsafe fn add_chunk(&mut self, map: &PageMap, region: Region, chunk: *mut Chunk) {
-        let base = region.base.as_ptr();
-        let _exposed = base.expose_provenance();
-        // SAFETY: the description is long enough for its blocks, and the region is ours. Only the parts that others do
+    /// All are ours and unused; the region overlaps nothing in the tree, and is as long as so many chunks; there is room in
+    /// the map.
+    pub(super) unsafe fn add_region(&mut self, map: &PageMap, region: Region, first: *mut Chunk) {
+        let _exposed = region.base.as_ptr().expose_provenance();
+        let (mut base, mut chunk, mut prev) = (region.base.as_ptr(), first, ptr::null_mut());
+        // SAFETY: the descriptions are long enough for their blocks, and the region is ours. Only the parts that others do
         // not read are written as a whole.
         unsafe {
-            (*chunk).node = Node::new(region, Use::Chunk);
-            (*chunk).base = base;
-            (*chunk).free_blocks = Self::all_blocks();
-            (*chunk).touched = 0;
-            (*chunk).warm = 0;
-            for index in 0..Geometry::<P>::BLOCKS {
-                Self::block(chunk, index as u32).write(Block {
-                    free: !0,
-                    dirty: 0,
-                    gone: 0,
-                    row: ptr::null_mut(),
-                    links: Links::UNLINKED,
-                    bucket: 0,
-                    index: index as u8,
-                });
+            (*first).node = Node::new(region, Use::Chunk);
+            (*first).in_use = 0;
+            self.tree.insert(first.cast());
+            if !(*first).next.is_null() {
+                self.long_regions.insert(first);
             }
-            let number = base.addr() / Geometry::<P>::CHUNK;
-            (*chunk).number.store(number, Ordering::Relaxed);
-            map.insert(chunk);
-            self.tree.insert(chunk.cast());
-            self.open.insert(chunk);
+            while !chunk.is_null() {
+                (*chunk).base = base;
+                (*chunk).lead = first;
+                (*chunk).prev = prev;
+                (*chunk).free_blocks = Self::all_blocks();
+                (*chunk).touched = 0;
+                (*chunk).warm = 0;
+                for index in 0..Geometry::<P>::BLOCKS {
+                    Self::block(chunk, index as u32).write(Block {
+                        free: !0,
+                        dirty: 0,
+                        gone: 0,
+                        row: ptr::null_mut(),
+                        links: Links::UNLINKED,
+                        bucket: 0,
+                        index: index as u8,
+                    });
+                }
+                let number = base.addr() / Geometry::<P>::CHUNK;
+                (*chunk).number.store(number, Ordering::Relaxed);
+                map.insert(chunk);
+                self.open.insert(chunk);
+                self.chunks += 1;
+                prev = chunk;
+                (base, chunk) = (base.add(Geometry::<P>::CHUNK), (*chunk).next);
+            }
         }
-        self.empty_chunks += 1;
-        self.chunks += 1;
+        self.empty_regions += 1;
     }
 
     /// Says that all pages of a chunk that was just added are in memory.
@@ -346,48 +433,69 @@ impl<P: PageProvider> State<P> {
         }
     }
 
-    /// Lets an unused chunk go: its region, for the provider.
+    /// Lets an unused region go: for the provider.
     ///
     /// # Safety
-    /// `chunk` is here and every block of it is free.
-    unsafe fn remove_chunk(&mut self, map: &PageMap, chunk: *mut Chunk) -> Region {
-        // SAFETY: the chunk is here.
+    /// `first` is the first chunk of a region that is here, every block of which is free.
+    unsafe fn remove_region(&mut self, map: &PageMap, first: *mut Chunk) -> Region {
+        let mut chunk = first;
+        // SAFETY: the chunks are here.
         unsafe {
-            for index in 0..Geometry::<P>::BLOCKS {
-                self.change(chunk, index as u32, |block, _| block.dirty = 0);
+            while !chunk.is_null() {
+                for index in 0..Geometry::<P>::BLOCKS {
+                    self.change(chunk, index as u32, |block, _| block.dirty = 0);
+                }
+                self.chunks -= 1;
+                map.remove(chunk);
+                self.open.remove(chunk);
+                self.warm_chunks.remove(chunk);
+                chunk = (*chunk).next;
             }
-            self.empty_chunks -= 1;
-            self.chunks -= 1;
-            let region = (*chunk).node.region;
-            map.remove(chunk);
-            self.tree.remove(chunk.cast());
-            self.open.remove(chunk);
-            self.warm_chunks.remove(chunk);
-            region
+            self.empty_regions -= 1;
+            self.long_regions.remove(first);
+            self.tree.remove(first.cast());
+            (*first).node.region
         }
     }
 
-    /// A chunk of which no byte is in use and, if `only_cold`, nothing is warm: its region and its description.
-    pub(super) fn pop_empty_chunk(
+    /// A region of which no byte is in use and, if `only_cold`, nothing is warm; and its descriptions.
+    pub(super) fn pop_empty_region(
         &mut self,
         map: &PageMap,
         only_cold: bool,
     ) -> Option<(Region, *mut Chunk)> {
-        if self.empty_chunks == 0 {
+        if self.empty_regions == 0 {
             return None;
         }
         let mut at = self.open.first();
         while !at.is_null() {
-            // SAFETY: linked chunks are valid.
+            // SAFETY: linked chunks are valid, and so are those of their regions.
             unsafe {
-                let is_empty = (*at).free_blocks == Self::all_blocks();
-                if is_empty && !(only_cold && (*at).warm > 0) {
-                    return Some((self.remove_chunk(map, at), at));
+                let is_empty = (*at).lead == at && (*at).in_use == 0;
+                if is_empty && !(only_cold && Self::is_warm(at)) {
+                    return Some((self.remove_region(map, at), at));
                 }
                 at = Chain::<Chunk, OPEN>::after(at);
             }
         }
         None
+    }
+
+    /// Whether anything is warm in a region.
+    ///
+    /// # Safety
+    /// `chunk` is its first, and here.
+    unsafe fn is_warm(mut chunk: *mut Chunk) -> bool {
+        while !chunk.is_null() {
+            // SAFETY: chunks of a region that is here are valid.
+            unsafe {
+                if (*chunk).warm > 0 {
+                    return true;
+                }
+                chunk = (*chunk).next;
+            }
+        }
+        false
     }
 
     /// Notes that a run that is out, and in which something was gone, was committed.
@@ -427,22 +535,7 @@ impl<P: PageProvider> State<P> {
         }
     }
 
-    /// Takes a run of whole blocks back.
-    ///
-    /// # Safety
-    /// As for [`Self::put_run`].
-    pub(super) unsafe fn put_long_run(&mut self, chunk: *mut Chunk, base: usize, count: u32) {
-        let first = ((base & (Geometry::<P>::CHUNK - 1)) / BLOCK) as u32;
-        for index in first..first + count {
-            // SAFETY: as above.
-            unsafe {
-                self.change(chunk, index, |block, _| block.free = !0);
-                self.settle_block(chunk, index);
-            }
-        }
-    }
-
-    /// Puts a wholly free block back into its chunk.
+    /// Puts a block back into its chunk if it is wholly free.
     ///
     /// # Safety
     /// The chunk is valid, and no granule of the block is in use or in transit if all are free.
@@ -458,7 +551,10 @@ impl<P: PageProvider> State<P> {
                 (*block).row = ptr::null_mut();
             }
             (*chunk).free_blocks |= 1 << index;
-            self.empty_chunks += usize::from((*chunk).free_blocks == Self::all_blocks());
+            if (*chunk).free_blocks == Self::all_blocks() {
+                (*(*chunk).lead).in_use -= 1;
+                self.empty_regions += usize::from((*(*chunk).lead).in_use == 0);
+            }
             self.open.insert(chunk);
         }
     }
@@ -503,6 +599,24 @@ impl<P: PageProvider> State<P> {
         }
     }
 
+    /// Notes that free blocks of a chunk are not any more.
+    ///
+    /// # Safety
+    /// The chunk is valid, and they are free.
+    pub(super) unsafe fn close_blocks(&mut self, chunk: *mut Chunk, blocks: u64) {
+        // SAFETY: the chunk is valid, and so is the first of its region.
+        unsafe {
+            if (*chunk).free_blocks == Self::all_blocks() {
+                self.empty_regions -= usize::from((*(*chunk).lead).in_use == 0);
+                (*(*chunk).lead).in_use += 1;
+            }
+            (*chunk).free_blocks &= !blocks;
+            if (*chunk).free_blocks == 0 {
+                self.open.remove(chunk);
+            }
+        }
+    }
+
     pub(super) const fn all_blocks() -> u64 {
         mask(0, Geometry::<P>::BLOCKS as u32)
     }
@@ -533,11 +647,22 @@ impl<P: PageProvider> State<P> {
 }
 
 pub(super) fn warm_bytes(block: &Block, page: PageShape) -> usize {
+    // Most blocks are wholly in use, or wholly one or the other.
+    match (block.free, block.dirty) {
+        (0, _) | (_, 0) => return 0,
+        (u64::MAX, u64::MAX) => return BLOCK,
+        _ => {}
+    }
     let warm = page.within(block.free) & page.touching(block.dirty);
     warm.count_ones() as usize * GRANULE
 }
 
 /// Touched pages.
 pub(super) fn resident_bytes(block: &Block, page: PageShape) -> usize {
+    match block.dirty {
+        0 => return 0,
+        u64::MAX => return BLOCK,
+        _ => {}
+    }
     page.touching(block.dirty).count_ones() as usize * GRANULE
 }

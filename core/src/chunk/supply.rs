@@ -14,6 +14,9 @@ use crate::sync::Ordering;
 use core::alloc::Layout;
 use lock_api::RawMutex;
 
+/// Chunks of a region that is got for an extent that is longer than a chunk: what the longest needs where they are of 4 MiB.
+const EXTENT_CHUNKS: usize = 16;
+
 /// How often empty slabs are moved for a run before fresh memory is touched for it.
 const MOVES: u32 = 4;
 
@@ -29,7 +32,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         let mut turn = |effort| {
             self.state.with(|state| {
                 let result = f(state, effort);
-                self.warm.store(state.warm, Ordering::Relaxed);
+                self.note(state);
                 result
             })
         };
@@ -42,6 +45,11 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
                 // Whether what was moved is in one piece is seen in the next turn.
                 Err(Short::Fresh) if moves > 0 && relieve(Short::Fresh) => moves -= 1,
                 Err(Short::Fresh) => effort = Effort::Bounded,
+                Err(Short::Extent(blocks)) => {
+                    if let Err(refused) = self.supply_extent(blocks) {
+                        return turn(Effort::Full).map_err(|_| refused);
+                    }
+                }
                 Err(Short::Chunk) if relieve(Short::Chunk) => {}
                 Err(Short::Chunk) => {
                     if let Err(refused) = self.supply_chunk() {
@@ -54,14 +62,19 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
 
     #[cold]
     fn supply_meta(&self, layout: Layout) -> Result<(), AllocError> {
-        let size = (META_HEADER + layout.size() + layout.align()).next_multiple_of(META_REGION);
+        let can = self.provider.capabilities();
+        let mut pieces = layout.size();
+        // Where memory is there only once it is touched, what would leave much of a region goes with others of its kind.
+        if can.contains(Capabilities::LAZY_COMMIT) && pieces > META_REGION / 4 {
+            pieces = pieces.max(4 * META_REGION - META_HEADER - layout.align());
+        }
+        let size = (META_HEADER + pieces + layout.align()).next_multiple_of(META_REGION);
         let region = self.acquire(size, META_REGION)?;
         let base = region.base.addr().get();
         if !can_name(base) || !can_name(base + region.size) {
             self.taken.fetch_sub(region.size, Ordering::Relaxed);
             return Err(self.refuse(region));
         }
-        let can = self.provider.capabilities();
         self.add(region, |state| {
             let node: *mut Node = region.base.as_ptr().cast();
             // Slabs, the tags of handles and the marks of a checked heap are reached through their address.
@@ -81,40 +94,60 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
 
     /// Gets a chunk ahead of need, all of it present.
     pub(crate) fn reserve_chunk(&self) -> Result<(), AllocError> {
-        self.supply_chunk_with(true)
+        self.supply_chunks(1, true)
     }
 
     #[cold]
     fn supply_chunk(&self) -> Result<(), AllocError> {
-        self.supply_chunk_with(false)
+        self.supply_chunks(1, false)
     }
 
-    fn supply_chunk_with(&self, is_present: bool) -> Result<(), AllocError> {
-        let chunk = self.supplied(|_| false, |state, _| state.take_chunk(&self.map))?;
-        let size = Geometry::<P>::CHUNK;
+    /// Gets chunks in a row for an extent: where addresses alone cost nothing more than it needs, so that others find room
+    /// beside it and it finds room to grow.
+    #[cold]
+    fn supply_extent(&self, blocks: u32) -> Result<(), AllocError> {
+        let needed = (blocks as usize).div_ceil(Geometry::<P>::BLOCKS);
+        let roomy = needed.max(EXTENT_CHUNKS);
+        if roomy > needed && self.supply_chunks(roomy, false).is_ok() {
+            return Ok(());
+        }
+        self.supply_chunks(needed, false)
+    }
+
+    fn supply_chunks(&self, count: usize, is_present: bool) -> Result<(), AllocError> {
+        let (size, chunk) = (Geometry::<P>::CHUNK * count, Geometry::<P>::CHUNK);
         let page = PageShape::new(self.provider.page_size());
         let can = self.provider.capabilities();
-        let added = self.acquire(size, size).and_then(|region| {
-            if is_present && size.is_multiple_of(self.provider.page_size()) {
-                // SAFETY: the region was just acquired; the chunk is whole pages.
-                unsafe { self.provider.populate(Region { size, ..region }) };
-            }
-            // SAFETY: the region was checked, and the description is for it.
-            self.add(region, |state| unsafe {
-                state.page = page.unwrap_or(state.page);
-                state.commits = !can.contains(Capabilities::LAZY_COMMIT);
-                state.add_chunk(&self.map, region, chunk);
-                if is_present {
-                    state.touch_chunk(chunk);
+        // Before the descriptions: metadata never goes back.
+        let region = self.acquire(size, chunk)?;
+        let first = self.supplied(|_| false, |state, _| state.take_chunks(&self.map, count));
+        let first = first.inspect_err(|_| self.release(region))?;
+        if is_present && size.is_multiple_of(self.provider.page_size()) {
+            // SAFETY: the region was just acquired; chunks are whole pages, and so is what was asked of the description.
+            unsafe {
+                self.provider.populate(Region { size, ..region });
+                if let Some(pages) = State::<P>::entry_pages(first, self.provider.page_size()) {
+                    self.provider.populate(pages);
                 }
-                self.warm.store(state.warm, Ordering::Relaxed);
-                self.acquired_chunks.fetch_add(1, Ordering::Relaxed);
-            })
+            }
+        }
+        // SAFETY: the region was checked, and the descriptions are for it.
+        let added = self.add(region, |state| unsafe {
+            state.page = page.unwrap_or(state.page);
+            state.commits = !can.contains(Capabilities::LAZY_COMMIT);
+            state.add_region(&self.map, region, first);
+            if is_present {
+                state.touch_chunk(first);
+            }
+            self.note(state);
+            self.acquired_chunks
+                .fetch_add(count as u64, Ordering::Relaxed);
         });
-        // SAFETY: if nothing was added, it was not used.
         added.inspect_err(|_| {
-            self.state
-                .with(|state| unsafe { state.put_chunk(chunk, 0) })
+            self.state.with(|state| {
+                // SAFETY: nothing was added, so the descriptions were not used.
+                unsafe { state.put_chunks(first) }
+            });
         })
     }
 

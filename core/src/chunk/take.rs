@@ -8,7 +8,8 @@
 use super::Run;
 use super::block::{fit, mask};
 use super::chain::Chain;
-use super::runs::{Block, Chunk, RowBlocks, Short, State};
+use super::map::Geometry;
+use super::runs::{Block, Chunk, LONG, RowBlocks, Short, State};
 use crate::class::{BLOCK, GRANULE};
 use crate::provider::PageProvider;
 
@@ -21,6 +22,27 @@ pub(super) enum Effort {
     Bounded,
     /// To the end: the provider refused.
     Full,
+}
+
+/// Regions of several chunks that are looked at for an extent.
+const REGION_LOOKS: usize = 64;
+
+/// Free blocks in a row, in a region.
+#[derive(Debug, Clone, Copy)]
+struct Hole {
+    chunk: *mut Chunk,
+    first: u32,
+    len: u32,
+    /// How far the first of them is in it of which something is in memory.
+    touched_at: Option<u32>,
+}
+
+/// Where an extent may begin, and how many of its blocks something is in memory of.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    chunk: *mut Chunk,
+    first: u32,
+    touched: u32,
 }
 
 /// Chunks with warm pages that are looked at for a free block that is in memory.
@@ -44,20 +66,41 @@ impl<P: PageProvider> State<P> {
                 let chunk = Self::chunk_of(block);
                 return Ok(self.carve(chunk, u32::from((*block).index), mask(start, len)));
             }
-            let (chunk, index) = self.take_blocks(1, effort)?;
+            let (chunk, index) = self.find_blocks(1, effort)?;
+            self.close_blocks(chunk, 1 << index);
             let block = Self::block(chunk, index);
             (*block).row = row;
             Ok(self.carve(chunk, index, mask(0, len)))
         }
     }
 
-    /// A run of whole blocks.
-    pub(super) fn take_long_run(&mut self, count: u32, effort: Effort) -> Result<Run, Short> {
-        let (chunk, first) = self.take_blocks(count, effort)?;
+    /// An extent of so many granules, from the beginning of a block on. What it leaves of its last block stays free and is
+    /// nobody's until the extent comes back.
+    pub(super) fn take_extent(&mut self, granules: u32, effort: Effort) -> Result<Run, Short> {
+        let blocks = granules.div_ceil(64);
+        // Whether there are empty slabs that could be used instead is asked for less than a block.
+        let effort = if effort == Effort::Thrifty {
+            Effort::Bounded
+        } else {
+            effort
+        };
+        let (mut chunk, first) = match self.find_extent(blocks, effort) {
+            Some(found) => found,
+            None if blocks as usize > Geometry::<P>::BLOCKS => return Err(Short::Extent(blocks)),
+            None => return Err(Short::Chunk),
+        };
+        let (mut index, mut left) = (first, granules);
         let mut whole: Option<Run> = None;
-        for index in first..first + count {
-            // SAFETY: the blocks were just taken, and are whole.
-            let run = unsafe { self.carve(chunk, index, !0) };
+        while left > 0 {
+            let here = left.min(64);
+            // SAFETY: the chunk and those behind it in its region are valid, and the blocks are free and whole.
+            let run = unsafe {
+                if index as usize == Geometry::<P>::BLOCKS {
+                    (chunk, index) = ((*chunk).next, 0);
+                }
+                self.close_blocks(chunk, 1 << index);
+                self.carve(chunk, index, mask(0, here))
+            };
             whole = Some(match whole {
                 None => run,
                 Some(w) => Run {
@@ -66,8 +109,208 @@ impl<P: PageProvider> State<P> {
                     ..w
                 },
             });
+            (index, left) = (index + 1, left - here);
         }
         whole.ok_or(Short::Chunk)
+    }
+
+    /// Free blocks in a row: in one chunk if there are so many, else in one region, and then where the most of them are in
+    /// memory.
+    fn find_extent(&self, blocks: u32, effort: Effort) -> Option<(*mut Chunk, u32)> {
+        if blocks as usize <= Geometry::<P>::BLOCKS
+            && let Ok(found) = self.find_blocks(blocks, effort)
+        {
+            return Some(found);
+        }
+        let mut best: Option<Place> = None;
+        let mut at = self.long_regions.first();
+        let mut looks = if effort == Effort::Full {
+            usize::MAX
+        } else {
+            REGION_LOOKS
+        };
+        while !at.is_null() && looks > 0 {
+            // SAFETY: linked regions' chunks are valid.
+            unsafe {
+                Self::best_place(at, blocks, &mut best);
+                at = Chain::<Chunk, LONG>::after(at);
+            }
+            looks -= 1;
+        }
+        best.map(|place| (place.chunk, place.first))
+    }
+
+    /// Looks for a better place for so many blocks in a region: with more of what was touched. In each hole that is long
+    /// enough it is the one that begins at the first touched block.
+    ///
+    /// # Safety
+    /// The chunk is the first of a valid region.
+    unsafe fn best_place(mut chunk: *mut Chunk, blocks: u32, best: &mut Option<Place>) {
+        let all = Geometry::<P>::BLOCKS as u32;
+        let mut hole: Option<Hole> = None;
+        while !chunk.is_null() {
+            // SAFETY: the chunks of a valid region are valid.
+            let (free, touched, next) =
+                unsafe { ((*chunk).free_blocks, (*chunk).touched, (*chunk).next) };
+            let mut index = 0;
+            while index < all {
+                let here = (free >> index).trailing_ones().min(all - index);
+                if here > 0 {
+                    let hole = hole.get_or_insert(Hole {
+                        chunk,
+                        first: index,
+                        len: 0,
+                        touched_at: None,
+                    });
+                    let warm = touched >> index & mask(0, here);
+                    if hole.touched_at.is_none() && warm != 0 {
+                        hole.touched_at = Some(hole.len + warm.trailing_zeros());
+                    }
+                    hole.len += here;
+                    index += here;
+                }
+                if index < all {
+                    // SAFETY: as above.
+                    unsafe { Self::judge(hole.take(), blocks, best) };
+                    index += (free >> index).trailing_zeros().min(all - index);
+                }
+            }
+            chunk = next;
+        }
+        // SAFETY: as above.
+        unsafe { Self::judge(hole, blocks, best) };
+    }
+
+    /// # Safety
+    /// The hole is one of a valid region.
+    unsafe fn judge(hole: Option<Hole>, blocks: u32, best: &mut Option<Place>) {
+        let Some(hole) = hole.filter(|hole| hole.len >= blocks) else {
+            return;
+        };
+        let all = Geometry::<P>::BLOCKS as u32;
+        let mut index = hole.first + hole.touched_at.unwrap_or(0).min(hole.len - blocks);
+        let mut chunk = hole.chunk;
+        while index >= all {
+            // SAFETY: the hole goes on in the next chunk of its region.
+            (chunk, index) = (unsafe { (*chunk).next }, index - all);
+        }
+        let mut place = Place {
+            chunk,
+            first: index,
+            touched: 0,
+        };
+        let mut left = blocks;
+        while left > 0 {
+            let here = left.min(all - index);
+            // SAFETY: as above.
+            unsafe {
+                place.touched += ((*chunk).touched & mask(index, here)).count_ones();
+                chunk = (*chunk).next;
+            }
+            (index, left) = (0, left - here);
+        }
+        if best.is_none_or(|best| place.touched > best.touched) {
+            *best = Some(place);
+        }
+    }
+
+    /// Takes free blocks in front of an extent's end into it, so that it is `granules` long.
+    ///
+    /// # Safety
+    /// `base` is that of an extent of `old` granules that was handed out from `chunk`, and `granules` is more.
+    pub(super) unsafe fn grow_extent(
+        &mut self,
+        chunk: *mut Chunk,
+        base: usize,
+        old: u32,
+        granules: u32,
+    ) -> Option<Run> {
+        let start = ((base & (Geometry::<P>::CHUNK - 1)) / BLOCK) as u32;
+        let all = Geometry::<P>::BLOCKS as u32;
+        // The block that a granule of the extent is in.
+        let block_of = |granule: u32| {
+            let (mut at, mut index) = (chunk, start + granule / 64);
+            while index >= all && !at.is_null() {
+                // SAFETY: the caller's promise; a region's chunks are valid.
+                (at, index) = (unsafe { (*at).next }, index - all);
+            }
+            (at, index)
+        };
+        let first_new = old.div_ceil(64);
+        for number in first_new..granules.div_ceil(64) {
+            let (at, index) = block_of(number * 64);
+            // SAFETY: as above.
+            if at.is_null() || unsafe { (*at).free_blocks >> index & 1 == 0 } {
+                return None;
+            }
+        }
+        let mut whole: Option<Run> = None;
+        let mut from = old;
+        while from < granules {
+            let (at, index) = block_of(from);
+            let (low, here) = (from % 64, (granules - from).min(64 - from % 64));
+            // SAFETY: as above; the blocks are free, and of the last one the rest was the extent's to have, unless it is
+            // in transit.
+            let run = unsafe {
+                if low == 0 {
+                    self.close_blocks(at, 1 << index);
+                } else if (*Self::block(at, index)).free & mask(low, here) != mask(low, here) {
+                    return None;
+                }
+                self.carve(at, index, mask(low, here))
+            };
+            whole = Some(match whole {
+                None => run,
+                Some(w) => Run {
+                    clean: w.clean && run.clean,
+                    gone: w.gone || run.gone,
+                    ..w
+                },
+            });
+            from += here;
+        }
+        whole
+    }
+
+    /// Gives the end of an extent back, so that it is `granules` long.
+    ///
+    /// # Safety
+    /// As for [`Self::grow_extent`], but `granules` is less than `old`; if it is 0 nothing is left of the extent.
+    pub(super) unsafe fn shrink_extent(
+        &mut self,
+        mut chunk: *mut Chunk,
+        base: usize,
+        old: u32,
+        granules: u32,
+    ) {
+        let all = Geometry::<P>::BLOCKS as u32;
+        let mut index = ((base & (Geometry::<P>::CHUNK - 1)) / BLOCK) as u32;
+        // From the end: the first chunk is then the one that became warm last, and what is taken next begins where this did.
+        let mut number = old.div_ceil(64);
+        index += number - 1;
+        while index >= all {
+            // SAFETY: the caller's promise; an extent goes on in the next chunk of its region.
+            (chunk, index) = (unsafe { (*chunk).next }, index - all);
+        }
+        while number * 64 > granules {
+            number -= 1;
+            let keep = granules.saturating_sub(number * 64).min(64);
+            let had = (old - number * 64).min(64);
+            // And no more: what is behind its end may be in transit.
+            let back = mask(keep, had - keep);
+            // SAFETY: as above.
+            unsafe {
+                self.change(chunk, index, |block, _| block.free |= back);
+                self.settle_block(chunk, index);
+                if number * 64 <= granules {
+                    return;
+                }
+                (chunk, index) = match index {
+                    0 => ((*chunk).prev, all - 1),
+                    _ => (chunk, index - 1),
+                };
+            }
+        }
     }
 
     /// The best-fitting bucket first. Unless nothing else is left, a few of its blocks are looked at.
@@ -92,7 +335,7 @@ impl<P: PageProvider> State<P> {
     }
 
     /// `count` neighbouring free blocks of one chunk.
-    fn take_blocks(&mut self, count: u32, effort: Effort) -> Result<(*mut Chunk, u32), Short> {
+    fn find_blocks(&self, count: u32, effort: Effort) -> Result<(*mut Chunk, u32), Short> {
         // SAFETY: linked chunks are valid.
         let free = |chunk: *mut Chunk| unsafe { (*chunk).free_blocks };
         // SAFETY: as above.
@@ -104,28 +347,11 @@ impl<P: PageProvider> State<P> {
             self.open
                 .first_of(usize::MAX, |chunk| fit(free(chunk), count, 1))
         };
-        let (chunk, first) = warm.or_else(any).ok_or(Short::Chunk)?;
+        let found = warm.or_else(any).ok_or(Short::Chunk)?;
         if effort == Effort::Thrifty && warm.is_none() {
             return Err(Short::Fresh);
         }
-        // SAFETY: the chunk is valid, and they are free.
-        unsafe { self.close_blocks(chunk, mask(first, count)) };
-        Ok((chunk, first))
-    }
-
-    /// Takes free blocks out of their chunk's free ones.
-    ///
-    /// # Safety
-    /// The chunk is valid, and they are free.
-    pub(super) unsafe fn close_blocks(&mut self, chunk: *mut Chunk, blocks: u64) {
-        // SAFETY: the chunk is valid.
-        unsafe {
-            self.empty_chunks -= usize::from((*chunk).free_blocks == Self::all_blocks());
-            (*chunk).free_blocks &= !blocks;
-            if (*chunk).free_blocks == 0 {
-                self.open.remove(chunk);
-            }
-        }
+        Ok(found)
     }
 
     /// Marks free granules as handed out.

@@ -19,7 +19,7 @@ type Provider<'m> = FaultyProvider<StaticProvider<'m, { 4 * BLOCK }>, true, 64>;
 /// Something that is out.
 enum Out<'s> {
     Short(&'s Slab, Run, u32),
-    Long(&'s Slab, Run, u32),
+    Extent(&'s Slab, Run, u32),
     Region(NonNull<u8>, usize),
 }
 
@@ -27,7 +27,7 @@ impl Out<'_> {
     fn bytes(&self) -> (*mut u8, usize) {
         match self {
             Out::Short(_, run, granules) => (run.base, *granules as usize * GRANULE),
-            Out::Long(_, run, blocks) => (run.base, *blocks as usize * BLOCK),
+            Out::Extent(_, run, granules) => (run.base, *granules as usize * GRANULE),
             Out::Region(base, size) => (base.as_ptr(), *size),
         }
     }
@@ -84,12 +84,12 @@ fn runs_and_regions_are_disjoint_and_come_back() {
                 })
             }
             6 => {
-                let blocks = 1 + random(3) as u32;
+                let granules = 1 + random(4 * 64) as u32;
                 // SAFETY: the rows outlive the pages' use of them.
-                let taken = unsafe { pages.take_long(rows, meta, blocks, || true, |_| false) };
+                let taken = unsafe { pages.take_extent(rows, meta, granules, || true, |_| false) };
                 taken.map(|(slab, run, _)| {
                     assert!(run.base.addr().is_multiple_of(BLOCK));
-                    Out::Long(slab, run, blocks)
+                    Out::Extent(slab, run, granules)
                 })
             }
             7 => {
@@ -116,11 +116,17 @@ fn runs_and_regions_are_disjoint_and_come_back() {
                         Out::Short(slab, run, n) => {
                             pages.put_slab(Some((slab, meta)), run.chunk, run.base.addr(), n)
                         }
-                        Out::Long(slab, run, n) => {
-                            pages.put_long(rows, Some((slab, meta)), run.chunk, run.base.addr(), n)
-                        }
+                        Out::Extent(slab, run, n) => pages.put_extent(
+                            rows,
+                            Some((slab, meta)),
+                            run.chunk,
+                            run.base.addr(),
+                            n,
+                        ),
                         Out::Region(base, n) => {
-                            pages.put_region(base.addr().get(), n).unwrap();
+                            pages
+                                .put_region(base.addr().get(), n, |_| true, |_| {})
+                                .unwrap();
                         }
                     }
                 }
@@ -209,7 +215,7 @@ fn chunks_are_for_objects_alone() {
     let meta = MetaShape::plain(Layout::new::<Slab>());
     for chunks in 1..4 {
         // SAFETY: the row outlives the pages' use of it.
-        let taken = unsafe { pages.take_long(&raw mut row, meta, 4, || true, |_| false) };
+        let taken = unsafe { pages.take_extent(&raw mut row, meta, 4 * 64, || true, |_| false) };
         assert!(taken.is_ok());
         assert_eq!(pages.bytes().meta, META_REGION);
         assert_eq!(

@@ -23,19 +23,24 @@ pub(super) struct Transit {
 }
 
 impl<P: PageProvider> State<P> {
-    /// Takes some warm pages out of circulation, as long a run as there is in their chunk.
-    pub(super) fn begin_decommit(&mut self) -> Option<Transit> {
-        let chunk = self.warm_chunks.first();
+    /// Takes some warm pages out of circulation, as long a run as there is in their chunk: the one that has been warm for the
+    /// longest. Of whole blocks no more than it takes for `most` bytes.
+    pub(super) fn begin_decommit(&mut self, most: usize) -> Option<Transit> {
+        let chunk = self.warm_chunks.last();
         if chunk.is_null() {
             return None;
         }
         // SAFETY: a linked chunk and its blocks are valid.
         unsafe {
-            let mut blocks = 0u64;
+            let (mut blocks, mut bytes) = (0u64, 0);
             let mut part = None;
             for index in 0..Geometry::<P>::BLOCKS as u32 {
                 let block = &*Self::block(chunk, index);
-                let warm = self.page.within(block.free) & self.page.touching(block.dirty);
+                let warm = if block.free == 0 || block.dirty == 0 {
+                    0
+                } else {
+                    self.page.within(block.free) & self.page.touching(block.dirty)
+                };
                 let is_free = (*chunk).free_blocks >> index & 1 == 1;
                 if warm == 0 {
                     if blocks != 0 {
@@ -43,6 +48,10 @@ impl<P: PageProvider> State<P> {
                     }
                 } else if is_free {
                     blocks |= 1 << index;
+                    bytes += warm.count_ones() as usize * GRANULE;
+                    if bytes >= most {
+                        break;
+                    }
                 } else if blocks != 0 {
                     break;
                 } else if part.is_none() {

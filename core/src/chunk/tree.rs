@@ -17,8 +17,13 @@ pub(crate) enum Use {
     Meta,
     /// A chunk.
     Chunk,
-    /// One large object that asked for so many bytes, of this row.
-    Large { asked: usize, row: *mut RowBlocks },
+    /// One large object that asked for so many bytes, of this row. It is short if it was made so short that an extent would
+    /// serve it.
+    Large {
+        asked: usize,
+        row: *mut RowBlocks,
+        is_short: bool,
+    },
 }
 
 /// A held region. First field of whatever describes it, so that the node's address is its.

@@ -56,16 +56,37 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
 }
 
 impl<P: PageProvider> State<P> {
-    /// Calls `f` for each block of `chunk`, then gives the chunk's sums as they should be.
+    /// Calls `f` for each block of a region of chunks, then gives the sums as they should be.
     ///
     /// # Safety
-    /// `node` is the node of a chunk that is here.
+    /// `node` is the node of such a region that is here.
     pub(super) unsafe fn view_chunk(
         &self,
         node: *mut Node,
         f: &mut impl FnMut(BlockView),
     ) -> (usize, usize, bool) {
-        let chunk: *mut Chunk = node.cast();
+        let mut chunk: *mut Chunk = node.cast();
+        let (mut all_warm, mut all_resident, mut agrees) = (0, 0, true);
+        // SAFETY: the chunks of the region are valid; the lock is held.
+        while !chunk.is_null() {
+            // SAFETY: as above.
+            let (warm, resident, agree) = unsafe { self.view_one(chunk, f) };
+            all_warm += warm;
+            all_resident += resident;
+            agrees &= agree;
+            // SAFETY: as above.
+            chunk = unsafe { (*chunk).next };
+        }
+        (all_warm, all_resident, agrees)
+    }
+
+    /// # Safety
+    /// As for [`Self::view_chunk`].
+    unsafe fn view_one(
+        &self,
+        chunk: *mut Chunk,
+        f: &mut impl FnMut(BlockView),
+    ) -> (usize, usize, bool) {
         let (mut warm, mut resident, mut touched) = (0, 0, 0);
         // SAFETY: the chunk is valid; the lock is held.
         unsafe {

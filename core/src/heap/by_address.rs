@@ -8,7 +8,7 @@
 //! and then written, for an exchange would double the time of each free.
 
 use super::Heap;
-use crate::class::Purpose;
+use crate::class::{GRANULE, Purpose};
 use crate::config::{Config, Table};
 use crate::error::FreeError;
 use crate::provider::PageProvider;
@@ -67,7 +67,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                     self.free_slot(object, class)
                 }
                 Found::Single(_) => self.free_single(object, |_, _| true),
-                Found::Region(bytes) => self.free_region(object, bytes),
+                Found::Region(bytes) => self.free_region(object, bytes, |_| true),
             }
         }
     }
@@ -86,15 +86,14 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
         let (seen, body) = slab.seen();
         let class = seen.key().class();
-        if class < Key::RUN {
+        if class < Key::RUN || slab.seen().0 != seen {
             // Freed since the entry was read, and maybe something else by now.
             return Err(FreeError::DoubleFree);
         }
         if body.base.addr() != address {
             return Err(FreeError::Interior);
         }
-        let unit = self.route_of(class).1;
-        Ok(Found::Single(unit * body.granules as usize))
+        Ok(Found::Single(body.granules as usize * GRANULE))
     }
 
     /// The class of the live slot of `slab` that begins at an address.

@@ -1,13 +1,12 @@
-//! What is too large for a class: runs in a block, runs of blocks, regions of their own.
+//! What is too large for a class: runs in a block, extents, regions of their own.
 //!
 //! The first two are slabs of one object, whose whole life is in their identity: see
-//! `Slab::claim_single`. Regions begin at a multiple of the chunk size, where no object of a chunk
-//! ever is, so an address tells which of the two it is.
+//! `Slab::claim_single`. Regions are no chunks, and so in no page map: the tree of regions has them.
 
 use super::tally::RouteTally;
 use super::{Heap, Route};
 use crate::chunk::{Entry, Run, set_entries};
-use crate::class::{BLOCK, GRANULE};
+use crate::class::GRANULE;
 use crate::config::Config;
 use crate::depot::Row;
 use crate::epoch::Tag;
@@ -41,7 +40,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let pages = &self.pages;
         let (is_open, relieve) = (|| row.tag() == tag, |short| self.relieve(row, short));
         let (blocks_of, meta) = (row.blocks(), Self::PLAIN_META);
-        match Route::of::<P, C>(layout, pages.provider().page_size()) {
+        match Route::of::<P, C>(layout, pages.provider()) {
             Route::Run { granules, align } => {
                 let taken = self.pressed(|| {
                     // SAFETY: the row is one of this heap.
@@ -49,12 +48,12 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 })?;
                 Ok(self.begin_single(row, taken, Key::RUN, granules))
             }
-            Route::Long { blocks } => {
+            Route::Extent { granules } => {
                 let taken = self.pressed(|| {
                     // SAFETY: the row is one of this heap.
-                    unsafe { pages.take_long(blocks_of, meta, blocks, is_open, relieve) }
+                    unsafe { pages.take_extent(blocks_of, meta, granules, is_open, relieve) }
                 })?;
-                Ok(self.begin_single(row, taken, Key::LONG, blocks))
+                Ok(self.begin_single(row, taken, Key::EXTENT, granules))
             }
             Route::Region { bytes, align } => {
                 let taken = self.pressed(|| {
@@ -69,22 +68,22 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
     }
 
-    /// Makes a slab of one object of what was taken. `length` is in the route's unit.
+    /// Makes a slab of one object of what was taken.
     fn begin_single(
         &self,
         row: &Row<R>,
         (slab, run, zero): (&Slab, Run, bool),
         class: u8,
-        length: u32,
+        granules: u32,
     ) -> (NonNull<u8>, bool) {
-        let bytes = self.route_of(class).1 * length as usize;
+        let bytes = granules as usize * GRANULE;
         row.add_large(bytes);
-        self.route_of(class).0.add(bytes);
+        self.route_of(class).add(bytes);
         let body = Body {
             base: run.base,
             row: ptr::from_ref(row).cast(),
             chunk: run.chunk.cast(),
-            granules: length,
+            granules,
         };
         // SAFETY: the slab and its run were just taken, so they are this context's alone.
         unsafe {
@@ -100,12 +99,12 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
     }
 
-    /// The tally of a slab of one object, and the bytes of a unit of its length.
-    pub(super) fn route_of(&self, class: u8) -> (&RouteTally, usize) {
+    /// The tally of a slab of one object.
+    pub(super) fn route_of(&self, class: u8) -> &RouteTally {
         if class == Key::RUN {
-            (&self.tally.runs, GRANULE)
+            &self.tally.runs
         } else {
-            (&self.tally.long_runs, BLOCK)
+            &self.tally.long_runs
         }
     }
 
@@ -127,11 +126,19 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// # Safety
     /// As for [`Heap::free`].
     unsafe fn try_free_large(&self, object: NonNull<u8>, layout: Layout) -> Result<(), FreeError> {
-        let (class, length) = match Route::of::<P, C>(layout, self.pages.provider().page_size()) {
+        let (class, length) = match Route::of::<P, C>(layout, self.pages.provider()) {
             Route::Run { granules, .. } => (Key::RUN, granules),
-            Route::Long { blocks } => (Key::LONG, blocks),
-            // SAFETY: the caller's promise.
-            Route::Region { bytes, .. } => return unsafe { self.free_region(object, bytes) },
+            // A region may have been made shorter.
+            Route::Extent { .. } if self.is_region(object) => {
+                let bytes = self.region_bytes(layout).ok_or(FreeError::WrongLayout)?;
+                // SAFETY: the caller's promise.
+                return unsafe { self.free_region(object, bytes, |is_short| is_short) };
+            }
+            Route::Extent { granules } => (Key::EXTENT, granules),
+            Route::Region { bytes, .. } => {
+                // SAFETY: the caller's promise.
+                return unsafe { self.free_region(object, bytes, |is_short| !is_short) };
+            }
             Route::Class(_) | Route::TooLarge => return Err(FreeError::WrongLayout),
         };
         // SAFETY: the caller's promise.
@@ -146,6 +153,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         &self,
         object: NonNull<u8>,
         bytes: usize,
+        is_meant: impl FnOnce(bool) -> bool,
     ) -> Result<(), FreeError> {
         // What comes back from such a provider is fresh, and it need not be touched to be gone.
         let is_gone = self
@@ -153,12 +161,17 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             .provider()
             .capabilities()
             .contains(Capabilities::FRESH_ZERO);
-        if C::ZERO_ON_FREE && !is_gone && self.pages.region_at(object.addr().get()) == Ok(bytes) {
-            // SAFETY: the caller gives up the object, which is so long.
-            unsafe { self.wipe(object, bytes) };
-        }
+        let wipe = |object: NonNull<u8>| {
+            if !is_gone {
+                // SAFETY: the caller gives up the object, which is so long, and nobody else took it back.
+                unsafe { self.wipe(object, bytes) };
+            }
+        };
         // SAFETY: the caller gives up the object.
-        let blocks = unsafe { self.pages.put_region(object.addr().get(), bytes) }?;
+        let blocks = unsafe {
+            self.pages
+                .put_region(object.addr().get(), bytes, is_meant, wipe)
+        }?;
         if let Some(row) = self.rows().find(|row| row.blocks() == blocks) {
             row.remove_large(bytes);
         }
@@ -204,17 +217,16 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         // are valid for as long as the heap.
         let (is_closed, bytes) = unsafe {
             let row = &*body.row.cast::<Row<R>>();
-            let (route, unit) = self.route_of(class);
-            let bytes = unit * body.granules as usize;
+            let bytes = body.granules as usize * GRANULE;
             row.remove_large(bytes);
-            route.remove(bytes);
+            self.route_of(class).remove(bytes);
             self.wipe(object, bytes);
             set_entries::<P>(body.chunk.cast(), address, 1, Entry::NONE);
             if class == Key::RUN {
                 self.pages
                     .put_slab(metadata, body.chunk.cast(), address, body.granules);
             } else {
-                self.pages.put_long(
+                self.pages.put_extent(
                     row.blocks(),
                     metadata,
                     body.chunk.cast(),
@@ -228,32 +240,101 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         Ok(())
     }
 
-    /// Has the provider move a large object to where `new` fits, if it is to stay as large as that and the
-    /// provider can.
+    /// Makes a large object fit `new` without copying it, where that can be done: an extent that grows into free blocks
+    /// behind it or gives up its end, a region that the provider moves.
     ///
     /// # Safety
     /// As for [`Heap::resize`].
     #[cold]
     #[inline(never)]
-    pub unsafe fn resize_region(
+    pub unsafe fn resize_large(
         &self,
         object: NonNull<u8>,
         old: Layout,
         new: Layout,
     ) -> Option<NonNull<u8>> {
-        let page = self.pages.provider().page_size();
-        let Route::Region { bytes: from, .. } = Route::of::<P, C>(old, page) else {
-            return None;
+        let provider = self.pages.provider();
+        match (
+            Route::of::<P, C>(old, provider),
+            Route::of::<P, C>(new, provider),
+        ) {
+            (Route::Extent { granules: from }, Route::Extent { granules: to })
+                if !self.is_region(object) =>
+            {
+                // SAFETY: the caller's promise.
+                unsafe { self.resize_extent(object, from, to) }.then_some(object)
+            }
+            // A region stays one when it is made shorter.
+            (
+                Route::Extent { .. } | Route::Region { .. },
+                Route::Extent { .. } | Route::Region { .. },
+            ) if self.is_region(object) => {
+                let (from, to) = (self.region_bytes(old)?, self.region_bytes(new)?);
+                let is_short = matches!(Route::of::<P, C>(new, provider), Route::Extent { .. });
+                let shape = (to, new.align().max(P::CHUNK_SIZE), is_short);
+                // SAFETY: the caller's promise.
+                unsafe { self.resize_region(object, from, shape) }
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether an object that no class serves has a region of its own.
+    fn is_region(&self, object: NonNull<u8>) -> bool {
+        self.entry(object.addr().get()).is_none()
+    }
+
+    /// Bytes of a region for a layout.
+    fn region_bytes(&self, layout: Layout) -> Option<usize> {
+        let page = self.pages.provider().page_size().max(GRANULE);
+        let bytes = layout.size().max(1).checked_next_multiple_of(page);
+        bytes.filter(|bytes| *bytes <= isize::MAX as usize)
+    }
+
+    /// # Safety
+    /// The object is the caller's, an extent of `from` granules.
+    unsafe fn resize_extent(&self, object: NonNull<u8>, from: u32, to: u32) -> bool {
+        let address = object.addr().get();
+        // SAFETY: the heap outlives the call.
+        let Some(slab) = (unsafe { self.entry(address).slab() }) else {
+            return false;
         };
-        let Route::Region { bytes, align } = Route::of::<P, C>(new, page) else {
-            return None;
-        };
+        let (seen, body) = slab.seen();
+        let is_it = seen.key().class() == Key::EXTENT
+            && body.granules == from
+            && body.base.addr() == address;
+        if !is_it {
+            return false;
+        }
+        let chunk = body.chunk.cast();
+        // SAFETY: the object is the caller's, so its slab is pinned, and what it gives up is used no more.
+        if unsafe { self.pages.resize_extent(chunk, body.base, from, to) }.is_none() {
+            return false;
+        }
+        // SAFETY: the caller's object pins the slab; nobody else changes its length.
+        unsafe { slab.set_granules(to) };
+        let (from, to) = (from as usize * GRANULE, to as usize * GRANULE);
+        // SAFETY: a slab's row is valid for as long as the heap.
+        let row = unsafe { &*body.row.cast::<Row<R>>() };
+        row.resize_large(from, to);
+        self.tally.long_runs.resize(from, to);
+        if to < from {
+            self.settle_row(!row.tag().is_open(), from - to);
+        }
+        true
+    }
+
+    /// # Safety
+    /// The object is the caller's, in a region of its own of `from` bytes.
+    unsafe fn resize_region(
+        &self,
+        object: NonNull<u8>,
+        from: usize,
+        shape: (usize, usize, bool),
+    ) -> Option<NonNull<u8>> {
         let resize = || {
             // SAFETY: the caller's promise.
-            unsafe {
-                self.pages
-                    .resize_region(object.addr().get(), from, bytes, align)
-            }
+            unsafe { self.pages.resize_region(object.addr().get(), from, shape) }
         };
         let moved = match resize() {
             // What is empty may be all that is in its way.
@@ -265,9 +346,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         };
         let (moved, blocks) = moved.ok()?;
         if let Some(row) = self.rows().find(|row| row.blocks() == blocks) {
-            row.resize_large(from, bytes);
+            row.resize_large(from, shape.0);
         }
-        self.tally.regions.resize(from, bytes);
+        self.tally.regions.resize(from, shape.0);
         Some(moved)
     }
 }

@@ -42,7 +42,9 @@ use lock_api::RawMutex;
 pub use reclaim::Policy;
 pub(crate) use route::Route;
 pub(crate) use scoped::ScopeSlabs;
-pub(crate) use shared::{FREE, ROOT_ROW, mark_live_slot};
+#[cfg(feature = "walker")]
+pub(crate) use shared::ROOT_ROW;
+pub(crate) use shared::{FREE, LIVE, SlotName};
 use shelf::Shelf;
 pub(crate) use shelf::Untold;
 use tally::Tally;
@@ -189,14 +191,13 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// freed with `new`.
     #[must_use]
     pub fn resize_in_place(&self, old: Layout, new: Layout) -> bool {
-        let page = self.pages.provider().page_size();
-        Route::of::<P, C>(old, page) == Route::of::<P, C>(new, page)
+        let provider = self.pages.provider();
+        Route::of::<P, C>(old, provider) == Route::of::<P, C>(new, provider)
     }
 
     /// Moves an object to where `new` fits, or leaves it where it is if it fits already. The first
-    /// bytes, as many as both layouts have, are kept. An object that stays as large as a chunk is moved by
-    /// the provider if that can, without being copied, and stays in its epoch; another is then of the
-    /// root epoch.
+    /// bytes, as many as both layouts have, are kept. A large object that can be made to fit without being copied stays in
+    /// its epoch ([`Heap::resize_large`]); another is then of the root epoch.
     ///
     /// # Errors
     /// As for [`Heap::alloc`]; the object is then as it was.
@@ -213,7 +214,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             return Ok(object);
         }
         // SAFETY: the caller's promise.
-        if let Some(moved) = unsafe { self.resize_region(object, old, new) } {
+        if let Some(moved) = unsafe { self.resize_large(object, old, new) } {
             return Ok(moved);
         }
         let moved = self.alloc(new)?;
@@ -228,7 +229,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// How many bytes an object of this layout may use.
     #[must_use]
     pub fn usable_size(&self, layout: Layout) -> usize {
-        Route::of::<P, C>(layout, self.pages.provider().page_size()).usable_size::<C>()
+        Route::of::<P, C>(layout, self.pages.provider()).usable_size::<C>()
     }
 
     /// A local: a fast path for one thread or CPU.

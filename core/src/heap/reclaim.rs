@@ -14,7 +14,7 @@ use crate::config::{Config, Table};
 use crate::depot::{After, Bin, Keep, Row};
 use crate::error::AllocError;
 use crate::provider::PageProvider;
-use crate::sync::Ordering;
+use crate::sync::{AtomicUsize, Ordering};
 use lock_api::RawMutex;
 
 /// When empty memory goes back to the provider.
@@ -25,6 +25,11 @@ pub enum Policy {
     /// When more than so many bytes are empty: a batch of them then, of up to 2 MiB, in long runs.
     Batched {
         /// How much is kept warm.
+        bytes: usize,
+    },
+    /// As `Batched`, of an eighth of what is in use, or of so many bytes if that is more.
+    Proportional {
+        /// How much is kept warm at least.
         bytes: usize,
     },
     /// As `Batched`, and what a close empties is kept within the same bound, for whoever comes next. For programs
@@ -54,12 +59,18 @@ impl Policy {
     const ON_CLOSE: usize = usize::MAX - 1;
     /// Set for `Warm`, and in the two above. No machine has so many bytes.
     const IS_WARM: usize = 1 << (usize::BITS - 1);
+    /// Set for `Proportional`, and not for `Batched`.
+    const IS_SHARE: usize = 1 << (usize::BITS - 2);
+    /// What is kept of what is in use, as a power of two, under `Proportional`.
+    const SHARE: u32 = 3;
 
     pub(super) const fn encode(self) -> usize {
         match self {
             Self::Eager => 0,
-            Self::Batched { bytes } if bytes >= Self::IS_WARM => Self::IS_WARM - 1,
+            Self::Batched { bytes } if bytes >= Self::IS_SHARE => Self::IS_SHARE - 1,
             Self::Batched { bytes } => bytes,
+            Self::Proportional { bytes } if bytes >= Self::IS_SHARE => Self::IS_WARM - 1,
+            Self::Proportional { bytes } => Self::IS_SHARE | bytes,
             Self::Warm { bytes } if bytes >= Self::IS_WARM - 2 => Self::ON_CLOSE - 1,
             Self::Warm { bytes } => Self::IS_WARM | bytes,
             Self::OnClose => Self::ON_CLOSE,
@@ -75,7 +86,22 @@ impl Policy {
             code if code & Self::IS_WARM != 0 => Self::Warm {
                 bytes: code & !Self::IS_WARM,
             },
+            code if code & Self::IS_SHARE != 0 => Self::Proportional {
+                bytes: code & !Self::IS_SHARE,
+            },
             bytes => Self::Batched { bytes },
+        }
+    }
+
+    /// How much may stay empty beside so many bytes in use. `None` where no number of bytes says so.
+    const fn kept(self, in_use: usize) -> Option<usize> {
+        match self {
+            Self::Batched { bytes } | Self::Warm { bytes } => Some(bytes),
+            Self::Proportional { bytes } => {
+                let share = in_use >> Self::SHARE;
+                Some(if share > bytes { share } else { bytes })
+            }
+            Self::Eager | Self::OnClose | Self::Never => None,
         }
     }
 
@@ -92,12 +118,12 @@ impl Policy {
         }
     }
 
-    /// Bytes of slabs that bins may keep.
-    const fn cache_bound(self) -> usize {
-        match self {
-            Self::Eager => 0,
-            Self::Batched { bytes } | Self::Warm { bytes } => bytes,
-            Self::OnClose | Self::Never => usize::MAX,
+    /// Bytes of slabs that bins may keep, beside so many in use.
+    const fn cache_bound(self, in_use: usize) -> usize {
+        match self.kept(in_use) {
+            Some(bytes) => bytes,
+            None if matches!(self, Self::Eager) => 0,
+            None => usize::MAX,
         }
     }
 }
@@ -107,6 +133,13 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     #[must_use]
     pub fn policy(&self) -> Policy {
         Policy::decode(self.policy.load(Ordering::Relaxed))
+    }
+
+    /// The same heap with a policy, for one that is a constant.
+    #[must_use]
+    pub const fn with_policy(mut self, policy: Policy) -> Self {
+        self.policy = AtomicUsize::new(policy.encode());
+        self
     }
 
     /// Changes what happens to memory that becomes empty, and applies it to what is empty now.
@@ -161,7 +194,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// Takes memory for `bytes` more of objects from the provider now and, where it can, has their pages
     /// made present, for programs that want no fault and no call to the provider later. From then on it is
     /// empty memory like any other: under [`Policy::Never`] and [`Policy::OnClose`] it stays, under
-    /// [`Policy::Batched`] and [`Policy::Warm`] as much as these keep.
+    /// the others as much as these keep.
     ///
     /// # Errors
     /// If there is not so much memory, or the limit does not allow it: what was got by then is kept. If no layout can have so
@@ -201,7 +234,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         if is_closed && policy.gives_back_on_close() {
             return Keep::Recycle;
         }
-        if self.shelf.put(bytes, policy.cache_bound()) {
+        if self.shelf.put(bytes, self.cache_bound(policy)) {
             Keep::Cached
         } else {
             Keep::Recycle
@@ -215,7 +248,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             return self.keep(bytes, is_closed);
         }
         let may_stay = !(is_closed && policy.gives_back_on_close());
-        if may_stay && self.shelf.bytes() <= policy.cache_bound() {
+        if may_stay && self.shelf.bytes() <= self.cache_bound(policy) {
             return Keep::Cached;
         }
         // The policy is another one by now.
@@ -225,7 +258,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
 
     /// Notes that a seat took slabs of so many bytes from caches.
     pub(crate) fn took(&self, untold: &Untold, bytes: usize) {
-        untold.add(bytes, &self.shelf, self.policy().cache_bound());
+        untold.add(bytes, &self.shelf, self.cache_bound(self.policy()));
     }
 
     /// What all seats took and have not told.
@@ -272,19 +305,35 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
 
     /// Applies the policy after memory became empty.
     pub(super) fn settle(&self) {
-        match self.policy() {
-            Policy::Eager => self.pages.cool(0),
-            Policy::Batched { bytes } | Policy::Warm { bytes } => {
-                let (empty, at) = (self.reclaimable(), self.trim_at.load(Ordering::Relaxed));
-                if empty > at.max(bytes) {
-                    self.trim(bytes);
-                } else if empty + 2 * BATCH < at {
-                    // A mark that a failure raised comes down with what is empty.
-                    self.trim_at.store(empty + BATCH, Ordering::Relaxed);
-                }
+        let policy = self.policy();
+        let Some(bytes) = policy.kept(self.in_use()) else {
+            if policy == Policy::Eager {
+                self.pages.cool(0);
             }
-            Policy::OnClose | Policy::Never => {}
+            return;
+        };
+        let (empty, at) = (self.reclaimable(), self.trim_at.load(Ordering::Relaxed));
+        if empty > at.max(bytes) {
+            self.trim(bytes);
+        } else if empty + 2 * BATCH < at {
+            // A mark that a failure raised comes down with what is empty.
+            self.trim_at.store(empty + BATCH, Ordering::Relaxed);
         }
+    }
+
+    /// Bytes of slabs that bins may keep now: what the policy keeps, less what is warm in the pages.
+    fn cache_bound(&self, policy: Policy) -> usize {
+        let bound = policy.cache_bound(self.in_use());
+        bound.saturating_sub(if bound == usize::MAX {
+            0
+        } else {
+            self.pages.warm()
+        })
+    }
+
+    /// Bytes in memory that are not reclaimable, as of a moment ago.
+    fn in_use(&self) -> usize {
+        self.pages.resident().saturating_sub(self.reclaimable())
     }
 
     /// Gives a batch of what is empty back. What could not be given back raises the mark for the next
@@ -338,6 +387,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         moved > 0
     }
 
+    /// Bytes in memory that are empty, as of a moment ago.
     fn reclaimable(&self) -> usize {
         self.pages.warm() + self.shelf.bytes()
     }

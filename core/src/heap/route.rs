@@ -3,11 +3,14 @@
 use crate::chunk::Geometry;
 use crate::class::{BLOCK, CLASS_PAGE, GRANULE};
 use crate::config::{Config, Table};
-use crate::provider::PageProvider;
+use crate::provider::{Capabilities, PageProvider};
 use core::alloc::Layout;
 
 /// The longest run inside one block.
 const MAX_RUN: usize = BLOCK / 2;
+
+/// The longest extent.
+pub(crate) const MAX_EXTENT: usize = 64 << 20;
 
 /// How a layout is served. Two layouts with the same route are served by the same object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,8 +19,8 @@ pub(crate) enum Route {
     Class(usize),
     /// By a run of granules in a block, aligned to so many granules.
     Run { granules: u32, align: u32 },
-    /// By whole blocks of one chunk.
-    Long { blocks: u32 },
+    /// By an extent of so many granules, which begins a block.
+    Extent { granules: u32 },
     /// By a region of its own, of so many bytes, aligned to a chunk or more.
     Region { bytes: usize, align: usize },
     /// By nothing: rounded to pages it does not fit the address space.
@@ -25,8 +28,8 @@ pub(crate) enum Route {
 }
 
 impl Route {
-    /// `page` is the provider's page size.
-    pub(crate) fn of<P: PageProvider, C: Config>(layout: Layout, page: usize) -> Self {
+    /// How `provider`'s heap serves a layout.
+    pub(crate) fn of<P: PageProvider, C: Config>(layout: Layout, provider: &P) -> Self {
         if let Some(class) = Table::<C>::TABLE.index_for(layout) {
             return Self::Class(class);
         }
@@ -37,12 +40,20 @@ impl Route {
                 align: (align.max(CLASS_PAGE) / GRANULE) as u32,
             };
         }
-        if align <= BLOCK && size <= Geometry::<P>::CHUNK / 2 && Geometry::<P>::BLOCKS > 1 {
-            return Self::Long {
-                blocks: size.div_ceil(BLOCK) as u32,
+        // Where memory is there only once it is touched, chunks in a row cost no more than what is used of them.
+        let longest = if provider.capabilities().contains(Capabilities::LAZY_COMMIT) {
+            MAX_EXTENT
+        } else if Geometry::<P>::BLOCKS > 1 {
+            Geometry::<P>::CHUNK / 2
+        } else {
+            0
+        };
+        if align <= BLOCK && size <= longest {
+            return Self::Extent {
+                granules: size.div_ceil(GRANULE) as u32,
             };
         }
-        match size.checked_next_multiple_of(page.max(GRANULE)) {
+        match size.checked_next_multiple_of(provider.page_size().max(GRANULE)) {
             Some(bytes) if bytes <= isize::MAX as usize => Self::Region {
                 bytes,
                 align: align.max(Geometry::<P>::CHUNK),
@@ -55,7 +66,7 @@ impl Route {
         match self {
             Self::Class(class) => Table::<C>::TABLE.class(class).size(),
             Self::Run { granules, .. } => granules as usize * GRANULE,
-            Self::Long { blocks } => blocks as usize * BLOCK,
+            Self::Extent { granules } => granules as usize * GRANULE,
             Self::Region { bytes, .. } => bytes,
             Self::TooLarge => 0,
         }

@@ -4,7 +4,7 @@
 use super::Heap;
 use super::shelf::Untold;
 use crate::chunk::{Entry, MetaShape, set_entries};
-use crate::class::{Class, ClassTable, Purpose};
+use crate::class::{Class, Purpose};
 use crate::config::{Config, Table};
 use crate::depot::{self, After, Bin, Owned, Row, SlotTake};
 use crate::epoch::Tag;
@@ -416,44 +416,49 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
         Ok(mark)
     }
-
-    /// Notes that a slot of a checked heap is live.
-    #[inline]
-    pub(crate) fn mark_live(&self, address: usize, class: usize) {
-        let shape = Table::<C>::TABLE.class(class);
-        if shape.is_tagged {
-            return;
-        }
-        // SAFETY: the address is a slot that the caller holds, so its entry is its slab, and the slab is pinned.
-        unsafe {
-            if let Some(slab) = self.entry(address).slab() {
-                let offset = address.wrapping_sub(slab.body().base.addr());
-                mark(slab, shape.slot_of(offset)).store(LIVE, Ordering::Relaxed);
-            }
-        }
-    }
 }
 
 /// The number of the root epoch's row: the first that is made.
 pub(crate) const ROOT_ROW: u16 = 0;
 
+/// What a mark says of a slot that is not live, and of one that is.
 pub(crate) const FREE: u8 = 0;
-const LIVE: u8 = 1;
-
-/// Notes that a slot of a checked heap is live, for who knows its slab.
-#[inline]
-pub(crate) fn mark_live_slot(slab: &Slab, slot: u32, class: usize, table: &ClassTable) {
-    if !table.class(class).is_tagged {
-        mark(slab, slot).store(LIVE, Ordering::Relaxed);
-    }
-}
+pub(crate) const LIVE: u8 = 1;
 
 /// The mark of a slot of a checked heap. Off-page, so no stray write of the program reaches it. `Relaxed`: whoever passes
 /// an object on orders its mark with it.
 #[inline]
 fn mark(slab: &Slab, slot: u32) -> &AtomicU8 {
-    let at = ptr::from_ref(slab).addr() + MARKS_AT + (slot as usize & 63);
-    // SAFETY: in a checked heap 64 marks follow each plain slab, in the same piece of exposed metadata
-    // memory, which stays until the heap is dropped; they are only accessed atomically.
-    unsafe { &*ptr::with_exposed_provenance(at) }
+    // SAFETY: the callers' heap is a checked one.
+    unsafe { SlotName::new(slab, slot as usize & 63).mark() }
+}
+
+/// A slot of a plain slab in one number: the slab's address, which is a multiple of 64, and the slot.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SlotName(pub(crate) u64);
+
+impl SlotName {
+    /// The slot, which is below 64.
+    #[inline(always)]
+    pub(crate) fn new(slab: *const Slab, slot: usize) -> Self {
+        Self((slab.addr() + slot) as u64)
+    }
+
+    /// The slab's address, and the slot.
+    #[inline]
+    pub(crate) const fn parts(self) -> (usize, u32) {
+        let name = self.0 as usize;
+        (name & !63, name as u32 & 63)
+    }
+
+    /// The mark of the slot.
+    ///
+    /// # Safety
+    /// The slab is one of a checked heap.
+    #[inline(always)]
+    pub(crate) unsafe fn mark<'s>(self) -> &'s AtomicU8 {
+        // SAFETY: 64 marks follow the slab, in the same piece of exposed metadata memory, which stays until the heap is
+        // dropped; they are only accessed atomically.
+        unsafe { &*ptr::with_exposed_provenance(self.0 as usize + MARKS_AT) }
+    }
 }

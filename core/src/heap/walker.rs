@@ -8,7 +8,7 @@
 
 use super::{Heap, ROOT_ROW};
 use crate::chunk::{BlockView, NO_ROW};
-use crate::class::{BLOCK, GRANULE, Purpose};
+use crate::class::{GRANULE, Purpose};
 use crate::config::{Config, Table};
 use crate::depot::Row;
 use crate::handle::{FreeWord, RawHandle, TaggedSlab};
@@ -154,7 +154,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             "warm bytes are the chunks'",
             bytes.warm,
         );
-        verdict.demand(long_left == 0, "a long run ends in its chunk", 0);
+        verdict.demand(long_left == 0, "an extent ends in its region", 0);
         self.walk_bins(&mut verdict, &mut census);
         verdict.0.map_or(Ok(census), Err)
     }
@@ -171,10 +171,11 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let in_use = !block.free;
         let is_owned = block.row != NO_ROW;
         if *long_left > 0 {
-            *long_left -= 1;
+            let here = (*long_left).min(64);
+            *long_left -= here;
             verdict.demand(
-                in_use == !0 && !block.is_free && !is_owned,
-                "a long run's block is whole",
+                in_use == u64::MAX >> (64 - here) && !block.is_free && !is_owned,
+                "an extent's block is its own as far as it goes",
                 base,
             );
             return;
@@ -216,15 +217,16 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 address,
             );
             match key.class() {
-                Key::LONG => {
+                Key::EXTENT => {
+                    let here = body.granules.min(64);
                     verdict.demand(
-                        granule == 0 && in_use == !0 && !is_owned,
-                        "a long run begins a block",
+                        granule == 0 && in_use == u64::MAX >> (64 - here) && !is_owned,
+                        "an extent begins a block",
                         address,
                     );
-                    *long_left = body.granules - 1;
+                    *long_left = body.granules - here;
                     census.runs += 1;
-                    census.run_bytes += body.granules as usize * BLOCK;
+                    census.run_bytes += body.granules as usize * GRANULE;
                     return;
                 }
                 Key::RUN => {
@@ -411,7 +413,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 // SAFETY: as above.
                 let cell = unsafe { LocalRow::cell(state, classes, class) };
                 for index in 0..cell.in_magazine() {
-                    f(ptr::null(), 0, Some(cell.magazine(index)));
+                    f(ptr::null(), 0, Some(cell.magazine(index).name));
                 }
                 for held in (0..cell.stashed())
                     .map(|i| cell.stash(i))

@@ -12,15 +12,43 @@
 //! that reads is atomic, and `Relaxed`: a figure that orders nothing, true at rest. The walker reads
 //! everything, at rest.
 
+use crate::class::Class;
+use crate::heap::{LIVE, SlotName};
 use crate::slab::Slab;
 use crate::sync::{AtomicPtr, AtomicU16, AtomicU64, Ordering::Relaxed};
 use core::alloc::Layout;
 use core::cell::Cell as Own;
 use core::ptr;
 
-/// What names a slot in the magazine: its address, or for a class with tags the word of its tag. The next
-/// handle is then known before the compare-and-swap that ended the last one is through.
-pub(crate) type Entry = u64;
+/// What names a slot in the magazine.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Entry {
+    /// The slot's address, or for a class with tags the word of its tag. The next handle is then known before the
+    /// compare-and-swap that ended the last one is through.
+    pub(crate) name: u64,
+    /// In a checked heap the slot's [`SlotName`], so that neither an allocation nor a spill looks for its mark. Else 0, and
+    /// not stored.
+    pub(crate) slot: u64,
+}
+
+impl Entry {
+    /// Of a slot that has no mark.
+    pub(crate) const fn unmarked(name: u64) -> Self {
+        Self { name, slot: 0 }
+    }
+}
+
+/// What a cell's own word says. The cell's local alone writes to it, and so reads it plainly.
+#[inline(always)]
+fn own(word: &AtomicPtr<u64>) -> *mut u64 {
+    // SAFETY: the only writer is the caller's context; others read it atomically.
+    unsafe { *word.as_ptr() }
+}
+
+/// The words that an entry takes in a magazine.
+const fn words(wide: bool) -> usize {
+    if wide { 2 } else { 1 }
+}
 
 /// A word that is held, with its slab.
 #[derive(Debug, Clone, Copy)]
@@ -49,8 +77,8 @@ pub(crate) struct Room {
 
 impl Room {
     /// The layout of a store of this room: the stash, then the magazine.
-    pub(crate) const fn layout(self) -> Layout {
-        let bytes = self.stash * size_of::<Held>() + self.magazine * size_of::<Entry>();
+    pub(crate) const fn layout(self, wide: bool) -> Layout {
+        let bytes = self.stash * size_of::<Held>() + self.magazine * words(wide) * size_of::<u64>();
         match Layout::from_size_align(bytes, 64) {
             Ok(layout) => layout,
             Err(_) => panic!("a store is a few hundred bytes"),
@@ -62,55 +90,69 @@ impl Room {
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Cell {
-    /// Where the next freed address goes.
-    top: AtomicPtr<Entry>,
-    low: AtomicPtr<Entry>,
-    high: Own<*mut Entry>,
+    /// Where the next freed slot goes.
+    top: AtomicPtr<u64>,
+    low: AtomicPtr<u64>,
+    high: Own<*mut u64>,
     /// The current word: allocation takes its lowest bit when the magazine is empty.
     word: AtomicU64,
     base: Own<*mut u8>,
     slab: Own<*const Slab>,
-    stash: Own<*mut Held>,
-    stashed: Own<u8>,
-    stash_room: Own<u8>,
+    /// See [`Class::by_address`]. Constant.
+    factor: u32,
+    mask: u16,
     /// The slots in the stash's words.
     stashed_slots: AtomicU16,
+    stashed: Own<u8>,
+    stash_room: Own<u8>,
     /// Slow paths since the store was made, until it is full size.
     pub(super) visits: Own<u8>,
     /// The slots in `word` read as zero: they come from a slab that nothing was written to yet.
     fresh: Own<bool>,
     is_full_size: Own<bool>,
+    /// Entries have marks. Constant.
+    wide: bool,
 }
 
-impl Cell {
-    #[expect(
-        clippy::declare_interior_mutable_const,
-        reason = "it is copied into place, not used"
-    )]
-    pub(super) const EMPTY: Self = Self {
-        top: AtomicPtr::new(ptr::null_mut()),
-        low: AtomicPtr::new(ptr::null_mut()),
-        high: Own::new(ptr::null_mut()),
-        word: AtomicU64::new(0),
-        base: Own::new(ptr::null_mut()),
-        slab: Own::new(ptr::null()),
-        stash: Own::new(ptr::null_mut()),
-        stashed: Own::new(0),
-        stash_room: Own::new(0),
-        stashed_slots: AtomicU16::new(0),
-        visits: Own::new(0),
-        fresh: Own::new(false),
-        is_full_size: Own::new(false),
-    };
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Cell>() == 64);
 
-    #[inline]
-    fn top(&self) -> *mut Entry {
-        self.top.load(Relaxed)
+impl Cell {
+    /// A cell that holds nothing, for a class of a heap that is checked or not.
+    pub(super) const fn new(class: &Class, wide: bool) -> Self {
+        let (mask, factor) = class.by_address();
+        Self {
+            top: AtomicPtr::new(ptr::null_mut()),
+            low: AtomicPtr::new(ptr::null_mut()),
+            high: Own::new(ptr::null_mut()),
+            word: AtomicU64::new(0),
+            base: Own::new(ptr::null_mut()),
+            slab: Own::new(ptr::null()),
+            factor,
+            mask,
+            stashed_slots: AtomicU16::new(0),
+            stashed: Own::new(0),
+            stash_room: Own::new(0),
+            visits: Own::new(0),
+            fresh: Own::new(false),
+            is_full_size: Own::new(false),
+            wide,
+        }
     }
 
-    #[inline]
-    fn low(&self) -> *mut Entry {
-        self.low.load(Relaxed)
+    /// A cell that holds nothing and has no room, of whatever class.
+    pub(super) const fn nothing() -> Self {
+        Self::new(&Class::NONE, false)
+    }
+
+    #[inline(always)]
+    fn top(&self) -> *mut u64 {
+        own(&self.top)
+    }
+
+    #[inline(always)]
+    fn low(&self) -> *mut u64 {
+        own(&self.low)
     }
 
     #[inline]
@@ -118,49 +160,119 @@ impl Cell {
         self.word.load(Relaxed)
     }
 
-    /// The entry that was pushed last.
+    /// The stash, in front of the magazine.
     #[inline]
-    pub(super) fn pop(&self) -> Option<Entry> {
+    fn stash_at(&self) -> *mut Held {
+        let room = if self.is_full_size() { FULL } else { SMALL };
+        self.low().cast::<Held>().wrapping_sub(room.stash)
+    }
+
+    /// The live slot that begins at an address of this class, in a slab of this class in a checked heap. `None` if none does,
+    /// or if that cannot be told from the address: see [`Class::by_address`].
+    ///
+    /// # Safety
+    /// `slab` is a plain one of this class, of a checked heap.
+    #[inline(always)]
+    pub(super) unsafe fn live_slot(&self, slab: *const Slab, address: usize) -> Option<SlotName> {
+        let offset = address as u32 & u32::from(self.mask);
+        let product = u64::from(offset) * u64::from(self.factor);
+        if product as u32 >= self.factor {
+            return None;
+        }
+        let slot = SlotName::new(slab, (product >> 32) as usize);
+        // SAFETY: the slot is below 64, and the slab's.
+        let is_live = unsafe { slot.mark() }.load(Relaxed) == LIVE;
+        is_live.then_some(slot)
+    }
+
+    /// The entry that was pushed last. `wide` is what the cell was made with.
+    #[inline(always)]
+    pub(super) fn pop(&self, wide: bool) -> Option<Entry> {
         let top = self.top();
         if top == self.low() {
             return None;
         }
         // SAFETY: `low < top`, so the entry below `top` is inside the magazine and was written.
         unsafe {
-            let top = top.sub(1);
+            let top = top.sub(words(wide));
             self.top.store(top, Relaxed);
-            Some(*top)
+            Some(Self::read(top, wide))
+        }
+    }
+
+    /// # Safety
+    /// `at` is inside the magazine, and was written.
+    #[inline(always)]
+    unsafe fn read(at: *const u64, wide: bool) -> Entry {
+        // SAFETY: the caller's promise.
+        unsafe {
+            Entry {
+                name: *at,
+                slot: if wide { *at.add(1) } else { 0 },
+            }
+        }
+    }
+
+    /// # Safety
+    /// `at` is inside the magazine.
+    #[inline(always)]
+    unsafe fn write(at: *mut u64, entry: Entry, wide: bool) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            *at = entry.name;
+            if wide {
+                *at.add(1) = entry.slot;
+            }
         }
     }
 
     /// Any entry: by a number, which need not be less than there are.
     #[cold]
     pub(super) fn pop_any(&self, number: usize) -> Option<Entry> {
-        let count = self.in_magazine();
+        let (count, wide) = (self.in_magazine(), self.wide);
         if count == 0 {
             return None;
         }
         // SAFETY: both are among the entries that were written, from `low` on.
         unsafe {
-            let (any, last) = (self.low().add(number % count), self.top().sub(1));
-            ptr::swap(any, last);
+            let any = self.low().add(number % count * words(wide));
+            let last = self.top().sub(words(wide));
+            let (chosen, moved) = (Self::read(any, wide), Self::read(last, wide));
+            Self::write(any, moved, wide);
+            Self::write(last, chosen, wide);
         }
-        self.pop()
+        self.pop(wide)
     }
 
-    /// Notes a freed slot, unless the magazine is full.
-    #[inline]
-    pub(super) fn push(&self, entry: Entry) -> bool {
+    /// Where the next freed slot goes, unless the magazine is full.
+    #[inline(always)]
+    pub(super) fn room(&self) -> Option<*mut u64> {
         let top = self.top();
-        if top == self.high.get() {
-            return false;
+        (top != self.high.get()).then_some(top)
+    }
+
+    /// Notes a freed slot, unless the magazine is full. `wide` is what the cell was made with.
+    #[inline(always)]
+    pub(super) fn push(&self, entry: Entry, wide: bool) -> bool {
+        let room = self.room();
+        if let Some(room) = room {
+            // SAFETY: it is the room.
+            unsafe { self.push_to(room, entry, wide) };
         }
-        // SAFETY: `top < high`, so the place is inside the magazine.
+        room.is_some()
+    }
+
+    /// Notes a freed slot.
+    ///
+    /// # Safety
+    /// `room` is what [`Cell::room`] says.
+    #[inline(always)]
+    pub(super) unsafe fn push_to(&self, room: *mut u64, entry: Entry, wide: bool) {
+        // SAFETY: the room is inside the magazine.
         unsafe {
-            *top = entry;
-            self.top.store(top.add(1), Relaxed);
+            Self::write(room, entry, wide);
+            self.top.store(room.add(words(wide)), Relaxed);
         }
-        true
     }
 
     /// A slot of the current word, for slots of `size` bytes: the lowest, or the first from a bit on; and its number.
@@ -182,6 +294,56 @@ impl Cell {
         Some((unsafe { self.base.get().add(slot as usize * size) }, slot))
     }
 
+    /// Moves the lowest slots of the current word, at most `count`, to the magazine, which is empty: the lowest is taken
+    /// first. Slots of `size` bytes begin at `base`, and in a wide cell their names at `names`.
+    #[inline(always)]
+    pub(super) fn fill(&self, count: usize, wide: bool, base: u64, size: u64, names: u64) {
+        debug_assert!(self.top() == self.low());
+        let mut word = self.word();
+        let room = self.high.get().addr() - self.low().addr();
+        let count = count
+            .min(word.count_ones() as usize)
+            .min(room / size_of::<u64>() / words(wide));
+        let top = self.low().wrapping_add(count * words(wide));
+        let mut at = top;
+        for _ in 0..count {
+            let slot = u64::from(word.trailing_zeros());
+            word &= word - 1;
+            at = at.wrapping_sub(words(wide));
+            let entry = Entry {
+                name: base + slot * size,
+                slot: names + slot,
+            };
+            // SAFETY: there is room for so many, from the magazine's beginning on.
+            unsafe { Self::write(at, entry, wide) };
+        }
+        self.word.store(word, Relaxed);
+        self.top.store(top, Relaxed);
+    }
+
+    /// Of a wide cell the word of the entries from the `index`th on, and before the `end`th, that are of one slab, and how
+    /// many they are.
+    pub(super) fn word_of_slots(&self, index: usize, end: usize) -> (Held, usize) {
+        debug_assert!(self.wide && index < end && end <= self.in_magazine());
+        // SAFETY: they are in the written part of the magazine, and have two words each.
+        let entries = unsafe {
+            let first = self.low().add(2 * index).cast::<[u64; 2]>();
+            core::slice::from_raw_parts(first, end - index)
+        };
+        let (slab, _) = SlotName(entries[0][1]).parts();
+        let (mut word, mut taken) = (0, 0);
+        for [_, name] in entries {
+            let (other, slot) = SlotName(*name).parts();
+            if other != slab {
+                break;
+            }
+            word |= 1 << slot;
+            taken += 1;
+        }
+        let slab = ptr::with_exposed_provenance(slab);
+        (Held { slab, word }, taken)
+    }
+
     /// The slab of the current word.
     #[inline]
     pub(super) fn slab(&self) -> *const Slab {
@@ -194,19 +356,20 @@ impl Cell {
     /// `cell` is a cell that is valid meanwhile. Its owner may be changing it, so there is no reference.
     pub(crate) unsafe fn held_slots(cell: *const Self) -> usize {
         // SAFETY: the fields are valid, and atomic.
-        let (top, low, word, stashed) = unsafe {
+        let (top, low, word, stashed, wide) = unsafe {
             (
                 &(*cell).top,
                 &(*cell).low,
                 &(*cell).word,
                 &(*cell).stashed_slots,
+                (*cell).wide,
             )
         };
         let magazine = top
             .load(Relaxed)
             .addr()
             .saturating_sub(low.load(Relaxed).addr());
-        (magazine / size_of::<Entry>()).min(FULL.magazine)
+        (magazine / size_of::<u64>() / words(wide)).min(FULL.magazine)
             + word.load(Relaxed).count_ones() as usize
             + usize::from(stashed.load(Relaxed))
     }
@@ -221,8 +384,8 @@ impl Cell {
         self.top() == self.low() && self.word() != 0 && self.fresh.get()
     }
 
-    pub(super) const fn has_store(&self) -> bool {
-        !self.stash.get().is_null()
+    pub(super) fn has_store(&self) -> bool {
+        !self.low().is_null()
     }
 
     pub(super) const fn is_full_size(&self) -> bool {
@@ -235,20 +398,23 @@ impl Cell {
     /// `store` is unused memory of `room`'s layout, and `room` is larger than what is held. Limits
     /// are at most `room`'s.
     pub(super) unsafe fn move_to(&self, store: *mut u8, room: Room, limits: Room) -> *mut u8 {
-        let old = self.stash.get();
-        let held = self.in_magazine();
+        let old: *mut Held = if self.has_store() {
+            self.stash_at()
+        } else {
+            ptr::null_mut()
+        };
+        let held = self.in_magazine() * words(self.wide);
         // SAFETY: both stores are valid, do not overlap, and the new one has room.
         unsafe {
             let stash: *mut Held = store.cast();
-            let low: *mut Entry = stash.add(room.stash).cast();
+            let low: *mut u64 = stash.add(room.stash).cast();
             if !old.is_null() {
                 ptr::copy_nonoverlapping(old, stash, self.stashed());
                 ptr::copy_nonoverlapping(self.low(), low, held);
             }
-            self.stash.set(stash);
             self.low.store(low, Relaxed);
             self.top.store(low.add(held), Relaxed);
-            self.high.set(low.add(limits.magazine));
+            self.high.set(low.add(limits.magazine * words(self.wide)));
         }
         self.stash_room.set(limits.stash as u8);
         self.is_full_size.set(room == FULL);
@@ -259,42 +425,38 @@ impl Cell {
     /// Gives up the store of a cell that holds nothing.
     pub(super) fn take_store(&self) -> *mut u8 {
         debug_assert!(self.is_used_up() && self.stashed() == 0);
+        if !self.has_store() {
+            return ptr::null_mut();
+        }
+        let store = self.stash_at();
         self.top.store(ptr::null_mut(), Relaxed);
         self.low.store(ptr::null_mut(), Relaxed);
         self.high.set(ptr::null_mut());
         self.is_full_size.set(false);
         self.stash_room.set(0);
-        self.stash.replace(ptr::null_mut()).cast()
+        store.cast()
     }
 
     /// How many entries the magazine holds.
     pub(crate) fn in_magazine(&self) -> usize {
-        self.top().addr().saturating_sub(self.low().addr()) / size_of::<Entry>()
+        let bytes = self.top().addr().saturating_sub(self.low().addr());
+        bytes / size_of::<u64>() / words(self.wide)
     }
 
     /// The `index`th entry of the magazine, oldest first.
-    #[cfg(feature = "walker")]
     pub(crate) fn magazine(&self, index: usize) -> Entry {
         debug_assert!(index < self.in_magazine());
         // SAFETY: inside the written part, by the caller's bound.
-        unsafe { *self.low().add(index) }
-    }
-
-    /// Some of the magazine's entries, oldest first.
-    ///
-    /// # Safety
-    /// The magazine holds as many, and is not changed while the slice is used.
-    pub(super) unsafe fn oldest(&self, range: core::ops::Range<usize>) -> &[Entry] {
-        // SAFETY: the caller's promise.
-        unsafe { core::slice::from_raw_parts(self.low().add(range.start), range.len()) }
+        unsafe { Self::read(self.low().add(index * words(self.wide)), self.wide) }
     }
 
     /// Forgets the oldest `count` entries.
     pub(super) fn drop_oldest(&self, count: usize) {
-        let left = self.in_magazine() - count;
+        let left = (self.in_magazine() - count) * words(self.wide);
         // SAFETY: both ranges are inside the magazine.
         unsafe {
-            ptr::copy(self.low().add(count), self.low(), left);
+            let kept = self.low().add(count * words(self.wide));
+            ptr::copy(kept, self.low(), left);
             self.top.store(self.low().add(left), Relaxed);
         }
     }
@@ -311,7 +473,7 @@ impl Cell {
     pub(crate) fn stash(&self, index: usize) -> Held {
         debug_assert!(index < self.stashed());
         // SAFETY: inside the written part, by the caller's bound.
-        unsafe { *self.stash.get().add(index) }
+        unsafe { *self.stash_at().add(index) }
     }
 
     /// The word that was stashed last.
@@ -323,7 +485,7 @@ impl Cell {
     pub(super) fn stash_push(&self, held: Held) {
         debug_assert!(self.stash_room() > 0);
         // SAFETY: there is room.
-        unsafe { self.stash.get().add(self.stashed()).write(held) };
+        unsafe { self.stash_at().add(self.stashed()).write(held) };
         self.stashed.set(self.stashed.get() + 1);
         self.count_stashed(held.word.count_ones() as i16);
     }
@@ -349,7 +511,7 @@ impl Cell {
             .sum();
         self.count_stashed(-(slots as i16));
         // SAFETY: both ranges are inside the stash.
-        unsafe { ptr::copy(self.stash.get().add(count), self.stash.get(), left) };
+        unsafe { ptr::copy(self.stash_at().add(count), self.stash_at(), left) };
         self.stashed.set(left as u8);
     }
 

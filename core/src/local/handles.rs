@@ -1,7 +1,7 @@
 //! Objects that are named by handles, through a local.
 
 use super::Local;
-use super::cell::Cell;
+use super::cell::{Cell, Entry};
 use crate::config::{Config, Table};
 use crate::depot::Row;
 use crate::epoch::{Epoch, Tag};
@@ -163,8 +163,8 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         // SAFETY: a seat has a cell for each class of the table.
         let cell = unsafe { &*cells.add(class) };
         let (popped, from) = self.draw(cell);
-        if let Some(word) = popped {
-            return Some(FreeWord(word));
+        if let Some(entry) = popped {
+            return Some(FreeWord(entry.name));
         }
         let (tag, _) = cell.next_slot(TaggedSlab::STRIDE, from)?;
         // SAFETY: the cell's base are the tags of the slab of its word, and the slot was held by it.
@@ -189,9 +189,10 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         let class = handle.class() + Table::<C>::TABLE.len();
         // Whoever ends an object holds its bit, so the slab is pinned and is of this row.
         let id = tagged.slab().identity().key().row();
+        let entry = Entry::unmarked(word.0);
         if id == self.home.id {
-            if !self.cell(self.home, class).push(word.0) {
-                self.spill(self.home, class, word.0);
+            if !self.cell(self.home, class).push(entry, C::CHECKED) {
+                self.spill(self.home, class, entry);
             }
             return;
         }
@@ -200,8 +201,8 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             // SAFETY: the slab is pinned, and rows stay valid for as long as the heap.
             let row = unsafe { &*tagged.slab().body().row.cast::<Row<R>>() };
             self.put_slot_elsewhere(row, class, word);
-        } else if !self.cell(near, class).push(word.0) {
-            self.spill(near, class, word.0);
+        } else if !self.cell(near, class).push(entry, C::CHECKED) {
+            self.spill(near, class, entry);
         }
     }
 }

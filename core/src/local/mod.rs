@@ -14,6 +14,7 @@ mod by_address;
 mod cell;
 mod counts;
 mod handles;
+mod magazines;
 mod registry;
 mod seat;
 mod slow;
@@ -26,6 +27,7 @@ use crate::epoch::{Epoch, Position, Tag};
 use crate::error::{AllocError, FreeError};
 use crate::heap::{self, DefaultLock, Heap};
 use crate::provider::PageProvider;
+use crate::slab::Slab;
 use crate::snapshot::{self, LocalStats, SlowPathStats};
 use core::alloc::Layout;
 use core::fmt;
@@ -34,12 +36,23 @@ use lock_api::RawMutex;
 
 use cell::{Cell, Entry};
 pub(crate) use counts::LocalTally;
+pub use magazines::{Magazines, NO_MAGAZINES, NoMagazines};
 pub(crate) use registry::Registry;
 use seat::Seat;
 pub(crate) use state::LocalRow;
 
 /// How many seats are found by one look. More are found by walking a list.
 const NEAR: usize = 8;
+
+/// The name of a slot, below 64, of a plain slab; 0 in a heap that has no marks.
+#[inline(always)]
+fn slot_name<C: Config>(slab: *const Slab, slot: usize) -> u64 {
+    if C::CHECKED {
+        heap::SlotName::new(slab, slot).0
+    } else {
+        0
+    }
+}
 
 /// A fast path over a heap, for one thread or CPU at a time.
 ///
@@ -192,35 +205,35 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     }
 
     /// Takes what is at hand in a seat's cell.
-    ///
-    /// What the cell holds pins its row's slabs, so the row still serves the era in which it was taken,
-    /// and this local took nothing of a later one: there is no need to check the tag.
     #[inline(always)]
     fn pick(&self, cells: *mut Cell, class: usize) -> Option<NonNull<u8>> {
         // SAFETY: a seat has a cell for each class of the table.
         let cell = unsafe { &*cells.add(class) };
-        let (popped, from) = self.draw(cell);
-        let object = match popped {
-            // A freed pointer may have been narrowed to its old object; the address is good for the
-            // whole slot, by the chunk's exposed provenance.
-            Some(address) => {
-                if C::CHECKED {
-                    self.heap.mark_live(address as usize, class);
-                }
-                ptr::with_exposed_provenance_mut(address as usize)
-            }
-            None => {
-                let size = Table::<C>::TABLE.class(class).size();
-                let (object, slot) = cell.next_slot(size, from)?;
-                if C::CHECKED {
-                    // SAFETY: the slot is held, and so its slab is valid.
-                    heap::mark_live_slot(unsafe { &*cell.slab() }, slot, class, Table::<C>::TABLE);
-                }
-                object
-            }
+        if !C::SHUFFLED {
+            return magazines::pick::<C>(cell, class);
+        }
+        match self.draw(cell) {
+            (Some(entry), _) => Some(magazines::live::<C>(entry)),
+            (None, from) => magazines::next::<C>(cell, class, from),
+        }
+    }
+
+    /// The entry of a slot that the local holds, and that has no tag.
+    fn entry_of(&self, address: usize, class: usize) -> Entry {
+        let name = address as u64;
+        if !C::CHECKED {
+            return Entry::unmarked(name);
+        }
+        // SAFETY: the slot is held, so its slab is pinned.
+        let (slab, base) = unsafe {
+            let slab = self.slab_of(address);
+            (slab, (*slab).body().base.addr())
         };
-        // SAFETY: no slot is at null.
-        Some(unsafe { NonNull::new_unchecked(object) })
+        let slot = Table::<C>::TABLE
+            .class(class)
+            .slot_of(address.wrapping_sub(base));
+        let slot = slot_name::<C>(slab, slot as usize & 63);
+        Entry { name, slot }
     }
 
     /// What is taken from a cell: an entry of the magazine, if there is one, and where else to begin in the word. Only a
@@ -228,7 +241,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     #[inline(always)]
     fn draw(&self, cell: &Cell) -> (Option<Entry>, Option<u32>) {
         if !C::SHUFFLED {
-            return (cell.pop(), None);
+            return (cell.pop(C::CHECKED), None);
         }
         // SAFETY: the desk is valid and this local's alone.
         let draw = unsafe {
@@ -252,41 +265,24 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// As for [`Heap::free`].
     #[inline(always)]
     pub unsafe fn free(&mut self, object: NonNull<u8>, layout: Layout) -> Result<(), FreeError> {
-        let Some(class) = Table::<C>::TABLE.index_at_once(layout) else {
-            // SAFETY: the caller's promise.
-            return unsafe { self.free_other(object, layout) };
-        };
-        // SAFETY: the caller's promise.
-        unsafe { self.free_class(object, class) }
-    }
-
-    /// Frees an object of a class.
-    ///
-    /// # Safety
-    /// As for [`Heap::free`], for a layout of this class.
-    #[inline(always)]
-    unsafe fn free_class(&mut self, object: NonNull<u8>, class: usize) -> Result<(), FreeError> {
-        let address = object.addr().get();
-        if C::CHECKED {
-            self.heap
-                .check_free(object, class)
-                .map_err(|error| self.heap.refused_free(error))?;
-        }
-        // SAFETY: the caller gives up the object, which is of this class.
-        unsafe { self.heap.wipe_slot(object, class) };
-        // A branch and not a choice between two seats: it is foreseen, and then nothing waits for
-        // the entry.
-        if self.heap.entry(address).is_home() {
-            if !self.cell(self.home, class).push(address as Entry) {
-                self.spill(self.home, class, address as Entry);
-            }
+        // SAFETY: the caller's promise; the magazines are this local's.
+        if unsafe { self.heap.free_layout_to(self.magazines(), object, layout) } {
             return Ok(());
         }
         // SAFETY: the caller's promise.
-        unsafe { self.free_in(object, class) }
+        unsafe { self.free_other(object, layout) }
     }
 
-    /// Frees an object whose class takes a search, or that no class serves.
+    /// The magazines for the root epoch: those of [`Heap::alloc_from`] and [`Heap::free_to`], for as long as this local is
+    /// there.
+    #[must_use]
+    #[inline(always)]
+    pub const fn magazines(&self) -> Magazines {
+        Magazines(self.home.cells)
+    }
+
+    /// Frees an object whose class takes a search, for whose slot there is no room at hand, of another epoch, or that no
+    /// class serves.
     ///
     /// # Safety
     /// As for [`Heap::free`].
@@ -295,31 +291,40 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         // SAFETY: the caller's promise.
         unsafe {
             match Table::<C>::TABLE.index_for(layout) {
-                Some(class) => self.free_class(object, class),
+                Some(class) => self.free_in(object, class),
                 None => self.heap.free_large(object, layout),
             }
         }
     }
 
-    /// Frees an object of a row other than the root's.
+    /// Frees an object of a class, of whatever row.
     ///
     /// # Safety
     /// As for [`Heap::free`], for a layout of this class.
-    #[inline(never)]
     unsafe fn free_in(&mut self, object: NonNull<u8>, class: usize) -> Result<(), FreeError> {
+        if C::CHECKED {
+            let checked = self.heap.check_free(object, class);
+            checked.map_err(|error| self.heap.refused_free(error))?;
+        }
         let address = object.addr().get();
         // SAFETY: the heap outlives the local.
         let slab = unsafe { self.heap.entry(address).slab() }.ok_or(FreeError::Foreign)?;
+        // SAFETY: the caller gives up the object, which is of this class.
+        unsafe { self.heap.wipe_slot(object, class) };
         // The object's slot is held until it is given, so the slab stays what it is.
         let id = slab.identity().key().row();
-        let near = self.near(id);
-        if id != near.id {
+        let seat = if id == self.home.id {
+            self.home
+        } else {
+            *self.near(id)
+        };
+        if id != seat.id {
             // SAFETY: the caller's promise.
             return unsafe { self.free_elsewhere(object, class) };
         }
-        // SAFETY: a seat has a cell for each class of the table.
-        if unsafe { !(*near.cells.add(class)).push(address as Entry) } {
-            self.spill(*near, class, address as Entry);
+        let kept = self.entry_of(address, class);
+        if !self.cell(seat, class).push(kept, C::CHECKED) {
+            self.spill(seat, class, kept);
         }
         Ok(())
     }
@@ -366,7 +371,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             return Ok(object);
         }
         // SAFETY: the caller's promise.
-        if let Some(moved) = unsafe { self.heap.resize_region(object, old, new) } {
+        if let Some(moved) = unsafe { self.heap.resize_large(object, old, new) } {
             return Ok(moved);
         }
         let moved = self.alloc(new)?;

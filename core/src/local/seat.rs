@@ -70,7 +70,8 @@ impl<'h, R: RawMutex> Seat<'h, R> {
             });
             let cells = state.byte_add(cells_at).cast::<Cell>();
             for class in 0..classes {
-                cells.add(class).write(Cell::EMPTY);
+                let shape = Table::<C>::TABLE.class(class);
+                cells.add(class).write(Cell::new(shape, C::CHECKED));
             }
             heap.locals.with(|list| list.insert(state));
             Ok(Self {
@@ -223,8 +224,9 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         if row.tag().is_open()
             && let Ok(seat) = self.sit(row)
         {
-            if !self.cell(seat, class).push(address as Entry) {
-                self.spill(seat, class, address as Entry);
+            let entry = self.entry_of(address, class);
+            if !self.cell(seat, class).push(entry, C::CHECKED) {
+                self.spill(seat, class, entry);
             }
             return Ok(());
         }
@@ -240,8 +242,9 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         if row.tag().is_open()
             && let Ok(seat) = self.sit(row)
         {
-            if !self.cell(seat, class).push(word.0) {
-                self.spill(seat, class, word.0);
+            let entry = Entry::unmarked(word.0);
+            if !self.cell(seat, class).push(entry, C::CHECKED) {
+                self.spill(seat, class, entry);
             }
             return;
         }

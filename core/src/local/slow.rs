@@ -183,19 +183,19 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         self.count_own(seat, class, |own| &own.spills);
         bump(&self.tally().spills);
         self.grow(seat, class);
-        if !self.cell(seat, class).push(entry) {
+        if !self.cell(seat, class).push(entry, C::CHECKED) {
             // All but the newest quarter: fewer visits than with a half, and what is hot stays.
             let held = self.cell(seat, class).in_magazine();
             let count = held - held / 4;
             self.spill_oldest(seat, class, count);
-            if !self.cell(seat, class).push(entry) {
+            if !self.cell(seat, class).push(entry, C::CHECKED) {
                 // There was no memory for a store: the slot goes back alone.
                 if Table::<C>::TABLE.class(class).is_tagged {
-                    return self.put_back(FreeWord(entry));
+                    return self.put_back(FreeWord(entry.name));
                 }
                 // SAFETY: the object is given up by whoever freed it, and no object is at null.
                 let _freed = unsafe {
-                    let object = ptr::with_exposed_provenance_mut(entry as usize);
+                    let object = ptr::with_exposed_provenance_mut(entry.name as usize);
                     let object = NonNull::new_unchecked(object);
                     self.heap.free_slot(object, class)
                 };
@@ -208,13 +208,15 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     fn spill_oldest(&mut self, seat: Seat<'h, R>, class: usize, count: usize) {
         let mut index = 0;
         while index < count {
-            // SAFETY: the magazine holds `count` entries or more, and nothing in this turn changes it
-            // before the last use of the slice.
-            let entries = unsafe { self.cell(seat, class).oldest(index..count) };
+            let cell = self.cell(seat, class);
+            let names = (index..count).map(|index| cell.magazine(index).name);
             let (held, taken) = if Table::<C>::TABLE.class(class).is_tagged {
-                self.word_of_tags(entries)
+                self.word_of_tags(names)
+            } else if C::CHECKED {
+                let (held, taken) = cell.word_of_slots(index, count);
+                (Some(held), taken)
             } else {
-                self.word_of_addresses(class, entries)
+                self.word_of_addresses(class, names)
             };
             let Some(held) = held else {
                 break;
@@ -229,22 +231,26 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         self.cell(seat, class).drop_oldest(count);
     }
 
-    /// The word of the first entries that are of one slab, and how many they are.
-    fn word_of_addresses(&self, class: usize, entries: &[Entry]) -> (Option<Held>, usize) {
-        let Some(first) = entries.first() else {
+    /// The word of the first slots that are of one slab, and how many they are.
+    fn word_of_addresses(
+        &self,
+        class: usize,
+        mut names: impl Iterator<Item = u64>,
+    ) -> (Option<Held>, usize) {
+        let Some(first) = names.next() else {
             return (None, 0);
         };
         let shape = Table::<C>::TABLE.class(class);
         let span = shape.slab_bytes();
         // SAFETY: a held slot lies in a chunk of the heap, and pins its slab.
         let (slab, base) = unsafe {
-            let slab = self.slab_of(*first as usize);
+            let slab = self.slab_of(first as usize);
             (slab, (*slab).body().base.addr())
         };
         // Neighbours are mostly of the same slab and need no look-up.
         let (mut word, mut taken) = (0u64, 0);
-        for entry in entries {
-            let offset = (*entry as usize).wrapping_sub(base);
+        for name in core::iter::once(first).chain(names) {
+            let offset = (name as usize).wrapping_sub(base);
             if offset >= span {
                 break;
             }
@@ -255,14 +261,14 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     }
 
     /// As [`Self::word_of_addresses`], for a class with tags.
-    fn word_of_tags(&self, entries: &[Entry]) -> (Option<Held>, usize) {
-        let handles = entries.iter().map(|e| RawHandle::of_word(FreeWord(*e)));
-        let first = handles.clone().next();
+    fn word_of_tags(&self, names: impl Iterator<Item = u64>) -> (Option<Held>, usize) {
+        let mut handles = names.map(|name| RawHandle::of_word(FreeWord(name)));
+        let first = handles.next();
         let slab = first.and_then(|first| self.heap.slab_of(FreeWord(first.bits())));
         let (Some(first), Some(tagged)) = (first, slab) else {
             return (None, 0);
         };
-        let (mut word, mut taken) = (0u64, 0);
+        let (mut word, mut taken) = (1 << first.slot(), 1);
         for handle in handles.take_while(|handle| handle.id() == first.id()) {
             word |= 1 << handle.slot();
             taken += 1;
@@ -406,7 +412,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             magazine: room.magazine.min(usize::from(shape.magazine)),
             stash: room.stash.min(usize::from(shape.stash)),
         };
-        let Ok(store) = heap.pages.take_meta(kind, room.layout()) else {
+        let Ok(store) = heap.pages.take_meta(kind, room.layout(C::CHECKED)) else {
             return;
         };
         // SAFETY: the store is fresh memory of that layout, and larger than the one before it, which

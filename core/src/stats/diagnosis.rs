@@ -156,7 +156,9 @@ fn of_heap(
     }
     let keeps = match policy {
         Policy::Eager => Some(0),
-        Policy::Batched { bytes } | Policy::Warm { bytes } => Some(bytes),
+        Policy::Batched { bytes } | Policy::Proportional { bytes } | Policy::Warm { bytes } => {
+            Some(bytes)
+        }
         Policy::OnClose | Policy::Never => None,
     };
     let slabs = &stats.slabs;

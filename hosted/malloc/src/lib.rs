@@ -71,6 +71,24 @@ fn given(object: *mut u8) -> *mut c_void {
 /// Allocates. A size of zero gets an object of its own, too.
 #[unsafe(no_mangle)]
 pub extern "C" fn malloc(size: usize) -> *mut c_void {
+    match TemporalSlab::alloc_at_once(size) {
+        Some(object) => object.as_ptr().cast(),
+        None => malloc_next(size),
+    }
+}
+
+/// Goes on where nothing was freed that serves.
+#[inline(never)]
+extern "C" fn malloc_next(size: usize) -> *mut c_void {
+    match TemporalSlab::alloc_next(size) {
+        Some(object) => object.as_ptr().cast(),
+        None => malloc_slow(size),
+    }
+}
+
+#[cold]
+#[inline(never)]
+extern "C" fn malloc_slow(size: usize) -> *mut c_void {
     match layout_of(size) {
         Some(layout) => given(TemporalSlab::alloc_any(layout)),
         None => no_memory(),
@@ -93,6 +111,19 @@ pub extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
 /// Nobody uses the object any more. What is no object is found; see [`misuse`].
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn free(object: *mut c_void) {
+    // SAFETY: the caller's promise, and the heap is a checked one or believes it.
+    unsafe {
+        if !TemporalSlab::free_at_once(object.cast()) {
+            free_slow(object);
+        }
+    }
+}
+
+/// # Safety
+/// As for [`free`].
+#[cold]
+#[inline(never)]
+unsafe extern "C" fn free_slow(object: *mut c_void) {
     let Some(object) = NonNull::new(object.cast::<u8>()) else {
         return;
     };

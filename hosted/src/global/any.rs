@@ -1,11 +1,26 @@
 //! The process's heap for callers that keep no layouts: objects are known by their addresses.
 
-use super::here::here;
-use super::thread::READY;
+use super::here::{alloc_magazines, free_magazines, here};
 use super::{HEAP, TemporalSlab};
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::NonNull;
 use temporal_slab::FreeError;
+
+/// Frees where the fast path does not.
+///
+/// # Safety
+/// As for [`TemporalSlab::free_any`].
+#[cold]
+#[inline(never)]
+unsafe fn free_any_slow(object: NonNull<u8>) -> Result<(), FreeError> {
+    // SAFETY: the caller's promise.
+    here(|thread| unsafe {
+        match thread.first_local() {
+            Some(local) => local.free_any(object),
+            None => HEAP.free_any(object),
+        }
+    })
+}
 
 impl TemporalSlab {
     /// Allocates what may have a size of zero, and is freed by its address. Null if there is no memory.
@@ -33,14 +48,42 @@ impl TemporalSlab {
     /// As there.
     #[inline]
     pub unsafe fn free_any(object: NonNull<u8>) -> Result<(), FreeError> {
-        here(|thread| {
-            if thread.has_local() {
-                // SAFETY: the thread has a local, and nobody is using it; the caller's promise.
-                return unsafe { thread.local().free_any(object) };
+        // SAFETY: the caller's promise.
+        unsafe {
+            if Self::free_at_once(object.as_ptr()) {
+                return Ok(());
             }
-            // SAFETY: the caller's promise.
-            unsafe { HEAP.free_any(object) }
-        })
+            free_any_slow(object)
+        }
+    }
+
+    /// Frees an object by its address if that takes no more than a few instructions. If not, nothing has changed:
+    /// [`TemporalSlab::free_any`] frees it, or says why not. Nothing is freed at null.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    #[must_use]
+    pub unsafe fn free_at_once(object: *mut u8) -> bool {
+        // SAFETY: the magazines are of this thread's local, or of none, and nobody is using them; the caller's promise.
+        unsafe { HEAP.free_to(free_magazines(), object) }
+    }
+
+    /// Allocates so many bytes, aligned to 16, if that takes no more than a few instructions. `None` says nothing of whether
+    /// there is memory: [`TemporalSlab::alloc_any`] does.
+    #[inline(always)]
+    #[must_use]
+    pub fn alloc_at_once(size: usize) -> Option<NonNull<u8>> {
+        // SAFETY: the magazines are of this thread's local, or of none, and nobody is using them.
+        unsafe { HEAP.alloc_bytes_from(alloc_magazines(), size) }
+    }
+
+    /// As [`TemporalSlab::alloc_at_once`], where that found nothing.
+    #[inline(always)]
+    #[must_use]
+    pub fn alloc_next(size: usize) -> Option<NonNull<u8>> {
+        // SAFETY: as above.
+        unsafe { HEAP.alloc_more_from(alloc_magazines(), size) }
     }
 
     /// How many bytes an object may use, by its address: see [`Heap::size_of`](temporal_slab::Heap::size_of).
@@ -49,13 +92,7 @@ impl TemporalSlab {
     /// As there.
     #[inline]
     pub fn size_of(object: NonNull<u8>) -> Result<usize, FreeError> {
-        here(|thread| {
-            if thread.state() >= READY {
-                // SAFETY: the thread has a local, and nobody is using it.
-                return unsafe { thread.local() }.size_of(object);
-            }
-            HEAP.size_of(object)
-        })
+        HEAP.size_of(object)
     }
 
     /// Moves a large object of `room` bytes, as [`TemporalSlab::size_of`] says, to where `new` fits, by its pages. `None`
@@ -67,6 +104,6 @@ impl TemporalSlab {
     pub unsafe fn move_pages(object: NonNull<u8>, room: usize, new: Layout) -> Option<NonNull<u8>> {
         let old = Layout::from_size_align(room, new.align()).ok()?;
         // SAFETY: the caller's promise. An object that is so long has a region of its own, or is left alone.
-        unsafe { HEAP.resize_region(object, old, new) }
+        unsafe { HEAP.resize_large(object, old, new) }
     }
 }

@@ -1,10 +1,10 @@
 //! The global allocator: one heap for the process, a local for each thread.
 //!
 //! Principles:
-//! - The plain case, a thread with a local and without a current epoch, is one look at the thread's state
-//!   and then the local's own fast path. Everything else is out of line.
-//! - A thread gets its local at its first call and gives it up when it ends, after its destructors; what it
-//!   allocates or frees before, between and after takes the shared path, which needs no thread.
+//! - The plain case, a thread with a local and without a current epoch, is one look for the thread's magazines
+//!   and then the core's fast path over them. Everything else is out of line.
+//! - A thread gets its local at its first call, whichever that is, and gives it up when it ends, after its destructors;
+//!   what it allocates or frees after that takes the shared path, which needs no thread.
 //! - Nothing here calls anything that allocates through it.
 //!
 //! # What goes where
@@ -39,11 +39,11 @@ use std::io;
 use temporal_slab::class::FINE_SIZES;
 use temporal_slab::config::Config;
 use temporal_slab::stats::Latency;
-use temporal_slab::{Domain, FreeError, Heap};
+use temporal_slab::{Domain, Heap, Policy};
 
 pub use current::{Phase, Routed};
-use here::here;
-use thread::{READY, Thread};
+use here::{alloc_magazines, free_magazines, here};
+use thread::Thread;
 
 /// The parameters of the process's heap: the finer table of sizes; every free is checked in debug builds, and with the
 /// feature `checked` in all.
@@ -67,7 +67,8 @@ static HEAP: GlobalHeap = Heap::new(if cfg!(feature = "populate") {
     MmapProvider::new().without_readings().populating()
 } else {
     MmapProvider::new().without_readings()
-});
+})
+.with_policy(Policy::Proportional { bytes: 32 << 20 });
 
 /// The allocator, for `#[global_allocator]`. There is one heap behind it, however many of these there are.
 #[derive(Debug, Clone, Copy, Default)]
@@ -123,15 +124,31 @@ impl TemporalSlab {
     }
 }
 
-/// Frees on a thread that has no local yet, or none any more.
+/// Allocates where the fast path finds nothing.
+#[cold]
+#[inline(never)]
+fn alloc_slow(layout: Layout) -> *mut u8 {
+    here(|thread| thread.alloc(layout))
+}
+
+/// Frees where the fast path does not.
 ///
 /// # Safety
 /// As for `dealloc`.
 #[cold]
 #[inline(never)]
-unsafe fn free_without_local(object: NonNull<u8>, layout: Layout) -> Result<(), FreeError> {
+unsafe fn free_slow(object: NonNull<u8>, layout: Layout) {
     // SAFETY: the caller's promise.
-    unsafe { HEAP.free(object, layout) }
+    let freed = here(|thread| unsafe {
+        match thread.first_local() {
+            Some(local) => local.free(object, layout),
+            None => HEAP.free(object, layout),
+        }
+    });
+    if GlobalConfig::CHECKED && freed.is_err() {
+        // Here nothing may unwind.
+        sys::die("temporal-slab: what was freed is not live, or not of this layout\n");
+    }
 }
 
 /// The pointer, or null where there is none: what `GlobalAlloc` says for an error.
@@ -145,43 +162,27 @@ fn or_null<E>(object: Result<NonNull<u8>, E>) -> *mut u8 {
 unsafe impl GlobalAlloc for TemporalSlab {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        here(|thread| {
-            if thread.state() == READY {
-                // SAFETY: a ready thread has a local, and nobody is using it.
-                return or_null(unsafe { thread.local() }.alloc(layout));
-            }
-            thread.alloc_slow(layout)
-        })
+        // SAFETY: the magazines are of this thread's local, or of none; nobody is using them.
+        match unsafe { HEAP.alloc_from(alloc_magazines(), layout) } {
+            Some(object) => object.as_ptr(),
+            None => alloc_slow(layout),
+        }
     }
 
     #[inline]
     unsafe fn dealloc(&self, object: *mut u8, layout: Layout) {
-        // SAFETY: no object is at null.
-        let object = unsafe { NonNull::new_unchecked(object) };
-        here(|thread| {
-            let freed = if thread.has_local() {
-                // SAFETY: the thread has a local, and nobody is using it; the caller gives up the object.
-                unsafe { thread.local().free(object, layout) }
-            } else {
-                // SAFETY: the caller gives up the object.
-                unsafe { free_without_local(object, layout) }
-            };
-            if GlobalConfig::CHECKED && freed.is_err() {
-                // Here nothing may unwind.
-                sys::die("temporal-slab: what was freed is not live, or not of this layout\n");
+        // SAFETY: no object is at null; the caller gives it up; the magazines are as in `alloc`.
+        unsafe {
+            let object = NonNull::new_unchecked(object);
+            if !HEAP.free_layout_to(free_magazines(), object, layout) {
+                free_slow(object, layout);
             }
-        });
+        }
     }
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        here(|thread| {
-            if thread.state() == READY {
-                // SAFETY: as in `alloc`.
-                return or_null(unsafe { thread.local() }.alloc_zeroed(layout));
-            }
-            thread.alloc_zeroed_slow(layout)
-        })
+        here(|thread| thread.alloc_zeroed(layout))
     }
 
     #[inline]
@@ -207,7 +208,7 @@ impl TemporalSlab {
         // SAFETY: no object is at null; the object is the caller's.
         unsafe {
             let base = NonNull::new_unchecked(object);
-            if let Some(moved) = HEAP.resize_region(base, old, new) {
+            if let Some(moved) = HEAP.resize_large(base, old, new) {
                 return moved.as_ptr();
             }
             let moved = self.alloc(new);

@@ -9,6 +9,7 @@
 //! The state lies in a thread-local variable without a destructor, so it can be used from the first call
 //! to the last. The local is given up by a destructor of the C library's, which runs after those of Rust.
 
+use super::here::set_magazines;
 use super::{GlobalConfig, HEAP, fork, or_null};
 use crate::lock::FutexLock;
 use crate::provider::MmapProvider;
@@ -20,15 +21,15 @@ use core::num::NonZeroU32;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicU64, Ordering};
 use temporal_slab::stats::{Latency, Sampler};
-use temporal_slab::{AllocError, Epoch, Local};
+use temporal_slab::{AllocError, Epoch, Local, Magazines};
 
 type TheLocal = Local<'static, MmapProvider, FutexLock, GlobalConfig>;
 
-pub(super) const NEW: u8 = 0;
+const NEW: u8 = 0;
 const MAKING: u8 = 1;
 const GONE: u8 = 2;
 /// This and what is above it have a local.
-pub(super) const READY: u8 = 3;
+const READY: u8 = 3;
 const INSIDE: u8 = 4;
 
 /// The times of all threads that were asked for them.
@@ -40,6 +41,9 @@ thread_local! {
 
 /// A thread's own.
 pub(super) struct Thread {
+    /// What it allocates from, and what it frees to: see `here`, where a shared library has them elsewhere.
+    #[cfg_attr(feature = "shared-library", expect(dead_code))]
+    pub(super) magazines: Cell<(Magazines, Magazines)>,
     state: Cell<u8>,
     local: UnsafeCell<MaybeUninit<TheLocal>>,
     /// The epoch that the thread is in, if its state says so.
@@ -53,6 +57,7 @@ pub(super) struct Thread {
 impl Thread {
     const fn new() -> Self {
         Self {
+            magazines: Cell::new((Magazines::NONE, Magazines::NONE)),
             state: Cell::new(NEW),
             local: UnsafeCell::new(MaybeUninit::uninit()),
             epoch: Cell::new(None),
@@ -61,9 +66,21 @@ impl Thread {
         }
     }
 
-    #[inline]
-    pub(super) fn state(&self) -> u8 {
-        self.state.get()
+    /// Changes the state, and what the fast path finds with it.
+    fn set_state(&self, state: u8) {
+        self.state.set(state);
+        let free = if state >= READY {
+            // SAFETY: the thread has a local, and nobody is using it.
+            unsafe { self.local() }.magazines()
+        } else {
+            Magazines::NONE
+        };
+        let alloc = if state == READY {
+            free
+        } else {
+            Magazines::NONE
+        };
+        set_magazines(self, alloc, free);
     }
 
     #[inline]
@@ -85,10 +102,24 @@ impl Thread {
         unsafe { (*self.local.get()).assume_init_mut() }
     }
 
-    /// Allocates when the state is not the plain one.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn alloc_slow(&self, layout: Layout) -> *mut u8 {
+    /// The thread's local, made if this is the thread's first call; `None` where there is none to be had, or none any more.
+    ///
+    /// # Safety
+    /// No other reference to the local is used while this one is.
+    #[expect(
+        clippy::mut_from_ref,
+        reason = "the caller sees to it that there is one"
+    )]
+    pub(super) unsafe fn first_local(&self) -> Option<&mut TheLocal> {
+        if self.state.get() == NEW {
+            self.begin();
+        }
+        // SAFETY: the thread has a local, and the caller's promise.
+        self.has_local().then(|| unsafe { self.local() })
+    }
+
+    /// Allocates, in whatever state.
+    pub(super) fn alloc(&self, layout: Layout) -> *mut u8 {
         if self.state.get() == NEW {
             self.begin();
         }
@@ -161,13 +192,18 @@ impl Thread {
         let sampler = self.sampler.take();
         let is_plain = self.epoch.get().is_none() && sampler.is_none();
         self.sampler.set(sampler);
-        self.state.set(if is_plain { READY } else { INSIDE });
+        self.set_state(if is_plain { READY } else { INSIDE });
     }
 
-    /// As [`Thread::alloc_slow`], and the bytes of the layout are zero.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn alloc_zeroed_slow(&self, layout: Layout) -> *mut u8 {
+    /// As [`Thread::alloc`], and the bytes of the layout are zero.
+    pub(super) fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if self.state.get() == READY {
+            // SAFETY: the thread has a local, and nobody is using it.
+            return or_null(unsafe { self.local() }.alloc_zeroed(layout));
+        }
+        if self.state.get() == NEW {
+            self.begin();
+        }
         if let Some(epoch) = self.epoch.get() {
             match HEAP.alloc_zeroed_in(epoch, layout) {
                 Err(AllocError::EpochClosed) => {}
@@ -201,7 +237,7 @@ impl Thread {
         // SAFETY: the thread has no local, so nobody uses the place.
         unsafe { (*self.local.get()).write(local) };
         // A guard may have come before there was memory for a local.
-        self.state.set(READY);
+        self.set_state(READY);
         self.settle();
     }
 
@@ -243,7 +279,7 @@ unsafe extern "C" fn end(thread: *mut c_void) {
     // SAFETY: the thread's variables are there until it is no more.
     let thread = unsafe { &*thread.cast::<Thread>() };
     if thread.has_local() {
-        thread.state.set(GONE);
+        thread.set_state(GONE);
         // SAFETY: it had a local; by its state nobody uses it any more.
         unsafe { (*thread.local.get()).assume_init_drop() };
     }

@@ -1,6 +1,7 @@
 /* A pointer that may not be freed, by the number of its kind. It is freed in the last step: if the library does not find
  * that out, this ends as if nothing was wrong. */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <stdint.h>
@@ -142,9 +143,9 @@ int main(int count, char **arguments) {
     case 121: q = realloc(p = here + 16, 100); break;
     case 122: q = (void *)malloc_usable_size(p = (char *)malloc(64) + 32); break;
     case 123: free(p = arguments[0]); break;
-    case 124: /* Where bookkeeping is. */
+    case 124: /* A variable of the thread's own. */
         p = malloc(64);
-        free(q = (void *)((uintptr_t)p / 4194304 * 4194304 + 64));
+        free(q = (char *)&errno - (uintptr_t)&errno % 16);
         break;
     case 125: free(p = (void *)((uintptr_t)malloc(64) ^ 0x400000000)); break;
     default: return 2;

@@ -1,0 +1,252 @@
+//! The fast path alone: what is done with a local's magazines for the root epoch before anything else is looked at.
+//!
+//! ```text
+//! Local::alloc ──> Heap::alloc_from ── pop ──────────────> done
+//!        │                  └──────── the current word ──> done
+//!        └─ refill_home ─ restock ─ the stash, the depot, a new slab
+//! Local::free_any ──> Heap::free_to ── page map ─ mark ─ push ──> done
+//!        └─ free_any_elsewhere ── another epoch's magazines; large objects; what is refused
+//!                             └── spill ─ words ─ the stash ─ the depot
+//! ```
+//!
+//! Neither half changes anything unless it succeeds, so whoever gets nothing here calls the local as if nothing had been
+//! tried. An embedder that keeps a local for each thread keeps its [`Magazines`] beside it, where the thread finds them with
+//! one look, and [`Magazines::NONE`] while the thread has no local.
+
+use super::cell::{Cell, Entry};
+use super::slot_name;
+use crate::class::MAX_CLASSES;
+use crate::config::{Config, Table};
+use crate::heap::{self, Heap};
+use crate::provider::PageProvider;
+use crate::sync::Ordering;
+use core::alloc::Layout;
+use core::ptr::{self, NonNull};
+use lock_api::RawMutex;
+
+/// The magazines of a local for the root epoch, by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Magazines(pub(super) *const Cell);
+
+/// Cells that hold nothing and have no room: what [`Magazines::NONE`] leads to.
+#[derive(Debug)]
+pub struct NoMagazines([Cell; 2 * MAX_CLASSES]);
+
+// SAFETY: nothing is written to them: there is nothing to take, and no room to put anything.
+unsafe impl Sync for NoMagazines {}
+
+/// What [`Magazines::NONE`] leads to, for whoever writes its address without a compiler's help.
+pub static NO_MAGAZINES: NoMagazines = NoMagazines([const { Cell::nothing() }; 2 * MAX_CLASSES]);
+
+impl Magazines {
+    /// Of no local: there is nothing in them, and no room.
+    pub const NONE: Self = Self((&raw const NO_MAGAZINES.0).cast());
+
+    /// The address, for storing where only a word fits.
+    #[must_use]
+    #[inline(always)]
+    pub const fn into_raw(self) -> *const u8 {
+        self.0.cast()
+    }
+
+    /// The magazines at an address.
+    ///
+    /// # Safety
+    /// It is that of [`NO_MAGAZINES`], or came from [`Magazines::into_raw`].
+    #[must_use]
+    #[inline(always)]
+    pub const unsafe fn from_raw(address: *const u8) -> Self {
+        Self(address.cast())
+    }
+}
+
+impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
+    /// Allocates from magazines in the root epoch, if that takes no more than a few instructions. `None` says nothing of
+    /// whether there is memory: [`Local::alloc`](crate::Local::alloc) does.
+    ///
+    /// # Safety
+    /// They are [`Magazines::NONE`], or of a local of this heap that is there still and that nobody uses meanwhile.
+    #[inline(always)]
+    pub unsafe fn alloc_from(&self, magazines: Magazines, layout: Layout) -> Option<NonNull<u8>> {
+        if C::SHUFFLED {
+            return None;
+        }
+        let class = Table::<C>::TABLE.index_at_once(layout)?;
+        // SAFETY: there is a cell for each class of the table.
+        pick::<C>(unsafe { &*magazines.0.add(class) }, class)
+    }
+
+    /// As [`Heap::alloc_from`], of so many bytes, which may be more than a layout can have, aligned to 16, and only of slots
+    /// that were freed before.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    pub unsafe fn alloc_bytes_from(
+        &self,
+        magazines: Magazines,
+        size: usize,
+    ) -> Option<NonNull<u8>> {
+        if C::SHUFFLED {
+            return None;
+        }
+        let class = Table::<C>::TABLE.index_for_size(size)?;
+        // SAFETY: as above.
+        let cell = unsafe { &*magazines.0.add(class) };
+        cell.pop(C::CHECKED).map(live::<C>)
+    }
+
+    /// As [`Heap::alloc_bytes_from`], where that found nothing: of slots of which none was handed out since they came from a
+    /// slab. Some more go to the magazine, for the next calls.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    pub unsafe fn alloc_more_from(&self, magazines: Magazines, size: usize) -> Option<NonNull<u8>> {
+        if C::SHUFFLED {
+            return None;
+        }
+        let class = Table::<C>::TABLE.index_for_size(size)?;
+        // SAFETY: as above.
+        let cell = unsafe { &*magazines.0.add(class) };
+        let object = next::<C>(cell, class, None);
+        if object.is_some() {
+            fill::<C>(cell, class);
+        }
+        object
+    }
+
+    /// Frees an object to magazines, by its address, if that takes no more than a few instructions. If not, nothing has
+    /// changed: [`Local::free_any`](crate::Local::free_any) frees it, or says why not. Nothing is freed at null.
+    ///
+    /// # Safety
+    /// As for [`Heap::alloc_from`] and, of an object that is not null, [`Heap::free_any`].
+    #[inline(always)]
+    pub unsafe fn free_to(&self, magazines: Magazines, object: *mut u8) -> bool {
+        let entry = self.pages.map.entry_at_once::<P>(object.addr());
+        if !entry.is_home() {
+            return false;
+        }
+        // SAFETY: cells are 64 bytes long, and there is one for each class of the table.
+        let cell = unsafe { &*magazines.0.byte_add(entry.class_by_64()) };
+        // SAFETY: the caller gives up the object; the entry is its own.
+        unsafe { self.keep_slot(cell, object, entry.slab_at(), || entry.class()) }
+    }
+
+    /// As [`Heap::free_to`], of an object of a layout.
+    ///
+    /// # Safety
+    /// As for [`Heap::alloc_from`] and [`Heap::free`].
+    #[inline(always)]
+    pub unsafe fn free_layout_to(
+        &self,
+        magazines: Magazines,
+        object: NonNull<u8>,
+        layout: Layout,
+    ) -> bool {
+        let Some(class) = Table::<C>::TABLE.index_at_once(layout) else {
+            return false;
+        };
+        let entry = self.pages.map.entry_at_once::<P>(object.addr().get());
+        if !entry.is_home() || (C::CHECKED && entry.class() != class) {
+            return false;
+        }
+        // SAFETY: there is a cell for each class of the table; the caller gives up the object, which is of this class.
+        unsafe {
+            let cell = &*magazines.0.add(class);
+            self.keep_slot(cell, object.as_ptr(), entry.slab_at(), || class)
+        }
+    }
+
+    /// Keeps the slot of an object that ends in a cell of its class, if there is room and, in a checked heap, a live object
+    /// begins there.
+    ///
+    /// # Safety
+    /// As for [`Heap::free_any`]; `slab` is a plain one of the cell's class.
+    #[inline(always)]
+    unsafe fn keep_slot(
+        &self,
+        cell: &Cell,
+        object: *mut u8,
+        slab: *const crate::slab::Slab,
+        class: impl FnOnce() -> usize,
+    ) -> bool {
+        let address = object.addr();
+        let Some(room) = cell.room() else {
+            return false;
+        };
+        let mut kept = Entry::unmarked(address as u64);
+        if C::CHECKED {
+            // SAFETY: the caller's promise.
+            let Some(slot) = (unsafe { cell.live_slot(slab, address) }) else {
+                return false;
+            };
+            // SAFETY: the slot is one of the slab's.
+            unsafe { slot.mark() }.store(heap::FREE, Ordering::Relaxed);
+            kept.slot = slot.0;
+        }
+        if C::ZERO_ON_FREE {
+            // SAFETY: the caller gives up the object, which is of this class.
+            unsafe { self.wipe_slot(NonNull::new_unchecked(object), class()) };
+        }
+        // SAFETY: the room was just found.
+        unsafe { cell.push_to(room, kept, C::CHECKED) };
+        true
+    }
+}
+
+/// Takes what is at hand in a cell of a plain class.
+///
+/// What the cell holds pins its row's slabs, so the row still serves the era in which it was taken, and its local took nothing
+/// of a later one: there is no need to check the tag.
+#[inline(always)]
+pub(super) fn pick<C: Config>(cell: &Cell, class: usize) -> Option<NonNull<u8>> {
+    match cell.pop(C::CHECKED) {
+        Some(entry) => Some(live::<C>(entry)),
+        None => next::<C>(cell, class, None),
+    }
+}
+
+/// Takes a slot of the current word.
+#[inline(always)]
+pub(super) fn next<C: Config>(cell: &Cell, class: usize, from: Option<u32>) -> Option<NonNull<u8>> {
+    let size = Table::<C>::TABLE.class(class).size();
+    let (object, slot) = cell.next_slot(size, from)?;
+    set_live::<C>(slot_name::<C>(cell.slab(), slot as usize));
+    // SAFETY: no slot is at null.
+    Some(unsafe { NonNull::new_unchecked(object) })
+}
+
+/// Slots of the current word that go to the magazine at a time: so few that nobody waits for it.
+const FILL: usize = 7;
+
+/// Puts slots of the current word into the empty magazine, the lowest on top.
+#[inline(always)]
+fn fill<C: Config>(cell: &Cell, class: usize) {
+    let (slab, size) = (cell.slab(), Table::<C>::TABLE.class(class).size());
+    // SAFETY: the cell holds, or the caller just took, a slot of the slab, which is valid for as long as the heap.
+    let base = unsafe { (*slab).body() }.base.addr();
+    let first = slot_name::<C>(slab, 0);
+    cell.fill(FILL, C::CHECKED, base as u64, size as u64, first);
+}
+
+/// The object in a slot that was popped.
+#[inline(always)]
+pub(super) fn live<C: Config>(entry: Entry) -> NonNull<u8> {
+    set_live::<C>(entry.slot);
+    // A freed pointer may have been narrowed to its old object; the address is good for the whole slot, by the chunk's
+    // exposed provenance.
+    let object = ptr::with_exposed_provenance_mut(entry.name as usize);
+    // SAFETY: no slot is at null.
+    unsafe { NonNull::new_unchecked(object) }
+}
+
+/// Notes in a checked heap that a slot is live, by its name.
+#[inline(always)]
+fn set_live<C: Config>(slot: u64) {
+    if C::CHECKED {
+        // SAFETY: the slot was held, in a checked heap.
+        unsafe { heap::SlotName(slot).mark() }.store(heap::LIVE, Ordering::Relaxed);
+    }
+}
