@@ -13,6 +13,7 @@ mod chain;
 mod large;
 mod map;
 mod meta;
+mod regions;
 mod runs;
 mod supply;
 mod take;
