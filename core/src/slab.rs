@@ -13,7 +13,7 @@
 //! - *claimed*: `free` went from `all` to 0 by one CAS. The winner holds every bit and is the only
 //!   owner; it alone may cache the slab, recycle it and write its body.
 //! - *cached*, *unused*: owned by a depot's cache or by the list of unused slabs; `free` is 0, so
-//!   whoever still has a pointer to the slab can take nothing from it.
+//!   a thread that still has a pointer to the slab can take nothing from it.
 //!
 //! # Orderings
 //!
@@ -28,7 +28,7 @@
 //! - `publish` is `Release`: only an owner makes it, and it has everything behind it. That it is a
 //!   read-modify-write spares a model the question how it lies to the takes that found nothing.
 //! - `identity` is `Relaxed` for those who hold a bit, which they got by an `Acquire` after the owner's `Release`, or
-//!   the lock under which the owner wrote. Whoever has neither, and only an address, reads it `Acquire`
+//!   the lock under which the owner wrote. A look-up, which has neither but only an address, reads it `Acquire`
 //!   ([`Slab::seen`]): `adopt` stores it `Release` after the body, so that it sees this life's body or a later one.
 //!   What it decides by that it decides again by a compare-and-swap on the identity, or by a mark.
 //! - `body` is atomic, `Relaxed`: one who does not pin the slab may read it, and see parts of two lives.

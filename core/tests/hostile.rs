@@ -409,7 +409,7 @@ static ASKED: OnceLock<Heap<HostProvider<65536>, DefaultLock, Asking>> = OnceLoc
 static ASKINGS: AtomicUsize = AtomicUsize::new(0);
 thread_local!(static ASKS: Cell<bool> = const { Cell::new(false) });
 
-/// Whoever wants its CPU's number uses the heap for it.
+/// A configuration whose `cpu` uses the heap.
 #[derive(Debug)]
 struct Asking;
 impl Config for Asking {

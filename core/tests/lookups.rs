@@ -6,8 +6,8 @@
 //!
 //! Makers allocate in a scope and beside it by every way of allocation: slots of plain slabs, slots of slabs with handles,
 //! runs up to 32 KiB, runs of blocks, regions of megabytes. They publish the addresses, free everything and call `reclaim`.
-//! Askers ask for the published addresses and for what lies around them: inside objects, behind them, in the headers of
-//! chunks, outside of the heap.
+//! Askers ask for the published addresses and for what lies around them: inside objects, behind them, at the
+//! ends of chunks, outside of the heap.
 //!
 //! Catches:
 //! - a chunk's map that is read after the lock was released under which the chunk was found. The chunk may be unmapped by
@@ -28,17 +28,15 @@ mod common;
 use allocator_api2::alloc::Allocator;
 use allocator_api2::vec::Vec as VecIn;
 use common::host::HostProvider;
-use common::{Hard, Rng, layout, steps, walk};
-use core::cell::Cell;
-use core::num::NonZeroUsize;
-use core::ptr::{self, NonNull};
-use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize};
+use common::lookups::{Board, Polite};
+use common::{Hard, Rng, alone, layout, steps, walk};
+use core::ptr::NonNull;
+use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use core::time::Duration;
 use std::time::Instant;
 use temporal_slab::adapter::LocalAllocator;
 use temporal_slab::config::{Checked, Config, Unchecked};
-use temporal_slab::lock_api::{GuardSend, RawMutex};
 use temporal_slab::{Heap, Local, Policy, RawHandle, Scope};
 
 /// Sizes that each way of allocation serves, in chunks of 256 KiB; with chunks of 64 KiB there are no runs of blocks.
@@ -60,67 +58,6 @@ const SIZES: [usize; 12] = [
 const THREADS: usize = steps(8, 4);
 /// Scopes of each maker under Miri; elsewhere the time decides.
 const ROUNDS: usize = 24;
-const PLACES: usize = 64;
-
-/// Published addresses. `Relaxed`: a safe program need not order its lookups with the frees.
-struct Board([AtomicPtr<u8>; PLACES]);
-
-impl Board {
-    const fn new() -> Self {
-        Self([const { AtomicPtr::new(ptr::null_mut()) }; PLACES])
-    }
-
-    fn show(&self, rng: &mut Rng, object: *const u8) {
-        self.0[rng.below(PLACES)].store(object.cast_mut(), Relaxed);
-    }
-
-    /// Returns a published address, or one around it.
-    fn any(&self, rng: &mut Rng, chunk: usize) -> NonNull<u8> {
-        let Some(shown) = NonNull::new(self.0[rng.below(PLACES)].load(Relaxed)) else {
-            return nowhere(rng);
-        };
-        let (at, near) = (shown.addr().get(), 16 * rng.below(4096));
-        let address = match rng.below(12) {
-            0..4 => at,
-            4 => at.wrapping_add(8),
-            5 => at.wrapping_add(near),
-            6 => at.wrapping_sub(near),
-            7 => at.wrapping_add(chunk),
-            8 => at.wrapping_sub(chunk),
-            9 => (at & !(chunk - 1)) + rng.below(4096),
-            10 => at | (chunk - 1),
-            _ => return nowhere(rng),
-        };
-        to(shown, address)
-    }
-
-    /// Returns an address where no object begins: objects begin at multiples of 16.
-    fn no_begin(&self, rng: &mut Rng, chunk: usize) -> NonNull<u8> {
-        let any = self.any(rng, chunk);
-        to(any, any.addr().get() & !15 | 8)
-    }
-}
-
-fn to(shown: NonNull<u8>, address: usize) -> NonNull<u8> {
-    shown.map_addr(|at| NonZeroUsize::new(address).unwrap_or(at))
-}
-
-/// Returns an address outside of every heap.
-fn nowhere(rng: &mut Rng) -> NonNull<u8> {
-    static ELSEWHERE: u8 = 0;
-    let here = 0u8;
-    let address = match rng.below(8) {
-        0 => 1,
-        1 => 8,
-        2 => 4096,
-        3 => usize::MAX,
-        4 => isize::MAX as usize,
-        5 => (&raw const here).addr(),
-        6 => (&raw const ELSEWHERE).addr(),
-        _ => 1 + rng.below(usize::MAX / 2),
-    };
-    NonNull::without_provenance(NonZeroUsize::new(address).unwrap_or(NonZeroUsize::MIN))
-}
 
 /// Makes the C library unmap freed memory at once instead of keeping it.
 fn give_memory_back() {
@@ -133,52 +70,6 @@ fn give_memory_back() {
     // SAFETY: a setting that any number is good for.
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, 60_000);
-    }
-}
-
-/// Runs a test in a process of its own, so that a SIGSEGV does not end the others. Returns `false` in that process, and
-/// under Miri.
-fn alone(test: &str) -> bool {
-    if cfg!(miri) || std::env::var("TSLAB_ALONE").as_deref() == Ok(test) {
-        return false;
-    }
-    let output = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .env("TSLAB_ALONE", test)
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    print!("{text}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{test}: {}", output.status);
-    assert!(text.contains("1 passed"), "{test} was not found");
-    true
-}
-
-/// A spin lock that often yields after it is released, so that what was read under it is stale when it is used.
-struct Polite(AtomicBool);
-
-// SAFETY: one at a time has it, by the swap.
-unsafe impl RawMutex for Polite {
-    const INIT: Self = Self(AtomicBool::new(false));
-    type GuardMarker = GuardSend;
-
-    fn lock(&self) {
-        while !self.try_lock() {
-            std::thread::yield_now();
-        }
-    }
-
-    fn try_lock(&self) -> bool {
-        !self.0.swap(true, Acquire)
-    }
-
-    unsafe fn unlock(&self) {
-        std::thread_local!(static TURN: Cell<u32> = const { Cell::new(0) });
-        self.0.store(false, Release);
-        TURN.set(TURN.get().wrapping_add(1));
-        if TURN.get().is_multiple_of(4) {
-            std::thread::yield_now();
-        }
     }
 }
 
@@ -262,6 +153,7 @@ impl<C: Config, const CHUNK: usize> Storm<'_, C, CHUNK> {
 
     fn maker(&self, seed: u64) {
         let _ends = Ends(&self.is_over);
+        Polite::yield_each(4);
         let mut rng = Rng(seed);
         let local = LocalAllocator::new(self.heap.local().unwrap());
         for round in 0.. {
@@ -289,6 +181,7 @@ impl<C: Config, const CHUNK: usize> Storm<'_, C, CHUNK> {
     /// Asks or frees until the makers are done.
     fn asker(&self, seed: u64) {
         let _ends = Ends(&self.is_over);
+        Polite::yield_each(4);
         let mut rng = Rng(seed);
         let mut local = self.heap.local().unwrap();
         let (mut asked, mut found) = (0, 0);

@@ -13,15 +13,14 @@
 
 mod common;
 
+use common::lookups::{Board, Polite};
 use common::{Rng, alone, layout};
-use core::cell::Cell;
-use core::num::NonZeroUsize;
-use core::ptr::{self, NonNull};
-use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64};
+use core::ptr::NonNull;
+use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant};
 use temporal_slab::config::{Checked, Config, Unchecked};
-use temporal_slab::lock_api::{GuardSend, RawMutex};
+use temporal_slab::lock_api::RawMutex;
 use temporal_slab::provider::PageProvider;
 use temporal_slab::{FreeError, Heap, Policy, Scope};
 use temporal_slab_hosted::{MmapProvider, TemporalSlab};
@@ -31,60 +30,10 @@ static GLOBAL: TemporalSlab = TemporalSlab;
 
 const CHUNK: usize = MmapProvider::CHUNK_SIZE;
 const ASKERS: u64 = 7;
-const PLACES: usize = 64;
-
-/// Published addresses. `Relaxed`: a safe program need not order its lookups with the frees.
-static BOARD: [AtomicPtr<u8>; PLACES] = [const { AtomicPtr::new(ptr::null_mut()) }; PLACES];
+static BOARD: Board = Board::new();
 
 fn show(rng: &mut Rng, object: NonNull<u8>) {
-    BOARD[rng.below(PLACES)].store(object.as_ptr(), Relaxed);
-}
-
-/// Returns a published address, or one around it.
-fn any(rng: &mut Rng) -> NonNull<u8> {
-    let Some(shown) = NonNull::new(BOARD[rng.below(PLACES)].load(Relaxed)) else {
-        return NonNull::dangling();
-    };
-    let (at, near) = (shown.addr().get(), 16 * rng.below(4096));
-    let address = match rng.below(10) {
-        0..4 => at,
-        4 => at.wrapping_add(8),
-        5 => at.wrapping_add(near),
-        6 => at.wrapping_sub(near),
-        7 => at.wrapping_add(CHUNK),
-        // In the header of its chunk, and at its end.
-        8 => (at & !(CHUNK - 1)) + rng.below(65536),
-        _ => at | (CHUNK - 1),
-    };
-    shown.map_addr(|at| NonZeroUsize::new(address).unwrap_or(at))
-}
-
-std::thread_local!(static IS_ASKER: Cell<bool> = const { Cell::new(false) });
-
-/// A spin lock after which an asker yields, so that what it read under it is stale when it uses it.
-struct Polite(AtomicBool);
-
-// SAFETY: one at a time has it, by the swap.
-unsafe impl RawMutex for Polite {
-    const INIT: Self = Self(AtomicBool::new(false));
-    type GuardMarker = GuardSend;
-
-    fn lock(&self) {
-        while !self.try_lock() {
-            std::thread::yield_now();
-        }
-    }
-
-    fn try_lock(&self) -> bool {
-        !self.0.swap(true, Acquire)
-    }
-
-    unsafe fn unlock(&self) {
-        self.0.store(false, Release);
-        if IS_ASKER.get() {
-            std::thread::yield_now();
-        }
-    }
+    BOARD.show(rng, object.as_ptr());
 }
 
 /// Allocates objects of all sizes in scopes, of one size some chunks full; publishes and frees them; reclaims.
@@ -124,10 +73,10 @@ fn storm<A: FnMut(NonNull<u8>) -> Result<usize, FreeError>>(
             let (asked, found, is_over, asker) = (&asked, &found, &is_over, &asker);
             scope.spawn(move || {
                 let (mut rng, mut ask) = (Rng(100 + seed), asker());
-                IS_ASKER.set(true);
+                Polite::yield_each(1);
                 while !is_over.load(Relaxed) {
                     for _ in 0..256 {
-                        let size = ask(any(&mut rng));
+                        let size = ask(BOARD.any(&mut rng, CHUNK));
                         assert_ne!(size, Ok(0));
                         found.fetch_add(u64::from(size.is_ok()), Relaxed);
                     }

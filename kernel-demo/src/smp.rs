@@ -61,7 +61,7 @@ static ROUND: AtomicUsize = AtomicUsize::new(0);
 static DONE: AtomicUsize = AtomicUsize::new(0);
 static WRONG: AtomicUsize = AtomicUsize::new(0);
 static CPUS: AtomicUsize = AtomicUsize::new(1);
-/// What all CPUs have done so far, in steps of [`STEP`]. `Relaxed`: a figure for whoever watches.
+/// What all CPUs have done so far, in steps of [`STEP`]. `Relaxed`: a figure to watch, and nothing depends on it.
 static STEPS: AtomicUsize = AtomicUsize::new(0);
 
 /// Where others leave objects for a CPU.

@@ -15,14 +15,14 @@
 //!
 //! Tables and descriptions lie in metadata, which is reused only as what it was and goes back when the heap is dropped.
 //! All that a look-up reads is atomic. A description that another chunk has by now says so by its number. An entry that
-//! is out of date leads to metadata that is a slab still, and whoever acts on it checks the slab's mark, tag or identity.
+//! is out of date leads to metadata that is a slab still, and a caller that acts on it checks the slab's mark, tag or identity.
 //!
 //! # Orderings
 //!
 //! - `table` and the places are stored with `Release` and read with `Acquire`: what they lead to is initialised. (Under the
 //!   lock they are read `Relaxed`; that a place is unused again is stored so.)
 //! - An entry is stored with `Release` and read with `Acquire`: the slab and its marks are initialised.
-//! - `number` is `Relaxed`: whoever frees a live object was ordered behind its allocation by whoever passed the pointer
+//! - `number` is `Relaxed`: the free of a live object was ordered behind its allocation by the code that passed the pointer
 //!   on, and for anybody else an outdated number is an outdated answer.
 
 use super::runs::{Chunk, State};

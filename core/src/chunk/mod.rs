@@ -60,6 +60,17 @@ pub(crate) struct Run {
     opens: bool,
 }
 
+impl Run {
+    /// This run and the one behind it, as one.
+    fn and(self, behind: Self) -> Self {
+        Self {
+            clean: self.clean && behind.clean,
+            gone: self.gone || behind.gone,
+            ..self
+        }
+    }
+}
+
 /// Bytes by where they are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct PageBytes {
@@ -564,7 +575,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         // SAFETY: the description is the caller's.
         let pages = unsafe { State::<P>::entry_pages(chunk, self.provider.page_size()) };
         let Some(pages) = pages else { return 0 };
-        // SAFETY: whole pages of a metadata region. They are zero before and after, so whoever looks at them sees the same.
+        // SAFETY: whole pages of a metadata region. They are zero before and after, so a reader sees the same.
         if unsafe { self.provider.decommit(pages) }.is_ok() {
             return pages.size;
         }

@@ -101,14 +101,7 @@ impl<P: PageProvider> State<P> {
                 self.close_blocks(chunk, 1 << index);
                 self.carve(chunk, index, mask(0, here))
             };
-            whole = Some(match whole {
-                None => run,
-                Some(w) => Run {
-                    clean: w.clean && run.clean,
-                    gone: w.gone || run.gone,
-                    ..w
-                },
-            });
+            whole = Some(whole.map_or(run, |whole| whole.and(run)));
             (index, left) = (index + 1, left - here);
         }
         whole.ok_or(Short::Chunk)
@@ -259,14 +252,7 @@ impl<P: PageProvider> State<P> {
                 }
                 self.carve(at, index, mask(low, here))
             };
-            whole = Some(match whole {
-                None => run,
-                Some(w) => Run {
-                    clean: w.clean && run.clean,
-                    gone: w.gone || run.gone,
-                    ..w
-                },
-            });
+            whole = Some(whole.map_or(run, |whole| whole.and(run)));
             from += here;
         }
         whole

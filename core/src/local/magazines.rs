@@ -9,7 +9,7 @@
 //!                             └── spill ─ words ─ the stash ─ the depot
 //! ```
 //!
-//! Neither half changes anything unless it succeeds, so whoever gets nothing here calls the local as if nothing had been
+//! Neither half changes anything unless it succeeds, so a caller that gets nothing here calls the local as if nothing had been
 //! tried. An embedder that keeps a local for each thread keeps its [`Magazines`] beside it, where the thread finds them with
 //! one look, and [`Magazines::NONE`] while the thread has no local.
 
@@ -36,7 +36,7 @@ pub struct NoMagazines([Cell; 2 * MAX_CLASSES]);
 // SAFETY: nothing is written to them: there is nothing to take, and no room to put anything.
 unsafe impl Sync for NoMagazines {}
 
-/// What [`Magazines::NONE`] leads to, for whoever writes its address without a compiler's help.
+/// What [`Magazines::NONE`] leads to, for code that writes its address without a compiler's help.
 pub static NO_MAGAZINES: NoMagazines = NoMagazines([const { Cell::nothing() }; 2 * MAX_CLASSES]);
 
 impl Magazines {

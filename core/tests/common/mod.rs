@@ -16,7 +16,7 @@ use temporal_slab::lock_api::RawMutex;
 use temporal_slab::provider::PageProvider;
 use temporal_slab::{Census, DefaultLock, Heap};
 
-pub use temporal_slab_actions::{Action, Rng, World, figures, host};
+pub use temporal_slab_actions::{Action, Rng, World, alone, figures, host, lookups};
 
 /// A short ring, so that positions are used again and again.
 #[derive(Debug)]

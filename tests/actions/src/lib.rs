@@ -2,12 +2,15 @@
 //! several crates share.
 
 pub mod action;
+mod alone;
 mod draw;
 pub mod figures;
 pub mod host;
+pub mod lookups;
 mod rng;
 mod world;
 
 pub use action::Action;
+pub use alone::{alone, is_alone};
 pub use rng::Rng;
 pub use world::{Control, World, through_global};

@@ -147,7 +147,7 @@ fn pair_shared(layout: Layout, count: usize) {
     }
 }
 
-/// C's functions, whoever serves them.
+/// C's functions, of the allocator that is linked or preloaded.
 fn pair_malloc(size: usize, count: usize) {
     // More than are asked for: stores first grow with use.
     for _ in 0..MOST + count {

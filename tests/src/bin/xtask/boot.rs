@@ -230,7 +230,7 @@ fn watch(machine: &mut Child, options: &Options) -> Result<End> {
     let end = Instant::now() + silence * LONGEST;
     let hung = loop {
         let silent = if options.gdb {
-            // Whoever debugs it stops it for as long as they like.
+            // A debugger may stop it for any time.
             progressed
                 .recv()
                 .map_err(|_| mpsc::RecvTimeoutError::Disconnected)

@@ -95,8 +95,8 @@ fn come_and_go() -> usize {
                 let new = get_touched(size(&mut rng));
                 let old = core::mem::replace(&mut own[place], new);
                 if turn % 16 == 0 {
-                    let seat = &shared[rng.below(SHARED)];
-                    let left = seat.lock().expect("no panic").replace(old);
+                    let place = &shared[rng.below(SHARED)];
+                    let left = place.lock().expect("no panic").replace(old);
                     left.into_iter().for_each(read_and_put);
                 } else {
                     put(old);
@@ -106,8 +106,9 @@ fn come_and_go() -> usize {
             5200
         });
     }
-    for seat in shared {
-        seat.into_inner()
+    for place in shared {
+        place
+            .into_inner()
             .expect("no panic")
             .into_iter()
             .for_each(put);
