@@ -259,9 +259,9 @@ static STOOD: Told = Told(AtomicU64::new(0));
 static GO_ON: Told = Told(AtomicU64::new(0));
 
 /// Somebody asks for a class's figures and stands still before the last lock; meanwhile the heap is used for the first
-/// time, and the classes get their tallies.
+/// time, and the classes get their counters.
 #[test]
-fn tallies_are_whole() {
+fn counters_are_whole() {
     let heap = Heap::<HostProvider, Hooked, Few>::new(HostProvider::default());
     thread::scope(|scope| {
         scope.spawn(|| {

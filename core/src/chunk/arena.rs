@@ -35,7 +35,7 @@ pub(crate) enum Kind {
     /// A table of handle ids.
     IdTable,
     /// What is counted by class.
-    Tallies,
+    Counters,
 }
 
 const KINDS: usize = 9;

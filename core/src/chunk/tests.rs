@@ -186,7 +186,7 @@ fn metadata_is_used_to_its_end() {
         );
     }
     assert_eq!(provider.accounts().regions, 0);
-    assert_eq!(take(Kind::Tallies, aligned(ROOM - 1024)), 1);
+    assert_eq!(take(Kind::Counters, aligned(ROOM - 1024)), 1);
     assert_eq!(take(Kind::Large, aligned(1024)), 1, "it just fits");
     assert_eq!(take(Kind::Row, aligned(ROOM - 64)), 2, "the longest");
     assert_eq!(take(Kind::Ring, aligned(ROOM - 2048)), 3);

@@ -45,7 +45,7 @@ pub(crate) struct Row<R> {
     large: AtomicUsize,
     large_bytes: AtomicUsize,
     /// What happened in the era that the row serves.
-    pub(crate) tally: RowTally,
+    pub(crate) counters: RowCounters,
     /// The classes of which a slab may have been made in this era, a bit for each: an epoch that uses few is closed
     /// and opened by looking at few. `Relaxed`: whoever makes a slab notes its class before it takes the pages' lock,
     /// under which it finds the era open; whoever ends the era reads this after it did so under the same lock.
@@ -63,7 +63,7 @@ pub(crate) struct Row<R> {
 
 /// What happened in a row's era that its bins do not count. `Relaxed`: figures.
 #[derive(Debug, Default)]
-pub(crate) struct RowTally {
+pub(crate) struct RowCounters {
     /// Of seats that are gone.
     pub(crate) from_stash: AtomicU64,
     pub(crate) spills: AtomicU64,
@@ -72,7 +72,7 @@ pub(crate) struct RowTally {
     pub(crate) refused: Refusals,
 }
 
-impl RowTally {
+impl RowCounters {
     /// Begins anew, for another era.
     pub(crate) fn forget(&self) {
         for count in [&self.from_stash, &self.spills, &self.no_word] {
@@ -118,7 +118,7 @@ impl<R: RawMutex> Row<R> {
                 bytes: AtomicUsize::new(0),
                 large: AtomicUsize::new(0),
                 large_bytes: AtomicUsize::new(0),
-                tally: RowTally::default(),
+                counters: RowCounters::default(),
                 used: [const { AtomicU64::new(0) }; 2],
                 position: AtomicU16::new(NOWHERE),
                 cpu: AtomicU32::new(u32::MAX),

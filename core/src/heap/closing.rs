@@ -40,7 +40,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let took = began
             .zip(ended)
             .map_or(0, |(began, ended)| ended.saturating_sub(began));
-        self.tally.closed(scanned, recycled, took);
+        self.counters.closed(scanned, recycled, took);
         let Ok(positions) = self.positions() else {
             return;
         };

@@ -4,7 +4,7 @@
 //! epoch belongs to. All others come from the ring.
 
 use super::Heap;
-use super::tally::Tally;
+use super::counters::Counters;
 use crate::chunk::{Kind, NO_ROW};
 use crate::config::{Config, Table};
 use crate::depot::{Classes, Row};
@@ -405,9 +405,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         if self.newest.load(Ordering::Relaxed).is_null() {
             self.make_row().map_err(|_| AllocError::OutOfMemory)?;
         }
-        let tallies = Tally::layout::<C>()?;
-        let tallies = self.pressed(|| self.pages.take_meta(Kind::Tallies, tallies));
-        let tallies = tallies.inspect_err(|_| {
+        let counters = Counters::layout::<C>()?;
+        let counters = self.pressed(|| self.pages.take_meta(Kind::Counters, counters));
+        let counters = counters.inspect_err(|_| {
             // SAFETY: the ring was not published.
             unsafe { self.pages.put_meta(Kind::Ring, memory) };
         })?;
@@ -435,7 +435,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 record.label = Label::new("root");
             }
             // SAFETY: memory of this layout, which nobody else knows; there is no root yet.
-            unsafe { self.tally.begin::<C>(tallies.as_ptr().cast()) };
+            unsafe { self.counters.begin::<C>(counters.as_ptr().cast()) };
             self.ring.store(ring.as_ptr(), Ordering::Release);
             let row = ptr::from_ref(row).cast_mut();
             self.root.store(row, Ordering::Release);
@@ -445,7 +445,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             // SAFETY: neither was published.
             unsafe {
                 self.pages.put_meta(Kind::Ring, memory);
-                self.pages.put_meta(Kind::Tallies, tallies);
+                self.pages.put_meta(Kind::Counters, counters);
             }
         }
         // SAFETY: a root that was set is valid for as long as the heap.

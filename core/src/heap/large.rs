@@ -3,7 +3,7 @@
 //! The first two are slabs of one object, whose whole life is in their identity: see
 //! `Slab::claim_single`. Regions are no chunks, and so in no page map: the tree of regions has them.
 
-use super::tally::RouteTally;
+use super::counters::RouteCounters;
 use super::{Heap, Route};
 use crate::chunk::{Entry, Run, set_entries};
 use crate::class::GRANULE;
@@ -61,7 +61,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                     unsafe { pages.take_region(blocks_of, bytes, align, is_open) }
                 })?;
                 row.add_large(bytes);
-                self.tally.regions.add(bytes);
+                self.counters.regions.add(bytes);
                 Ok(taken)
             }
             Route::Class(_) | Route::TooLarge => Err(AllocError::TooLarge),
@@ -99,12 +99,12 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
     }
 
-    /// The tally of a slab of one object.
-    pub(super) fn route_of(&self, class: u8) -> &RouteTally {
+    /// The counters of a slab of one object.
+    pub(super) fn route_of(&self, class: u8) -> &RouteCounters {
         if class == Key::RUN {
-            &self.tally.runs
+            &self.counters.runs
         } else {
-            &self.tally.long_runs
+            &self.counters.long_runs
         }
     }
 
@@ -175,7 +175,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         if let Some(row) = self.rows().find(|row| row.blocks() == blocks) {
             row.remove_large(bytes);
         }
-        self.tally.regions.remove(bytes);
+        self.counters.regions.remove(bytes);
         Ok(())
     }
 
@@ -317,7 +317,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         // SAFETY: a slab's row is valid for as long as the heap.
         let row = unsafe { &*body.row.cast::<Row<R>>() };
         row.resize_large(from, to);
-        self.tally.long_runs.resize(from, to);
+        self.counters.long_runs.resize(from, to);
         if to < from {
             self.settle_row(!row.tag().is_open(), from - to);
         }
@@ -348,7 +348,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         if let Some(row) = self.rows().find(|row| row.blocks() == blocks) {
             row.resize_large(from, shape.0);
         }
-        self.tally.regions.resize(from, shape.0);
+        self.counters.regions.resize(from, shape.0);
         Some(moved)
     }
 }

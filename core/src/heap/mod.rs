@@ -7,8 +7,10 @@
 //!   that it interrupted is inside its own local.
 //! - A failed request first makes the heap give back what is empty, and tries once more.
 
+mod budget;
 mod by_address;
 mod closing;
+mod counters;
 mod epochs;
 mod handles;
 mod large;
@@ -17,9 +19,7 @@ mod reclaim;
 mod route;
 mod scoped;
 mod shared;
-mod shelf;
 mod stats;
-mod tally;
 mod typed;
 #[cfg(feature = "walker")]
 mod walker;
@@ -39,15 +39,15 @@ use core::fmt;
 use core::ptr::{self, NonNull};
 use lock_api::RawMutex;
 
+use budget::CacheBudget;
+pub(crate) use budget::PendingDebit;
+use counters::Counters;
 pub use reclaim::Policy;
 pub(crate) use route::Route;
 pub(crate) use scoped::ScopeSlabs;
 #[cfg(feature = "walker")]
 pub(crate) use shared::ROOT_ROW;
 pub(crate) use shared::{FREE, LIVE, SlotName};
-use shelf::Shelf;
-pub(crate) use shelf::Untold;
-use tally::Tally;
 pub use typed::{Handle, Reading};
 #[cfg(feature = "walker")]
 pub use walker::{Census, SlabCensus, Violation};
@@ -82,10 +82,10 @@ pub struct Heap<P: PageProvider, R: RawMutex = DefaultLock, C: Config = Standard
     pub(crate) ids: Ids<C>,
     /// The policy, encoded. `Relaxed`: a choice that orders nothing.
     policy: AtomicUsize,
-    shelf: Shelf,
+    budget: CacheBudget,
     /// Warm bytes at which the next batch is given back. `Relaxed`: a hint.
     trim_at: AtomicUsize,
-    pub(crate) tally: Tally,
+    pub(crate) counters: Counters,
 }
 
 // SAFETY: everything inside is atomic or behind `R`, which is a mutex; the provider is shared.
@@ -118,9 +118,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             locals: Lock::new(Registry::new()),
             ids: Ids::new(),
             policy: AtomicUsize::new(Policy::DEFAULT.encode()),
-            shelf: Shelf::new(),
+            budget: CacheBudget::new(),
             trim_at: AtomicUsize::new(0),
-            tally: Tally::new(),
+            counters: Counters::new(),
         }
     }
 
@@ -260,7 +260,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         HeapBytes {
             taken: pages.taken,
             resident: pages.resident,
-            reclaimable: pages.warm + self.shelf.bytes().saturating_sub(self.untold()),
+            reclaimable: pages.warm + self.budget.bytes().saturating_sub(self.pending_debits()),
         }
     }
 
@@ -275,7 +275,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// program; an unchecked heap finds out late.
     #[must_use]
     pub fn late_double_frees(&self) -> u64 {
-        self.tally.late_double_frees()
+        self.counters.late_double_frees()
     }
 
     /// Counts the slots of two held words that are in both.

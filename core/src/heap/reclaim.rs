@@ -7,7 +7,7 @@
 //! it is not counted as reclaimable, and [`Heap::reclaim`] takes it too.
 
 use super::Heap;
-use super::shelf::Untold;
+use super::budget::PendingDebit;
 use crate::chunk::{Geometry, Short};
 use crate::class::BLOCK;
 use crate::config::{Config, Table};
@@ -234,21 +234,21 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         if is_closed && policy.gives_back_on_close() {
             return Keep::Recycle;
         }
-        if self.shelf.put(bytes, self.cache_bound(policy)) {
+        if self.budget.put(bytes, self.cache_bound(policy)) {
             Keep::Cached
         } else {
             Keep::Recycle
         }
     }
 
-    /// As [`Heap::keep`], of a slab that a seat gives back: if it took as much before, nobody needs to be told.
-    pub(super) fn keep_again(&self, untold: &Untold, bytes: usize, is_closed: bool) -> Keep {
+    /// As [`Heap::keep`], of a slab that a seat gives back: if it took as much before, a debit is pending and is settled.
+    pub(super) fn keep_again(&self, debit: &PendingDebit, bytes: usize, is_closed: bool) -> Keep {
         let policy = self.policy();
-        if !untold.settle(bytes) {
+        if !debit.settle(bytes) {
             return self.keep(bytes, is_closed);
         }
         let may_stay = !(is_closed && policy.gives_back_on_close());
-        if may_stay && self.shelf.bytes() <= self.cache_bound(policy) {
+        if may_stay && self.budget.bytes() <= self.cache_bound(policy) {
             return Keep::Cached;
         }
         // The policy is another one by now.
@@ -257,23 +257,23 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     }
 
     /// Notes that a seat took slabs of so many bytes from caches.
-    pub(crate) fn took(&self, untold: &Untold, bytes: usize) {
-        untold.add(bytes, &self.shelf, self.cache_bound(self.policy()));
+    pub(crate) fn took(&self, debit: &PendingDebit, bytes: usize) {
+        debit.add(bytes, &self.budget, self.cache_bound(self.policy()));
     }
 
-    /// What all seats took and have not told.
-    pub(super) fn untold(&self) -> usize {
+    /// What all seats have pending debits for.
+    pub(super) fn pending_debits(&self) -> usize {
         let mut bytes = 0;
         self.locals.with(|list| {
             // SAFETY: states in the list are valid while its lock is held.
-            list.for_each(|state| bytes += unsafe { (*state).untold.bytes() });
+            list.for_each(|state| bytes += unsafe { (*state).debit.bytes() });
         });
         bytes
     }
 
-    /// A seat is given up: what it took and did not put back is told.
-    pub(crate) fn end_untold(&self, untold: &Untold) {
-        untold.end(&self.shelf);
+    /// A seat is given up: what it took and did not put back is debited.
+    pub(crate) fn end_debit(&self, debit: &PendingDebit) {
+        debit.end(&self.budget);
     }
 
     /// Whether an empty slab may stay as it is where the shared path looks first.
@@ -283,14 +283,14 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
 
     /// Notes that slabs of so many bytes left a cache.
     pub(crate) fn uncached(&self, bytes: usize) {
-        self.shelf.take(bytes);
+        self.budget.take(bytes);
     }
 
     /// What was empty all the time since this was asked last: at least so many bytes of what is reclaimable
     /// were of no use to anybody. For whoever gives back what stays empty; there should be one who asks.
     pub fn idle_bytes(&self) -> usize {
         // What seats have in use was not idle.
-        self.pages.least_warm() + self.shelf.least().saturating_sub(self.untold())
+        self.pages.least_warm() + self.budget.least().saturating_sub(self.pending_debits())
     }
 
     /// Applies the policy after so many bytes of an epoch became empty: those of a closed epoch go back
@@ -353,7 +353,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
 
     /// Decommits pages until at most `keep` bytes, with the caches', are empty.
     fn cool_all_but(&self, keep: usize) {
-        let cached = self.shelf.bytes().saturating_sub(self.untold());
+        let cached = self.budget.bytes().saturating_sub(self.pending_debits());
         self.pages.cool(keep.saturating_sub(cached));
     }
 
@@ -364,7 +364,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// fewer empty slabs it may keep beside them.
     pub(super) fn relieve(&self, row: &Row<R>, short: Short) -> bool {
         if short == Short::Chunk {
-            let cached = self.shelf.bytes();
+            let cached = self.budget.bytes();
             return cached >= P::CHUNK_SIZE && self.empty_caches(cached - P::CHUNK_SIZE);
         }
         let bytes_of = |(class, bin): &(usize, &Bin<R>)| {
@@ -389,7 +389,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
 
     /// Bytes in memory that are empty, as of a moment ago.
     fn reclaimable(&self) -> usize {
-        self.pages.warm() + self.shelf.bytes()
+        self.pages.warm() + self.budget.bytes()
     }
 
     /// Moves every whole slab that lingers in a list to the pages.
@@ -448,7 +448,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         for row in self.rows() {
             for (class, bin) in row.used_bins() {
                 let bytes = Table::<C>::TABLE.class(class).slab_bytes();
-                while self.shelf.bytes() > keep {
+                while self.budget.bytes() > keep {
                     let Some(slab) = bin.uncache() else { break };
                     self.uncached(bytes);
                     self.return_run(After::Recycle(slab));

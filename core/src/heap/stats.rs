@@ -8,7 +8,7 @@ use crate::class::MAX_CLASSES;
 use crate::config::{Config, Table};
 use crate::depot::{BinCounts, Row, Stock};
 use crate::epoch::{Books, Epoch, EpochError, Label};
-use crate::local::{LocalRow, LocalTally};
+use crate::local::{LocalCounters, LocalRow};
 use crate::provider::PageProvider;
 use crate::snapshot::{
     ClassStats, EpochStats, HeapStats, LocalsStats, LockStats, Locks, PageStats, Residency,
@@ -46,8 +46,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 .saturating_mul(class.slab_bytes as u64);
             overflowed_bytes = overflowed_bytes.saturating_add(overflowed);
         }
-        let errors = self.tally.error_stats();
-        let large = self.tally.large_stats();
+        let errors = self.counters.error_stats();
+        let large = self.counters.large_stats();
         let (open_epochs, closing_epochs) = self.count_epochs();
         residency.live = residency.live.saturating_add(large.bytes());
         let live_bytes = residency.live;
@@ -55,7 +55,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let bytes = self.pages.bytes();
         residency.warm = bytes.warm as u64;
         residency.metadata = bytes.meta as u64;
-        residency.scoped = self.tally.scoped_bytes();
+        residency.scoped = self.counters.scoped_bytes();
         let placed: u64 = residency.parts().iter().map(|(_, bytes)| bytes).sum();
         residency.fragments = pages.resident.saturating_sub(placed);
         let (given, ids) = self.handle_ids();
@@ -79,7 +79,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 locals: lock_stats(self.locals.counts()),
             },
             large,
-            closes: self.tally.close_stats(),
+            closes: self.counters.close_stats(),
             errors,
             handle_ids: (u64::from(given), u64::from(ids)),
         }
@@ -116,9 +116,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let mut spread = 0;
         // Under the ring's lock, so that no era ends meanwhile and is found both here and there.
         self.books.with(|_| {
-            if let Some(tally) = self.tally.class::<C>(index) {
+            if let Some(counters) = self.counters.class::<C>(index) {
                 // SAFETY: the ring's lock is held.
-                counts.add(unsafe { &*tally.before.get() });
+                counts.add(unsafe { &*counters.before.get() });
             }
             for row in self.rows() {
                 let (bin, is_spread) = row.bin(index).counts();
@@ -137,17 +137,17 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 // SAFETY: states in the list are valid while its lock is held, and the class is one.
                 unsafe {
                     held += LocalRow::held_of(state, Table::<C>::BINS, index) as u64;
-                    if let Some(tally) = LocalRow::home_tally(state) {
-                        let own = LocalTally::class(tally, Table::<C>::BINS, index);
+                    if let Some(counters) = LocalRow::home_counters(state) {
+                        let own = LocalCounters::class(counters, Table::<C>::BINS, index);
                         add_own(&mut slow, &own.from_stash, &own.spills);
                     }
                 }
             });
             // Under the lock, for locals that go pass their counts on under it.
-            if let Some(tally) = self.tally.class::<C>(index) {
-                add_own(&mut slow, &tally.from_stash, &tally.spills);
-                slow.no_word = tally.no_word.load(Relaxed);
-                tally.refused.add_to(&mut slow);
+            if let Some(counters) = self.counters.class::<C>(index) {
+                add_own(&mut slow, &counters.from_stash, &counters.spills);
+                slow.no_word = counters.no_word.load(Relaxed);
+                counters.refused.add_to(&mut slow);
             }
         });
         Some(ClassStats {
@@ -299,10 +299,10 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                     }
                 }
             });
-            add_own(slow, &row.tally.from_stash, &row.tally.spills);
+            add_own(slow, &row.counters.from_stash, &row.counters.spills);
         });
-        slow.no_word = row.tally.no_word.load(Relaxed);
-        row.tally.refused.add_to(slow);
+        slow.no_word = row.counters.no_word.load(Relaxed);
+        row.counters.refused.add_to(slow);
         let (objects, bytes) = row.large();
         (stats.large_objects, stats.large_bytes) = (objects as u64, bytes as u64);
         stats.live_bytes = stats.live_bytes.saturating_add(bytes as u64);
@@ -332,13 +332,13 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         self.locals.with(|list| {
             list.for_each(|state| {
                 // SAFETY: states in the list are valid while its lock is held; so are their rows, and their
-                // locals' tallies.
+                // locals' counters.
                 let (held, is_home, is_open, number) = unsafe {
                     (
                         LocalRow::held::<C>(state).1 as u64,
-                        LocalRow::home_tally(state).is_some(),
+                        LocalRow::home_counters(state).is_some(),
                         LocalRow::serves::<R>(state).tag().is_open(),
-                        (*LocalRow::tally(state)).number(),
+                        (*LocalRow::counters(state)).number(),
                     )
                 };
                 stats.locals += u64::from(is_home);
@@ -392,12 +392,12 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     pub(super) fn begin_bins(&self, row: &Row<R>) {
         for (class, bin) in row.used_bins() {
             let counts = bin.begin_era();
-            if let Some(tally) = self.tally.class::<C>(class) {
+            if let Some(counters) = self.counters.class::<C>(class) {
                 // SAFETY: the ring's lock is held.
-                unsafe { (*tally.before.get()).add(&counts) };
+                unsafe { (*counters.before.get()).add(&counts) };
             }
         }
-        row.tally.forget();
+        row.counters.forget();
     }
 }
 

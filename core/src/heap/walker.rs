@@ -450,9 +450,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             "cached slabs are in the chunks",
             cached,
         );
-        let counted = self.shelf.bytes();
+        let counted = self.budget.bytes();
         verdict.demand(
-            cached_bytes + self.untold() == counted,
+            cached_bytes + self.pending_debits() == counted,
             "cached bytes are the cached slabs'",
             counted,
         );

@@ -84,7 +84,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let places = (&raw const here).addr() as u64
             ^ (core::ptr::from_ref(self).addr() as u64).rotate_left(24);
         let time = self.pages.provider().now_ns().unwrap_or(0) ^ ticks();
-        let mut seed = places ^ time.rotate_left(40) ^ self.tally.next_seed();
+        let mut seed = places ^ time.rotate_left(40) ^ self.counters.next_seed();
         // Of the generator splitmix64.
         seed = (seed ^ seed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         seed = (seed ^ seed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);

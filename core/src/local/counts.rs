@@ -11,7 +11,7 @@ use core::alloc::{Layout, LayoutError};
 /// The counts of one local over all epochs and classes. `Relaxed`: see the head. Those of its classes follow it in memory.
 #[derive(Debug, Default)]
 #[repr(C)]
-pub(crate) struct LocalTally {
+pub(crate) struct LocalCounters {
     pub(super) number: u64,
     pub(super) no_word: AtomicU64,
     pub(super) from_stash: AtomicU64,
@@ -28,12 +28,12 @@ pub(crate) struct LocalTally {
 
 /// What a local or a seat did without the depot. `Relaxed`: see the head.
 #[derive(Debug, Default)]
-pub(crate) struct OwnTally {
+pub(crate) struct OwnCounters {
     pub(crate) from_stash: AtomicU64,
     pub(crate) spills: AtomicU64,
 }
 
-impl OwnTally {
+impl OwnCounters {
     /// Begins anew.
     pub(super) fn forget(&self) {
         self.from_stash.store(0, Relaxed);
@@ -45,10 +45,10 @@ impl OwnTally {
     }
 }
 
-impl LocalTally {
+impl LocalCounters {
     /// The memory that it needs with so many classes, and where those begin in it.
     pub(super) fn layout(classes: usize) -> Result<(Layout, usize), LayoutError> {
-        Layout::new::<Self>().extend(Layout::array::<OwnTally>(classes)?)
+        Layout::new::<Self>().extend(Layout::array::<OwnCounters>(classes)?)
     }
 
     /// Begins to count.
@@ -59,32 +59,37 @@ impl LocalTally {
         let classes_at = Self::layout(classes).map_or(0, |(_, at)| at);
         // SAFETY: the caller's promise.
         unsafe {
-            let tally: *mut Self = memory.cast();
-            tally.write(Self {
+            let counters: *mut Self = memory.cast();
+            counters.write(Self {
                 number,
                 ..Self::default()
             });
             for class in 0..classes {
-                let own: *mut OwnTally = memory.add(classes_at).cast();
-                own.add(class).write(OwnTally::default());
+                let own: *mut OwnCounters = memory.add(classes_at).cast();
+                own.add(class).write(OwnCounters::default());
             }
-            tally
+            counters
         }
     }
 
     /// The counts of a class.
     ///
     /// # Safety
-    /// `tally` is a local's, of a heap with so many classes, and `class` one of them.
+    /// `counters` are a local's, of a heap with so many classes, and `class` one of them.
     pub(crate) unsafe fn class<'a>(
-        tally: *const Self,
+        counters: *const Self,
         classes: usize,
         class: usize,
-    ) -> &'a OwnTally {
+    ) -> &'a OwnCounters {
         debug_assert!(class < classes);
         let classes_at = Self::layout(classes).map_or(0, |(_, at)| at);
-        // SAFETY: they follow the tally.
-        unsafe { &*tally.byte_add(classes_at).cast::<OwnTally>().add(class) }
+        // SAFETY: they follow the counters.
+        unsafe {
+            &*counters
+                .byte_add(classes_at)
+                .cast::<OwnCounters>()
+                .add(class)
+        }
     }
 
     pub(crate) const fn number(&self) -> u64 {
@@ -111,20 +116,20 @@ impl LocalTally {
 
 // By field, and never by a reference to the whole: its owner writes to parts of it meanwhile.
 impl LocalRow {
-    /// The local's tally.
+    /// The local's counters.
     ///
     /// # Safety
     /// `state` is in the registry, whose lock is held, or the caller's.
-    pub(crate) unsafe fn tally(state: *mut Self) -> *const LocalTally {
+    pub(crate) unsafe fn counters(state: *mut Self) -> *const LocalCounters {
         // SAFETY: the caller's promise.
         unsafe { (*state).local }
     }
 
-    /// The local's tally, if this is its home seat, which is that in the root's row.
+    /// The local's counters, if this is its home seat, which is that in the root's row.
     ///
     /// # Safety
-    /// As for [`Self::tally`].
-    pub(crate) unsafe fn home_tally(state: *mut Self) -> Option<*const LocalTally> {
+    /// As for [`Self::counters`].
+    pub(crate) unsafe fn home_counters(state: *mut Self) -> Option<*const LocalCounters> {
         // SAFETY: the caller's promise.
         unsafe { ((*state).row == 0).then_some((*state).local) }
     }

@@ -35,7 +35,7 @@ use core::ptr::{self, NonNull};
 use lock_api::RawMutex;
 
 use cell::{Cell, Entry};
-pub(crate) use counts::LocalTally;
+pub(crate) use counts::LocalCounters;
 pub use magazines::{Magazines, NO_MAGAZINES, NoMagazines};
 pub(crate) use registry::Registry;
 use seat::Seat;
@@ -86,7 +86,7 @@ struct Desk<'h, R> {
     /// Why the last slow path failed that did.
     failed: AllocError,
     /// What is counted, behind this in the same memory. Others read it.
-    tally: *const LocalTally,
+    counters: *const LocalCounters,
 }
 
 /// An epoch, its position in the ring, and the cells of this local's seat in the row that serves it.
@@ -112,15 +112,15 @@ unsafe impl<P: PageProvider + Sync, R: RawMutex + Sync, C: Config> Send for Loca
 impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     pub(crate) fn new(heap: &'h Heap<P, R, C>, root: &'h Row<R>) -> Result<Self, AllocError> {
         let classes = Table::<C>::BINS;
-        let layout = LocalTally::layout(classes)
-            .and_then(|(tally, _)| Layout::new::<Desk<'h, R>>().extend(tally));
-        let (layout, tally_at) = layout.map_err(|_| AllocError::TooLarge)?;
+        let layout = LocalCounters::layout(classes)
+            .and_then(|(counters, _)| Layout::new::<Desk<'h, R>>().extend(counters));
+        let (layout, counters_at) = layout.map_err(|_| AllocError::TooLarge)?;
         let memory = heap.pressed(|| heap.pages.take_meta(Kind::Desk, layout))?;
         let desk: *mut Desk<'h, R> = memory.as_ptr().cast();
         // SAFETY: the memory is of this layout and nobody else's.
-        let tally = unsafe {
-            let number = heap.tally.next_local();
-            let tally = LocalTally::place(memory.as_ptr().add(tally_at), classes, number);
+        let counters = unsafe {
+            let number = heap.counters.next_local();
+            let counters = LocalCounters::place(memory.as_ptr().add(counters_at), classes, number);
             desk.write(Desk {
                 last: Last::NONE,
                 near: [Seat::none(root); NEAR],
@@ -129,11 +129,11 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
                 draw: heap.seed() | 1,
                 closes_seen: heap.closes(),
                 failed: AllocError::OutOfMemory,
-                tally,
+                counters,
             });
-            tally
+            counters
         };
-        match Seat::make(heap, root, tally) {
+        match Seat::make(heap, root, counters) {
             Ok(home) => Ok(Self { heap, home, desk }),
             Err(error) => {
                 // SAFETY: the desk is not used.
@@ -386,7 +386,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// How often this local left its fast path, and what for. O(1).
     #[must_use]
     pub fn slow_paths(&self) -> SlowPathStats {
-        self.tally().slow()
+        self.counters().slow()
     }
 
     /// What there is to know of this local. Takes time with the epochs that it serves.
@@ -394,7 +394,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     pub fn stats(&self) -> LocalStats {
         let mut stats = LocalStats {
             version: snapshot::VERSION,
-            number: self.tally().number(),
+            number: self.counters().number(),
             slow: self.slow_paths(),
             ..LocalStats::default()
         };
@@ -414,9 +414,9 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     }
 
     #[inline]
-    fn tally(&self) -> &LocalTally {
-        // SAFETY: the desk and the tally behind it are valid for as long as the local.
-        unsafe { &*(*self.desk).tally }
+    fn counters(&self) -> &LocalCounters {
+        // SAFETY: the desk and the counters behind it are valid for as long as the local.
+        unsafe { &*(*self.desk).counters }
     }
 
     /// The heap.

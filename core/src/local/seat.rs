@@ -1,16 +1,16 @@
 //! Seats: what a local has in one row, and how it finds, makes and gives them up.
 
 use super::cell::{Cell, Entry};
-use super::counts::{OwnTally, bump};
+use super::counts::{OwnCounters, bump};
 use super::state::LocalRow;
-use super::{Last, Local, LocalTally, NEAR};
+use super::{Last, Local, LocalCounters, NEAR};
 use crate::chunk::{Kind, NO_ROW};
 use crate::config::{Config, Table};
 use crate::depot::Row;
 use crate::epoch::{Epoch, Serves, Tag};
 use crate::error::{AllocError, FreeError};
 use crate::handle::FreeWord;
-use crate::heap::{Heap, Untold};
+use crate::heap::{Heap, PendingDebit};
 use crate::provider::PageProvider;
 use crate::sync::Ordering;
 use core::alloc::Layout;
@@ -49,7 +49,7 @@ impl<'h, R: RawMutex> Seat<'h, R> {
     pub(super) fn make<P: PageProvider, C: Config>(
         heap: &'h Heap<P, R, C>,
         row: &'h Row<R>,
-        local: *const LocalTally,
+        local: *const LocalCounters,
     ) -> Result<Self, AllocError> {
         let classes = Table::<C>::BINS;
         let (layout, cells_at) = LocalRow::layout(classes).ok_or(AllocError::TooLarge)?;
@@ -64,8 +64,8 @@ impl<'h, R: RawMutex> Seat<'h, R> {
                 at: ptr::from_ref(row).cast(),
                 sibling: ptr::null_mut(),
                 era: Serves::tag(row.tag()),
-                own: OwnTally::default(),
-                untold: Untold::nothing(),
+                own: OwnCounters::default(),
+                debit: PendingDebit::none(),
                 local,
             });
             let cells = state.byte_add(cells_at).cast::<Cell>();
@@ -266,7 +266,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             let seat = unsafe {
                 let spare = core::mem::replace(&mut (*self.desk).spare, ptr::null_mut());
                 if spare.is_null() {
-                    Seat::make(self.heap, row, ptr::from_ref(self.tally()))?
+                    Seat::make(self.heap, row, ptr::from_ref(self.counters()))?
                 } else {
                     Seat::again(self.heap, row, spare)
                 }
@@ -364,7 +364,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             }
         }
         // SAFETY: the seat is this local's.
-        self.heap.end_untold(unsafe { &(*seat.state).untold });
+        self.heap.end_debit(unsafe { &(*seat.state).debit });
         // SAFETY: the seat was in the registry since it got its row.
         self.heap.locals.with(|list| unsafe {
             list.remove(seat.state);
@@ -396,28 +396,29 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     fn pass_counts_on(&self, seat: Seat<'h, R>) {
         let row = seat.row;
         // SAFETY: the seat is this local's.
-        let (own, is_of_row, tally) = unsafe {
+        let (own, is_of_row, counters) = unsafe {
             let state = seat.state;
             (
                 (*state).own.read(),
                 LocalRow::is_of(state, row.tag()),
-                LocalRow::home_tally(state),
+                LocalRow::home_counters(state),
             )
         };
         let (from_stash, spills) = own;
         if is_of_row {
-            row.tally
+            row.counters
                 .from_stash
                 .fetch_add(from_stash, Ordering::Relaxed);
-            row.tally.spills.fetch_add(spills, Ordering::Relaxed);
+            row.counters.spills.fetch_add(spills, Ordering::Relaxed);
         }
-        let Some(tally) = tally else {
+        let Some(counters) = counters else {
             return;
         };
         let classes = Table::<C>::BINS;
         for class in 0..classes {
-            // SAFETY: the tally is this local's.
-            let (from_stash, spills) = unsafe { LocalTally::class(tally, classes, class) }.read();
+            // SAFETY: the counters are this local's.
+            let (from_stash, spills) =
+                unsafe { LocalCounters::class(counters, classes, class) }.read();
             self.heap.keep_local_counts(class, from_stash, spills);
         }
     }
@@ -438,7 +439,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// Notes that an epoch was closed.
     #[cold]
     pub(super) fn closed(&self, row: &Row<R>, class: Option<usize>) -> AllocError {
-        bump(&self.tally().epoch_closed);
+        bump(&self.counters().epoch_closed);
         self.heap.refused(AllocError::EpochClosed, Some(row), class)
     }
 }

@@ -1,8 +1,8 @@
 //! The slow half of a local: refills, spills, and stores that grow.
 
 use super::cell::{Entry, FULL, Held, Room, SMALL};
-use super::counts::{OwnTally, bump};
-use super::{Local, LocalRow, LocalTally, Seat};
+use super::counts::{OwnCounters, bump};
+use super::{Local, LocalCounters, LocalRow, Seat};
 use crate::chunk::Kind;
 use crate::config::{Config, Table};
 use crate::epoch::Tag;
@@ -122,7 +122,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             return Err(self.closed(seat.row, Some(class)));
         }
         if !self.cell(seat, class).has_store() {
-            bump(&self.tally().no_word);
+            bump(&self.counters().no_word);
             self.heap.note_no_word(seat.row, class);
         }
         self.grow(seat, class);
@@ -133,7 +133,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             return Ok(());
         }
         if cell.stashed() == 0 {
-            bump(&self.tally().depot_visits);
+            bump(&self.counters().depot_visits);
             // A cell that is used much takes several words with one visit to the lock.
             let room = if cell.is_full_size() && cell.visits.get() >= VISITS_TO_GROW {
                 cell.stash_room() / 2
@@ -143,9 +143,9 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             let from_cache = seat.row.bin(class).take(shape, room, |slab, word| {
                 cell.stash_push(Held { slab, word });
             });
-            add(&self.tally().words_taken, cell.stashed() as u64);
+            add(&self.counters().words_taken, cell.stashed() as u64);
             if from_cache > 0 {
-                add(&self.tally().from_cache, from_cache as u64);
+                add(&self.counters().from_cache, from_cache as u64);
                 self.took(seat, from_cache * shape.slab_bytes());
             }
             if seat.row.tag() != tag {
@@ -155,7 +155,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             }
         } else {
             self.count_own(seat, class, |own| &own.from_stash);
-            bump(&self.tally().from_stash);
+            bump(&self.counters().from_stash);
         }
         let cell = self.cell(seat, class);
         if let Some(held) = cell.stash_pop() {
@@ -166,7 +166,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         }
         let made = heap.make_slab(seat.row, tag, class);
         let (slab, is_zero) = made.inspect_err(|error| self.count_refusal(*error))?;
-        bump(&self.tally().new_slabs);
+        bump(&self.counters().new_slabs);
         // SAFETY: the slab was just made and is owned.
         let base = unsafe { Self::base_of(slab, class) };
         let word = shape.all;
@@ -181,7 +181,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     #[inline(never)]
     pub(super) fn spill(&mut self, seat: Seat<'h, R>, class: usize, entry: Entry) {
         self.count_own(seat, class, |own| &own.spills);
-        bump(&self.tally().spills);
+        bump(&self.counters().spills);
         self.grow(seat, class);
         if !self.cell(seat, class).push(entry, C::CHECKED) {
             // All but the newest quarter: fewer visits than with a half, and what is hot stays.
@@ -313,23 +313,32 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     }
 
     /// Counts in a seat and in the local's class.
-    fn count_own(&self, seat: Seat<'h, R>, class: usize, which: impl Fn(&OwnTally) -> &AtomicU64) {
-        // SAFETY: the seat is this local's, and so is the tally, which has this class.
+    fn count_own(
+        &self,
+        seat: Seat<'h, R>,
+        class: usize,
+        which: impl Fn(&OwnCounters) -> &AtomicU64,
+    ) {
+        // SAFETY: the seat is this local's, and so are the counters, which have this class.
         unsafe {
             LocalRow::be_of(seat.state, seat.row.tag());
             bump(which(&(*seat.state).own));
-            let tally = (*self.desk).tally;
-            bump(which(LocalTally::class(tally, Table::<C>::BINS, class)));
+            let counters = (*self.desk).counters;
+            bump(which(LocalCounters::class(
+                counters,
+                Table::<C>::BINS,
+                class,
+            )));
         }
     }
 
     #[cold]
     pub(super) fn count_refusal(&self, error: AllocError) {
-        let tally = self.tally();
+        let counters = self.counters();
         bump(match error {
-            AllocError::Limit => &tally.limit,
-            AllocError::EpochClosed => &tally.epoch_closed,
-            _ => &tally.out_of_memory,
+            AllocError::Limit => &counters.limit,
+            AllocError::EpochClosed => &counters.epoch_closed,
+            _ => &counters.out_of_memory,
         });
     }
 
@@ -339,21 +348,21 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             self.heap.uncached(bytes);
         } else {
             // SAFETY: the seat is this local's.
-            self.heap.took(unsafe { &(*seat.state).untold }, bytes);
+            self.heap.took(unsafe { &(*seat.state).debit }, bytes);
         }
     }
 
     /// Gives a held word back to its slab.
     fn give_back(&self, seat: Seat<'h, R>, class: usize, held: Held) {
-        bump(&self.tally().words_given);
+        bump(&self.counters().words_given);
         let shape = Table::<C>::TABLE.class(class);
         // SAFETY: this local holds the word, and holds only words of its row and this class; held
         // slabs are valid, and the seat is this local's.
         unsafe {
-            let untold = &(*seat.state).untold;
+            let debit = &(*seat.state).debit;
             let bin = seat.row.bin(class);
             self.heap
-                .give_back_held(bin, &*held.slab, held.word, shape, untold);
+                .give_back_held(bin, &*held.slab, held.word, shape, debit);
         }
     }
 
@@ -373,15 +382,15 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         }
         // Dropped before they are given, so that nobody who counts finds a slot both held and free.
         cell.stash_drop_oldest(count);
-        add(&self.tally().words_given, count as u64);
+        add(&self.counters().words_given, count as u64);
         let words = words.iter().take(count);
         // SAFETY: as in `give_back`.
         unsafe {
             let words = words.map(|held| (&*held.slab, held.word));
             let shape = Table::<C>::TABLE.class(class);
-            let untold = &(*seat.state).untold;
+            let debit = &(*seat.state).debit;
             self.heap
-                .give_back_all(seat.row.bin(class), words, shape, untold);
+                .give_back_all(seat.row.bin(class), words, shape, debit);
         }
     }
 

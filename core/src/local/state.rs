@@ -2,11 +2,11 @@
 //! what was done in it.
 
 use super::cell::Cell;
-use super::counts::{LocalTally, OwnTally};
+use super::counts::{LocalCounters, OwnCounters};
 use crate::config::{Config, Table};
 use crate::depot::Row;
 use crate::epoch::{Serves, Tag};
-use crate::heap::Untold;
+use crate::heap::PendingDebit;
 use core::alloc::Layout;
 
 /// What lies in metadata memory for a seat. Its cells follow it.
@@ -26,11 +26,11 @@ pub(crate) struct LocalRow {
     /// The seat's owner alone changes it.
     pub(super) era: Serves,
     /// What was done in this seat, in that era.
-    pub(crate) own: OwnTally,
+    pub(crate) own: OwnCounters,
     /// Slabs that the seat took from its row's caches; of the home seat none, which stays for long.
-    pub(crate) untold: Untold,
+    pub(crate) debit: PendingDebit,
     /// The local's counts.
-    pub(super) local: *const LocalTally,
+    pub(super) local: *const LocalCounters,
 }
 
 impl LocalRow {

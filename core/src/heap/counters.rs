@@ -17,15 +17,15 @@ use lock_api::RawMutex;
 
 /// The heap's own counts. `Relaxed`, but for `classes`.
 #[derive(Debug)]
-pub(crate) struct Tally {
+pub(crate) struct Counters {
     allocs_refused: [AtomicU64; ErrorStats::ALLOC.len()],
     frees_refused: [AtomicU64; ErrorStats::FREE.len()],
     handles_refused: [AtomicU64; ErrorStats::HANDLE.len()],
     /// Slots that were found free when their words were given back.
     late_double_frees: AtomicU64,
-    pub(super) runs: RouteTally,
-    pub(super) long_runs: RouteTally,
-    pub(super) regions: RouteTally,
+    pub(super) runs: RouteCounters,
+    pub(super) long_runs: RouteCounters,
+    pub(super) regions: RouteCounters,
     /// Slabs of scopes that there are, in bytes.
     scoped_bytes: AtomicU64,
     closes: AtomicU64,
@@ -42,7 +42,7 @@ pub(crate) struct Tally {
 
 /// Allocations, frees and bytes that are out, by one route. `Relaxed`: figures.
 #[derive(Debug)]
-pub(crate) struct RouteTally {
+pub(crate) struct RouteCounters {
     allocated: AtomicU64,
     freed: AtomicU64,
     bytes: AtomicU64,
@@ -78,7 +78,7 @@ fn note<T: PartialEq, const N: usize>(counts: &[AtomicU64; N], kinds: &[(&str, T
     }
 }
 
-impl RouteTally {
+impl RouteCounters {
     const fn new() -> Self {
         Self {
             allocated: AtomicU64::new(0),
@@ -114,16 +114,16 @@ impl RouteTally {
     }
 }
 
-impl Tally {
+impl Counters {
     pub(super) const fn new() -> Self {
         Self {
             allocs_refused: zeroes(),
             frees_refused: zeroes(),
             handles_refused: zeroes(),
             late_double_frees: AtomicU64::new(0),
-            runs: RouteTally::new(),
-            long_runs: RouteTally::new(),
-            regions: RouteTally::new(),
+            runs: RouteCounters::new(),
+            long_runs: RouteCounters::new(),
+            regions: RouteCounters::new(),
             scoped_bytes: AtomicU64::new(0),
             closes: AtomicU64::new(0),
             slabs_scanned: AtomicU64::new(0),
@@ -135,7 +135,7 @@ impl Tally {
         }
     }
 
-    /// What the classes' tallies need.
+    /// What the classes' counters need.
     pub(super) fn layout<C: Config>() -> Result<Layout, AllocError> {
         Layout::array::<ClassTally>(Table::<C>::BINS).map_err(|_| AllocError::TooLarge)
     }
@@ -153,7 +153,7 @@ impl Tally {
         self.classes.store(memory, crate::sync::Ordering::Release);
     }
 
-    /// A class's tally, if it has one: those of scopes' slabs have none.
+    /// A class's counters, if it has one: those of scopes' slabs have none.
     pub(super) fn class<C: Config>(&self, class: usize) -> Option<&ClassTally> {
         let classes = self.classes.load(crate::sync::Ordering::Acquire);
         if classes.is_null() || class >= Table::<C>::BINS {
@@ -226,15 +226,15 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         row: Option<&Row<R>>,
         class: Option<usize>,
     ) -> AllocError {
-        note(&self.tally.allocs_refused, &ErrorStats::ALLOC, &error);
+        note(&self.counters.allocs_refused, &ErrorStats::ALLOC, &error);
         if let Some(row) = row {
-            row.tally.refused.note(error);
+            row.counters.refused.note(error);
             // It may have looked for a slot there, which is counted.
             class
                 .filter(|class| *class < Table::<C>::BINS)
                 .inspect(|class| row.use_class(*class));
         }
-        if let Some(class) = class.and_then(|class| self.tally.class::<C>(class)) {
+        if let Some(class) = class.and_then(|class| self.counters.class::<C>(class)) {
             class.refused.note(error);
         }
         error
@@ -243,28 +243,28 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// Notes a free that was refused.
     #[cold]
     pub(crate) fn refused_free(&self, error: FreeError) -> FreeError {
-        note(&self.tally.frees_refused, &ErrorStats::FREE, &error);
+        note(&self.counters.frees_refused, &ErrorStats::FREE, &error);
         error
     }
 
     /// Notes a handle that was refused.
     #[cold]
     pub(crate) fn refused_handle(&self, error: HandleError) -> HandleError {
-        note(&self.tally.handles_refused, &ErrorStats::HANDLE, &error);
+        note(&self.counters.handles_refused, &ErrorStats::HANDLE, &error);
         error
     }
 
     /// Notes slots that turned out to have been freed twice.
     #[cold]
     pub(crate) fn note_double_free(&self, slots: u64) {
-        self.tally.late_double_frees.fetch_add(slots, Relaxed);
+        self.counters.late_double_frees.fetch_add(slots, Relaxed);
     }
 
     /// Notes that a class was used for the first time by a local in an epoch, or by the shared path.
     #[cold]
     pub(crate) fn note_no_word(&self, row: &Row<R>, class: usize) {
-        row.tally.no_word.fetch_add(1, Relaxed);
-        if let Some(class) = self.tally.class::<C>(class) {
+        row.counters.no_word.fetch_add(1, Relaxed);
+        if let Some(class) = self.counters.class::<C>(class) {
             class.no_word.fetch_add(1, Relaxed);
         }
     }
@@ -280,9 +280,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         if class >= Table::<C>::BINS {
             let bytes = bytes as u64;
             if is_made {
-                self.tally.scoped_bytes.fetch_add(bytes, Relaxed);
+                self.counters.scoped_bytes.fetch_add(bytes, Relaxed);
             } else {
-                self.tally.scoped_bytes.fetch_sub(bytes, Relaxed);
+                self.counters.scoped_bytes.fetch_sub(bytes, Relaxed);
             }
         } else if is_made {
             row.bin(class).count_made();
@@ -293,7 +293,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
 
     /// What locals that are gone did in a class.
     pub(crate) fn keep_local_counts(&self, class: usize, from_stash: u64, spills: u64) {
-        if let Some(class) = self.tally.class::<C>(class) {
+        if let Some(class) = self.counters.class::<C>(class) {
             class.from_stash.fetch_add(from_stash, Relaxed);
             class.spills.fetch_add(spills, Relaxed);
         }

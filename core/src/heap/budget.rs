@@ -1,10 +1,10 @@
 //! How many bytes of empty slabs wait in bins' caches.
 //!
-//! `all` is what waits there, and what seats took from there and have not told yet. `Relaxed` throughout: changed by
+//! `all` is what waits there, and what seats took from there and have pending debits for. `Relaxed` throughout: changed by
 //! read-modify-writes only, so it is exact at rest; nothing is ordered by it.
 //!
 //! A CPU that has an epoch for each request takes slabs from a cache and puts them back, over and over. So that this
-//! does not go through a line that all CPUs write for each slab, a seat keeps what it took in mind ([`Untold`]), and
+//! does not go through a line that all CPUs write for each slab, a seat keeps a debit pending ([`PendingDebit`]), and
 //! what it puts back is set against that. For this it asks for room once, and all seats' room is at most a quarter of
 //! the policy's bound: so much less may wait while they have it.
 
@@ -13,15 +13,15 @@ use crate::sync::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 /// On lines of its own: what is beside it is read on every slow path. `Relaxed`: see the head.
 #[derive(Debug)]
 #[repr(align(128))]
-pub(crate) struct Shelf {
+pub(crate) struct CacheBudget {
     all: AtomicUsize,
     /// The least that `all` was since somebody asked.
     least: AtomicUsize,
-    /// What seats may keep in mind, in all.
+    /// What seats may keep pending, in all.
     room: AtomicUsize,
 }
 
-impl Shelf {
+impl CacheBudget {
     pub(super) const fn new() -> Self {
         Self {
             all: AtomicUsize::new(0),
@@ -30,7 +30,7 @@ impl Shelf {
         }
     }
 
-    /// Bytes that wait, and those that were taken untold.
+    /// Bytes that wait, and those that were taken with a debit pending.
     pub(super) fn bytes(&self) -> usize {
         self.all.load(Relaxed)
     }
@@ -53,8 +53,8 @@ impl Shelf {
 
     /// Room for a seat, if all of it stays below a quarter of `bound`.
     fn lend_room(&self, bound: usize) -> bool {
-        let before = self.room.fetch_add(Untold::ROOM, Relaxed);
-        let fits = before + Untold::ROOM <= bound / 4;
+        let before = self.room.fetch_add(PendingDebit::ROOM, Relaxed);
+        let fits = before + PendingDebit::ROOM <= bound / 4;
         if !fits {
             self.take_room();
         }
@@ -62,7 +62,7 @@ impl Shelf {
     }
 
     fn take_room(&self) {
-        self.room.fetch_sub(Untold::ROOM, Relaxed);
+        self.room.fetch_sub(PendingDebit::ROOM, Relaxed);
     }
 
     /// The least that there were since this was asked last.
@@ -72,18 +72,18 @@ impl Shelf {
     }
 }
 
-/// Bytes that a seat took from caches and has not told. The seat's owner alone changes it: `Relaxed`.
+/// Bytes that a seat took from caches and has not debited. The seat's owner alone changes it: `Relaxed`.
 #[derive(Debug)]
-pub(crate) struct Untold {
+pub(crate) struct PendingDebit {
     bytes: AtomicUsize,
     has_room: AtomicBool,
 }
 
-impl Untold {
-    /// What a seat may keep in mind.
+impl PendingDebit {
+    /// What a seat may keep pending.
     const ROOM: usize = 64 << 10;
 
-    pub(crate) const fn nothing() -> Self {
+    pub(crate) const fn none() -> Self {
         Self {
             bytes: AtomicUsize::new(0),
             has_room: AtomicBool::new(false),
@@ -95,19 +95,19 @@ impl Untold {
     }
 
     /// The seat took so many bytes from caches whose bound is `bound`.
-    pub(super) fn add(&self, bytes: usize, shelf: &Shelf, bound: usize) {
+    pub(super) fn add(&self, bytes: usize, budget: &CacheBudget, bound: usize) {
         if !self.has_room.load(Relaxed) {
-            if !shelf.lend_room(bound) {
-                shelf.take(bytes);
+            if !budget.lend_room(bound) {
+                budget.take(bytes);
                 return;
             }
             self.has_room.store(true, Relaxed);
         }
         let all = self.bytes() + bytes;
-        let told = if all > Self::ROOM { all } else { 0 };
-        self.bytes.store(all - told, Relaxed);
-        if told > 0 {
-            shelf.take(told);
+        let due = if all > Self::ROOM { all } else { 0 };
+        self.bytes.store(all - due, Relaxed);
+        if due > 0 {
+            budget.take(due);
         }
     }
 
@@ -120,16 +120,16 @@ impl Untold {
         left.is_some()
     }
 
-    /// The seat is given up: what it took and did not put back is told.
-    pub(super) fn end(&self, shelf: &Shelf) {
-        let told = self.bytes();
+    /// The seat is given up: what it took and did not put back is debited.
+    pub(super) fn end(&self, budget: &CacheBudget) {
+        let due = self.bytes();
         self.bytes.store(0, Relaxed);
-        if told > 0 {
-            shelf.take(told);
+        if due > 0 {
+            budget.take(due);
         }
         if self.has_room.load(Relaxed) {
             self.has_room.store(false, Relaxed);
-            shelf.take_room();
+            budget.take_room();
         }
     }
 }
@@ -138,42 +138,49 @@ impl Untold {
 mod tests {
     use super::*;
 
-    /// What is put back is set against what was taken; more than the room is told at once, and the rest at the end.
+    /// What is put back is set against what was taken; more than the room is due at once, and the rest at the end.
     #[test]
     fn what_is_taken_and_put_back_cancels() {
-        let (shelf, untold) = (Shelf::new(), Untold::nothing());
-        let bound = 8 * Untold::ROOM;
-        assert!(shelf.put(bound, bound) && !shelf.put(1, bound));
-        untold.add(4096, &shelf, bound);
-        assert_eq!((shelf.bytes(), untold.bytes()), (bound, 4096));
-        assert!(untold.settle(4096) && !untold.settle(1));
-        untold.add(Untold::ROOM, &shelf, bound);
-        assert_eq!((shelf.bytes(), untold.bytes()), (bound, Untold::ROOM));
-        untold.add(1, &shelf, bound);
-        let left = bound - Untold::ROOM - 1;
-        assert_eq!((shelf.bytes(), untold.bytes()), (left, 0));
-        untold.add(5, &shelf, bound);
-        untold.end(&shelf);
-        assert_eq!((shelf.bytes(), untold.bytes()), (left - 5, 0));
+        let (budget, debit) = (CacheBudget::new(), PendingDebit::none());
+        let bound = 8 * PendingDebit::ROOM;
+        assert!(budget.put(bound, bound) && !budget.put(1, bound));
+        debit.add(4096, &budget, bound);
+        assert_eq!((budget.bytes(), debit.bytes()), (bound, 4096));
+        assert!(debit.settle(4096) && !debit.settle(1));
+        debit.add(PendingDebit::ROOM, &budget, bound);
+        assert_eq!((budget.bytes(), debit.bytes()), (bound, PendingDebit::ROOM));
+        debit.add(1, &budget, bound);
+        let left = bound - PendingDebit::ROOM - 1;
+        assert_eq!((budget.bytes(), debit.bytes()), (left, 0));
+        debit.add(5, &budget, bound);
+        debit.end(&budget);
+        assert_eq!((budget.bytes(), debit.bytes()), (left - 5, 0));
         assert_eq!(
-            (shelf.least(), shelf.least()),
+            (budget.least(), budget.least()),
             (0, left - 5),
             "it began with nothing"
         );
     }
 
-    /// A quarter of the bound is room for seats: the third of them tells at once, and has room when another ends.
+    /// A quarter of the bound is room for seats: the third of them debits at once, and has room when another ends.
     #[test]
     fn room_is_bounded() {
-        let (shelf, bound) = (Shelf::new(), 8 * Untold::ROOM);
-        assert!(shelf.put(bound, bound));
-        let seats = [Untold::nothing(), Untold::nothing(), Untold::nothing()];
-        seats.iter().for_each(|seat| seat.add(100, &shelf, bound));
-        assert_eq!((seats[2].bytes(), shelf.bytes()), (0, bound - 100));
-        seats[0].end(&shelf);
-        seats[2].add(100, &shelf, bound);
+        let (budget, bound) = (CacheBudget::new(), 8 * PendingDebit::ROOM);
+        assert!(budget.put(bound, bound));
+        let seats = [
+            PendingDebit::none(),
+            PendingDebit::none(),
+            PendingDebit::none(),
+        ];
+        seats.iter().for_each(|seat| seat.add(100, &budget, bound));
+        assert_eq!((seats[2].bytes(), budget.bytes()), (0, bound - 100));
+        seats[0].end(&budget);
+        seats[2].add(100, &budget, bound);
         assert_eq!(seats[2].bytes(), 100);
-        seats.iter().for_each(|seat| seat.end(&shelf));
-        assert_eq!((shelf.bytes(), shelf.room.load(Relaxed)), (bound - 400, 0));
+        seats.iter().for_each(|seat| seat.end(&budget));
+        assert_eq!(
+            (budget.bytes(), budget.room.load(Relaxed)),
+            (bound - 400, 0)
+        );
     }
 }
