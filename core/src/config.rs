@@ -107,6 +107,6 @@ impl<C: Config> Table<C> {
         C::RING
     };
     pub(crate) const TABLE: &'static ClassTable = &ClassTable::build(C::SIZES);
-    /// Bins of a row, and cells of a local's seat: one for each class whose slabs are listed.
+    /// Bins of a row, and cells of a local's epoch cache: one for each class whose slabs are listed.
     pub(crate) const BINS: usize = Self::TABLE.listed();
 }

@@ -74,9 +74,9 @@ fn locals_classes_and_epochs_say_the_same() {
 }
 
 /// A local whose epoch was closed, drained and followed by another in the same place, between two of its slow paths:
-/// what it does there is the new era's. Catches a seat that counts for the era that it was made in.
+/// what it does there is the new era's. Catches an epoch cache that counts for the era that it was made in.
 #[test]
-fn a_seat_outlives_its_era() {
+fn an_epoch_cache_outlives_its_era() {
     let heap = TestHeap::<Checked>::new(Host::default());
     let mut local = heap.local().unwrap();
     let class = heap
@@ -120,7 +120,7 @@ fn a_seat_outlives_its_era() {
     assert_eq!(
         heap.epoch_stats(second).unwrap().slow.spills,
         spills,
-        "and after the seat is gone"
+        "and after the cache is gone"
     );
     agree(&heap);
 }

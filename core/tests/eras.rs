@@ -183,7 +183,7 @@ fn handles_of_an_era_before_are_stale() {
 }
 
 /// The bound of `Warm` is one for all rows, however their epochs come and go on locals that keep in mind what they took:
-/// what waits is never more, and is counted to the byte. Catches what a seat took that is told twice or not at all.
+/// what waits is never more, and is counted to the byte. Catches what an epoch cache took that is told twice or not at all.
 #[test]
 fn what_waits_is_bounded() {
     let heap = TestHeap::<Checked>::new(Host::default());
@@ -268,7 +268,7 @@ fn end<'h>(
     }
 }
 
-/// A bound that is lowered while seats have what they took from caches holds when they put it back. Catches what was
+/// A bound that is lowered while epoch caches have what they took from caches holds when they put it back. Catches what was
 /// taken under one bound and is put back without a look at the next.
 #[test]
 fn a_lower_bound_holds_at_once() {
@@ -302,10 +302,10 @@ fn a_lower_bound_holds_at_once() {
     assert!(agree(&heap).residency.cached <= bytes as u64);
 }
 
-/// What seats have in use is not idle, and takes at most a quarter of the bound from others. Catches live memory that is
+/// What epoch caches have in use is not idle, and takes at most a quarter of the bound from others. Catches live memory that is
 /// told as empty, to whoever gives back what is not used.
 #[test]
-fn what_seats_use_is_not_idle() {
+fn what_epoch_caches_use_is_not_idle() {
     let heap = TestHeap::<Checked>::new(Host::default());
     heap.set_policy(Policy::Warm { bytes: 1 << 20 });
     let mut local = heap.local().unwrap();
@@ -337,10 +337,10 @@ fn what_seats_use_is_not_idle() {
     agree(&heap);
 }
 
-/// A seat that served epochs before holds no more in the next than one that did not. Catches stores that were made for
+/// An epoch cache that served epochs before holds no more in the next than one that did not. Catches stores that were made for
 /// much use and are filled for little.
 #[test]
-fn a_spare_seat_holds_no_more() {
+fn a_spare_epoch_cache_holds_no_more() {
     let held = |epochs: usize| {
         let heap = TestHeap::<Checked>::new(Host::default());
         heap.set_policy(Policy::Never);

@@ -13,7 +13,7 @@ use temporal_slab::{DefaultLock, Domain, EpochError, HandleError, Heap, Local, S
 
 type TestHeap = Heap<HostProvider<{ 1 << 18 }>, DefaultLock, Ring>;
 
-/// A local that is forgotten keeps what it held, up to its bound, and no epoch that it had a seat in is kept from others.
+/// A local that is forgotten keeps what it held, up to its bound, and no epoch that it had an epoch cache in is kept from others.
 /// Catches a slot of it that is handed out to another, and a ring that fills up with epochs that nobody uses.
 #[test]
 fn a_forgotten_local_keeps_what_it_held() {

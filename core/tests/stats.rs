@@ -92,7 +92,7 @@ fn an_era_has_its_own_figures() {
         // Of this era alone: each slab of 64 is one visit of a local, and two more for what is not full.
         let slabs = objects.len().div_ceil(64) as u64;
         assert!((slabs..=slabs + 2).contains(&stats.slabs.made), "{stats:?}");
-        // Of a seat that served an epoch before the cells are there.
+        // Of an epoch cache that served an epoch before the cells are there.
         assert!(stats.slow.no_word <= 2 && (round > 0 || stats.slow.no_word == 2));
         assert_eq!(
             stats.slow.hits(),

@@ -24,7 +24,7 @@ pub(crate) enum Kind {
     Row,
     /// The ring of epochs.
     Ring,
-    /// What a local keeps beside its home seat.
+    /// What a local keeps beside its home epoch cache.
     Desk,
     /// A local's cells for one row.
     LocalRow,

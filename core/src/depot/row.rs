@@ -64,7 +64,7 @@ pub(crate) struct Row<R> {
 /// What happened in a row's era that its bins do not count. `Relaxed`: figures.
 #[derive(Debug, Default)]
 pub(crate) struct RowCounters {
-    /// Of seats that are gone.
+    /// Of epoch caches that are gone.
     pub(crate) from_stash: AtomicU64,
     pub(crate) spills: AtomicU64,
     /// First uses of a class by a local.

@@ -1,11 +1,11 @@
 //! How many bytes of empty slabs wait in bins' caches.
 //!
-//! `all` is what waits there, and what seats took from there and have pending debits for. `Relaxed` throughout: changed by
-//! read-modify-writes only, so it is exact at rest; nothing is ordered by it.
+//! `all` is what waits there, and what epoch caches took from there and have pending debits for. `Relaxed` throughout:
+//! changed by read-modify-writes only, so it is exact at rest; nothing is ordered by it.
 //!
 //! A CPU that has an epoch for each request takes slabs from a cache and puts them back, over and over. So that this
-//! does not go through a line that all CPUs write for each slab, a seat keeps a debit pending ([`PendingDebit`]), and
-//! what it puts back is set against that. For this it asks for room once, and all seats' room is at most a quarter of
+//! does not go through a line that all CPUs write for each slab, an epoch cache keeps a debit pending
+//! ([`PendingDebit`]), and what it puts back is set against that. For this it asks for room once, and all epoch caches' room is at most a quarter of
 //! the policy's bound: so much less may wait while they have it.
 
 use crate::sync::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -17,7 +17,7 @@ pub(crate) struct CacheBudget {
     all: AtomicUsize,
     /// The least that `all` was since somebody asked.
     least: AtomicUsize,
-    /// What seats may keep pending, in all.
+    /// What epoch caches may keep pending, in all.
     room: AtomicUsize,
 }
 
@@ -51,7 +51,7 @@ impl CacheBudget {
         self.least.fetch_min(before - bytes, Relaxed);
     }
 
-    /// Room for a seat, if all of it stays below a quarter of `bound`.
+    /// Room for an epoch cache, if all of it stays below a quarter of `bound`.
     fn lend_room(&self, bound: usize) -> bool {
         let before = self.room.fetch_add(PendingDebit::ROOM, Relaxed);
         let fits = before + PendingDebit::ROOM <= bound / 4;
@@ -72,7 +72,7 @@ impl CacheBudget {
     }
 }
 
-/// Bytes that a seat took from caches and has not debited. The seat's owner alone changes it: `Relaxed`.
+/// Bytes that an epoch cache took from caches and has not debited. The epoch cache's owner alone changes it: `Relaxed`.
 #[derive(Debug)]
 pub(crate) struct PendingDebit {
     bytes: AtomicUsize,
@@ -80,7 +80,7 @@ pub(crate) struct PendingDebit {
 }
 
 impl PendingDebit {
-    /// What a seat may keep pending.
+    /// What an epoch cache may keep pending.
     const ROOM: usize = 64 << 10;
 
     pub(crate) const fn none() -> Self {
@@ -94,7 +94,7 @@ impl PendingDebit {
         self.bytes.load(Relaxed)
     }
 
-    /// The seat took so many bytes from caches whose bound is `bound`.
+    /// The epoch cache took so many bytes from caches whose bound is `bound`.
     pub(super) fn add(&self, bytes: usize, budget: &CacheBudget, bound: usize) {
         if !self.has_room.load(Relaxed) {
             if !budget.lend_room(bound) {
@@ -120,7 +120,7 @@ impl PendingDebit {
         left.is_some()
     }
 
-    /// The seat is given up: what it took and did not put back is debited.
+    /// The epoch cache is given up: what it took and did not put back is debited.
     pub(super) fn end(&self, budget: &CacheBudget) {
         let due = self.bytes();
         self.bytes.store(0, Relaxed);
@@ -162,22 +162,24 @@ mod tests {
         );
     }
 
-    /// A quarter of the bound is room for seats: the third of them debits at once, and has room when another ends.
+    /// A quarter of the bound is room for epoch caches: the third of them debits at once, and has room when another ends.
     #[test]
     fn room_is_bounded() {
         let (budget, bound) = (CacheBudget::new(), 8 * PendingDebit::ROOM);
         assert!(budget.put(bound, bound));
-        let seats = [
+        let caches = [
             PendingDebit::none(),
             PendingDebit::none(),
             PendingDebit::none(),
         ];
-        seats.iter().for_each(|seat| seat.add(100, &budget, bound));
-        assert_eq!((seats[2].bytes(), budget.bytes()), (0, bound - 100));
-        seats[0].end(&budget);
-        seats[2].add(100, &budget, bound);
-        assert_eq!(seats[2].bytes(), 100);
-        seats.iter().for_each(|seat| seat.end(&budget));
+        caches
+            .iter()
+            .for_each(|cache| cache.add(100, &budget, bound));
+        assert_eq!((caches[2].bytes(), budget.bytes()), (0, bound - 100));
+        caches[0].end(&budget);
+        caches[2].add(100, &budget, bound);
+        assert_eq!(caches[2].bytes(), 100);
+        caches.iter().for_each(|cache| cache.end(&budget));
         assert_eq!(
             (budget.bytes(), budget.room.load(Relaxed)),
             (bound - 400, 0)

@@ -241,7 +241,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
     }
 
-    /// As [`Heap::keep`], of a slab that a seat gives back: if it took as much before, a debit is pending and is settled.
+    /// As [`Heap::keep`], of a slab that an epoch cache gives back: if it took as much before, a debit is pending and is settled.
     pub(super) fn keep_again(&self, debit: &PendingDebit, bytes: usize, is_closed: bool) -> Keep {
         let policy = self.policy();
         if !debit.settle(bytes) {
@@ -256,12 +256,12 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         Keep::Recycle
     }
 
-    /// Notes that a seat took slabs of so many bytes from caches.
+    /// Notes that an epoch cache took slabs of so many bytes from caches.
     pub(crate) fn took(&self, debit: &PendingDebit, bytes: usize) {
         debit.add(bytes, &self.budget, self.cache_bound(self.policy()));
     }
 
-    /// What all seats have pending debits for.
+    /// What all epoch caches have pending debits for.
     pub(super) fn pending_debits(&self) -> usize {
         let mut bytes = 0;
         self.locals.with(|list| {
@@ -271,7 +271,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         bytes
     }
 
-    /// A seat is given up: what it took and did not put back is debited.
+    /// An epoch cache is given up: what it took and did not put back is debited.
     pub(crate) fn end_debit(&self, debit: &PendingDebit) {
         debit.end(&self.budget);
     }
@@ -289,7 +289,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// What was empty all the time since this was asked last: at least so many bytes of what is reclaimable
     /// were of no use to anybody. For whoever gives back what stays empty; there should be one who asks.
     pub fn idle_bytes(&self) -> usize {
-        // What seats have in use was not idle.
+        // What epoch caches have in use was not idle.
         self.pages.least_warm() + self.budget.least().saturating_sub(self.pending_debits())
     }
 

@@ -174,7 +174,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
     }
 
-    /// Gives a word back that a seat held, which is mostly a whole slab when the seat is given up.
+    /// Gives a word back that an epoch cache held, which is mostly a whole slab when the epoch cache is given up.
     ///
     /// # Safety
     /// As for [`Heap::give_back`].
@@ -204,7 +204,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
     }
 
-    /// Gives many words back at once that a seat held.
+    /// Gives many words back at once that an epoch cache held.
     ///
     /// # Safety
     /// For each as for [`Heap::give_back`].

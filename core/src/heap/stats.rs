@@ -267,7 +267,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         })
     }
 
-    /// Adds what an era's bins and seats say.
+    /// Adds what an era's bins and epoch caches say.
     fn fill_epoch(&self, stats: &mut EpochStats, row: &Row<R>) {
         let held = self.held_in(row);
         for (class, bin) in row.used_bins() {

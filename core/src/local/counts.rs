@@ -26,7 +26,7 @@ pub(crate) struct LocalCounters {
     pub(super) words_given: AtomicU64,
 }
 
-/// What a local or a seat did without the depot. `Relaxed`: see the head.
+/// What a local or an epoch cache did without the depot. `Relaxed`: see the head.
 #[derive(Debug, Default)]
 pub(crate) struct OwnCounters {
     pub(crate) from_stash: AtomicU64,
@@ -125,7 +125,7 @@ impl LocalRow {
         unsafe { (*state).local }
     }
 
-    /// The local's counters, if this is its home seat, which is that in the root's row.
+    /// The local's counters, if this is its home epoch cache, which is that in the root's row.
     ///
     /// # Safety
     /// As for [`Self::counters`].

@@ -160,7 +160,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// As `pick`, for a class with tags.
     #[inline(always)]
     pub(super) fn pick_word(&self, cells: *mut Cell, class: usize) -> Option<FreeWord> {
-        // SAFETY: a seat has a cell for each class of the table.
+        // SAFETY: an epoch cache has a cell for each class of the table.
         let cell = unsafe { &*cells.add(class) };
         let (popped, from) = self.draw(cell);
         if let Some(entry) = popped {

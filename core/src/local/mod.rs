@@ -7,16 +7,16 @@
 //!   goes it gives its bits back. There is nothing to adopt.
 //! - What a local holds is bounded: see [`Local::holding_bound`].
 //!
-//! A local has a *seat* in each row that it serves: the root's for good, those of other epochs from
+//! A local has an *epoch cache* in each row that it serves: the root's for good, those of other epochs from
 //! their first use until it notices, at a slow path, that the epoch was closed.
 
 mod by_address;
 mod cell;
 mod counts;
+mod epoch_cache;
 mod handles;
 mod magazines;
 mod registry;
-mod seat;
 mod slow;
 mod state;
 
@@ -36,12 +36,12 @@ use lock_api::RawMutex;
 
 use cell::{Cell, Entry};
 pub(crate) use counts::LocalCounters;
+use epoch_cache::EpochCache;
 pub use magazines::{Magazines, NO_MAGAZINES, NoMagazines};
 pub(crate) use registry::Registry;
-use seat::Seat;
 pub(crate) use state::LocalRow;
 
-/// How many seats are found by one look. More are found by walking a list.
+/// How many epoch caches are found by one look. More are found by walking a list.
 const NEAR: usize = 8;
 
 /// The name of a slot, below 64, of a plain slab; 0 in a heap that has no marks.
@@ -60,8 +60,8 @@ fn slot_name<C: Config>(slab: *const Slab, slot: usize) -> u64 {
 /// on any local of the heap, or without one. Dropping a local gives back all that it holds.
 pub struct Local<'h, P: PageProvider, R: RawMutex = DefaultLock, C: Config = Standard> {
     heap: &'h Heap<P, R, C>,
-    /// The seat in the root's row.
-    home: Seat<'h, R>,
+    /// The epoch cache in the root's row.
+    home: EpochCache<'h, R>,
     /// The rest. It lies apart so that nothing ever writes to the local itself, and the compiler can
     /// keep what the fast paths read in registers across a loop.
     desk: *mut Desk<'h, R>,
@@ -72,16 +72,16 @@ pub struct Local<'h, P: PageProvider, R: RawMutex = DefaultLock, C: Config = Sta
 struct Desk<'h, R> {
     /// Where the local allocated last that named an epoch: most allocations name the same as the one before.
     last: Last<R>,
-    /// Seats in other rows, by the lowest bits of the row's number.
-    near: [Seat<'h, R>; NEAR],
-    /// The newest seat but the home one; the others follow it.
-    seats: *mut LocalRow,
-    /// A seat in no row, empty, with the stores that its cells had: for the next epoch, so that a program with an
+    /// Epoch caches in other rows, by the lowest bits of the row's number.
+    near: [EpochCache<'h, R>; NEAR],
+    /// The newest epoch cache but the home one; the others follow it.
+    caches: *mut LocalRow,
+    /// An epoch cache in no row, empty, with the stores that its cells had: for the next epoch, so that a program with an
     /// epoch for each request does not get and give memory for each.
     spare: *mut LocalRow,
     /// What a heap that shuffles draws from: never 0.
     draw: u64,
-    /// How many epochs had been closed when the seats were last looked through.
+    /// How many epochs had been closed when the epoch caches were last looked through.
     closes_seen: u64,
     /// Why the last slow path failed that did.
     failed: AllocError,
@@ -89,7 +89,7 @@ struct Desk<'h, R> {
     counters: *const LocalCounters,
 }
 
-/// An epoch, its position in the ring, and the cells of this local's seat in the row that serves it.
+/// An epoch, its position in the ring, and the cells of this local's epoch cache in the row that serves it.
 #[derive(Debug)]
 struct Last<R> {
     epoch: Option<Epoch>,
@@ -105,7 +105,7 @@ impl<R> Last<R> {
     };
 }
 
-// SAFETY: a local's seats are reached through this value alone, but for what is atomic in them, and
+// SAFETY: a local's epoch caches are reached through this value alone, but for what is atomic in them, and
 // apart from the walker at rest.
 unsafe impl<P: PageProvider + Sync, R: RawMutex + Sync, C: Config> Send for Local<'_, P, R, C> {}
 
@@ -123,8 +123,8 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             let counters = LocalCounters::place(memory.as_ptr().add(counters_at), classes, number);
             desk.write(Desk {
                 last: Last::NONE,
-                near: [Seat::none(root); NEAR],
-                seats: ptr::null_mut(),
+                near: [EpochCache::none(root); NEAR],
+                caches: ptr::null_mut(),
                 spare: ptr::null_mut(),
                 draw: heap.seed() | 1,
                 closes_seen: heap.closes(),
@@ -133,7 +133,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             });
             counters
         };
-        match Seat::make(heap, root, counters) {
+        match EpochCache::make(heap, root, counters) {
             Ok(home) => Ok(Self { heap, home, desk }),
             Err(error) => {
                 // SAFETY: the desk is not used.
@@ -148,7 +148,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// # Errors
     /// If there is no memory, the limit is reached, or the size is beyond any provider.
     // Always: the compiler takes the unlikely half of the body for a reason not to, and a call costs
-    // as much as the rest. Seats are copied in the slow halves only, for the same reason.
+    // as much as the rest. Epoch caches are copied in the slow halves only, for the same reason.
     #[inline(always)]
     pub fn alloc(&mut self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
         // The slow halves give an option, which fits a register; a result would put the fast path's
@@ -204,10 +204,10 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         }
     }
 
-    /// Takes what is at hand in a seat's cell.
+    /// Takes what is at hand in an epoch cache's cell.
     #[inline(always)]
     fn pick(&self, cells: *mut Cell, class: usize) -> Option<NonNull<u8>> {
-        // SAFETY: a seat has a cell for each class of the table.
+        // SAFETY: an epoch cache has a cell for each class of the table.
         let cell = unsafe { &*cells.add(class) };
         if !C::SHUFFLED {
             return magazines::pick::<C>(cell, class);
@@ -313,18 +313,18 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         unsafe { self.heap.wipe_slot(object, class) };
         // The object's slot is held until it is given, so the slab stays what it is.
         let id = slab.identity().key().row();
-        let seat = if id == self.home.id {
+        let cache = if id == self.home.id {
             self.home
         } else {
             *self.near(id)
         };
-        if id != seat.id {
+        if id != cache.id {
             // SAFETY: the caller's promise.
             return unsafe { self.free_elsewhere(object, class) };
         }
         let kept = self.entry_of(address, class);
-        if !self.cell(seat, class).push(kept, C::CHECKED) {
-            self.spill(seat, class, kept);
+        if !self.cell(cache, class).push(kept, C::CHECKED) {
+            self.spill(cache, class, kept);
         }
         Ok(())
     }
@@ -335,17 +335,17 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// # Errors
     /// As for [`Local::alloc`].
     pub fn alloc_zeroed(&mut self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
-        let seat = self.home;
+        let cache = self.home;
         let (object, is_zero) = match Table::<C>::TABLE.index_for(layout) {
             Some(class) => {
-                if self.cell(seat, class).is_used_up() {
+                if self.cell(cache, class).is_used_up() {
                     // The slot that a refill hands out comes from its word too: make the word first.
-                    self.restock(seat, Tag::ROOT, class)?;
+                    self.restock(cache, Tag::ROOT, class)?;
                 }
-                let is_zero = self.cell(seat, class).is_next_fresh();
+                let is_zero = self.cell(cache, class).is_next_fresh();
                 (self.alloc(layout)?, is_zero)
             }
-            None => self.heap.alloc_large(seat.row, Tag::ROOT, layout)?,
+            None => self.heap.alloc_large(cache.row, Tag::ROOT, layout)?,
         };
         if !is_zero {
             // SAFETY: the object has at least this size.
@@ -398,8 +398,8 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             slow: self.slow_paths(),
             ..LocalStats::default()
         };
-        // SAFETY: the seats are this local's, and nobody uses it meanwhile.
-        self.for_each_seat(|state| unsafe {
+        // SAFETY: the epoch caches are this local's, and nobody uses it meanwhile.
+        self.for_each_epoch_cache(|state| unsafe {
             let row = LocalRow::serves::<R>(state);
             let held = LocalRow::held::<C>(state);
             stats.epochs += 1;
@@ -429,7 +429,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// each entry of each magazine and each word of each stash may be the last one that is held of
     /// its slab; objects with handles and others have their own. It takes use of every class, in the worst order, to
     /// come near it; a local that uses one class of 128 bytes holds on to 776 KiB at most, and one that has used a class
-    /// only a few times, in this epoch and in those that it had the same seat for, to a quarter of that class's share.
+    /// only a few times, in this epoch and in those that it had the same epoch cache for, to a quarter of that class's share.
     #[must_use]
     pub fn holding_bound() -> usize {
         let classes = (0..Table::<C>::BINS).map(|bin| Table::<C>::TABLE.class(bin));
@@ -438,18 +438,18 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             .sum()
     }
 
-    /// The seat that is near at hand and may be that of this row.
+    /// The epoch cache that is near at hand and may be that of this row.
     #[inline]
-    fn near(&self, id: u16) -> &Seat<'h, R> {
+    fn near(&self, id: u16) -> &EpochCache<'h, R> {
         // SAFETY: the desk is valid and this local's alone.
         unsafe { &(&(*self.desk).near)[usize::from(id) % NEAR] }
     }
 
     #[inline]
-    fn cell(&self, seat: Seat<'h, R>, class: usize) -> &Cell {
-        debug_assert!(class < Table::<C>::BINS && seat.id != NO_ROW);
-        // SAFETY: a seat has a cell for each class of the table, for as long as the local has the seat.
-        unsafe { &*seat.cells.add(class) }
+    fn cell(&self, cache: EpochCache<'h, R>, class: usize) -> &Cell {
+        debug_assert!(class < Table::<C>::BINS && cache.id != NO_ROW);
+        // SAFETY: an epoch cache has a cell for each class of the table, for as long as the local has the epoch cache.
+        unsafe { &*cache.cells.add(class) }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::cell::{Entry, FULL, Held, Room, SMALL};
 use super::counts::{OwnCounters, bump};
-use super::{Local, LocalCounters, LocalRow, Seat};
+use super::{EpochCache, Local, LocalCounters, LocalRow};
 use crate::chunk::Kind;
 use crate::config::{Config, Table};
 use crate::epoch::Tag;
@@ -19,7 +19,7 @@ use lock_api::RawMutex;
 const VISITS_TO_GROW: u8 = 4;
 
 impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
-    /// Allocates in the home seat when the magazine and the word are used up.
+    /// Allocates in the home epoch cache when the magazine and the word are used up.
     #[cold]
     #[inline(never)]
     pub(super) fn refill_home(&mut self, class: usize) -> Option<NonNull<u8>> {
@@ -56,15 +56,15 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// Allocates when the magazine and the word are used up.
     pub(super) fn refill(
         &mut self,
-        seat: Seat<'h, R>,
+        cache: EpochCache<'h, R>,
         tag: Tag,
         class: usize,
     ) -> Result<NonNull<u8>, AllocError> {
-        self.restock(seat, tag, class)?;
-        match self.pick(seat.cells, class) {
+        self.restock(cache, tag, class)?;
+        match self.pick(cache.cells, class) {
             Some(object) => Ok(object),
             // There was no memory for the cell's store: a slot at a time, then.
-            None => self.heap.alloc_slot(seat.row, tag, class),
+            None => self.heap.alloc_slot(cache.row, tag, class),
         }
     }
 
@@ -73,15 +73,15 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     #[inline(never)]
     pub(super) fn refill_word(
         &mut self,
-        seat: Seat<'h, R>,
+        cache: EpochCache<'h, R>,
         tag: Tag,
         class: usize,
     ) -> Result<FreeWord, AllocError> {
-        self.restock(seat, tag, class)?;
-        match self.pick_word(seat.cells, class) {
+        self.restock(cache, tag, class)?;
+        match self.pick_word(cache.cells, class) {
             Some(word) => Ok(word),
             None => {
-                let object = self.heap.alloc_slot(seat.row, tag, class)?;
+                let object = self.heap.alloc_slot(cache.row, tag, class)?;
                 Ok(self.heap.free_word(object, class))
             }
         }
@@ -112,23 +112,23 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// cell stays as it is.
     pub(super) fn restock(
         &mut self,
-        seat: Seat<'h, R>,
+        cache: EpochCache<'h, R>,
         tag: Tag,
         class: usize,
     ) -> Result<(), AllocError> {
         self.notice_closes();
-        if seat.row.tag() != tag {
-            // The seat may be gone, too.
-            return Err(self.closed(seat.row, Some(class)));
+        if cache.row.tag() != tag {
+            // The epoch cache may be gone, too.
+            return Err(self.closed(cache.row, Some(class)));
         }
-        if !self.cell(seat, class).has_store() {
+        if !self.cell(cache, class).has_store() {
             bump(&self.counters().no_word);
-            self.heap.note_no_word(seat.row, class);
+            self.heap.note_no_word(cache.row, class);
         }
-        self.grow(seat, class);
+        self.grow(cache, class);
         let heap = self.heap;
         let shape = Table::<C>::TABLE.class(class);
-        let cell = self.cell(seat, class);
+        let cell = self.cell(cache, class);
         if !cell.has_store() {
             return Ok(());
         }
@@ -140,37 +140,37 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             } else {
                 2
             };
-            let from_cache = seat.row.bin(class).take(shape, room, |slab, word| {
+            let from_cache = cache.row.bin(class).take(shape, room, |slab, word| {
                 cell.stash_push(Held { slab, word });
             });
             add(&self.counters().words_taken, cell.stashed() as u64);
             if from_cache > 0 {
                 add(&self.counters().from_cache, from_cache as u64);
-                self.took(seat, from_cache * shape.slab_bytes());
+                self.took(cache, from_cache * shape.slab_bytes());
             }
-            if seat.row.tag() != tag {
+            if cache.row.tag() != tag {
                 // What was taken is of another era: see the head of `depot::row`.
-                self.flush_class(seat, class);
-                return Err(self.closed(seat.row, Some(class)));
+                self.flush_class(cache, class);
+                return Err(self.closed(cache.row, Some(class)));
             }
         } else {
-            self.count_own(seat, class, |own| &own.from_stash);
+            self.count_own(cache, class, |own| &own.from_stash);
             bump(&self.counters().from_stash);
         }
-        let cell = self.cell(seat, class);
+        let cell = self.cell(cache, class);
         if let Some(held) = cell.stash_pop() {
             // SAFETY: the held word pins the slab.
             let base = unsafe { Self::base_of(&*held.slab, class) };
             cell.set_current(held, base, false);
             return Ok(());
         }
-        let made = heap.make_slab(seat.row, tag, class);
+        let made = heap.make_slab(cache.row, tag, class);
         let (slab, is_zero) = made.inspect_err(|error| self.count_refusal(*error))?;
         bump(&self.counters().new_slabs);
         // SAFETY: the slab was just made and is owned.
         let base = unsafe { Self::base_of(slab, class) };
         let word = shape.all;
-        self.cell(seat, class)
+        self.cell(cache, class)
             .set_current(Held { slab, word }, base, is_zero);
         Ok(())
     }
@@ -179,16 +179,16 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// if there is no room for them, goes back.
     #[cold]
     #[inline(never)]
-    pub(super) fn spill(&mut self, seat: Seat<'h, R>, class: usize, entry: Entry) {
-        self.count_own(seat, class, |own| &own.spills);
+    pub(super) fn spill(&mut self, cache: EpochCache<'h, R>, class: usize, entry: Entry) {
+        self.count_own(cache, class, |own| &own.spills);
         bump(&self.counters().spills);
-        self.grow(seat, class);
-        if !self.cell(seat, class).push(entry, C::CHECKED) {
+        self.grow(cache, class);
+        if !self.cell(cache, class).push(entry, C::CHECKED) {
             // All but the newest quarter: fewer visits than with a half, and what is hot stays.
-            let held = self.cell(seat, class).in_magazine();
+            let held = self.cell(cache, class).in_magazine();
             let count = held - held / 4;
-            self.spill_oldest(seat, class, count);
-            if !self.cell(seat, class).push(entry, C::CHECKED) {
+            self.spill_oldest(cache, class, count);
+            if !self.cell(cache, class).push(entry, C::CHECKED) {
                 // There was no memory for a store: the slot goes back alone.
                 if Table::<C>::TABLE.class(class).is_tagged {
                     return self.put_back(FreeWord(entry.name));
@@ -205,10 +205,10 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     }
 
     /// Turns the oldest `count` entries of the magazine into words.
-    fn spill_oldest(&mut self, seat: Seat<'h, R>, class: usize, count: usize) {
+    fn spill_oldest(&mut self, cache: EpochCache<'h, R>, class: usize, count: usize) {
         let mut index = 0;
         while index < count {
-            let cell = self.cell(seat, class);
+            let cell = self.cell(cache, class);
             let names = (index..count).map(|index| cell.magazine(index).name);
             let (held, taken) = if Table::<C>::TABLE.class(class).is_tagged {
                 self.word_of_tags(names)
@@ -226,9 +226,9 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             if doubles > 0 {
                 self.heap.note_double_free(doubles);
             }
-            self.stash(seat, class, held);
+            self.stash(cache, class, held);
         }
-        self.cell(seat, class).drop_oldest(count);
+        self.cell(cache, class).drop_oldest(count);
     }
 
     /// The word of the first slots that are of one slab, and how many they are.
@@ -279,10 +279,10 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
 
     /// Keeps a word for later: with the current word or the newest of the stash if it is of the same
     /// slab, else as a new entry. If there is no room the older half of the stash goes back.
-    fn stash(&mut self, seat: Seat<'h, R>, class: usize, mut held: Held) {
+    fn stash(&mut self, cache: EpochCache<'h, R>, class: usize, mut held: Held) {
         let heap = self.heap;
         let all = Table::<C>::TABLE.class(class).all;
-        let cell = self.cell(seat, class);
+        let cell = self.cell(cache, class);
         let current = cell.current();
         if current.word != 0 && ptr::eq(current.slab, held.slab) {
             heap.note_overlap(current.word & held.word);
@@ -303,26 +303,26 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         // Under the policies that keep memory warm a whole word waits here like any other, within the
         // same bound; it is the cheapest to hand out again.
         if !cell.has_store() || (held.word == all && !heap.may_linger()) {
-            self.give_back(seat, class, held);
+            self.give_back(cache, class, held);
             return;
         }
         if cell.stash_room() == 0 {
-            self.give_oldest(seat, class, self.cell(seat, class).stashed().div_ceil(2));
+            self.give_oldest(cache, class, self.cell(cache, class).stashed().div_ceil(2));
         }
-        self.cell(seat, class).stash_push(held);
+        self.cell(cache, class).stash_push(held);
     }
 
-    /// Counts in a seat and in the local's class.
+    /// Counts in an epoch cache and in the local's class.
     fn count_own(
         &self,
-        seat: Seat<'h, R>,
+        cache: EpochCache<'h, R>,
         class: usize,
         which: impl Fn(&OwnCounters) -> &AtomicU64,
     ) {
-        // SAFETY: the seat is this local's, and so are the counters, which have this class.
+        // SAFETY: the epoch cache is this local's, and so are the counters, which have this class.
         unsafe {
-            LocalRow::be_of(seat.state, seat.row.tag());
-            bump(which(&(*seat.state).own));
+            LocalRow::be_of(cache.state, cache.row.tag());
+            bump(which(&(*cache.state).own));
             let counters = (*self.desk).counters;
             bump(which(LocalCounters::class(
                 counters,
@@ -342,36 +342,36 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         });
     }
 
-    /// Notes that slabs of so many bytes were taken from a cache for a seat.
-    fn took(&self, seat: Seat<'h, R>, bytes: usize) {
-        if seat.id == self.home.id {
+    /// Notes that slabs of so many bytes were taken from a cache for an epoch cache.
+    fn took(&self, cache: EpochCache<'h, R>, bytes: usize) {
+        if cache.id == self.home.id {
             self.heap.uncached(bytes);
         } else {
-            // SAFETY: the seat is this local's.
-            self.heap.took(unsafe { &(*seat.state).debit }, bytes);
+            // SAFETY: the epoch cache is this local's.
+            self.heap.took(unsafe { &(*cache.state).debit }, bytes);
         }
     }
 
     /// Gives a held word back to its slab.
-    fn give_back(&self, seat: Seat<'h, R>, class: usize, held: Held) {
+    fn give_back(&self, cache: EpochCache<'h, R>, class: usize, held: Held) {
         bump(&self.counters().words_given);
         let shape = Table::<C>::TABLE.class(class);
         // SAFETY: this local holds the word, and holds only words of its row and this class; held
-        // slabs are valid, and the seat is this local's.
+        // slabs are valid, and the epoch cache is this local's.
         unsafe {
-            let debit = &(*seat.state).debit;
-            let bin = seat.row.bin(class);
+            let debit = &(*cache.state).debit;
+            let bin = cache.row.bin(class);
             self.heap
                 .give_back_held(bin, &*held.slab, held.word, shape, debit);
         }
     }
 
     /// Gives the oldest `count` stashed words back.
-    fn give_oldest(&mut self, seat: Seat<'h, R>, class: usize, count: usize) {
+    fn give_oldest(&mut self, cache: EpochCache<'h, R>, class: usize, count: usize) {
         if count == 0 {
             return;
         }
-        let cell = self.cell(seat, class);
+        let cell = self.cell(cache, class);
         let mut words = [Held {
             slab: ptr::null(),
             word: 0,
@@ -388,27 +388,27 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         unsafe {
             let words = words.map(|held| (&*held.slab, held.word));
             let shape = Table::<C>::TABLE.class(class);
-            let debit = &(*seat.state).debit;
+            let debit = &(*cache.state).debit;
             self.heap
-                .give_back_all(seat.row.bin(class), words, shape, debit);
+                .give_back_all(cache.row.bin(class), words, shape, debit);
         }
     }
 
-    pub(super) fn flush_class(&mut self, seat: Seat<'h, R>, class: usize) {
-        let count = self.cell(seat, class).in_magazine();
-        self.spill_oldest(seat, class, count);
-        self.give_oldest(seat, class, self.cell(seat, class).stashed());
-        if let Some(held) = self.cell(seat, class).take_current() {
-            self.give_back(seat, class, held);
+    pub(super) fn flush_class(&mut self, cache: EpochCache<'h, R>, class: usize) {
+        let count = self.cell(cache, class).in_magazine();
+        self.spill_oldest(cache, class, count);
+        self.give_oldest(cache, class, self.cell(cache, class).stashed());
+        if let Some(held) = self.cell(cache, class).take_current() {
+            self.give_back(cache, class, held);
         }
     }
 
     /// Gives a cell its first store, or a larger one once it has been used for a while. Does nothing
     /// if there is no memory for it.
-    fn grow(&mut self, seat: Seat<'h, R>, class: usize) {
+    fn grow(&mut self, cache: EpochCache<'h, R>, class: usize) {
         let heap = self.heap;
         let shape = Table::<C>::TABLE.class(class);
-        let cell = self.cell(seat, class);
+        let cell = self.cell(cache, class);
         cell.visits.set(cell.visits.get().saturating_add(1));
         let (kind, room) = if !cell.has_store() {
             (Kind::SmallStore, SMALL)

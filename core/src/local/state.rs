@@ -1,4 +1,4 @@
-//! What lies in metadata memory for a seat: it is in the heap's registry, so others find what the seat holds and
+//! What lies in metadata memory for an epoch cache: it is in the heap's registry, so others find what the epoch cache holds and
 //! what was done in it.
 
 use super::cell::Cell;
@@ -9,7 +9,7 @@ use crate::epoch::{Serves, Tag};
 use crate::heap::PendingDebit;
 use core::alloc::Layout;
 
-/// What lies in metadata memory for a seat. Its cells follow it.
+/// What lies in metadata memory for an epoch cache. Its cells follow it.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct LocalRow {
@@ -20,14 +20,14 @@ pub(crate) struct LocalRow {
     pub(crate) row: u16,
     /// The row itself.
     pub(super) at: *const (),
-    /// The local's seat that was made before this one.
+    /// The local's epoch cache that was made before this one.
     pub(super) sibling: *mut LocalRow,
     /// The era that `own` is of.
-    /// The seat's owner alone changes it.
+    /// The epoch cache's owner alone changes it.
     pub(super) era: Serves,
-    /// What was done in this seat, in that era.
+    /// What was done in this epoch cache, in that era.
     pub(crate) own: OwnCounters,
-    /// Slabs that the seat took from its row's caches; of the home seat none, which stays for long.
+    /// Slabs that the epoch cache took from its row's caches; of the home epoch cache none, which stays for long.
     pub(crate) debit: PendingDebit,
     /// The local's counts.
     pub(super) local: *const LocalCounters,
@@ -42,7 +42,7 @@ impl LocalRow {
     /// How many slots the cells hold. Anyone may ask while the state is in the registry.
     ///
     /// # Safety
-    /// `state` is that of a seat of a heap with so many classes, in the registry, whose lock is held.
+    /// `state` is that of an epoch cache of a heap with so many classes, in the registry, whose lock is held.
     pub(crate) unsafe fn held_slots(state: *mut Self, classes: usize) -> usize {
         let Some((_, cells_at)) = Self::layout(classes) else {
             return 0;
@@ -72,7 +72,7 @@ impl LocalRow {
         (slots, bytes)
     }
 
-    /// How many slots of a class the seat holds.
+    /// How many slots of a class the epoch cache holds.
     ///
     /// # Safety
     /// As for [`LocalRow::held_slots`], and `class` is one of the classes.
@@ -82,16 +82,16 @@ impl LocalRow {
         unsafe { Cell::held_slots(state.byte_add(cells_at).cast::<Cell>().add(class)) }
     }
 
-    /// The row of a seat.
+    /// The row of an epoch cache.
     ///
     /// # Safety
-    /// The seat is one of a heap whose lock is `R`, and in the registry or the caller's.
+    /// The epoch cache is one of a heap whose lock is `R`, and in the registry or the caller's.
     pub(crate) unsafe fn serves<'h, R>(state: *mut Self) -> &'h Row<R> {
         // SAFETY: rows are valid for as long as the heap.
         unsafe { &*(*state).at.cast() }
     }
 
-    /// Whether what was done in a seat was done in the era that its row serves.
+    /// Whether what was done in an epoch cache was done in the era that its row serves.
     ///
     /// # Safety
     /// As for [`LocalRow::serves`].
@@ -104,7 +104,7 @@ impl LocalRow {
     /// Counts for the era that the row serves now: what was done in an earlier one ended with it.
     ///
     /// # Safety
-    /// The seat is the caller's.
+    /// The epoch cache is the caller's.
     pub(crate) unsafe fn be_of(state: *mut Self, serves: Tag) {
         // SAFETY: the caller's promise.
         unsafe {

@@ -56,13 +56,13 @@ impl Drop for Shared {
 }
 
 /// A thread's local, and its share of the heap: dropped in this order.
-struct Seat {
+struct OwnLocal {
     local: TheLocal,
     shared: Arc<Shared>,
 }
 
 thread_local! {
-    static SEATS: RefCell<Vec<Seat>> = const { RefCell::new(Vec::new()) };
+    static LOCALS: RefCell<Vec<OwnLocal>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Makes an allocator. Null if there is no memory.
@@ -96,7 +96,7 @@ pub unsafe extern "C" fn slab_allocator_free(alloc: *mut SlabAllocator) {
         // SAFETY: the caller's promise.
         let alloc = unsafe { Box::from_raw(alloc) };
         alloc.shared.is_over.store(true, Ordering::Relaxed);
-        give_up_old_seats();
+        give_up_old_locals();
         Ok(())
     });
 }
@@ -156,11 +156,11 @@ impl Shared {
 }
 
 /// Gives up this thread's locals of allocators that were freed.
-fn give_up_old_seats() {
-    let _ending = SEATS.try_with(|seats| {
-        seats
+fn give_up_old_locals() {
+    let _ending = LOCALS.try_with(|locals| {
+        locals
             .borrow_mut()
-            .retain(|seat| !seat.shared.is_over.load(Ordering::Relaxed));
+            .retain(|own| !own.shared.is_over.load(Ordering::Relaxed));
     });
 }
 
@@ -170,26 +170,26 @@ pub(crate) fn with_local<T>(
     work: impl FnOnce(Option<&mut TheLocal>) -> T,
 ) -> T {
     let mut work = Some(work);
-    let done = SEATS.try_with(|seats| {
-        let mut seats = seats.borrow_mut();
-        let place = seats
+    let done = LOCALS.try_with(|locals| {
+        let mut locals = locals.borrow_mut();
+        let place = locals
             .iter()
-            .position(|seat| Arc::ptr_eq(&seat.shared, shared));
+            .position(|own| Arc::ptr_eq(&own.shared, shared));
         let place = place.or_else(|| {
-            seats.retain(|seat| !seat.shared.is_over.load(Ordering::Relaxed));
+            locals.retain(|own| !own.shared.is_over.load(Ordering::Relaxed));
             let local = shared.heap.local().ok()?;
             // SAFETY: the heap stays for as long as the share beside the local, which is dropped after it, and it does not
             // move: it is behind the share's pointer.
             let local = unsafe { core::mem::transmute::<Local<'_, _, _, _>, TheLocal>(local) };
-            seats.push(Seat {
+            locals.push(OwnLocal {
                 local,
                 shared: Arc::clone(shared),
             });
-            Some(seats.len() - 1)
+            Some(locals.len() - 1)
         });
         let local = place
-            .and_then(|place| seats.get_mut(place))
-            .map(|seat| &mut seat.local);
+            .and_then(|place| locals.get_mut(place))
+            .map(|own| &mut own.local);
         work.take().map(|work| work(local))
     });
     match (done, work) {

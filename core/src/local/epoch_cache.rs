@@ -1,4 +1,4 @@
-//! Seats: what a local has in one row, and how it finds, makes and gives them up.
+//! Epoch caches: what a local has in one row, and how it finds, makes and gives them up.
 
 use super::cell::{Cell, Entry};
 use super::counts::{OwnCounters, bump};
@@ -19,7 +19,7 @@ use lock_api::RawMutex;
 
 /// A local's place in a row: a copyable name for memory that the local owns.
 #[derive(Debug)]
-pub(super) struct Seat<'h, R> {
+pub(super) struct EpochCache<'h, R> {
     /// The row's number, or [`NO_ROW`].
     pub(super) id: u16,
     pub(super) cells: *mut Cell,
@@ -27,15 +27,15 @@ pub(super) struct Seat<'h, R> {
     pub(super) state: *mut LocalRow,
 }
 
-impl<R> Clone for Seat<'_, R> {
+impl<R> Clone for EpochCache<'_, R> {
     fn clone(&self) -> Self {
         *self
     }
 }
-impl<R> Copy for Seat<'_, R> {}
+impl<R> Copy for EpochCache<'_, R> {}
 
-impl<'h, R: RawMutex> Seat<'h, R> {
-    /// No seat. It has a row only because a reference cannot be null.
+impl<'h, R: RawMutex> EpochCache<'h, R> {
+    /// No epoch cache. It has a row only because a reference cannot be null.
     pub(super) const fn none(row: &'h Row<R>) -> Self {
         Self {
             id: NO_ROW,
@@ -45,7 +45,7 @@ impl<'h, R: RawMutex> Seat<'h, R> {
         }
     }
 
-    /// A new seat, known to the heap's registry.
+    /// A new epoch cache, known to the heap's registry.
     pub(super) fn make<P: PageProvider, C: Config>(
         heap: &'h Heap<P, R, C>,
         row: &'h Row<R>,
@@ -83,10 +83,10 @@ impl<'h, R: RawMutex> Seat<'h, R> {
         }
     }
 
-    /// A seat that is in no row any more gets one.
+    /// An epoch cache that is in no row any more gets one.
     ///
     /// # Safety
-    /// `state` is that of an empty seat of this heap, not in its registry, and the caller's.
+    /// `state` is that of an empty epoch cache of this heap, not in its registry, and the caller's.
     unsafe fn again<P: PageProvider, C: Config>(
         heap: &'h Heap<P, R, C>,
         row: &'h Row<R>,
@@ -103,10 +103,10 @@ impl<'h, R: RawMutex> Seat<'h, R> {
         }
     }
 
-    /// The seat of a state.
+    /// The epoch cache of a state.
     ///
     /// # Safety
-    /// `state` is that of a seat of a heap with this configuration.
+    /// `state` is that of an epoch cache of a heap with this configuration.
     unsafe fn of<C: Config>(state: *mut LocalRow) -> Self {
         let cells_at = LocalRow::layout(Table::<C>::BINS).map_or(0, |(_, at)| at);
         // SAFETY: the state is valid, its cells follow it, and rows are valid as long as the heap.
@@ -130,10 +130,10 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         epoch: Epoch,
         class: usize,
     ) -> Result<NonNull<u8>, AllocError> {
-        let seat = self.seat_in(epoch)?;
-        match self.pick(seat.cells, class) {
+        let cache = self.cache_in(epoch)?;
+        match self.pick(cache.cells, class) {
             Some(object) => Ok(object),
-            None => self.refill(seat, epoch.tag(), class),
+            None => self.refill(cache, epoch.tag(), class),
         }
     }
 
@@ -145,22 +145,22 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         epoch: Epoch,
         class: usize,
     ) -> Result<FreeWord, AllocError> {
-        let seat = self.seat_in(epoch)?;
-        match self.pick_word(seat.cells, class) {
+        let cache = self.cache_in(epoch)?;
+        match self.pick_word(cache.cells, class) {
             Some(word) => Ok(word),
-            None => self.refill_word(seat, epoch.tag(), class),
+            None => self.refill_word(cache, epoch.tag(), class),
         }
     }
 
-    /// The seat in the row of an epoch, which is at hand for the next allocation there.
-    fn seat_in(&mut self, epoch: Epoch) -> Result<Seat<'h, R>, AllocError> {
+    /// The epoch cache in the row of an epoch, which is at hand for the next allocation there.
+    fn cache_in(&mut self, epoch: Epoch) -> Result<EpochCache<'h, R>, AllocError> {
         let row = self.open_row(epoch)?;
         let near = *self.near(row.id());
-        // What a seat near at hand holds is of the era that its row serves: see `pick`.
-        let seat = if near.id == row.id() {
+        // What an epoch cache near at hand holds is of the era that its row serves: see `pick`.
+        let cache = if near.id == row.id() {
             near
         } else {
-            self.seat_of(row, epoch.tag())?
+            self.cache_of(row, epoch.tag())?
         };
         if let Some(position) = self.heap.position(epoch) {
             // SAFETY: the desk is valid and this local's alone.
@@ -168,15 +168,15 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
                 (*self.desk).last = Last {
                     epoch: Some(epoch),
                     position,
-                    cells: seat.cells,
+                    cells: cache.cells,
                 };
             }
         }
-        Ok(seat)
+        Ok(cache)
     }
 
-    /// The seat in a row that serves an era.
-    fn seat_of(&mut self, row: &'h Row<R>, tag: Tag) -> Result<Seat<'h, R>, AllocError> {
+    /// The epoch cache in a row that serves an era.
+    fn cache_of(&mut self, row: &'h Row<R>, tag: Tag) -> Result<EpochCache<'h, R>, AllocError> {
         self.notice_closes();
         if row.tag() != tag {
             return Err(self.closed(row, None));
@@ -205,7 +205,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         object.map(|(object, _)| object)
     }
 
-    /// Frees an object of a row where this local has no seat near at hand.
+    /// Frees an object of a row where this local has no epoch cache near at hand.
     ///
     /// # Safety
     /// As for [`Heap::free`], for a layout of this class.
@@ -222,11 +222,11 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         let row: &'h Row<R> = unsafe { &*(*self.slab_of(address)).body().row.cast() };
         // In a closed epoch a slot goes straight back, so that its slab can be reclaimed.
         if row.tag().is_open()
-            && let Ok(seat) = self.sit(row)
+            && let Ok(cache) = self.sit(row)
         {
             let entry = self.entry_of(address, class);
-            if !self.cell(seat, class).push(entry, C::CHECKED) {
-                self.spill(seat, class, entry);
+            if !self.cell(cache, class).push(entry, C::CHECKED) {
+                self.spill(cache, class, entry);
             }
             return Ok(());
         }
@@ -234,150 +234,150 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         unsafe { self.heap.free_slot(object, class) }
     }
 
-    /// Keeps a slot with a tag at hand whose row has no seat near at hand, or gives it back.
+    /// Keeps a slot with a tag at hand whose row has no epoch cache near at hand, or gives it back.
     #[cold]
     #[inline(never)]
     pub(super) fn put_slot_elsewhere(&mut self, row: &'h Row<R>, class: usize, word: FreeWord) {
         self.notice_closes();
         if row.tag().is_open()
-            && let Ok(seat) = self.sit(row)
+            && let Ok(cache) = self.sit(row)
         {
             let entry = Entry::unmarked(word.0);
-            if !self.cell(seat, class).push(entry, C::CHECKED) {
-                self.spill(seat, class, entry);
+            if !self.cell(cache, class).push(entry, C::CHECKED) {
+                self.spill(cache, class, entry);
             }
             return;
         }
         self.put_back(word);
     }
 
-    /// The seat in a row, made if there is none, and near at hand from now on.
-    fn sit(&mut self, row: &'h Row<R>) -> Result<Seat<'h, R>, AllocError> {
-        // SAFETY: the desk and the seats in its list are valid, and this local's alone.
+    /// The epoch cache in a row, made if there is none, and near at hand from now on.
+    fn sit(&mut self, row: &'h Row<R>) -> Result<EpochCache<'h, R>, AllocError> {
+        // SAFETY: the desk and the epoch caches in its list are valid, and this local's alone.
         let state = unsafe {
-            let mut state = (*self.desk).seats;
+            let mut state = (*self.desk).caches;
             while !state.is_null() && (*state).row != row.id() {
                 state = (*state).sibling;
             }
             state
         };
-        let seat = if state.is_null() {
-            // SAFETY: the desk is this local's, and so is the spare seat, which is empty.
-            let seat = unsafe {
+        let cache = if state.is_null() {
+            // SAFETY: the desk is this local's, and so is the spare epoch cache, which is empty.
+            let cache = unsafe {
                 let spare = core::mem::replace(&mut (*self.desk).spare, ptr::null_mut());
                 if spare.is_null() {
-                    Seat::make(self.heap, row, ptr::from_ref(self.counters()))?
+                    EpochCache::make(self.heap, row, ptr::from_ref(self.counters()))?
                 } else {
-                    Seat::again(self.heap, row, spare)
+                    EpochCache::again(self.heap, row, spare)
                 }
             };
-            // SAFETY: the seat was just made; the desk is this local's.
+            // SAFETY: the epoch cache was just made; the desk is this local's.
             unsafe {
-                (*seat.state).sibling = (*self.desk).seats;
-                (*self.desk).seats = seat.state;
+                (*cache.state).sibling = (*self.desk).caches;
+                (*self.desk).caches = cache.state;
             }
-            seat
+            cache
         } else {
-            // SAFETY: a seat of this local.
-            unsafe { Seat::of::<C>(state) }
+            // SAFETY: an epoch cache of this local.
+            unsafe { EpochCache::of::<C>(state) }
         };
-        self.set_near(row.id(), seat);
-        Ok(seat)
+        self.set_near(row.id(), cache);
+        Ok(cache)
     }
 
-    fn set_near(&mut self, id: u16, seat: Seat<'h, R>) {
+    fn set_near(&mut self, id: u16, cache: EpochCache<'h, R>) {
         // SAFETY: the desk is valid and this local's alone.
-        unsafe { (&mut (*self.desk).near)[usize::from(id) % NEAR] = seat };
+        unsafe { (&mut (*self.desk).near)[usize::from(id) % NEAR] = cache };
     }
 
-    /// Gives up the seats in epochs that were closed since the last look.
+    /// Gives up the epoch caches in epochs that were closed since the last look.
     pub(super) fn notice_closes(&mut self) {
         let closes = self.heap.closes();
         // SAFETY: the desk is valid and this local's alone.
         let seen = unsafe { core::mem::replace(&mut (*self.desk).closes_seen, closes) };
         if closes != seen {
-            self.leave_seats(|row| !row.tag().is_open());
+            self.leave_caches(|row| !row.tag().is_open());
         }
     }
 
-    /// Gives back all that this local holds in an epoch, and its seat there. Call it before
+    /// Gives back all that this local holds in an epoch, and its epoch cache there. Call it before
     /// [`Heap::close`] where this local served the epoch: what it holds would keep slabs from being
     /// reclaimed until its next slow path.
     pub fn leave(&mut self, epoch: Epoch) {
         let tag = epoch.tag();
-        self.leave_seats(|row| row.tag() == tag || row.tag() == tag.closed());
+        self.leave_caches(|row| row.tag() == tag || row.tag() == tag.closed());
     }
 
     /// Gives back all that this local holds. Slabs that become empty by it are reclaimed by policy.
     pub fn flush(&mut self) {
-        self.leave_seats(|_| true);
+        self.leave_caches(|_| true);
         for class in 0..Table::<C>::BINS {
             self.flush_class(self.home, class);
         }
     }
 
     #[cold]
-    fn leave_seats(&mut self, is_over: impl Fn(&Row<R>) -> bool) {
-        // SAFETY: the desk and the seats in its list are valid, and this local's alone.
+    fn leave_caches(&mut self, is_over: impl Fn(&Row<R>) -> bool) {
+        // SAFETY: the desk and the epoch caches in its list are valid, and this local's alone.
         unsafe {
-            let mut link: *mut *mut LocalRow = &raw mut (*self.desk).seats;
+            let mut link: *mut *mut LocalRow = &raw mut (*self.desk).caches;
             while !(*link).is_null() {
-                let seat: Seat<'h, R> = Seat::of::<C>(*link);
-                if is_over(seat.row) {
-                    *link = (*seat.state).sibling;
-                    self.give_up(seat);
+                let cache: EpochCache<'h, R> = EpochCache::of::<C>(*link);
+                if is_over(cache.row) {
+                    *link = (*cache.state).sibling;
+                    self.give_up(cache);
                 } else {
-                    link = &raw mut (*seat.state).sibling;
+                    link = &raw mut (*cache.state).sibling;
                 }
             }
         }
     }
 
-    /// Gives up what is held in a seat, and the seat, which is kept if there is no spare one.
-    fn give_up(&mut self, seat: Seat<'h, R>) {
-        self.vacate(seat);
+    /// Gives up what is held in an epoch cache, and the epoch cache, which is kept if there is no spare one.
+    fn give_up(&mut self, cache: EpochCache<'h, R>) {
+        self.vacate(cache);
         // SAFETY: the desk is valid and this local's alone.
         let spare = unsafe { &mut (*self.desk).spare };
         if spare.is_null() {
-            *spare = seat.state;
+            *spare = cache.state;
         } else {
-            self.unmake(seat);
+            self.unmake(cache);
         }
     }
 
-    /// Gives back all that is held in a seat, which is in no row then.
-    fn vacate(&mut self, seat: Seat<'h, R>) {
+    /// Gives back all that is held in an epoch cache, which is in no row then.
+    fn vacate(&mut self, cache: EpochCache<'h, R>) {
         for class in 0..Table::<C>::BINS {
             // A cell that was never used has no store, and one without a store holds nothing.
-            if self.cell(seat, class).has_store() {
-                self.flush_class(seat, class);
-                self.cell(seat, class).visits.set(0);
+            if self.cell(cache, class).has_store() {
+                self.flush_class(cache, class);
+                self.cell(cache, class).visits.set(0);
             }
         }
-        if self.near(seat.id).id == seat.id {
-            self.set_near(seat.id, Seat::none(self.home.row));
+        if self.near(cache.id).id == cache.id {
+            self.set_near(cache.id, EpochCache::none(self.home.row));
         }
         // SAFETY: the desk is valid and this local's alone.
         unsafe {
-            if (*self.desk).last.cells == seat.cells {
+            if (*self.desk).last.cells == cache.cells {
                 (*self.desk).last = Last::NONE;
             }
         }
-        // SAFETY: the seat is this local's.
-        self.heap.end_debit(unsafe { &(*seat.state).debit });
-        // SAFETY: the seat was in the registry since it got its row.
+        // SAFETY: the epoch cache is this local's.
+        self.heap.end_debit(unsafe { &(*cache.state).debit });
+        // SAFETY: the epoch cache was in the registry since it got its row.
         self.heap.locals.with(|list| unsafe {
-            list.remove(seat.state);
+            list.remove(cache.state);
             // Under the lock, so that who sums sees them here or there.
-            self.pass_counts_on(seat);
+            self.pass_counts_on(cache);
         });
     }
 
-    /// Gives the memory of an empty seat back that is in no registry.
-    fn unmake(&self, seat: Seat<'h, R>) {
+    /// Gives the memory of an empty epoch cache back that is in no registry.
+    fn unmake(&self, cache: EpochCache<'h, R>) {
         let pages = &self.heap.pages;
         for class in 0..Table::<C>::BINS {
-            let cell = self.cell(seat, class);
+            let cell = self.cell(cache, class);
             let kind = if cell.is_full_size() {
                 Kind::FullStore
             } else {
@@ -388,16 +388,16 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
                 unsafe { pages.put_meta(kind, store) };
             }
         }
-        // SAFETY: nobody has the seat after this.
-        unsafe { pages.put_meta(Kind::LocalRow, NonNull::new_unchecked(seat.state.cast())) };
+        // SAFETY: nobody has the epoch cache after this.
+        unsafe { pages.put_meta(Kind::LocalRow, NonNull::new_unchecked(cache.state.cast())) };
     }
 
-    /// Adds what was done in a seat that goes to what the row and the classes keep.
-    fn pass_counts_on(&self, seat: Seat<'h, R>) {
-        let row = seat.row;
-        // SAFETY: the seat is this local's.
+    /// Adds what was done in an epoch cache that goes to what the row and the classes keep.
+    fn pass_counts_on(&self, cache: EpochCache<'h, R>) {
+        let row = cache.row;
+        // SAFETY: the epoch cache is this local's.
         let (own, is_of_row, counters) = unsafe {
-            let state = seat.state;
+            let state = cache.state;
             (
                 (*state).own.read(),
                 LocalRow::is_of(state, row.tag()),
@@ -423,12 +423,12 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         }
     }
 
-    /// Calls `f` for each seat of this local.
-    pub(super) fn for_each_seat(&self, mut f: impl FnMut(*mut LocalRow)) {
+    /// Calls `f` for each epoch cache of this local.
+    pub(super) fn for_each_epoch_cache(&self, mut f: impl FnMut(*mut LocalRow)) {
         f(self.home.state);
-        // SAFETY: the desk and the seats in its list are valid, and this local's alone.
+        // SAFETY: the desk and the epoch caches in its list are valid, and this local's alone.
         unsafe {
-            let mut state = (*self.desk).seats;
+            let mut state = (*self.desk).caches;
             while !state.is_null() {
                 f(state);
                 state = (*state).sibling;
@@ -446,12 +446,12 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
 
 impl<P: PageProvider, R: RawMutex, C: Config> Drop for Local<'_, P, R, C> {
     fn drop(&mut self) {
-        self.leave_seats(|_| true);
-        // SAFETY: the desk is valid and this local's alone; a spare seat is one of this heap.
+        self.leave_caches(|_| true);
+        // SAFETY: the desk is valid and this local's alone; a spare epoch cache is one of this heap.
         unsafe {
             let spare = core::mem::replace(&mut (*self.desk).spare, ptr::null_mut());
             if !spare.is_null() {
-                self.unmake(Seat::of::<C>(spare));
+                self.unmake(EpochCache::of::<C>(spare));
             }
         }
         self.vacate(self.home);
