@@ -18,6 +18,7 @@ mod handles;
 mod magazines;
 mod registry;
 mod slow;
+mod stash;
 mod state;
 
 use crate::chunk::{Kind, NO_ROW};
