@@ -277,8 +277,8 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         (Some(Held { slab, word }), taken)
     }
 
-    /// Keeps a word for later: with the current word or the newest of the stash if it is of the same
-    /// slab, else as a new entry. If there is no room the older half of the stash goes back.
+    /// Keeps a word for later: with the current word or what is stashed of the same slab, else as a new entry. If there is no
+    /// room the older half of the stash goes back.
     fn stash(&mut self, cache: EpochCache<'h, R>, class: usize, mut held: Held) {
         let heap = self.heap;
         let all = Table::<C>::TABLE.class(class).all;
@@ -293,12 +293,13 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             }
             let _whole = cell.take_current();
         }
-        if let Some(newest) = cell.newest()
-            && ptr::eq(newest.slab, held.slab)
-        {
-            heap.note_overlap(newest.word & held.word);
-            held.word |= newest.word;
-            let _merged = cell.stash_pop();
+        if let Some((place, both)) = cell.stash_join(held) {
+            heap.note_overlap(both);
+            if cell.stash(place).word == all && !heap.may_linger() {
+                let whole = cell.stash_remove(place);
+                self.give_back(cache, class, whole);
+            }
+            return;
         }
         // Under the policies that keep memory warm a whole word waits here like any other, within the
         // same bound; it is the cheapest to hand out again.

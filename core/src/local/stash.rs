@@ -5,6 +5,9 @@ use super::cell::{Cell, Held};
 use crate::sync::Ordering::Relaxed;
 use core::ptr;
 
+/// Slots of one slab that come back together, from which on it is not worth looking where others of it are.
+const MANY: u32 = 4;
+
 impl Cell {
     pub(crate) const fn stashed(&self) -> usize {
         self.stashed.get() as usize
@@ -21,9 +24,38 @@ impl Cell {
         unsafe { *self.stash_at().add(index) }
     }
 
-    /// The word that was stashed last.
-    pub(super) fn newest(&self) -> Option<Held> {
-        self.stashed().checked_sub(1).map(|last| self.stash(last))
+    /// Adds `word` to what is stashed of its slab, if anything is: the place in the stash, and the slots that were in both.
+    /// Slots that come back a few at a time, in no order, are so of few slabs; for many at a time the newest place is the only
+    /// one that is looked at, for they make a word of their own.
+    #[inline]
+    pub(super) fn stash_join(&self, held: Held) -> Option<(usize, u64)> {
+        let places = if held.word.count_ones() < MANY {
+            self.stashed()
+        } else {
+            1
+        };
+        let mut newest_first = (0..self.stashed()).rev().take(places);
+        let place = newest_first.find(|place| ptr::eq(self.stash(*place).slab, held.slab))?;
+        // SAFETY: inside the written part.
+        let joined = unsafe { &mut (*self.stash_at().add(place)).word };
+        let both = *joined & held.word;
+        *joined |= held.word;
+        self.count_stashed((held.word & !both).count_ones() as i16);
+        Some((place, both))
+    }
+
+    /// Takes out the `place`th stashed word.
+    pub(super) fn stash_remove(&self, place: usize) -> Held {
+        let held = self.stash(place);
+        let behind = self.stashed() - place - 1;
+        // SAFETY: both ranges are inside the stash.
+        unsafe {
+            let at = self.stash_at().add(place);
+            ptr::copy(at.add(1), at, behind);
+        }
+        self.stashed.set(self.stashed.get() - 1);
+        self.count_stashed(-(held.word.count_ones() as i16));
+        held
     }
 
     /// Stashes a word; there must be room.
