@@ -95,14 +95,18 @@ fn what_was_refused_is_asked_for_again() {
 }
 
 /// A block is made present when the first run in it is taken, from there to its end; a longer run at once. Catches a fault
-/// for each object, and pages of others.
+/// for each object, pages of others, and memory for an epoch that needs little.
 #[test]
 fn blocks_are_made_present_once() {
     let provider: Noting = Noting::default();
     let heap = TestHeap::new(&provider);
+    // Five are in a block.
+    let first = [(); 10].map(|()| heap.alloc(layout(10_000)).unwrap());
+    assert_eq!(provider.populated.take(), []);
     let objects = [(); 3].map(|()| heap.alloc(layout(10_000)).unwrap());
     let block = |object: NonNull<u8>| object.addr().get() / BLOCK;
     assert_eq!(block(objects[0]), block(objects[2]));
+    assert_ne!(block(objects[0]), block(first[9]));
     let populated = provider.populated.take();
     assert_eq!(populated.len(), 1, "{populated:?}");
     assert!(
@@ -116,10 +120,42 @@ fn blocks_are_made_present_once() {
     let populated = provider.populated.take();
     assert!(hold(&populated, long, 100_000), "{populated:?}");
     assert!(populated.iter().all(|region| region.size <= 2 * BLOCK));
-    for object in objects {
+    for object in first.into_iter().chain(objects) {
         free(&heap, object, 10_000);
     }
     free(&heap, long, 100_000);
+}
+
+/// Where much is in memory more is made present than one block, of blocks that nobody has; they are warm then, and go back like
+/// any other. Catches blocks that are lost in transit, and ones that are in memory and do not count.
+#[test]
+fn more_is_made_present_where_there_is_much() {
+    let provider: Noting = Noting::default();
+    let heap = TestHeap::new(&provider);
+    heap.set_policy(Policy::Never);
+    let objects: Vec<_> = (0..600)
+        .map(|_| heap.alloc(layout(50_000)).unwrap())
+        .collect();
+    let before = heap.bytes();
+    provider.populated.take();
+    let more: Vec<_> = (0..8)
+        .map(|_| heap.alloc(layout(50_000)).unwrap())
+        .collect();
+    let populated = provider.populated.take();
+    let blocks: usize = populated.iter().map(|region| region.size / BLOCK).sum();
+    assert!(populated.len() <= 4, "{populated:?}");
+    assert!(populated.iter().all(|region| region.size <= 3 * BLOCK));
+    let after = heap.bytes();
+    assert!(after.reclaimable > before.reclaimable);
+    assert!(after.resident - before.resident <= blocks * BLOCK);
+    for object in objects.into_iter().chain(more) {
+        free(&heap, object, 50_000);
+    }
+    heap.reclaim();
+    assert_eq!(
+        (heap.bytes().reclaimable, heap.stats().pages.chunks),
+        (0, 0)
+    );
 }
 
 /// To keep as much as there is asks for nothing; to keep less gives back no more than it has to; and a chunk of which

@@ -45,13 +45,13 @@ pub struct MmapProvider {
 }
 
 impl MmapProvider {
-    /// Pages come when they are touched, and go at once when they are given back.
+    /// Pages come some at a time, a little before they are touched, and go at once when they are given back.
     #[must_use]
     pub const fn new() -> Self {
         Self {
             purge: Purge::Now,
             huge: false,
-            populate: false,
+            populate: true,
             reads_resident: true,
             limit: AtomicUsize::new(usize::MAX),
             mapped: AtomicUsize::new(0),
@@ -74,12 +74,12 @@ impl MmapProvider {
         Self { huge: true, ..self }
     }
 
-    /// Makes pages present 64 KiB at a time when an epoch begins to draw from them, so that their first
-    /// touches do not fault one by one.
+    /// Lets pages come one by one, as they are touched, and not some at a time when an epoch that is not small draws from
+    /// them: the least memory, and a fault for each page.
     #[must_use]
-    pub const fn populating(self) -> Self {
+    pub const fn without_populating(self) -> Self {
         Self {
-            populate: true,
+            populate: false,
             ..self
         }
     }

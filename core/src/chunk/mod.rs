@@ -57,7 +57,7 @@ pub(crate) struct Run {
     clean: bool,
     /// A granule of it was decommitted and may need a commit.
     gone: bool,
-    /// It is the first of a block of which nothing is in memory.
+    /// It is the first of a block of which nothing is in memory and that is to be made present.
     opens: bool,
 }
 
@@ -445,6 +445,23 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         let size = (lead + rest.max(bytes)).next_multiple_of(page);
         // SAFETY: whole pages inside the chunk.
         unsafe { self.provider.populate(Region { base, size }) };
+        if bytes > BLOCK {
+            return;
+        }
+        let index = run.base.addr() % Geometry::<P>::CHUNK / BLOCK;
+        // SAFETY: the run is out, so its chunk is valid.
+        let ahead = unsafe {
+            self.state
+                .with(|state| state.begin_ahead(run.chunk, index as u32))
+        };
+        if let Some(ahead) = ahead {
+            // SAFETY: whole blocks in transit, which are whole pages.
+            unsafe { self.provider.populate(ahead.region) };
+            self.state.with(|state| {
+                state.end_ahead(&ahead);
+                self.note(state);
+            });
+        }
     }
 
     /// The lock of all this, for as long as the caller says.

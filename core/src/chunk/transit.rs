@@ -1,6 +1,6 @@
-//! Decommit under the pages' lock: pages are taken out of circulation before the provider works on
-//! them, and brought back after. While they are *in transit* nobody can have them, and their chunk
-//! cannot be released.
+//! What the provider does to free pages, between two sections under the pages' lock: they are taken out of circulation
+//! before it decommits them or makes them present, and brought back after. While they are *in transit* nobody can have them, and
+//! their chunk cannot be released.
 
 use super::block::{PageShape, mask};
 use super::map::Geometry;
@@ -104,8 +104,9 @@ impl<P: PageProvider> State<P> {
                 block.dirty &= !pages;
                 block.gone |= pages;
             } else {
-                // Their content may be lost all the same: nothing of it counts as clean any more.
-                block.dirty |= granules;
+                // Their content may be lost all the same: nothing of it counts as clean any more. What was never touched has
+                // none.
+                block.dirty |= granules & page.touching(block.dirty);
             }
         };
         // SAFETY: memory in transit keeps its chunk from being released.
@@ -139,6 +140,69 @@ impl<P: PageProvider> State<P> {
         }
     }
 }
+
+/// Blocks that are being made present.
+#[derive(Debug)]
+pub(super) struct Ahead {
+    chunk: *mut Chunk,
+    blocks: u64,
+    pub(super) region: Region,
+}
+
+impl<P: PageProvider> State<P> {
+    /// Takes the blocks behind one that is opened out of circulation of which nothing is in memory either: at most a sixty-fourth of what
+    /// is in memory, so that a program that is small stays so, what is warm already included.
+    ///
+    /// # Safety
+    /// The chunk is valid, and `index` one of its blocks.
+    pub(super) unsafe fn begin_ahead(&mut self, chunk: *mut Chunk, index: u32) -> Option<Ahead> {
+        let most = (self.resident / (BLOCK * AHEAD_SHARE)).min(MAX_AHEAD);
+        let most = most.saturating_sub(self.warm / BLOCK) as u32;
+        // SAFETY: the chunk and its blocks are valid.
+        unsafe {
+            let fresh = (*chunk).free_blocks & !(*chunk).touched;
+            let behind = fresh.checked_shr(index + 1)?;
+            let count = behind.trailing_ones().min(most);
+            if count == 0 {
+                return None;
+            }
+            let blocks = mask(index + 1, count);
+            self.close_blocks(chunk, blocks);
+            for index in index + 1..=index + count {
+                self.change(chunk, index, |block, _| block.free = 0);
+            }
+            let region = region(
+                (*chunk).base.add((index + 1) as usize * BLOCK),
+                count as usize * BLOCK,
+            )?;
+            Some(Ahead {
+                chunk,
+                blocks,
+                region,
+            })
+        }
+    }
+
+    /// Brings the blocks back into circulation, as warm ones.
+    pub(super) fn end_ahead(&mut self, ahead: &Ahead) {
+        let mut blocks = ahead.blocks;
+        while blocks != 0 {
+            let index = blocks.trailing_zeros();
+            blocks &= blocks - 1;
+            // SAFETY: memory in transit keeps its chunk from being released.
+            unsafe {
+                self.change(ahead.chunk, index, |block, _| {
+                    (block.free, block.dirty, block.gone) = (!0, !0, 0);
+                });
+                self.settle_block(ahead.chunk, index);
+            }
+        }
+    }
+}
+
+/// The share of what is in memory that is made present ahead of need, and the most blocks.
+const AHEAD_SHARE: usize = 64;
+const MAX_AHEAD: usize = 3;
 
 /// The lowest run of set bits.
 fn first_run(bits: u64) -> u64 {

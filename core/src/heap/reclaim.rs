@@ -347,8 +347,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             self.empty_caches(keep / 2);
             self.cool_all_but(keep);
         }
-        self.trim_at
-            .store(self.reclaimable() + batch, Ordering::Relaxed);
+        let left = self.reclaimable();
+        let at = if left > keep { left + batch } else { 0 };
+        self.trim_at.store(at, Ordering::Relaxed);
     }
 
     /// Decommits pages until at most `keep` bytes, with the caches', are empty.

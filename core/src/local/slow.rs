@@ -295,7 +295,9 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         }
         if let Some((place, both)) = cell.stash_join(held) {
             heap.note_overlap(both);
-            if cell.stash(place).word == all && !heap.may_linger() {
+            // One that became whole little by little serves any class from the pages, or waits in the depot.
+            let is_newest = place + 1 == cell.stashed();
+            if cell.stash(place).word == all && !(is_newest && heap.may_linger()) {
                 let whole = cell.stash_remove(place);
                 self.give_back(cache, class, whole);
             }

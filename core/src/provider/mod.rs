@@ -136,8 +136,8 @@ pub unsafe trait PageProvider {
     unsafe fn commit(&self, pages: Region) -> Result<(), ProviderError>;
 
     /// Makes untouched pages present, so that the first touches of them do not fault one by one: those of a
-    /// block that an epoch begins to draw from, if there is [`Capabilities::POPULATE`], or of a chunk that
-    /// is reserved, whether there is or not. A hint. Their content stays as it is.
+    /// block that an epoch begins to draw from that is not small, and of some behind it, if there is
+    /// [`Capabilities::POPULATE`], or of a chunk that is reserved, whether there is or not. A hint. Their content stays as it is.
     ///
     /// # Safety
     /// `pages` is whole pages inside one acquired region; parts may be in use.
