@@ -151,13 +151,12 @@ pub(super) struct Ahead {
 
 impl<P: PageProvider> State<P> {
     /// Takes the blocks behind one that is opened out of circulation of which nothing is in memory either: at most a sixty-fourth of what
-    /// is in memory, so that a program that is small stays so, what is warm already included.
+    /// is in memory, so that a program that is small stays so.
     ///
     /// # Safety
     /// The chunk is valid, and `index` one of its blocks.
     pub(super) unsafe fn begin_ahead(&mut self, chunk: *mut Chunk, index: u32) -> Option<Ahead> {
-        let most = (self.resident / (BLOCK * AHEAD_SHARE)).min(MAX_AHEAD);
-        let most = most.saturating_sub(self.warm / BLOCK) as u32;
+        let most = (self.resident / (BLOCK * AHEAD_SHARE)).min(MAX_AHEAD) as u32;
         // SAFETY: the chunk and its blocks are valid.
         unsafe {
             let fresh = (*chunk).free_blocks & !(*chunk).touched;
