@@ -230,7 +230,7 @@ pub(crate) enum Purpose {
 
 /// The classes of the table, once for each purpose. A power of two.
 const PLACES: usize = 256;
-const _: () = assert!(MAX_CLASSES * 3 <= PLACES && MAX_CLASSES * 3 < 253);
+const _: () = assert!(MAX_CLASSES * 3 <= PLACES && MAX_CLASSES * 3 < 251);
 
 /// A checked class table. Build it in a `const`: every mistake is then a compile error.
 #[derive(Debug)]

@@ -49,6 +49,11 @@ pub trait Config: Debug + Send + Sync + 'static {
     /// fast path twice its time or so.
     const SHUFFLED: bool = false;
 
+    /// Whether a young epoch lays its small objects one behind the other, whatever their sizes, in blocks of its own, and goes on
+    /// with slabs when it grows old. For epochs of requests, frames and batches; what allocates through a local and names an
+    /// epoch does so. A heap that wipes or shuffles does not.
+    const BUMPS: bool = false;
+
     /// How many bits of a generation are used, from 1 to 24; anything else does not compile. Fewer make
     /// slots retire sooner, which a test may want.
     const HANDLE_GENERATION_BITS: u32 = 24;
@@ -107,6 +112,8 @@ impl<C: Config> Table<C> {
         C::RING
     };
     pub(crate) const TABLE: &'static ClassTable = &ClassTable::build(C::SIZES);
+    /// Whether there are bump blocks.
+    pub(crate) const BUMPS: bool = C::BUMPS && !C::SHUFFLED && !C::ZERO_ON_FREE;
     /// Bins of a row, and cells of a local's epoch cache: one for each class whose slabs are listed.
     pub(crate) const BINS: usize = Self::TABLE.listed();
 }

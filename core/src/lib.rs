@@ -39,6 +39,8 @@ mod slab;
 
 mod handle;
 
+mod bump;
+
 #[cfg(not(loom))]
 mod chunk;
 

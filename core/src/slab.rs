@@ -50,6 +50,10 @@ pub(crate) struct Identity(u64);
 pub(crate) struct Key(u32);
 
 impl Key {
+    /// The class of the slab of what was a bump block.
+    pub(crate) const NO_BLOCK: u8 = 251;
+    /// The class of a bump block's slab.
+    pub(crate) const BLOCK: u8 = 252;
     /// The class of a slab that is one object of some granules.
     pub(crate) const RUN: u8 = 254;
     /// The class of a slab that is one object of blocks: an extent.

@@ -443,6 +443,10 @@ fn a_cpu_may_ask_the_heap() {
             let epoch = heap.advance().unwrap();
             let other = heap.open_epoch().unwrap();
             heap.enter(other).unwrap();
+            let l = layout(100, 8);
+            for epoch in [epoch, other] {
+                free(heap, heap.alloc_in(epoch, l).unwrap(), l);
+            }
             heap.close(epoch).unwrap();
             assert!(heap.exit(other, true));
         }

@@ -8,7 +8,7 @@ use common::hooked::{Hooked, hooked};
 use common::host::HostProvider;
 use common::{ShortRing, layout, walk};
 use core::sync::atomic::{AtomicUsize, Ordering};
-use temporal_slab::{AllocError, Heap, Policy};
+use temporal_slab::{AllocError, Epoch, Heap, Policy};
 
 /// Two threads in step.
 #[derive(Debug, Default)]
@@ -36,6 +36,15 @@ fn with_a_slab_that_waits() -> TheHeap {
     heap
 }
 
+/// An epoch that has its row.
+fn open(heap: &TheHeap) -> Epoch {
+    let epoch = heap.open_epoch().unwrap();
+    let object = heap.alloc_in(epoch, layout(20_000)).unwrap();
+    // SAFETY: it is live and freed once.
+    unsafe { heap.free(object, layout(20_000)) }.unwrap();
+    epoch
+}
+
 fn one_object(heap: &TheHeap) {
     let epoch = heap.open_epoch().unwrap();
     let object = heap.alloc_in(epoch, layout(64)).unwrap();
@@ -50,7 +59,7 @@ fn one_object(heap: &TheHeap) {
 #[test]
 fn a_taker_that_comes_late() {
     let heap = with_a_slab_that_waits();
-    let old = heap.open_epoch().unwrap();
+    let old = open(&heap);
     let steps: &'static Steps = Box::leak(Box::default());
     std::thread::scope(|scope| {
         let late = scope.spawn(|| {
@@ -76,14 +85,15 @@ fn a_taker_that_comes_late() {
         });
         steps.wait(1);
         heap.close(old).unwrap();
-        // The ring's lock, the pages', by which the row is drained, and then that of the bin's beginning.
+        // The ring's lock twice, for the position and for the row, the pages', by which that is drained, and then that of the
+        // bin's beginning.
         let begins = |is_lock, number| {
-            if (is_lock, number) == (true, 3) {
+            if (is_lock, number) == (true, 4) {
                 steps.go(2);
                 steps.wait(3);
             }
         };
-        let next = hooked(begins, || heap.open_epoch()).unwrap();
+        let next = hooked(begins, || open(&heap));
         steps.go(4);
         steps.wait(5);
         let stats = heap.epoch_stats(next).unwrap();
@@ -126,7 +136,7 @@ fn a_reclaim_under_way() {
                 steps.go(4);
             });
             let begins = |is_lock, number| {
-                if (is_lock, number) == (true, 3) {
+                if (is_lock, number) == (true, 4) {
                     steps.go(1);
                     steps.wait(2);
                 }

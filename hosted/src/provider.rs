@@ -313,6 +313,10 @@ unsafe impl PageProvider for MmapProvider {
         Some(sys::now_ns())
     }
 
+    fn recent_ns(&self) -> Option<u64> {
+        Some(sys::recent_ns())
+    }
+
     fn resident_bytes(&self) -> Option<u64> {
         let usage = self.reads_resident.then(rss::Usage::read)?;
         usage.map(|usage| usage.resident_bytes)

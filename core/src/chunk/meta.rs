@@ -2,16 +2,19 @@
 //! piece that was a slab of some kind stays one until the heap is dropped.
 
 use super::runs::{Short, State};
+use crate::bump;
 use crate::provider::PageProvider;
 use crate::slab::{Link, Slab};
 use core::alloc::Layout;
 use core::ptr;
 
 /// How many kinds of metadata there are.
-pub(super) const META_KINDS: usize = 3;
+pub(super) const META_KINDS: usize = 5;
 
 const READY: usize = 1;
 const BARE: usize = 2;
+/// Of a bump block, by its kind.
+const BUMPED: usize = 3;
 
 /// A kind of slab metadata: what lies in memory for a slab.
 #[derive(Debug, Clone, Copy)]
@@ -24,6 +27,14 @@ impl MetaShape {
     /// A slab, and what follows it: valid as zero bytes.
     pub(crate) const fn plain(layout: Layout) -> Self {
         Self { layout, kind: 0 }
+    }
+
+    /// A slab that begins a bump block's metadata: valid as zero bytes.
+    pub(crate) const fn block(kind: bump::Kind, is_checked: bool) -> Self {
+        Self {
+            layout: kind.layout(is_checked),
+            kind: BUMPED + kind as usize,
+        }
     }
 
     /// A slab that begins something longer: valid as zero bytes. Of these some are ready for use

@@ -16,7 +16,7 @@
 //! `open` is the era in which a position accepts allocations, or 0. It is read `Relaxed` on each
 //! allocation that names an epoch, as a hint that is right for whoever was told of the close. What
 //! decides is the row's [`Tag`], read after the allocation holds a slot of it; see `depot::Row`.
-//! `row` is stored with `Release` when a position is opened and read with `Acquire`: the reader sees
+//! `row` is stored with `Release` when an epoch first needs one and read with `Acquire`: the reader sees
 //! a placed row.
 
 mod label;

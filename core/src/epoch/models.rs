@@ -39,9 +39,10 @@ impl Ring {
 
     fn open_in(&self, books: &mut Books, index: u16) -> Result<Epoch, EpochError> {
         let row = &self.rows[usize::from(index)];
-        books.open(&self.positions, index, NonNull::from(row), None, |era| {
-            row.set(Tag::open(era));
-        })
+        let epoch = books.open(&self.positions, index, None)?;
+        row.set(epoch.tag());
+        self.positions[usize::from(index)].attach(NonNull::from(row));
+        Ok(epoch)
     }
 
     /// The next position that is not open, as the heap looks for it, made current.

@@ -1,7 +1,7 @@
 //! The ring's books: which position serves which era, and what is known of it.
 
 use super::{Epoch, EpochError, EpochState, Label};
-use crate::sync::{AtomicPtr, AtomicU64, Ordering};
+use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use core::num::NonZeroU64;
 use core::ptr::{self, NonNull};
 
@@ -12,8 +12,11 @@ use core::ptr::{self, NonNull};
 pub(crate) struct Position<T> {
     /// `Relaxed`: a hint, see the head of `epoch`.
     open: AtomicU64,
-    /// `Release` in `Books::open`, `Acquire` in `Position::row`: who sees a row sees a placed one.
+    /// `Release` in `Position::attach`, `Acquire` in `Position::row`: who sees a row sees a placed one.
     row: AtomicPtr<T>,
+    /// Bump blocks that serve its epoch, or that were taken for it a moment ago. `SeqCst` with `open` where it counts: see
+    /// `Position::pin`.
+    blocks: AtomicU32,
     /// Under the ring's lock.
     pub(super) record: core::cell::UnsafeCell<Record>,
 }
@@ -62,6 +65,7 @@ impl<T> Position<T> {
         Self {
             open: AtomicU64::new(0),
             row: AtomicPtr::new(ptr::null_mut()),
+            blocks: AtomicU32::new(0),
             record: core::cell::UnsafeCell::new(Record::EMPTY),
         }
     }
@@ -85,6 +89,42 @@ impl<T> Position<T> {
     pub(crate) fn row(&self) -> Option<&T> {
         // SAFETY: rows stay valid for as long as the heap.
         unsafe { self.row.load(Ordering::Acquire).as_ref() }
+    }
+
+    /// Counts one more block for an era, which keeps the position from another one; not if it does not accept allocations.
+    ///
+    /// The block is counted (`SeqCst`) and then the era is read (`SeqCst`); whoever opens the position closed it before
+    /// (`SeqCst`) and then reads the count (`SeqCst`). One of the two sees the other.
+    #[cfg(not(loom))]
+    pub(crate) fn pin(&self, era: NonZeroU64) -> bool {
+        self.blocks.fetch_add(1, Ordering::SeqCst);
+        let is_open = self.open.load(Ordering::SeqCst) == era.get();
+        if !is_open {
+            self.unpin();
+        }
+        is_open
+    }
+
+    /// Counts one more block, for who has one that is counted.
+    #[cfg(not(loom))]
+    pub(crate) fn pin_more(&self) {
+        self.blocks.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A block that was counted is nobody's any more. `Release`: who finds none left is behind what was done with them.
+    #[cfg(not(loom))]
+    pub(crate) fn unpin(&self) {
+        self.blocks.fetch_sub(1, Ordering::Release);
+    }
+
+    /// Whether a block is counted.
+    pub(crate) fn is_pinned(&self) -> bool {
+        self.blocks.load(Ordering::SeqCst) != 0
+    }
+
+    /// A row serves the position's epoch from now on. Under the ring's lock; the row's tag says so already.
+    pub(crate) fn attach(&self, row: NonNull<T>) {
+        self.row.store(row.as_ptr(), Ordering::Release);
     }
 
     /// Forgets the row, which has nothing of this position's epoch any more. Under the ring's lock.
@@ -181,15 +221,12 @@ impl Books {
         Ok((position, record))
     }
 
-    /// Opens `index` in a new era, which `row` will serve. `serve` is told the era before anyone can
-    /// use it.
+    /// Opens `index` in a new era. It has no row yet.
     pub(crate) fn open<T>(
         &mut self,
         positions: &[Position<T>],
         index: u16,
-        row: NonNull<T>,
         now: Option<u64>,
-        serve: impl FnOnce(NonZeroU64),
     ) -> Result<Epoch, EpochError> {
         let era = self.next_era()?;
         let position = positions
@@ -200,8 +237,6 @@ impl Books {
             opened_at_ns: now,
             ..Record::EMPTY
         };
-        serve(era);
-        position.row.store(row.as_ptr(), Ordering::Release);
         position.open.store(era.get(), Ordering::Relaxed);
         self.last_index = index;
         Ok(Epoch::new(index, era))
@@ -209,7 +244,7 @@ impl Books {
 
     /// Stops allocation in a position.
     pub(crate) fn shut<T>(&mut self, position: &Position<T>) {
-        position.open.store(0, Ordering::Relaxed);
+        position.open.store(0, Ordering::SeqCst);
     }
 
     /// The epoch that is current: the root epoch where the one that was made so is closed.

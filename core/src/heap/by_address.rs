@@ -8,6 +8,7 @@
 //! and then written, for an exchange would double the time of each free.
 
 use super::Heap;
+use crate::bump::BumpBlock;
 use crate::class::{GRANULE, Purpose};
 use crate::config::{Config, Table};
 use crate::error::FreeError;
@@ -25,6 +26,8 @@ pub(crate) enum Found {
     Single(usize),
     /// A region of its own, of so many bytes.
     Region(usize),
+    /// An object in a bump block, of so many bytes.
+    Bumped(usize),
 }
 
 impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
@@ -36,7 +39,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     pub fn size_of(&self, object: NonNull<u8>) -> Result<usize, FreeError> {
         Ok(match self.find(object.addr().get())? {
             Found::Slot(class) => Table::<C>::TABLE.class(class).size(),
-            Found::Single(bytes) | Found::Region(bytes) => bytes,
+            Found::Single(bytes) | Found::Region(bytes) | Found::Bumped(bytes) => bytes,
         })
     }
 
@@ -68,6 +71,10 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 }
                 Found::Single(_) => self.free_single(object, |_, _| true),
                 Found::Region(bytes) => self.free_region(object, bytes, |_| true),
+                Found::Bumped(_) => self
+                    .block_at(object.addr().get())
+                    .ok_or(FreeError::DoubleFree)
+                    .and_then(|block| self.free_bumped(block, object, None)),
             }
         }
     }
@@ -79,6 +86,11 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let Some(slab) = (unsafe { entry.slab() }) else {
             return self.pages.region_at(address).map(Found::Region);
         };
+        if entry.class() == usize::from(Key::BLOCK) {
+            // SAFETY: an entry of this class names a block's metadata, which stays one until the heap is dropped.
+            let block = unsafe { BumpBlock::of(slab) };
+            return block.find(address, C::CHECKED).map(Found::Bumped);
+        }
         if entry.class() < usize::from(Key::RUN) {
             return self
                 .find_slot(slab, entry.class(), address)

@@ -20,7 +20,11 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         cpu: u32,
     ) -> Option<&'a Row<R>> {
         books.shut(position);
-        position.row().inspect(|row| self.shut_row(row, cpu))
+        let row = position.row().inspect(|row| self.shut_row(row, cpu));
+        if row.is_some() || position.is_pinned() {
+            self.closes.fetch_add(1, Ordering::Release);
+        }
+        row
     }
 
     /// Gives back what is empty in an epoch that was just shut.
@@ -61,7 +65,6 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         row.leave_on(cpu);
         // Here and not later: once the lock is open the row may drain and serve another era.
         row.used_bins().for_each(|(_, bin)| bin.set_closed(true));
-        self.closes.fetch_add(1, Ordering::Release);
     }
 
     /// What is to be known before a close.

@@ -184,9 +184,15 @@ impl Counters {
     /// Notes a close that gave `recycled` of `scanned` slabs back.
     pub(super) fn closed(&self, scanned: u64, recycled: u64, ns: u64) {
         self.closes.fetch_add(1, Relaxed);
-        self.slabs_scanned.fetch_add(scanned, Relaxed);
-        self.slabs_recycled.fetch_add(recycled, Relaxed);
-        self.close_ns.fetch_add(ns, Relaxed);
+        for (count, more) in [
+            (&self.slabs_scanned, scanned),
+            (&self.slabs_recycled, recycled),
+            (&self.close_ns, ns),
+        ] {
+            if more > 0 {
+                count.fetch_add(more, Relaxed);
+            }
+        }
     }
 
     pub(super) fn close_stats(&self) -> CloseStats {

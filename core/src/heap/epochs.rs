@@ -4,11 +4,12 @@
 //! epoch belongs to. All others come from the ring.
 
 use super::Heap;
+use super::closing::Before;
 use super::counters::Counters;
 use crate::chunk::{Kind, NO_ROW};
 use crate::config::{Config, Table};
 use crate::depot::{Classes, Row};
-use crate::epoch::{Books, Epoch, EpochError, EpochState, Label, Position, Tag};
+use crate::epoch::{Books, Epoch, EpochError, EpochState, Label, Position};
 use crate::error::AllocError;
 use crate::local::LocalRow;
 use crate::provider::PageProvider;
@@ -16,14 +17,6 @@ use crate::sync::Ordering;
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 use lock_api::RawMutex;
-
-/// What a try to open a position came to.
-enum Opened<'h, R> {
-    /// The new epoch, and the one that was current before and is closing now, with its row.
-    Yes(Epoch, Option<(Epoch, &'h Row<R>)>),
-    Full,
-    NeedsRow,
-}
 
 impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// The epoch that is current: the root epoch, until [`Heap::advance`].
@@ -65,16 +58,22 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         if epoch.index() == 0 {
             return Err(EpochError::Immortal);
         }
-        let before = self.before_close();
+        // An epoch that needed no row gives nothing back here. If it gets one now, the figures of the close lack a beginning.
+        let has_row = self.position(epoch).is_some_and(|at| at.row().is_some());
+        let before = if has_row {
+            self.before_close()
+        } else {
+            (0, None)
+        };
         // The program's code: not under the lock.
-        let cpu = C::cpu();
+        let cpu = if has_row { C::cpu() } else { 0 };
         let row = self.books.with(|books| {
             let (position, _) = books.of(positions, epoch)?;
             Ok(self.shut(books, position, cpu))
         })?;
-        // Without a row there is nothing of the epoch left.
-        if let Some(row) = row {
-            self.reclaim_closed(epoch, row, before);
+        match row {
+            Some(row) => self.reclaim_closed(epoch, row, before),
+            None => self.counters.closed(0, 0, 0),
         }
         Ok(())
     }
@@ -191,12 +190,28 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         Some(unsafe { &*ring.add(epoch.index()) })
     }
 
+    /// The position at an index.
+    pub(super) fn position_at(&self, index: usize) -> Option<&Position<Row<R>>> {
+        self.positions().ok()?.get(index)
+    }
+
     /// The row of an epoch, if it accepts allocations.
     #[inline]
     pub(crate) fn open_row(&self, epoch: Epoch) -> Result<&Row<R>, AllocError> {
         let position = self.position(epoch);
         let row = position.and_then(|position| position.open_row(epoch.era_id()));
-        row.ok_or_else(|| self.refused(AllocError::EpochClosed, self.row_of(epoch), None))
+        match row {
+            Some(row) => Ok(row),
+            None => self
+                .attach_row(epoch)
+                .map_err(|error| self.refused(error, self.row_of(epoch), None)),
+        }
+    }
+
+    /// Notes that an epoch was asked for memory that is closed.
+    #[cold]
+    pub(crate) fn refused_closed(&self, epoch: Epoch) -> AllocError {
+        self.refused(AllocError::EpochClosed, self.row_of(epoch), None)
     }
 
     /// The row that serves a token's era, which is closed, if there is one still.
@@ -226,92 +241,111 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
 
     fn open_next(&self, make_current: bool) -> Result<Epoch, EpochError> {
         let positions = self.positions()?;
-        let now = self.pages.provider().now_ns();
-        let before = make_current.then(|| self.before_close());
-        let cpu = C::cpu();
-        // Each turn but the last makes a row, and rows are bounded by their numbers.
-        loop {
-            match self
-                .books
-                .with(|books| self.try_open(books, positions, now, make_current, cpu))?
-            {
-                Opened::Yes(epoch, closing) => {
-                    if let (Some((old, row)), Some(before)) = (closing, before) {
-                        self.reclaim_closed(old, row, before);
-                    }
-                    return Ok(epoch);
-                }
-                Opened::Full => return Err(EpochError::RingFull),
-                Opened::NeedsRow => self.make_row()?,
-            }
+        let now = self.pages.provider().recent_ns();
+        let before = make_current.then(|| (self.before_close(), C::cpu()));
+        let (epoch, closing) = self
+            .books
+            .with(|books| self.try_open(books, positions, now, before))?;
+        if let Some((old, row, before)) = closing {
+            self.reclaim_closed(old, row, before);
         }
+        Ok(epoch)
     }
 
+    /// Opens a free position, and closes the epoch that was current if the new one becomes so: with its row, if it has one.
     /// Under the ring's lock.
     ///
     /// Whether a position has live objects is an estimate while they come and go: where it is too low
     /// the old epoch's token ends early, and its row, which is left to drain, still mixes with nothing.
+    #[expect(
+        clippy::type_complexity,
+        reason = "the epoch that ended, with what its end needs"
+    )]
     fn try_open<'h>(
         &'h self,
         books: &mut Books,
         positions: &'h [Position<Row<R>>],
         now: Option<u64>,
-        make_current: bool,
-        cpu: u32,
-    ) -> Result<Opened<'h, R>, EpochError> {
+        before: Option<(Before, u32)>,
+    ) -> Result<(Epoch, Option<(Epoch, &'h Row<R>, Before)>), EpochError> {
         let length = positions.len();
         let is_free = |index: &usize| {
             let position = &positions[*index];
             *index != 0
                 && !position.is_open()
+                && !position.is_pinned()
                 && position
                     .row()
                     .is_none_or(|row| self.is_idle(row) || self.live_in(row) == 0)
         };
         let last = books.last_opened();
-        let Some(index) = (1..=length)
+        let index = (1..=length)
             .map(|step| (last + step) % length)
             .find(is_free)
-        else {
-            return Ok(Opened::Full);
-        };
-        let Some((row, waiting)) = self.row_for(positions, index, cpu) else {
-            return Ok(Opened::NeedsRow);
-        };
-        let old = if make_current {
-            books.current(positions)
-        } else {
-            None
-        };
-        let epoch = books.open(positions, index as u16, NonNull::from(row), now, |era| {
-            self.begin_bins(row);
-            row.use_only(waiting);
-            row.attach(Some(index as u16));
-            // SAFETY: the row is one of this heap.
-            unsafe {
-                self.pages
-                    .with_pieces(row.blocks(), |_| row.set_tag(Tag::open(era)))
-            };
-        })?;
+            .ok_or(EpochError::RingFull)?;
+        let old = before.and_then(|_| books.current(positions));
+        // The row of the epoch before is left to whoever needs one.
+        if let Some(row) = positions[index].row() {
+            positions[index].detach();
+            row.attach(None);
+        }
+        let epoch = books.open(positions, index as u16, now)?;
         let mut closing = None;
-        if make_current {
+        if let Some((before, cpu)) = before {
             books.current = Some(epoch);
             if let Some(old) = old.filter(|old| old.index() != 0)
                 && let Ok((position, _)) = books.of(positions, old)
             {
-                closing = self.shut(books, position, cpu).map(|row| (old, row));
+                closing = self
+                    .shut(books, position, cpu)
+                    .map(|row| (old, row, before));
             }
         }
-        Ok(Opened::Yes(epoch, closing))
+        Ok((epoch, closing))
     }
 
-    /// A drained row for a free position: one that this CPU had, its own, or one that nobody needs. A row that is not
+    /// Gives an epoch that is open a row, of which it had no need so far.
+    #[cold]
+    #[inline(never)]
+    fn attach_row(&self, epoch: Epoch) -> Result<&Row<R>, AllocError> {
+        let positions = self.positions().map_err(|_| AllocError::OutOfMemory)?;
+        let cpu = C::cpu();
+        // Each turn but the last makes a row, and rows are bounded by their numbers.
+        loop {
+            let row = self.books.with(|books| {
+                let found = books.of(positions, epoch).map(|(position, _)| position);
+                let position = found.ok().filter(|position| position.is_open());
+                let position = position.ok_or(AllocError::EpochClosed)?;
+                if let Some(row) = position.row() {
+                    return Ok(Some(row));
+                }
+                let Some((row, waiting)) = self.row_for(positions, cpu) else {
+                    return Ok(None);
+                };
+                self.begin_bins(row);
+                row.use_only(waiting);
+                row.attach(Some(epoch.index() as u16));
+                // SAFETY: the row is one of this heap.
+                unsafe {
+                    self.pages
+                        .with_pieces(row.blocks(), |_| row.set_tag(epoch.tag()))
+                };
+                position.attach(NonNull::from(row));
+                Ok(Some(row))
+            })?;
+            match row {
+                Some(row) => return Ok(row),
+                None => self.make_row().map_err(|_| AllocError::OutOfMemory)?,
+            }
+        }
+    }
+
+    /// A drained row for an epoch: one that this CPU had, or another that nobody needs. A row that is not
     /// drained, because a local still holds words of it, is left to drain by itself. So there are as many rows
-    /// as epochs were in use at the same time, not as many as positions.
+    /// as epochs needed one at the same time, not as many as positions.
     fn row_for<'a>(
         &'a self,
         positions: &'a [Position<Row<R>>],
-        index: usize,
         cpu: u32,
     ) -> Option<(&'a Row<R>, Classes)> {
         let spare = |row: &'a Row<R>| {
@@ -320,22 +354,18 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             Some((row, classes))
         };
         let mut warm = self.rows().filter(|row| row.cpu() == cpu);
-        let found = warm.find_map(spare).or_else(|| {
-            let own = positions[index].row();
-            let own = own.and_then(|row| {
-                spare(row).or_else(|| {
+        let found = warm
+            .find_map(spare)
+            .or_else(|| self.rows().find_map(spare))
+            .or_else(|| {
+                let mut closed = self.rows().filter(|row| !row.tag().is_open());
+                closed.find_map(|row| {
                     self.empty_closed(row);
                     spare(row)
                 })
             });
-            own.or_else(|| self.rows().find_map(spare))
-        });
         let (row, classes) = found?;
-        // The position's own is left, and so is the one that had the row.
-        if let Some(own) = positions[index].row() {
-            positions[index].detach();
-            own.attach(None);
-        }
+        // The position that had the row is left.
         if let Some(position) = row.position() {
             positions[usize::from(position)].detach();
         }
@@ -424,13 +454,12 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 return (there, false);
             };
             let now = None;
-            let opened = books.open(positions, 0, NonNull::from(row), now, |era| {
-                row.attach(Some(0));
-                row.set_tag(Tag::open(era));
-            });
-            let Ok(root) = opened else {
+            let Ok(root) = books.open(positions, 0, now) else {
                 return (there, false);
             };
+            row.attach(Some(0));
+            row.set_tag(root.tag());
+            positions[0].attach(NonNull::from(row));
             if let Ok((_, record)) = books.of(positions, root) {
                 record.label = Label::new("root");
             }

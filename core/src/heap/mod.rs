@@ -7,6 +7,7 @@
 //!   that it interrupted is inside its own local.
 //! - A failed request first makes the heap give back what is empty, and tries once more.
 
+mod blocks;
 mod budget;
 mod by_address;
 mod closing;
@@ -39,15 +40,15 @@ use core::fmt;
 use core::ptr::{self, NonNull};
 use lock_api::RawMutex;
 
+use blocks::Blocks;
+pub(crate) use blocks::check as check_bumped;
 use budget::CacheBudget;
 pub(crate) use budget::PendingDebit;
 use counters::Counters;
 pub use reclaim::Policy;
 pub(crate) use route::Route;
 pub(crate) use scoped::ScopeSlabs;
-#[cfg(feature = "walker")]
-pub(crate) use shared::ROOT_ROW;
-pub(crate) use shared::{FREE, LIVE, SlotName};
+pub(crate) use shared::{FREE, LIVE, ROOT_ROW, SlotName};
 pub use typed::{Handle, Reading};
 #[cfg(feature = "walker")]
 pub use walker::{Census, SlabCensus, Violation};
@@ -83,6 +84,7 @@ pub struct Heap<P: PageProvider, R: RawMutex = DefaultLock, C: Config = Standard
     /// The policy, encoded. `Relaxed`: a choice that orders nothing.
     policy: AtomicUsize,
     budget: CacheBudget,
+    blocks: Blocks<R>,
     /// Warm bytes at which the next batch is given back. `Relaxed`: a hint.
     trim_at: AtomicUsize,
     pub(crate) counters: Counters,
@@ -119,6 +121,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             ids: Ids::new(),
             policy: AtomicUsize::new(Policy::DEFAULT.encode()),
             budget: CacheBudget::new(),
+            blocks: Blocks::new(),
             trim_at: AtomicUsize::new(0),
             counters: Counters::new(),
         }
@@ -172,6 +175,12 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     pub unsafe fn free(&self, object: NonNull<u8>, layout: Layout) -> Result<(), FreeError> {
         match Table::<C>::TABLE.index_for(layout) {
             Some(class) => {
+                if let Some(block) = self.block_at(object.addr().get()) {
+                    let size = Table::<C>::TABLE.class(class).size();
+                    // SAFETY: the caller's promise.
+                    return unsafe { self.free_bumped(block, object, Some(size)) }
+                        .map_err(|error| self.refused_free(error));
+                }
                 if C::CHECKED {
                     self.check_free(object, class)
                         .map_err(|error| self.refused_free(error))?;

@@ -25,6 +25,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     pub unsafe fn pause(&self) {
         self.books.hold();
         self.locals.hold();
+        self.blocks.hold();
         // The ring's lock keeps rows from being added.
         for (_, bin) in self.rows().flat_map(Row::bins) {
             bin.hold();
@@ -43,6 +44,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             for (_, bin) in self.rows().flat_map(Row::bins) {
                 bin.let_go();
             }
+            self.blocks.let_go();
             self.locals.let_go();
             self.books.let_go();
         }

@@ -241,6 +241,16 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
     }
 
+    /// Whether an empty bump block of so many bytes waits in the pool.
+    pub(super) fn keeps_block(&self, bytes: usize) -> bool {
+        self.keeps_blocks() && self.budget.put(bytes, self.cache_bound(self.policy()))
+    }
+
+    /// Whether empty bump blocks wait at all: they are for the next epoch, whosever that is.
+    pub(crate) fn keeps_blocks(&self) -> bool {
+        !matches!(self.policy(), Policy::Eager | Policy::OnClose)
+    }
+
     /// As [`Heap::keep`], of a slab that an epoch cache gives back: if it took as much before, a debit is pending and is settled.
     pub(super) fn keep_again(&self, debit: &PendingDebit, bytes: usize, is_closed: bool) -> Keep {
         let policy = self.policy();
@@ -443,9 +453,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         (scanned, moved)
     }
 
-    /// Moves cached slabs to the pages until caches hold at most `keep` bytes; whether there were any.
+    /// Moves cached slabs, and bump blocks that wait, to the pages until caches hold at most `keep` bytes; whether there were any.
     fn empty_caches(&self, keep: usize) -> bool {
-        let mut moved = false;
+        let mut moved = self.empty_pool(keep);
         for row in self.rows() {
             for (class, bin) in row.used_bins() {
                 let bytes = Table::<C>::TABLE.class(class).slab_bytes();

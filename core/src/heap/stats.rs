@@ -11,8 +11,8 @@ use crate::epoch::{Books, Epoch, EpochError, Label};
 use crate::local::{LocalCounters, LocalRow};
 use crate::provider::PageProvider;
 use crate::snapshot::{
-    ClassStats, EpochStats, HeapStats, LocalsStats, LockStats, Locks, PageStats, Residency,
-    SharedPathStats, SlabStats, SlowPathStats, VERSION,
+    BlockStats, ClassStats, EpochStats, HeapStats, LocalsStats, LockStats, Locks, PageStats,
+    Residency, SharedPathStats, SlabStats, SlowPathStats, VERSION,
 };
 use crate::sync::{LockCounts, Ordering::Relaxed};
 use core::alloc::Layout;
@@ -49,7 +49,15 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let errors = self.counters.error_stats();
         let large = self.counters.large_stats();
         let (open_epochs, closing_epochs) = self.count_epochs();
-        residency.live = residency.live.saturating_add(large.bytes());
+        let blocks = self.block_stats(None);
+        let pooled = self.pooled_bytes();
+        residency.live = residency
+            .live
+            .saturating_add(large.bytes() + blocks.live_bytes);
+        residency.pinned = residency.pinned.saturating_add(blocks.pinned_bytes);
+        residency.cached = residency.cached.saturating_add(pooled);
+        let idle = blocks.bytes - blocks.live_bytes - blocks.pinned_bytes;
+        residency.held = residency.held.saturating_add(idle.saturating_sub(pooled));
         let live_bytes = residency.live;
         let pages = self.page_stats();
         let bytes = self.pages.bytes();
@@ -79,6 +87,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 locals: lock_stats(self.locals.counts()),
             },
             large,
+            blocks,
             closes: self.counters.close_stats(),
             errors,
             handle_ids: (u64::from(given), u64::from(ids)),
@@ -198,8 +207,13 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 shared: SharedPathStats::default(),
                 lock: LockStats::default(),
                 last_close: record.last_close,
+                blocks: BlockStats::default(),
             })
         })?;
+        stats.blocks = self.block_stats(Some(epoch));
+        stats.bytes = stats.blocks.bytes;
+        stats.live_bytes = stats.blocks.live_bytes;
+        stats.pinned_bytes = stats.blocks.pinned_bytes;
         let row = positions.get(epoch.index()).and_then(|at| at.row());
         if let Some(row) =
             row.filter(|row| row.tag() == epoch.tag() || row.tag() == epoch.tag().closed())
@@ -225,6 +239,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let position = positions.get(index)?;
         let era = self.books.with(|books| books.era_at(position))?;
         let is_there = position.is_open()
+            || position.is_pinned()
             || position.row().is_some_and(|row| {
                 row.bytes() > self.waiting_in(row)
                     && row.tag() == Epoch::new(index as u16, era).tag().closed()
@@ -306,7 +321,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let (objects, bytes) = row.large();
         (stats.large_objects, stats.large_bytes) = (objects as u64, bytes as u64);
         stats.live_bytes = stats.live_bytes.saturating_add(bytes as u64);
-        stats.bytes = row.bytes() as u64;
+        stats.bytes = stats.bytes.saturating_add(row.bytes() as u64);
     }
 
     /// Slots that locals hold in a row, by class.

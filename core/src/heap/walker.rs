@@ -7,6 +7,7 @@
 //! sum of its parts.
 
 use super::{Heap, ROOT_ROW};
+use crate::bump::BumpBlock;
 use crate::chunk::{BlockView, NO_ROW};
 use crate::class::{GRANULE, Purpose};
 use crate::config::{Config, Table};
@@ -43,6 +44,10 @@ pub struct Census {
     pub regions: usize,
     /// Their bytes.
     pub region_bytes: usize,
+    /// Bump blocks, those without objects included.
+    pub blocks: usize,
+    /// Objects in them.
+    pub block_objects: usize,
     /// Bytes held from the provider.
     pub taken: usize,
     /// Of these, touched and not decommitted.
@@ -233,6 +238,23 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                     verdict.demand(slab.free() == 0, "a single object's word is 0", address);
                     census.runs += 1;
                     census.run_bytes += body.granules as usize * GRANULE;
+                }
+                Key::BLOCK => {
+                    // SAFETY: it is a block's metadata, by its key.
+                    let bumped = unsafe { BumpBlock::of(slab) };
+                    let (live, _) = bumped.live();
+                    census.blocks += 1;
+                    census.block_objects += live as usize;
+                    verdict.demand(
+                        body.granules as usize == bumped.kind().granules(),
+                        "a bump block is as long as its kind says",
+                        address,
+                    );
+                    verdict.demand(
+                        !C::CHECKED || bumped.marked() == live,
+                        "a bump block's marks are its live objects",
+                        address,
+                    );
                 }
                 class => {
                     let class = usize::from(class);
@@ -452,7 +474,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         );
         let counted = self.budget.bytes();
         verdict.demand(
-            cached_bytes + self.pending_debits() == counted,
+            cached_bytes + self.pooled_bytes() as usize + self.pending_debits() == counted,
             "cached bytes are the cached slabs'",
             counted,
         );

@@ -17,9 +17,18 @@ impl<P: PageProvider, R: RawMutex, C: Config> Local<'_, P, R, C> {
     /// As there.
     #[inline]
     pub unsafe fn free_any(&mut self, object: NonNull<u8>) -> Result<(), FreeError> {
+        let (magazines, entry) = (
+            self.magazines(),
+            self.heap.entry_at_once(object.addr().get()),
+        );
         // SAFETY: the caller's promise; the magazines are this local's.
-        if unsafe { self.heap.free_to(self.magazines(), object.as_ptr()) } {
-            return Ok(());
+        unsafe {
+            if self.heap.free_entry_to(magazines, entry, object.as_ptr()) {
+                return Ok(());
+            }
+            if let Some(block) = self.heap.block_of(entry) {
+                return self.free_bumped(block, object, || None);
+            }
         }
         // SAFETY: the caller's promise.
         unsafe { self.free_any_elsewhere(object) }
@@ -34,6 +43,10 @@ impl<P: PageProvider, R: RawMutex, C: Config> Local<'_, P, R, C> {
     #[inline(never)]
     unsafe fn free_any_elsewhere(&mut self, object: NonNull<u8>) -> Result<(), FreeError> {
         let entry = self.heap.entry(object.addr().get());
+        if let Some(block) = self.heap.block_of(entry) {
+            // SAFETY: the caller's promise.
+            return unsafe { self.free_bumped(block, object, || None) };
+        }
         if entry.is_none() || entry.class() >= Table::<C>::TABLE.len() {
             // SAFETY: the caller's promise.
             return unsafe { self.heap.try_free_any(object) }

@@ -15,6 +15,7 @@
 
 use super::cell::{Cell, Entry};
 use super::slot_name;
+use crate::chunk;
 use crate::class::MAX_CLASSES;
 use crate::config::{Config, Table};
 use crate::heap::{self, Heap};
@@ -124,7 +125,28 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// As for [`Heap::alloc_from`] and, of an object that is not null, [`Heap::free_any`].
     #[inline(always)]
     pub unsafe fn free_to(&self, magazines: Magazines, object: *mut u8) -> bool {
-        let entry = self.pages.map.entry_at_once::<P>(object.addr());
+        let entry = self.entry_at_once(object.addr());
+        // SAFETY: the caller's promise.
+        unsafe { self.free_entry_to(magazines, entry, object) }
+    }
+
+    /// What is at an address, if that is known by one look: else nothing, which says nothing.
+    #[inline(always)]
+    pub(super) fn entry_at_once(&self, address: usize) -> chunk::Entry {
+        self.pages.map.entry_at_once::<P>(address)
+    }
+
+    /// As [`Heap::free_to`], of an object whose entry is known.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    pub(super) unsafe fn free_entry_to(
+        &self,
+        magazines: Magazines,
+        entry: chunk::Entry,
+        object: *mut u8,
+    ) -> bool {
         if !entry.is_home() {
             return false;
         }
@@ -145,10 +167,26 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         object: NonNull<u8>,
         layout: Layout,
     ) -> bool {
+        let entry = self.entry_at_once(object.addr().get());
+        // SAFETY: the caller's promise.
+        unsafe { self.free_entry_layout_to(magazines, entry, object, layout) }
+    }
+
+    /// As [`Heap::free_layout_to`], of an object whose entry is known.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    pub(super) unsafe fn free_entry_layout_to(
+        &self,
+        magazines: Magazines,
+        entry: chunk::Entry,
+        object: NonNull<u8>,
+        layout: Layout,
+    ) -> bool {
         let Some(class) = Table::<C>::TABLE.index_at_once(layout) else {
             return false;
         };
-        let entry = self.pages.map.entry_at_once::<P>(object.addr().get());
         if !entry.is_home() || (C::CHECKED && entry.class() != class) {
             return false;
         }

@@ -10,6 +10,7 @@
 //! A local has an *epoch cache* in each row that it serves: the root's for good, those of other epochs from
 //! their first use until it notices, at a slow path, that the epoch was closed.
 
+mod bump;
 mod by_address;
 mod cell;
 mod counts;
@@ -35,6 +36,7 @@ use core::fmt;
 use core::ptr::{self, NonNull};
 use lock_api::RawMutex;
 
+use bump::Bumps;
 use cell::{Cell, Entry};
 pub(crate) use counts::LocalCounters;
 use epoch_cache::EpochCache;
@@ -55,6 +57,12 @@ fn slot_name<C: Config>(slab: *const Slab, slot: usize) -> u64 {
     }
 }
 
+/// How long the class of a layout makes an object, if it has one.
+fn size_of_class<C: Config>(layout: Layout) -> Option<usize> {
+    let class = Table::<C>::TABLE.index_for(layout)?;
+    Some(Table::<C>::TABLE.class(class).size())
+}
+
 /// A fast path over a heap, for one thread or CPU at a time.
 ///
 /// A local is a plain value: give one to each thread, or keep one for each CPU. Objects may be freed
@@ -73,6 +81,8 @@ pub struct Local<'h, P: PageProvider, R: RawMutex = DefaultLock, C: Config = Sta
 struct Desk<'h, R> {
     /// Where the local allocated last that named an epoch: most allocations name the same as the one before.
     last: Last<R>,
+    /// Bump blocks.
+    bumps: Bumps<R>,
     /// Epoch caches in other rows, by the lowest bits of the row's number.
     near: [EpochCache<'h, R>; NEAR],
     /// The newest epoch cache but the home one; the others follow it.
@@ -124,6 +134,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             let counters = LocalCounters::place(memory.as_ptr().add(counters_at), classes, number);
             desk.write(Desk {
                 last: Last::NONE,
+                bumps: Bumps::NONE,
                 near: [EpochCache::none(root); NEAR],
                 caches: ptr::null_mut(),
                 spare: ptr::null_mut(),
@@ -172,9 +183,35 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     #[inline]
     pub fn alloc_in(&mut self, epoch: Epoch, layout: Layout) -> Result<NonNull<u8>, AllocError> {
         match Table::<C>::TABLE.index_for(layout) {
-            Some(class) => self.take_in(epoch, class),
+            Some(class) => {
+                if Table::<C>::BUMPS
+                    && let Some(object) = self.lay_in(epoch, class, layout.align())?
+                {
+                    return Ok(object);
+                }
+                self.take_in(epoch, class)
+            }
             None => self.alloc_large_in(epoch, layout),
         }
+    }
+
+    /// As [`Local::alloc_in`], and the bytes of the layout are zero.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn alloc_zeroed_in(
+        &mut self,
+        epoch: Epoch,
+        layout: Layout,
+    ) -> Result<NonNull<u8>, AllocError> {
+        if Table::<C>::TABLE.index_for(layout).is_none() {
+            self.notice_closes();
+            return self.heap.alloc_zeroed_in(epoch, layout);
+        }
+        let object = self.alloc_in(epoch, layout)?;
+        // SAFETY: the object has at least this size.
+        unsafe { object.write_bytes(0, layout.size()) };
+        Ok(object)
     }
 
     /// The row of an epoch, if it accepts allocations.
@@ -266,9 +303,19 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// As for [`Heap::free`].
     #[inline(always)]
     pub unsafe fn free(&mut self, object: NonNull<u8>, layout: Layout) -> Result<(), FreeError> {
+        let (magazines, entry) = (
+            self.magazines(),
+            self.heap.entry_at_once(object.addr().get()),
+        );
         // SAFETY: the caller's promise; the magazines are this local's.
-        if unsafe { self.heap.free_layout_to(self.magazines(), object, layout) } {
-            return Ok(());
+        unsafe {
+            let heap = self.heap;
+            if heap.free_entry_layout_to(magazines, entry, object, layout) {
+                return Ok(());
+            }
+            if let Some(block) = heap.block_of(entry) {
+                return self.free_bumped(block, object, || size_of_class::<C>(layout));
+            }
         }
         // SAFETY: the caller's promise.
         unsafe { self.free_other(object, layout) }
@@ -292,7 +339,12 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         // SAFETY: the caller's promise.
         unsafe {
             match Table::<C>::TABLE.index_for(layout) {
-                Some(class) => self.free_in(object, class),
+                Some(class) => {
+                    if let Some(block) = self.heap.block_at(object.addr().get()) {
+                        return self.free_bumped(block, object, || size_of_class::<C>(layout));
+                    }
+                    self.free_in(object, class)
+                }
                 None => self.heap.free_large(object, layout),
             }
         }
@@ -375,7 +427,21 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         if let Some(moved) = unsafe { self.heap.resize_large(object, old, new) } {
             return Ok(moved);
         }
-        let moved = self.alloc(new)?;
+        let moved = match self.heap.block_at(object.addr().get()) {
+            Some(block) => {
+                if let [Some(size), Some(new_size)] = [old, new].map(size_of_class::<C>)
+                    && self.extend(block, object.addr().get(), size, new_size, new.align())
+                {
+                    return Ok(object);
+                }
+                // It stays in its epoch, while that is open.
+                let moved = block
+                    .epoch()
+                    .and_then(|epoch| self.alloc_in(epoch, new).ok());
+                moved.map_or_else(|| self.alloc(new), Ok)?
+            }
+            None => self.alloc(new)?,
+        };
         // SAFETY: two different objects of at least this many bytes; the old one is the caller's.
         unsafe {
             moved.copy_from_nonoverlapping(object, old.size().min(new.size()));

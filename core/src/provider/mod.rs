@@ -170,6 +170,11 @@ pub unsafe trait PageProvider {
         None
     }
 
+    /// As [`now_ns`](Self::now_ns), some milliseconds ago at most, where that costs less: when an epoch was opened.
+    fn recent_ns(&self) -> Option<u64> {
+        self.now_ns()
+    }
+
     /// What the platform says is resident, if it says.
     fn resident_bytes(&self) -> Option<u64> {
         None
@@ -211,6 +216,9 @@ unsafe impl<P: PageProvider + ?Sized> PageProvider for &P {
     }
     fn now_ns(&self) -> Option<u64> {
         (**self).now_ns()
+    }
+    fn recent_ns(&self) -> Option<u64> {
+        (**self).recent_ns()
     }
     fn resident_bytes(&self) -> Option<u64> {
         (**self).resident_bytes()

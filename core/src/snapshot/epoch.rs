@@ -1,6 +1,6 @@
 //! Snapshots of one class, one epoch, one local.
 
-use super::{LockStats, SharedPathStats, SlabStats, SlowPathStats, share};
+use super::{BlockStats, LockStats, SharedPathStats, SlabStats, SlowPathStats, share};
 use crate::epoch::{Epoch, EpochState, Label};
 
 /// A class, over all epochs.
@@ -88,13 +88,16 @@ pub struct EpochStats {
     /// Resident bytes before and after the last close: of the process, if the provider knows, else of the
     /// heap, as accounted.
     pub last_close: Option<(u64, u64)>,
+    /// Its bump blocks, and what lies in them: also in `bytes`, `live_bytes` and `pinned_bytes`.
+    pub blocks: BlockStats,
 }
 
 impl EpochStats {
     /// Objects that were allocated and not freed.
     #[must_use]
     pub const fn live_objects(&self) -> u64 {
-        self.slabs.live_slots.saturating_add(self.large_objects)
+        let slots = self.slabs.live_slots;
+        slots.saturating_add(self.large_objects + self.blocks.live_objects)
     }
 
     /// Of the bytes that it holds, the share that is not of live objects.

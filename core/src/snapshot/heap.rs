@@ -1,6 +1,6 @@
 //! The snapshot of a heap.
 
-use super::{LocalsStats, LockStats, SharedPathStats, SlabStats, SlowPathStats, share};
+use super::{BlockStats, LocalsStats, LockStats, SharedPathStats, SlabStats, SlowPathStats, share};
 use crate::error::{AllocError, FreeError};
 use crate::handle::HandleError;
 
@@ -36,6 +36,8 @@ pub struct HeapStats {
     pub locks: Locks,
     /// Objects that no class serves.
     pub large: LargeStats,
+    /// Bump blocks, and what lies in them.
+    pub blocks: BlockStats,
     /// Closes of epochs.
     pub closes: CloseStats,
     /// What was refused.
@@ -48,7 +50,8 @@ impl HeapStats {
     /// Live objects of all kinds.
     #[must_use]
     pub const fn live_objects(&self) -> u64 {
-        self.slabs.live_slots.saturating_add(self.large.objects())
+        let slots = self.slabs.live_slots;
+        slots.saturating_add(self.large.objects() + self.blocks.live_objects)
     }
 
     /// Of the resident bytes, the share that is not of live objects.

@@ -17,7 +17,7 @@ pub use epoch::{ClassStats, EpochStats, LocalStats, LocalsStats};
 pub use heap::{
     CloseStats, ErrorStats, HeapStats, LargeStats, Locks, PageStats, Residency, RouteStats,
 };
-pub use parts::{LockStats, SharedPathStats, SlabStats, SlowPathStats};
+pub use parts::{BlockStats, LockStats, SharedPathStats, SlabStats, SlowPathStats};
 
 /// The version of the snapshots' format, and of every encoding of it.
 pub const VERSION: u32 = 1;

@@ -234,3 +234,19 @@ impl LockStats {
         self.contended = self.contended.saturating_add(other.contended);
     }
 }
+
+/// Bump blocks: of an epoch, or of all and of none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BlockStats {
+    /// Blocks.
+    pub blocks: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Objects that live in them.
+    pub live_objects: u64,
+    /// About how many bytes these have: as many as an object has in the mean.
+    pub live_bytes: u64,
+    /// What else there is of blocks in which anything lives.
+    pub pinned_bytes: u64,
+}

@@ -13,17 +13,67 @@ use core::marker::PhantomData;
 use core::ptr::{self, NonNull};
 use temporal_slab::{Epoch, EpochError, Inside};
 
-/// A guard's place in its thread's list. Lies in the heap, so that the guard may move.
+/// A guard's place in its thread's list: in the heap, so that the guard may move, or in the frame of a function that waits.
 pub(super) struct Node {
-    epoch: Epoch,
+    /// None: what is allocated belongs to no epoch but the root.
+    epoch: Option<Epoch>,
     outer: *mut Node,
     inner: *mut Node,
+}
+
+impl Node {
+    const fn new(epoch: Option<Epoch>) -> Self {
+        Self {
+            epoch,
+            outer: ptr::null_mut(),
+            inner: ptr::null_mut(),
+        }
+    }
+
+    /// Makes a node the innermost of its thread.
+    ///
+    /// # Safety
+    /// The node is in no list, and stays where it is until it was unlinked.
+    unsafe fn link(node: *mut Self, thread: &Thread) {
+        let outer = thread.innermost.get();
+        // SAFETY: those in the list are their guards', and this thread's; nobody is looking at them.
+        unsafe {
+            (*node).outer = outer;
+            if let Some(outer) = outer.as_mut() {
+                outer.inner = node;
+            }
+            thread.innermost.set(node);
+            thread.set_epoch((*node).epoch);
+        }
+    }
+
+    /// Takes a node out, wherever in the list it is.
+    ///
+    /// # Safety
+    /// It was linked, in this thread.
+    unsafe fn unlink(node: *mut Self, thread: &Thread) {
+        // SAFETY: as in `link`.
+        unsafe {
+            let Self { outer, inner, .. } = node.read();
+            if let Some(outer) = outer.as_mut() {
+                outer.inner = inner;
+            }
+            match inner.as_mut() {
+                Some(inner) => inner.outer = outer,
+                None => {
+                    thread.innermost.set(outer);
+                    thread.set_epoch(outer.as_ref().and_then(|outer| outer.epoch));
+                }
+            }
+        }
+    }
 }
 
 /// While this is there, what the thread allocates belongs to an epoch.
 #[must_use = "what it routes is what is allocated while it is there"]
 pub struct Routed<'d> {
     node: NonNull<Node>,
+    epoch: Epoch,
     /// Dropped after this: the last one out may close the epoch.
     inside: Option<Inside<'d, MmapProvider, FutexLock, GlobalConfig>>,
     /// It is of its thread.
@@ -79,7 +129,7 @@ impl TemporalSlab {
     /// If every position of the ring is in use, or there is no memory.
     pub fn phase() -> Result<Phase, EpochError> {
         let epoch = HEAP.open_epoch()?;
-        match Self::route(epoch) {
+        match Routed::new(epoch, None) {
             Ok(routed) => Ok(Phase {
                 routed: Some(routed),
                 epoch,
@@ -90,6 +140,38 @@ impl TemporalSlab {
                 Err(error)
             }
         }
+    }
+
+    /// Runs `f` outside of the epoch that this thread is in: what `f` allocates belongs to the root epoch. For what is known to
+    /// outlive a phase, as what goes into a cache: in the phase it would keep a block of it, and its record, for as long as it
+    /// lives.
+    ///
+    /// ```
+    /// use temporal_slab_hosted::TemporalSlab;
+    /// let mut cache = Vec::new();
+    /// let phase = TemporalSlab::phase()?;
+    /// let answer = String::from("of the phase");
+    /// TemporalSlab::outside(|| cache.push(answer.clone()));
+    /// drop(answer);
+    /// drop(phase);
+    /// assert_eq!(cache, ["of the phase"]);
+    /// # Ok::<(), temporal_slab::EpochError>(())
+    /// ```
+    pub fn outside<T>(f: impl FnOnce() -> T) -> T {
+        /// Ends it, also when `f` panics.
+        struct Outside(*mut Node);
+        impl Drop for Outside {
+            fn drop(&mut self) {
+                // SAFETY: it was linked below, in this thread.
+                here(|thread| unsafe { Node::unlink(self.0, thread) });
+            }
+        }
+        let mut node = Node::new(None);
+        let node = &raw mut node;
+        // SAFETY: the node is in this frame, which lasts longer than the guard.
+        here(|thread| unsafe { Node::link(node, thread) });
+        let _outside = Outside(node);
+        f()
     }
 
     /// The epoch that this thread is in, if it is in one.
@@ -104,26 +186,23 @@ impl<'d> Routed<'d> {
         epoch: Epoch,
         inside: Option<Inside<'d, MmapProvider, FutexLock, GlobalConfig>>,
     ) -> Result<Self, EpochError> {
-        let node = HEAP.alloc(Layout::new::<Node>());
-        let node: NonNull<Node> = node.map_err(|_| EpochError::OutOfMemory)?.cast();
-        here(|thread| {
-            let outer = thread.innermost.get();
-            // SAFETY: the node is new; those in the list are their guards', and this thread's.
+        let node = here(|thread| {
+            // SAFETY: nobody is using the local.
+            let node = match unsafe { thread.first_local() } {
+                Some(local) => local.alloc(Layout::new::<Node>()),
+                None => HEAP.alloc(Layout::new::<Node>()),
+            };
+            let node: NonNull<Node> = node.ok()?.cast();
+            // SAFETY: the node is new, and stays until the guard is dropped.
             unsafe {
-                node.write(Node {
-                    epoch,
-                    outer,
-                    inner: ptr::null_mut(),
-                });
-                if let Some(outer) = outer.as_mut() {
-                    outer.inner = node.as_ptr();
-                }
+                node.write(Node::new(Some(epoch)));
+                Node::link(node.as_ptr(), thread);
             }
-            thread.innermost.set(node.as_ptr());
-            thread.set_epoch(Some(epoch));
+            Some(node)
         });
         Ok(Self {
-            node,
+            node: node.ok_or(EpochError::OutOfMemory)?,
+            epoch,
             inside,
             thread: PhantomData,
         })
@@ -131,33 +210,24 @@ impl<'d> Routed<'d> {
 
     /// The epoch.
     #[must_use]
-    pub fn epoch(&self) -> Epoch {
-        // SAFETY: the node is this guard's.
-        unsafe { self.node.as_ref() }.epoch
+    pub const fn epoch(&self) -> Epoch {
+        self.epoch
     }
 }
 
 impl Drop for Routed<'_> {
     fn drop(&mut self) {
         here(|thread| {
-            // SAFETY: the node and its neighbours are guards' of this thread, and no one is looking at them.
-            unsafe {
-                let Node { outer, inner, .. } = self.node.read();
-                if let Some(outer) = outer.as_mut() {
-                    outer.inner = inner;
+            // SAFETY: the node was linked in this thread, and allocated with this layout; nobody is using the local.
+            let _freed = unsafe {
+                Node::unlink(self.node.as_ptr(), thread);
+                match thread.first_local() {
+                    Some(local) => local.free(self.node.cast(), Layout::new::<Node>()),
+                    None => HEAP.free(self.node.cast(), Layout::new::<Node>()),
                 }
-                match inner.as_mut() {
-                    Some(inner) => inner.outer = outer,
-                    None => {
-                        thread.innermost.set(outer);
-                        thread.set_epoch(outer.as_ref().map(|outer| outer.epoch));
-                    }
-                }
-            }
+            };
         });
-        let epoch = self.epoch();
-        // SAFETY: the node is in no list, and it was allocated with this layout.
-        let _freed = unsafe { HEAP.free(self.node.cast(), Layout::new::<Node>()) };
+        let epoch = self.epoch;
         if self.inside.is_some() {
             // Before the last one out closes the epoch: what this thread keeps of it would stay.
             here(|thread| thread.leave(epoch));

@@ -55,6 +55,7 @@ impl Config for GlobalConfig {
     const CHECKED: bool = cfg!(any(debug_assertions, feature = "checked"));
     const ZERO_ON_FREE: bool = cfg!(feature = "hardened");
     const SHUFFLED: bool = cfg!(feature = "hardened");
+    const BUMPS: bool = true;
 }
 
 /// The process's heap.
@@ -206,6 +207,13 @@ impl TemporalSlab {
             let base = NonNull::new_unchecked(object);
             if let Some(moved) = HEAP.resize_large(base, old, new) {
                 return moved.as_ptr();
+            }
+            // What was laid in an epoch grows there.
+            if HEAP.is_bumped(base) {
+                let moved = here(|thread| Some(thread.first_local()?.resize(base, old, new)));
+                if let Some(moved) = moved {
+                    return or_null(moved);
+                }
             }
             let moved = self.alloc(new);
             if !moved.is_null() {

@@ -50,6 +50,7 @@ pub(super) struct Thread {
     epoch: Cell<Option<Epoch>>,
     /// What times some of the thread's allocations, if it was asked for.
     sampler: Cell<Option<Sampler<'static>>>,
+    is_sampled: Cell<bool>,
     /// The innermost guard of those that route this thread: see `current`.
     pub(super) innermost: Cell<*mut super::current::Node>,
 }
@@ -62,6 +63,7 @@ impl Thread {
             local: UnsafeCell::new(MaybeUninit::uninit()),
             epoch: Cell::new(None),
             sampler: Cell::new(None),
+            is_sampled: Cell::new(false),
             innermost: Cell::new(ptr::null_mut()),
         }
     }
@@ -162,6 +164,9 @@ impl Thread {
         layout: Layout,
         alloc: impl FnOnce(&mut TheLocal) -> Result<NonNull<u8>, AllocError>,
     ) -> Result<NonNull<u8>, AllocError> {
+        if !self.is_sampled.get() {
+            return alloc(local);
+        }
         let Some(mut sampler) = self.sampler.take() else {
             return alloc(local);
         };
@@ -179,6 +184,7 @@ impl Thread {
         if self.state.get() == NEW {
             self.begin();
         }
+        self.is_sampled.set(every.is_some());
         self.sampler
             .set(every.map(|every| Sampler::new(&LATENCY, every)));
         self.settle();
@@ -189,9 +195,7 @@ impl Thread {
         if !self.has_local() {
             return;
         }
-        let sampler = self.sampler.take();
-        let is_plain = self.epoch.get().is_none() && sampler.is_none();
-        self.sampler.set(sampler);
+        let is_plain = self.epoch.get().is_none() && !self.is_sampled.get();
         self.set_state(if is_plain { READY } else { INSIDE });
     }
 
@@ -205,7 +209,13 @@ impl Thread {
             self.begin();
         }
         if let Some(epoch) = self.epoch.get() {
-            match HEAP.alloc_zeroed_in(epoch, layout) {
+            let object = if self.has_local() {
+                // SAFETY: the thread has a local, and nobody is using it.
+                unsafe { self.local() }.alloc_zeroed_in(epoch, layout)
+            } else {
+                HEAP.alloc_zeroed_in(epoch, layout)
+            };
+            match object {
                 Err(AllocError::EpochClosed) => {}
                 object => return or_null(object),
             }

@@ -1,0 +1,286 @@
+//! Bump blocks: where they come from and go to, and what others than their owners free in them.
+//!
+//! Blocks are the root's pages, whatever epochs they serve. An empty one waits in the pool, under the cache budget, with its
+//! place in the page map; its pages go back as those of a slab that waits.
+
+use super::{Heap, ROOT_ROW};
+use crate::bump::{BumpBlock, Freed, Kind};
+use crate::chunk::{Entry, MetaShape, set_entries};
+use crate::config::{Config, Table};
+use crate::epoch::Epoch;
+use crate::error::{AllocError, FreeError};
+use crate::provider::PageProvider;
+use crate::slab::{Body, Key};
+use crate::snapshot::BlockStats;
+use crate::sync::{AtomicPtr, Lock, Ordering};
+use core::ptr::{self, NonNull};
+use lock_api::RawMutex;
+
+/// The bump blocks of a heap.
+#[derive(Debug)]
+pub(super) struct Blocks<R> {
+    pool: Lock<R, Pool>,
+    /// The block whose metadata was made last; the others follow it. `Release` when one is added, `Acquire` where they are gone
+    /// through: who sees one sees its metadata.
+    newest: AtomicPtr<BumpBlock>,
+}
+
+/// Empty blocks that nobody has, by kind.
+#[derive(Debug)]
+struct Pool([*mut BumpBlock; Kind::ALL.len()]);
+
+// SAFETY: the blocks are the heap's, and reached through the pool under its lock alone.
+unsafe impl Send for Pool {}
+
+impl<R: RawMutex> Blocks<R> {
+    pub(super) const fn new() -> Self {
+        Self {
+            pool: Lock::new(Pool([ptr::null_mut(); Kind::ALL.len()])),
+            newest: AtomicPtr::new(ptr::null_mut()),
+        }
+    }
+
+    /// The pool's lock, for as long as the caller says.
+    pub(super) fn hold(&self) {
+        self.pool.hold();
+    }
+
+    /// Ends [`Blocks::hold`].
+    ///
+    /// # Safety
+    /// This context holds it, or is a copy of one that did.
+    pub(super) unsafe fn let_go(&self) {
+        // SAFETY: the caller's promise.
+        unsafe { self.pool.let_go() }
+    }
+}
+
+impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
+    /// The block that an address is in.
+    #[inline(always)]
+    pub(crate) fn block_at(&self, address: usize) -> Option<&BumpBlock> {
+        if !Table::<C>::BUMPS {
+            return None;
+        }
+        self.block_of(self.entry(address))
+    }
+
+    /// The block that an entry names.
+    #[inline(always)]
+    pub(crate) fn block_of(&self, entry: Entry) -> Option<&BumpBlock> {
+        if !Table::<C>::BUMPS {
+            return None;
+        }
+        // SAFETY: an entry of this class names a block's metadata, which stays one until the heap is dropped.
+        (entry.class() == usize::from(Key::BLOCK))
+            .then(|| unsafe { BumpBlock::of(entry.slab_at()) })
+    }
+
+    /// Whether an address is in a bump block: then [`Local::resize`](crate::Local::resize) may let what is there grow where it is,
+    /// and keeps it in its epoch.
+    #[must_use]
+    pub fn is_bumped(&self, object: NonNull<u8>) -> bool {
+        self.block_at(object.addr().get()).is_some()
+    }
+
+    /// An empty block, which the caller has: from the pool, or new.
+    pub(crate) fn take_block(&self, kind: Kind) -> Result<&BumpBlock, AllocError> {
+        let pooled = self.blocks.pool.with(|pool| {
+            let first = &mut pool.0[kind as usize];
+            // SAFETY: blocks are valid as long as the heap.
+            let block = unsafe { first.as_ref() }?;
+            *first = block.sibling.load(Ordering::Relaxed);
+            Some(block)
+        });
+        if let Some(block) = pooled {
+            self.budget.take(kind.bytes());
+            return Ok(block);
+        }
+        let root = self.root()?;
+        let granules = kind.granules() as u32;
+        let (slab, run, _) = self.pressed(|| {
+            let relieve = |short| self.relieve(root, short);
+            let meta = MetaShape::block(kind, C::CHECKED);
+            // SAFETY: the row is one of this heap.
+            unsafe {
+                self.pages
+                    .take_slab(root.blocks(), meta, granules, granules, || true, relieve)
+            }
+        })?;
+        let body = Body {
+            base: run.base,
+            row: ptr::from_ref(root).cast(),
+            chunk: run.chunk.cast(),
+            granules,
+        };
+        // SAFETY: the metadata is of this kind, and it and its run were just taken.
+        unsafe {
+            let block = BumpBlock::of(slab);
+            block.place(run.base.addr(), kind);
+            slab.adopt(Key::new(ROOT_ROW, Key::BLOCK), body);
+            let entry = Entry::new(slab, Key::BLOCK, false);
+            set_entries::<P>(run.chunk, run.base.addr(), granules as usize, entry);
+            self.note_block(block);
+            Ok(block)
+        }
+    }
+
+    /// Notes a block's metadata where all are found.
+    fn note_block(&self, block: &BumpBlock) {
+        if block.note_known() {
+            return;
+        }
+        let newest = &self.blocks.newest;
+        let mut older = newest.load(Ordering::Relaxed);
+        loop {
+            block.older.store(older, Ordering::Relaxed);
+            let new = ptr::from_ref(block).cast_mut();
+            match newest.compare_exchange_weak(older, new, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(now) => older = now,
+            }
+        }
+    }
+
+    /// Takes an empty block, which the caller has, back: it waits, or its pages go.
+    pub(crate) fn put_block(&self, block: &BumpBlock) {
+        let bytes = block.kind().bytes();
+        if self.keeps_block(bytes) {
+            self.blocks.pool.with(|pool| {
+                let first = &mut pool.0[block.kind() as usize];
+                block.sibling.store(*first, Ordering::Relaxed);
+                *first = ptr::from_ref(block).cast_mut();
+            });
+            return;
+        }
+        self.unmake_block(block);
+        self.settle();
+    }
+
+    /// Gives the pages of an empty block back that the caller has.
+    fn unmake_block(&self, block: &BumpBlock) {
+        let (slab, kind) = (block.slab(), block.kind());
+        // SAFETY: nobody else has the block, so its body is stable and its run in nobody's use.
+        unsafe {
+            let body = slab.body();
+            let (chunk, base) = (body.chunk.cast(), body.base.addr());
+            set_entries::<P>(chunk, base, kind.granules(), Entry::NONE);
+            slab.adopt(Key::new(ROOT_ROW, Key::NO_BLOCK), body);
+            let is_reusable = slab.end_life();
+            let meta = is_reusable.then_some((slab, MetaShape::block(kind, C::CHECKED)));
+            self.pages
+                .put_slab(meta, chunk, base, kind.granules() as u32);
+        }
+    }
+
+    /// Gives the pages of blocks that wait back until caches hold at most `keep` bytes; whether there were any.
+    pub(super) fn empty_pool(&self, keep: usize) -> bool {
+        let mut moved = false;
+        for kind in Kind::ALL.into_iter().rev() {
+            while self.budget.bytes() > keep {
+                let block = self.blocks.pool.with(|pool| {
+                    let first = &mut pool.0[kind as usize];
+                    // SAFETY: blocks are valid as long as the heap.
+                    let block = unsafe { first.as_ref() }?;
+                    *first = block.sibling.load(Ordering::Relaxed);
+                    Some(block)
+                });
+                let Some(block) = block else { break };
+                self.budget.take(kind.bytes());
+                self.unmake_block(block);
+                moved = true;
+            }
+        }
+        moved
+    }
+
+    /// Bytes of blocks that wait in the pool.
+    pub(super) fn pooled_bytes(&self) -> u64 {
+        let count = |pool: &mut Pool| {
+            let mut bytes = 0;
+            for (kind, first) in Kind::ALL.into_iter().zip(pool.0) {
+                let mut at = first;
+                // SAFETY: blocks are valid as long as the heap, and these in the pool as long as its lock is held.
+                while let Some(block) = unsafe { at.as_ref() } {
+                    at = block.sibling.load(Ordering::Relaxed);
+                    bytes += kind.bytes() as u64;
+                }
+            }
+            bytes
+        };
+        self.blocks.pool.with(count)
+    }
+
+    /// A block that others emptied, or whose owner left it empty: it serves its epoch no more. The caller has it.
+    pub(crate) fn end_block(&self, block: &BumpBlock) {
+        if block.pins.load(Ordering::Relaxed)
+            && let Some(position) = self.position_at(block.index())
+        {
+            position.unpin();
+        }
+    }
+
+    /// The block is to be left with what lives in it, while its epoch's record is pinned by another or by itself.
+    pub(crate) fn pin_block(&self, block: &BumpBlock) {
+        if !block.pins.load(Ordering::Relaxed)
+            && let Some(position) = self.position_at(block.index())
+        {
+            position.pin_more();
+            block.pins.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Frees an object in a block whose owner the caller is not. `size` is how long it should be, where that is known.
+    ///
+    /// # Safety
+    /// As for [`Heap::free_any`].
+    pub(crate) unsafe fn free_bumped(
+        &self,
+        block: &BumpBlock,
+        object: NonNull<u8>,
+        size: Option<usize>,
+    ) -> Result<(), FreeError> {
+        let at = object.addr().get();
+        if C::CHECKED {
+            check(block, at, size)?;
+        }
+        if block.free_other(at, C::CHECKED)? == Freed::Emptied {
+            self.end_block(block);
+            self.put_block(block);
+        }
+        Ok(())
+    }
+
+    /// Where blocks are, of an epoch or of all. At rest exact in objects.
+    pub(crate) fn block_stats(&self, of: Option<Epoch>) -> BlockStats {
+        let mut stats = BlockStats::default();
+        let mut at = self.blocks.newest.load(Ordering::Acquire);
+        // SAFETY: blocks are valid as long as the heap.
+        while let Some(block) = unsafe { at.as_ref() } {
+            at = block.older.load(Ordering::Relaxed);
+            let is_of = of.is_none_or(|epoch| block.epoch() == Some(epoch));
+            if !block.is_block() || !is_of {
+                continue;
+            }
+            let (objects, bytes) = block.live();
+            let all = block.kind().bytes() as u64;
+            stats.blocks += 1;
+            stats.bytes += all;
+            stats.live_objects += objects;
+            stats.live_bytes += bytes;
+            if objects > 0 {
+                stats.pinned_bytes += all - bytes;
+            }
+        }
+        stats
+    }
+}
+
+/// Whether a live object of so many bytes, or of any, begins at an address of a block of a checked heap.
+pub(crate) fn check(block: &BumpBlock, at: usize, size: Option<usize>) -> Result<(), FreeError> {
+    let found = block.find(at, true)?;
+    match size {
+        Some(size) if size != found => Err(FreeError::WrongLayout),
+        _ => Ok(()),
+    }
+}

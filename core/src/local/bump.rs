@@ -1,0 +1,310 @@
+//! Bump blocks of a local: where it lays the small objects of epochs that are young.
+//!
+//! ```text
+//! Local::alloc_in ──> lay in the current block ──────────> done
+//!        └─ lay_elsewhere ── another block of the epoch; one whose objects are dead; a spare; the pool; new pages
+//!                   └────── the epoch is old, or the object large ──> slabs
+//! Local::free_bumped ──> the local's own block: no atomic ─> done
+//!        └────────────── another's: the shared count; the last one has the block
+//! ```
+//!
+//! The blocks that a local owns are in a list of its own, until it leaves them: when their epoch was closed, and when it is
+//! flushed or dropped.
+
+use super::Local;
+use crate::bump::{BumpBlock, Freed, Kind, MAX_ALIGN, MAX_SIZE};
+use crate::config::{Config, Table};
+use crate::depot::Row;
+use crate::epoch::{Epoch, Position};
+use crate::error::{AllocError, FreeError};
+use crate::heap;
+use crate::provider::PageProvider;
+use crate::sync::Ordering::Relaxed;
+use core::ptr::{self, NonNull};
+use lock_api::RawMutex;
+
+/// Empty blocks of a kind that a local keeps for its next epoch.
+const MAX_SPARES: u8 = 4;
+
+/// Blocks of an epoch from which on it is old if most of its objects are dead, and from which on it is old anyway.
+const MANY: usize = 8;
+const MOST: usize = 64;
+
+/// The largest object for which a local begins with a small block.
+const SMALL_OBJECT: usize = 1024;
+
+/// A local's bump blocks. It alone changes them.
+#[derive(Debug)]
+pub(super) struct Bumps<R> {
+    /// The era of the epoch in which the local laid last, or 0: most allocations name the same epoch as the one before.
+    era: u64,
+    position: *const Position<Row<R>>,
+    block: *const BumpBlock,
+    /// The blocks that it owns, of whatever epochs.
+    owned: *mut BumpBlock,
+    /// Empty ones, by kind, and how many.
+    spares: [(*mut BumpBlock, u8); Kind::ALL.len()],
+}
+
+impl<R> Bumps<R> {
+    pub(super) const NONE: Self = Self {
+        era: 0,
+        position: ptr::null(),
+        block: ptr::null(),
+        owned: ptr::null_mut(),
+        spares: [(ptr::null_mut(), 0); Kind::ALL.len()],
+    };
+}
+
+impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
+    #[expect(
+        clippy::mut_from_ref,
+        reason = "the desk is this local's alone, and no two are used at a time"
+    )]
+    #[inline(always)]
+    fn bumps(&self) -> &mut Bumps<R> {
+        // SAFETY: the desk is valid and this local's alone.
+        unsafe { &mut (*self.desk).bumps }
+    }
+
+    /// Lays an object of a class in an epoch. `None` where slabs serve it.
+    #[inline(always)]
+    pub(super) fn lay_in(
+        &mut self,
+        epoch: Epoch,
+        class: usize,
+        align: usize,
+    ) -> Result<Option<NonNull<u8>>, AllocError> {
+        let size = Table::<C>::TABLE.class(class).size();
+        let bumps = self.bumps();
+        // SAFETY: where an era is noted the position and the block are valid, as long as the heap.
+        unsafe {
+            if bumps.era == epoch.era()
+                && (*bumps.position).is_open_in(epoch.era_id())
+                && let Some(at) = (*bumps.block).lay(size, align, C::CHECKED)
+            {
+                return Ok(Some(object_at(at)));
+            }
+        }
+        self.lay_elsewhere(epoch, size, align)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn lay_elsewhere(
+        &mut self,
+        epoch: Epoch,
+        size: usize,
+        align: usize,
+    ) -> Result<Option<NonNull<u8>>, AllocError> {
+        if epoch.index() == 0 || size > MAX_SIZE || align > MAX_ALIGN {
+            return Ok(None);
+        }
+        self.notice_closes();
+        let position = self.heap.position(epoch);
+        let position = position.filter(|position| position.is_open_in(epoch.era_id()));
+        let position = position.ok_or_else(|| self.refused_closed(epoch))?;
+        let mut blocks = 0;
+        let mut at = self.bumps().owned;
+        // SAFETY: owned blocks are valid.
+        while let Some(block) = unsafe { at.as_ref() } {
+            at = block.sibling.load(Relaxed);
+            if block.epoch() != Some(epoch) {
+                continue;
+            }
+            if block.used() > 0 && block.is_dead() {
+                block.start_over(C::CHECKED);
+            }
+            if let Some(object) = block.lay(size, align, C::CHECKED) {
+                self.go_on_in(epoch, position, block);
+                return Ok(Some(object_at(object)));
+            }
+            blocks += 1;
+        }
+        if blocks >= MANY && self.is_old(epoch, blocks) {
+            return Ok(None);
+        }
+        let kind = if blocks == 0 && size <= SMALL_OBJECT {
+            Kind::Small
+        } else {
+            Kind::Large
+        };
+        let block = self.take_block(kind).inspect_err(|error| {
+            self.count_refusal(*error);
+            self.heap.refused(*error, None, None);
+        })?;
+        if blocks == 0 && !position.pin(epoch.era_id()) {
+            self.put_spare(block);
+            return Err(self.refused_closed(epoch));
+        }
+        block.pins.store(blocks == 0, Relaxed);
+        block.begin(self.desk.cast(), epoch, C::CHECKED);
+        let bumps = self.bumps();
+        block.sibling.store(bumps.owned, Relaxed);
+        bumps.owned = ptr::from_ref(block).cast_mut();
+        self.go_on_in(epoch, position, block);
+        Ok(block.lay(size, align, C::CHECKED).map(object_at))
+    }
+
+    #[cold]
+    fn refused_closed(&self, epoch: Epoch) -> AllocError {
+        let error = self.heap.refused_closed(epoch);
+        self.count_refusal(error);
+        error
+    }
+
+    /// Whether an epoch in which the local owns so many blocks goes on with slabs: what is left of its objects pins blocks that
+    /// slabs would fill again, or it is so large that a few blocks more save it nothing.
+    fn is_old(&self, epoch: Epoch, blocks: usize) -> bool {
+        let (mut live, mut made) = (0, 0);
+        let mut at = self.bumps().owned;
+        // SAFETY: owned blocks are valid.
+        while let Some(block) = unsafe { at.as_ref() } {
+            at = block.sibling.load(Relaxed);
+            if block.epoch() == Some(epoch) {
+                live += block.live().0;
+                made += block.made();
+            }
+        }
+        blocks >= MOST || live * 2 < made
+    }
+
+    fn go_on_in(&self, epoch: Epoch, position: &'h Position<Row<R>>, block: &BumpBlock) {
+        let bumps = self.bumps();
+        bumps.era = epoch.era();
+        bumps.position = position;
+        bumps.block = block;
+    }
+
+    fn take_block(&self, kind: Kind) -> Result<&'h BumpBlock, AllocError> {
+        let (first, count) = &mut self.bumps().spares[kind as usize];
+        // SAFETY: spares are valid, as long as the heap.
+        let Some(block) = (unsafe { first.as_ref() }) else {
+            return self.heap.take_block(kind);
+        };
+        *first = block.sibling.load(Relaxed);
+        *count -= 1;
+        Ok(block)
+    }
+
+    /// Keeps an empty block, which the local has, or gives it back.
+    fn put_spare(&self, block: &'h BumpBlock) {
+        let (first, count) = &mut self.bumps().spares[block.kind() as usize];
+        if *count >= MAX_SPARES || !self.heap.keeps_blocks() {
+            return self.heap.put_block(block);
+        }
+        block.sibling.store(*first, Relaxed);
+        *first = ptr::from_ref(block).cast_mut();
+        *count += 1;
+    }
+
+    /// Frees an object in a block. `size` says how long it should be, where that is known.
+    ///
+    /// # Safety
+    /// As for [`Local::free_any`].
+    #[inline]
+    pub(super) unsafe fn free_bumped(
+        &mut self,
+        block: &'h BumpBlock,
+        object: NonNull<u8>,
+        size: impl FnOnce() -> Option<usize>,
+    ) -> Result<(), FreeError> {
+        let at = object.addr().get();
+        if C::CHECKED {
+            heap::check_bumped(block, at, size()).map_err(|error| self.heap.refused_free(error))?;
+        }
+        if block.is_owned_by(self.desk.cast()) {
+            if block.free_own(at, C::CHECKED) && block.used() * 2 > block.kind().bytes() {
+                block.start_over(C::CHECKED);
+            }
+            return Ok(());
+        }
+        let freed = block.free_other(at, C::CHECKED);
+        if freed.map_err(|error| self.heap.refused_free(error))? == Freed::Emptied {
+            self.heap.end_block(block);
+            self.put_spare(block);
+        }
+        Ok(())
+    }
+
+    /// Makes the object that was laid last in a block of this local longer or shorter where it is.
+    pub(super) fn extend(
+        &self,
+        block: &BumpBlock,
+        at: usize,
+        size: usize,
+        new: usize,
+        align: usize,
+    ) -> bool {
+        block.is_owned_by(self.desk.cast())
+            && at.is_multiple_of(align)
+            && new <= MAX_SIZE
+            && block.extend(at, size, new)
+    }
+
+    /// Leaves the blocks of epochs that are over for this local.
+    pub(super) fn leave_blocks(&mut self, is_over: impl Fn(Epoch) -> bool) {
+        // The block whose link leads to the next one, or none.
+        let mut before: Option<&BumpBlock> = None;
+        let mut at = self.bumps().owned;
+        // SAFETY: owned blocks are valid, as long as the heap.
+        while let Some(block) = unsafe { at.as_ref() } {
+            at = block.sibling.load(Relaxed);
+            if !block.epoch().is_none_or(&is_over) {
+                before = Some(block);
+                continue;
+            }
+            let bumps = self.bumps();
+            match before {
+                Some(before) => before.sibling.store(at, Relaxed),
+                None => bumps.owned = at,
+            }
+            if ptr::eq(bumps.block, block) {
+                (bumps.era, bumps.block) = (0, ptr::null());
+            }
+            // Before the one of its epoch that pins the record for all, which is the last in the list. Once it was left the block
+            // may be somebody else's.
+            if !block.is_empty() {
+                self.heap.pin_block(block);
+            }
+            if block.leave() == Freed::Emptied {
+                self.heap.end_block(block);
+                self.put_spare(block);
+            }
+        }
+    }
+
+    /// Gives the spare blocks back.
+    pub(super) fn give_spares(&self) {
+        for kind in Kind::ALL {
+            loop {
+                let (first, count) = &mut self.bumps().spares[kind as usize];
+                // SAFETY: as in `take_block`.
+                let Some(block) = (unsafe { first.as_ref() }) else {
+                    break;
+                };
+                *first = block.sibling.load(Relaxed);
+                *count -= 1;
+                self.heap.put_block(block);
+            }
+        }
+    }
+
+    /// The epochs of blocks that this local owns and that were closed.
+    pub(super) fn leave_closed_blocks(&mut self) {
+        if !self.bumps().owned.is_null() {
+            let heap = self.heap;
+            self.leave_blocks(|epoch| {
+                heap.position(epoch)
+                    .is_none_or(|position| !position.is_open_in(epoch.era_id()))
+            });
+        }
+    }
+}
+
+/// The object that was laid at an address.
+#[inline(always)]
+fn object_at(at: usize) -> NonNull<u8> {
+    // SAFETY: no block is at null, and its chunk's provenance is exposed.
+    unsafe { NonNull::new_unchecked(ptr::with_exposed_provenance_mut(at)) }
+}
