@@ -33,8 +33,12 @@ pub trait Config: Debug + Send + Sync + 'static {
     /// allowed does not compile.
     const SIZES: &'static [usize] = DEFAULT_SIZES;
 
-    /// How many epochs there can be at a time, from 2 to 256; anything else does not compile.
+    /// For how many epochs there is room from the beginning, from 2 to 256; anything else does not compile.
     const RING: usize = 128;
+
+    /// How many epochs there can be at a time, those that are closed and have something left included: as many as memory allows,
+    /// unless it is less. Each takes a record of 128 bytes. At least [`RING`](Self::RING).
+    const EPOCHS: usize = u32::MAX as usize;
 
     /// Whether the heap keeps a mark for each slot and checks at each free that the pointer begins a
     /// live object of this heap and of the layout's class.
@@ -110,6 +114,18 @@ impl<C: Config> Table<C> {
         assert!(C::RING >= 2, "the ring has at least 2 positions");
         assert!(C::RING <= 256, "the ring has at most 256 positions");
         C::RING
+    };
+    /// The most epochs, checked.
+    pub(crate) const EPOCHS: usize = {
+        assert!(
+            C::EPOCHS >= C::RING,
+            "there is room for RING epochs at least"
+        );
+        assert!(
+            C::EPOCHS <= u32::MAX as usize,
+            "there are at most 2^32 - 1 epochs"
+        );
+        C::EPOCHS
     };
     pub(crate) const TABLE: &'static ClassTable = &ClassTable::build(C::SIZES);
     /// Whether there are bump blocks.

@@ -58,6 +58,7 @@ unsafe impl PageProvider for Moody {
 struct Ring32;
 impl Config for Ring32 {
     const RING: usize = 32;
+    const EPOCHS: usize = Self::RING;
     const CHECKED: bool = true;
 }
 

@@ -25,6 +25,7 @@ type TestHeap<C = Few> = Heap<HostProvider, DefaultLock, C>;
 struct Few;
 impl Config for Few {
     const RING: usize = 4;
+    const EPOCHS: usize = Self::RING;
     const CHECKED: bool = false;
     const HANDLE_IDS_LOG2: u32 = 2;
     const SIZES: &'static [usize] = &[64, 128, 256];
@@ -120,7 +121,7 @@ fn the_row_of_a_position_is_whole() {
             epoch.era() << 8 | epoch.index() as u64
         },
         |parts| {
-            let epoch = Epoch::from_parts(parts as u16 & 0xff, parts >> 8).unwrap();
+            let epoch = Epoch::from_parts(parts as u32 & 0xff, parts >> 8).unwrap();
             // It may see the position as it was.
             let _or_closed = heap.alloc_in(epoch, layout(64));
         },
@@ -290,6 +291,7 @@ fn what_an_address_leads_to_is_whole() {
     struct Hard;
     impl Config for Hard {
         const RING: usize = 2;
+        const EPOCHS: usize = Self::RING;
         const CHECKED: bool = true;
         const SIZES: &'static [usize] = &[64, 8192];
     }
@@ -323,6 +325,7 @@ fn a_free_of_a_life_before_is_refused() {
     struct Hard;
     impl Config for Hard {
         const RING: usize = 2;
+        const EPOCHS: usize = Self::RING;
         const CHECKED: bool = true;
         const SIZES: &'static [usize] = &[64];
     }

@@ -115,7 +115,7 @@ fn forged_tokens_are_refused() {
     eras.extend(open.iter().map(|epoch| epoch.era() | 1 << 32));
     eras.extend([1 << 63 | 1, 1]);
     assert_eq!(Epoch::from_parts(1, 0), None);
-    let indices = [0, 1, 2, 3, 4, 127, 128, 255, 256, 257, u16::MAX];
+    let indices = [0, 1, 2, 3, 4, 127, 128, 255, 256, 257, u32::MAX];
     let all = indices
         .iter()
         .flat_map(|index| eras.iter().map(move |era| (*index, *era)));

@@ -232,6 +232,7 @@ fn retired_slots_are_accounted() {
         const HANDLE_GENERATION_BITS: u32 = 2;
         const CHECKED: bool = true;
         const RING: usize = ShortRing::RING;
+        const EPOCHS: usize = Self::RING;
     }
     let heap = TestHeap::<Few>::new(Host::default());
     let keep = heap.alloc_handle(layout(64)).unwrap();
@@ -304,7 +305,7 @@ fn snapshots_under_load() {
             ] {
                 assert!((0.0..=1.0).contains(&part), "{part}");
             }
-            for index in 0..now.ring as usize {
+            for index in 0..heap.ring() {
                 if let Some(epoch) = heap.epoch_at(index)
                     && let Ok(stats) = heap.epoch_stats(epoch)
                 {

@@ -22,6 +22,7 @@ pub(crate) struct KernelConfig;
 impl Config for KernelConfig {
     const CHECKED: bool = true;
     const RING: usize = 32;
+    const EPOCHS: usize = Self::RING;
     // A kernel of 64 MiB does not want two tables of 16 KiB for its first handle.
     const HANDLE_IDS_LOG2: u32 = 16;
 }

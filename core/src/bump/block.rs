@@ -5,7 +5,8 @@ use crate::class::GRANULE;
 use crate::epoch::Epoch;
 use crate::error::FreeError;
 use crate::slab::{Key, Slab};
-use crate::sync::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use crate::sync::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize};
+use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use core::alloc::Layout;
 use core::num::NonZeroU64;
 use core::ptr;
@@ -13,7 +14,7 @@ use core::ptr;
 /// What a bit of the marks stands for.
 const UNIT: usize = 16;
 /// The largest object, as large as its class makes it, and the largest alignment.
-pub(crate) const MAX_SIZE: usize = 4096;
+pub(crate) const MAX_SIZE: usize = 2048;
 pub(crate) const MAX_ALIGN: usize = 64;
 
 /// A block's length: the first of a local in an epoch is small, so that an epoch of a few objects takes little.
@@ -29,7 +30,7 @@ impl Kind {
     pub(crate) const fn granules(self) -> usize {
         match self {
             Self::Small => 8,
-            Self::Large => 32,
+            Self::Large => 16,
         }
     }
 
@@ -122,11 +123,12 @@ impl BumpBlock {
         self.base.load(Relaxed)
     }
 
-    /// The block lies at an address from now on. The caller has it.
+    /// The block lies at an address from now on. The caller has it. What its metadata says of the objects of a block before is
+    /// forgotten when this one begins.
     pub(crate) fn place(&self, base: usize, kind: Kind) {
         self.base.store(base, Relaxed);
-        self.next.store(base, Relaxed);
         self.end.store(base + kind.bytes(), Relaxed);
+        self.next.store(base + kind.bytes(), Relaxed);
     }
 
     /// Whether somebody noted the block's metadata before; it is noted now.
@@ -191,7 +193,8 @@ impl BumpBlock {
         }
         let object = next + lead;
         self.mark(0, object);
-        self.next.store(object + size, Relaxed);
+        // `Release`: who sees that there is more, sees where it begins.
+        self.next.store(object + size, Release);
         let live = self.own_live.load(Relaxed);
         self.own_live.store(live + 1, Relaxed);
         Some(object)
@@ -228,7 +231,7 @@ impl BumpBlock {
     pub(crate) fn find(&self, at: usize, is_checked: bool) -> Result<usize, FreeError> {
         let (base, granules) = (self.base(), self.granules());
         let offset = at.wrapping_sub(base);
-        let used = self.next.load(Relaxed).wrapping_sub(base);
+        let used = self.next.load(Acquire).wrapping_sub(base);
         if offset >= granules * GRANULE {
             return Err(FreeError::Foreign);
         }
@@ -326,7 +329,7 @@ impl BumpBlock {
     /// The epoch that it serves, or served.
     pub(crate) fn epoch(&self) -> Option<Epoch> {
         let era = NonZeroU64::new(self.era.load(Relaxed))?;
-        Some(Epoch::new(self.index.load(Relaxed) as u16, era))
+        Some(Epoch::new(self.index.load(Relaxed), era))
     }
 
     /// The place of the epoch's record.

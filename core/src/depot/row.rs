@@ -18,7 +18,7 @@ use super::Bin;
 use super::counts::Refusals;
 use crate::chunk::RowBlocks;
 use crate::epoch::{Serves, Tag};
-use crate::sync::{AtomicPtr, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use core::alloc::{Layout, LayoutError};
 use core::cell::UnsafeCell;
 use core::ptr::{self, NonNull};
@@ -27,8 +27,8 @@ use lock_api::RawMutex;
 /// A set of classes, a bit for each.
 pub(crate) type Classes = [u64; 2];
 
-/// No position of the ring: there are at most 256.
-const NOWHERE: u16 = u16::MAX;
+/// No position of the ring.
+const NOWHERE: u32 = u32::MAX;
 
 /// The bins and blocks of one epoch.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ pub(crate) struct Row<R> {
     /// under which it finds the era open; whoever ends the era reads this after it did so under the same lock.
     used: [AtomicU64; 2],
     /// The position of the ring that has the row, or `NOWHERE`. Under the ring's lock, so `Relaxed`.
-    position: AtomicU16,
+    position: AtomicU32,
     /// The CPU that closed the row's epoch: its next one finds the row in its caches. `Relaxed`: a hint.
     cpu: AtomicU32,
     /// The row that was made before this one. Set before the row is published, by
@@ -120,7 +120,7 @@ impl<R: RawMutex> Row<R> {
                 large_bytes: AtomicUsize::new(0),
                 counters: RowCounters::default(),
                 used: [const { AtomicU64::new(0) }; 2],
-                position: AtomicU16::new(NOWHERE),
+                position: AtomicU32::new(NOWHERE),
                 cpu: AtomicU32::new(u32::MAX),
                 older: AtomicPtr::new(ptr::null_mut()),
                 blocks: UnsafeCell::new(RowBlocks::new(id)),
@@ -145,12 +145,12 @@ impl<R: RawMutex> Row<R> {
     }
 
     /// A position of the ring has the row from now on, or none.
-    pub(crate) fn attach(&self, position: Option<u16>) {
+    pub(crate) fn attach(&self, position: Option<u32>) {
         self.position
             .store(position.unwrap_or(NOWHERE), Ordering::Relaxed);
     }
 
-    pub(crate) fn position(&self) -> Option<u16> {
+    pub(crate) fn position(&self) -> Option<u32> {
         Some(self.position.load(Ordering::Relaxed)).filter(|position| *position != NOWHERE)
     }
 

@@ -22,6 +22,8 @@
 mod label;
 #[cfg(all(test, loom))]
 mod models;
+#[cfg(not(loom))]
+mod positions;
 mod ring;
 
 use crate::sync::{AtomicU64, Ordering};
@@ -29,6 +31,8 @@ use core::fmt;
 use core::num::NonZeroU64;
 
 pub use label::Label;
+#[cfg(not(loom))]
+pub(crate) use positions::Positions;
 pub(crate) use ring::{Books, Position};
 
 /// A token for an epoch of a heap.
@@ -37,19 +41,19 @@ pub(crate) use ring::{Books, Position};
 /// error by name, however often the position was used since.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Epoch {
-    index: u16,
+    index: u32,
     era: NonZeroU64,
 }
 
 impl Epoch {
-    pub(crate) const fn new(index: u16, era: NonZeroU64) -> Self {
+    pub(crate) const fn new(index: u32, era: NonZeroU64) -> Self {
         Self { index, era }
     }
 
     /// A token from its parts, for languages that keep tokens as numbers. Any parts may be asked for: a token that names
     /// no epoch is one of an epoch that is over.
     #[must_use]
-    pub const fn from_parts(index: u16, era: u64) -> Option<Self> {
+    pub const fn from_parts(index: u32, era: u64) -> Option<Self> {
         match NonZeroU64::new(era) {
             Some(era) => Some(Self { index, era }),
             None => None,

@@ -33,15 +33,15 @@ impl Ring {
     }
 
     /// What `Heap` does with its books to open a position.
-    fn open(&self, index: u16) -> Result<Epoch, EpochError> {
+    fn open(&self, index: u32) -> Result<Epoch, EpochError> {
         self.books.with(|books| self.open_in(books, index))
     }
 
-    fn open_in(&self, books: &mut Books, index: u16) -> Result<Epoch, EpochError> {
-        let row = &self.rows[usize::from(index)];
-        let epoch = books.open(&self.positions, index, None)?;
+    fn open_in(&self, books: &mut Books, index: u32) -> Result<Epoch, EpochError> {
+        let row = &self.rows[index as usize];
+        let epoch = books.open(&self.positions[index as usize], index, None)?;
         row.set(epoch.tag());
-        self.positions[usize::from(index)].attach(NonNull::from(row));
+        self.positions[index as usize].attach(NonNull::from(row));
         Ok(epoch)
     }
 
@@ -53,10 +53,10 @@ impl Ring {
             let index = next
                 .find(|index| !self.positions[*index].is_open())
                 .ok_or(EpochError::RingFull)?;
-            let epoch = self.open_in(books, index as u16)?;
+            let epoch = self.open_in(books, index as u32)?;
             let old = books.current.replace(epoch);
             if let Some(old) = old
-                && let Ok((position, _)) = books.of(&self.positions, old)
+                && let Ok((position, _)) = books.of(self.positions.get(old.index()), old)
             {
                 books.shut(position);
             }
@@ -67,7 +67,7 @@ impl Ring {
     /// What `Heap::close` does under the ring's lock.
     fn close(&self, epoch: Epoch) -> Result<bool, EpochError> {
         self.books.with(|books| {
-            let (position, _) = books.of(&self.positions, epoch)?;
+            let (position, _) = books.of(self.positions.get(epoch.index()), epoch)?;
             let was_open = position.is_open();
             books.shut(position);
             let row = &self.rows[epoch.index()];
@@ -97,7 +97,9 @@ fn advance_against_advance() {
         let mine = ring.advance().unwrap();
         let theirs = thread.join().unwrap();
         assert_ne!(mine.era(), theirs.era());
-        let current = ring.books.with(|books| books.current(&ring.positions));
+        let current = ring
+            .books
+            .with(|books| books.current(|index| ring.positions.get(index)));
         let current = current.unwrap();
         assert!(current == mine || current == theirs);
         let old = if current == mine { theirs } else { mine };

@@ -149,7 +149,7 @@ pub(crate) struct Books {
     pub(crate) current: Option<Epoch>,
     last_era: u64,
     /// The position that was opened last: the search for the next begins behind it.
-    last_index: u16,
+    last_index: u32,
     rows: u16,
 }
 
@@ -207,13 +207,13 @@ impl Books {
         unsafe { &mut *position.record.get() }
     }
 
-    /// The record of a token's position, if it is still of the token's era.
+    /// The record of a token, if its position, which is given, is still of the token's era.
     pub(crate) fn of<'p, T>(
         &mut self,
-        positions: &'p [Position<T>],
+        position: Option<&'p Position<T>>,
         epoch: Epoch,
     ) -> Result<(&'p Position<T>, &'p mut Record), EpochError> {
-        let position = positions.get(epoch.index()).ok_or(EpochError::Closed)?;
+        let position = position.ok_or(EpochError::Closed)?;
         let record = self.record(position);
         if record.era != Some(epoch.era) {
             return Err(EpochError::Closed);
@@ -221,17 +221,14 @@ impl Books {
         Ok((position, record))
     }
 
-    /// Opens `index` in a new era. It has no row yet.
+    /// Opens the position at `index` in a new era. It has no row yet.
     pub(crate) fn open<T>(
         &mut self,
-        positions: &[Position<T>],
-        index: u16,
+        position: &Position<T>,
+        index: u32,
         now: Option<u64>,
     ) -> Result<Epoch, EpochError> {
         let era = self.next_era()?;
-        let position = positions
-            .get(usize::from(index))
-            .ok_or(EpochError::RingFull)?;
         *self.record(position) = Record {
             era: Some(era),
             opened_at_ns: now,
@@ -248,15 +245,19 @@ impl Books {
     }
 
     /// The epoch that is current: the root epoch where the one that was made so is closed.
-    pub(crate) fn current<T>(&mut self, positions: &[Position<T>]) -> Option<Epoch> {
+    /// `at` gives positions.
+    pub(crate) fn current<'p, T: 'p>(
+        &mut self,
+        at: impl Fn(usize) -> Option<&'p Position<T>>,
+    ) -> Option<Epoch> {
         if let Some(current) = self.current
             && self
-                .of(positions, current)
+                .of(at(current.index()), current)
                 .is_ok_and(|(position, _)| position.is_open())
         {
             return Some(current);
         }
-        let era = self.record(positions.first()?).era?;
+        let era = self.record(at(0)?).era?;
         Some(Epoch::new(0, era))
     }
 

@@ -49,7 +49,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             return;
         };
         self.books.with(|books| {
-            if let Ok((_, record)) = books.of(positions, epoch) {
+            if let Ok((_, record)) = books.of(positions.get(epoch.index()), epoch) {
                 record.last_close = Some((before, after));
             }
         });

@@ -9,7 +9,7 @@ use super::counters::Counters;
 use crate::chunk::{Kind, NO_ROW};
 use crate::config::{Config, Table};
 use crate::depot::{Classes, Row};
-use crate::epoch::{Books, Epoch, EpochError, EpochState, Label, Position};
+use crate::epoch::{Books, Epoch, EpochError, EpochState, Label, Position, Positions};
 use crate::error::AllocError;
 use crate::local::LocalRow;
 use crate::provider::PageProvider;
@@ -17,6 +17,9 @@ use crate::sync::Ordering;
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 use lock_api::RawMutex;
+
+/// Positions that are looked at for a free one before there is one more.
+const LOOKS: usize = 16;
 
 impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// The epoch that is current: the root epoch, until [`Heap::advance`].
@@ -26,7 +29,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     pub fn current(&self) -> Result<Epoch, EpochError> {
         let positions = self.positions()?;
         self.books
-            .with(|books| books.current(positions))
+            .with(|books| books.current(|index| positions.get(index)))
             .ok_or(EpochError::OutOfMemory)
     }
 
@@ -68,7 +71,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         // The program's code: not under the lock.
         let cpu = if has_row { C::cpu() } else { 0 };
         let row = self.books.with(|books| {
-            let (position, _) = books.of(positions, epoch)?;
+            let (position, _) = books.of(positions.get(epoch.index()), epoch)?;
             Ok(self.shut(books, position, cpu))
         })?;
         match row {
@@ -85,7 +88,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     pub fn enter(&self, epoch: Epoch) -> Result<(), EpochError> {
         let positions = self.positions()?;
         self.books.with(|books| {
-            let (position, record) = books.of(positions, epoch)?;
+            let (position, record) = books.of(positions.get(epoch.index()), epoch)?;
             if !position.is_open() {
                 return Err(EpochError::Closed);
             }
@@ -102,7 +105,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         };
         let before = closes.then(|| (self.before_close(), C::cpu()));
         let (was_inside, closed) = self.books.with(|books| {
-            let Ok((position, record)) = books.of(positions, epoch) else {
+            let Ok((position, record)) = books.of(positions.get(epoch.index()), epoch) else {
                 return (false, None);
             };
             let Some(left) = record.leave() else {
@@ -131,7 +134,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     pub fn state(&self, epoch: Epoch) -> Result<EpochState, EpochError> {
         let positions = self.positions()?;
         self.books.with(|books| {
-            let (position, _) = books.of(positions, epoch)?;
+            let (position, _) = books.of(positions.get(epoch.index()), epoch)?;
             Ok(Books::state(position))
         })
     }
@@ -143,7 +146,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     pub fn set_label(&self, epoch: Epoch, label: &str) -> Result<(), EpochError> {
         let positions = self.positions()?;
         self.books.with(|books| {
-            books.of(positions, epoch)?.1.label = Label::new(label);
+            books.of(positions.get(epoch.index()), epoch)?.1.label = Label::new(label);
             Ok(())
         })
     }
@@ -182,12 +185,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// The position that a token names.
     #[inline]
     pub(crate) fn position(&self, epoch: Epoch) -> Option<&Position<Row<R>>> {
-        let ring = self.ring.load(Ordering::Acquire);
-        if ring.is_null() || epoch.index() >= Table::<C>::RING {
-            return None;
-        }
-        // SAFETY: a ring that was set is valid for as long as the heap, and of the table's length.
-        Some(unsafe { &*ring.add(epoch.index()) })
+        self.positions.get(epoch.index())
     }
 
     /// The position at an index.
@@ -219,7 +217,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     fn row_of(&self, epoch: Epoch) -> Option<&Row<R>> {
         let positions = self.positions().ok()?;
         self.books
-            .with(|books| books.of(positions, epoch).ok()?.0.row())
+            .with(|books| books.of(positions.get(epoch.index()), epoch).ok()?.0.row())
     }
 
     /// Changes whenever an epoch was closed. `Acquire`, with the `Release` in `shut_row`: a local that
@@ -230,22 +228,25 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     }
 
     /// The ring's positions.
-    pub(super) fn positions(&self) -> Result<&[Position<Row<R>>], EpochError> {
+    pub(super) fn positions(&self) -> Result<&Positions<Row<R>>, EpochError> {
         self.root().map_err(|_| EpochError::OutOfMemory)?;
-        // `Relaxed`: the root was set after it, and is behind this context.
-        let ring = self.ring.load(Ordering::Relaxed);
-        // SAFETY: the ring is set before the root is, valid for as long as the heap, and of this
-        // length.
-        Ok(unsafe { core::slice::from_raw_parts(ring, Table::<C>::RING) })
+        Ok(&self.positions)
     }
 
     fn open_next(&self, make_current: bool) -> Result<Epoch, EpochError> {
         let positions = self.positions()?;
         let now = self.pages.provider().recent_ns();
         let before = make_current.then(|| (self.before_close(), C::cpu()));
-        let (epoch, closing) = self
-            .books
-            .with(|books| self.try_open(books, positions, now, before))?;
+        // Each turn but the last makes room for more.
+        let (epoch, closing) = loop {
+            let opened = self
+                .books
+                .with(|books| self.try_open(books, positions, now, before))?;
+            match opened {
+                Some(opened) => break opened,
+                None => self.more_positions().map_err(|_| EpochError::OutOfMemory)?,
+            }
+        };
         if let Some((old, row, before)) = closing {
             self.reclaim_closed(old, row, before);
         }
@@ -253,7 +254,10 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     }
 
     /// Opens a free position, and closes the epoch that was current if the new one becomes so: with its row, if it has one.
-    /// Under the ring's lock.
+    /// Under the ring's lock. `None` if room for more positions is to be got first.
+    ///
+    /// A few positions are looked at; where none of them is free there is one more, up to as many as the configuration allows.
+    /// So there are a few times as many as epochs had something left at a time, and an open takes no longer with them.
     ///
     /// Whether a position has live objects is an estimate while they come and go: where it is too low
     /// the old epoch's token ends early, and its row, which is left to drain, still mixes with nothing.
@@ -264,37 +268,66 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     fn try_open<'h>(
         &'h self,
         books: &mut Books,
-        positions: &'h [Position<Row<R>>],
+        positions: &'h Positions<Row<R>>,
+        now: Option<u64>,
+        before: Option<(Before, u32)>,
+    ) -> Result<Option<(Epoch, Option<(Epoch, &'h Row<R>, Before)>)>, EpochError> {
+        let length = positions.len();
+        let is_free = |index: &usize| {
+            *index != 0
+                && positions.get(*index).is_some_and(|position| {
+                    !position.is_open()
+                        && !position.is_pinned()
+                        && position
+                            .row()
+                            .is_none_or(|row| self.is_idle(row) || self.live_in(row) == 0)
+                })
+        };
+        let last = books.last_opened();
+        let may_grow = length < Table::<C>::EPOCHS;
+        let looks = if may_grow {
+            LOOKS.max(Table::<C>::RING)
+        } else {
+            length
+        };
+        let mut near = (1..=looks.min(length)).map(|step| (last + step) % length);
+        let index = match near.find(is_free) {
+            Some(index) => index,
+            None if may_grow => match positions.push() {
+                Some(index) => index,
+                None => return Ok(None),
+            },
+            None => return Err(EpochError::RingFull),
+        };
+        self.open_at(books, positions, index, now, before).map(Some)
+    }
+
+    /// Opens the free position at an index. As [`Self::try_open`].
+    #[expect(
+        clippy::type_complexity,
+        reason = "the epoch that ended, with what its end needs"
+    )]
+    fn open_at<'h>(
+        &'h self,
+        books: &mut Books,
+        positions: &'h Positions<Row<R>>,
+        index: usize,
         now: Option<u64>,
         before: Option<(Before, u32)>,
     ) -> Result<(Epoch, Option<(Epoch, &'h Row<R>, Before)>), EpochError> {
-        let length = positions.len();
-        let is_free = |index: &usize| {
-            let position = &positions[*index];
-            *index != 0
-                && !position.is_open()
-                && !position.is_pinned()
-                && position
-                    .row()
-                    .is_none_or(|row| self.is_idle(row) || self.live_in(row) == 0)
-        };
-        let last = books.last_opened();
-        let index = (1..=length)
-            .map(|step| (last + step) % length)
-            .find(is_free)
-            .ok_or(EpochError::RingFull)?;
-        let old = before.and_then(|_| books.current(positions));
+        let position = positions.get(index).ok_or(EpochError::RingFull)?;
+        let old = before.and_then(|_| books.current(|index| positions.get(index)));
         // The row of the epoch before is left to whoever needs one.
-        if let Some(row) = positions[index].row() {
-            positions[index].detach();
+        if let Some(row) = position.row() {
+            position.detach();
             row.attach(None);
         }
-        let epoch = books.open(positions, index as u16, now)?;
+        let epoch = books.open(position, index as u32, now)?;
         let mut closing = None;
         if let Some((before, cpu)) = before {
             books.current = Some(epoch);
             if let Some(old) = old.filter(|old| old.index() != 0)
-                && let Ok((position, _)) = books.of(positions, old)
+                && let Ok((position, _)) = books.of(positions.get(old.index()), old)
             {
                 closing = self
                     .shut(books, position, cpu)
@@ -313,7 +346,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         // Each turn but the last makes a row, and rows are bounded by their numbers.
         loop {
             let row = self.books.with(|books| {
-                let found = books.of(positions, epoch).map(|(position, _)| position);
+                let found = books
+                    .of(positions.get(epoch.index()), epoch)
+                    .map(|(position, _)| position);
                 let position = found.ok().filter(|position| position.is_open());
                 let position = position.ok_or(AllocError::EpochClosed)?;
                 if let Some(row) = position.row() {
@@ -324,7 +359,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 };
                 self.begin_bins(row);
                 row.use_only(waiting);
-                row.attach(Some(epoch.index() as u16));
+                row.attach(Some(epoch.index() as u32));
                 // SAFETY: the row is one of this heap.
                 unsafe {
                     self.pages
@@ -345,7 +380,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// as epochs needed one at the same time, not as many as positions.
     fn row_for<'a>(
         &'a self,
-        positions: &'a [Position<Row<R>>],
+        positions: &'a Positions<Row<R>>,
         cpu: u32,
     ) -> Option<(&'a Row<R>, Classes)> {
         let spare = |row: &'a Row<R>| {
@@ -366,8 +401,10 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             });
         let (row, classes) = found?;
         // The position that had the row is left.
-        if let Some(position) = row.position() {
-            positions[usize::from(position)].detach();
+        if let Some(position) = row.position()
+            && let Some(position) = positions.get(position as usize)
+        {
+            position.detach();
         }
         Some((row, classes))
     }
@@ -421,15 +458,31 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         })
     }
 
+    /// Gets memory for more positions, unless somebody else just did.
+    #[cold]
+    fn more_positions(&self) -> Result<(), AllocError> {
+        let layout = self.positions.layout();
+        let memory = self.pressed(|| self.pages.take_meta(Kind::Ring, layout))?;
+        let (lacked, is_used) = self.books.with(|_| {
+            let lacks = self.positions.lacks();
+            // SAFETY: metadata memory of this layout, which stays as long as the heap.
+            (lacks, lacks && unsafe { self.positions.supply(memory) })
+        });
+        if is_used {
+            return Ok(());
+        }
+        // SAFETY: it was not used.
+        unsafe { self.pages.put_meta(Kind::Ring, memory) };
+        if lacked {
+            return Err(AllocError::Limit);
+        }
+        Ok(())
+    }
+
     /// Makes the ring and the root epoch, unless somebody else just did.
     pub(super) fn make_root(&self) -> Result<&Row<R>, AllocError> {
-        let layout = Layout::array::<Position<Row<R>>>(Table::<C>::RING)
-            .map_err(|_| AllocError::TooLarge)?;
-        let memory = self.pressed(|| self.pages.take_meta(Kind::Ring, layout))?;
-        let ring: NonNull<Position<Row<R>>> = memory.cast();
-        for index in 0..Table::<C>::RING {
-            // SAFETY: the memory is of this layout and nobody else's.
-            unsafe { ring.add(index).write(Position::new()) };
+        while self.positions.lacks() {
+            self.more_positions()?;
         }
         // `Relaxed`: whether there is one at all; it is looked at under the ring's lock, where it was set.
         if self.newest.load(Ordering::Relaxed).is_null() {
@@ -437,10 +490,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
         let counters = Counters::layout::<C>()?;
         let counters = self.pressed(|| self.pages.take_meta(Kind::Counters, counters));
-        let counters = counters.inspect_err(|_| {
-            // SAFETY: the ring was not published.
-            unsafe { self.pages.put_meta(Kind::Ring, memory) };
-        })?;
+        let counters = counters?;
         // What is the root now, and whether it is this one.
         let (root, is_used) = self.books.with(|books| {
             // `Relaxed`: it was set under this lock.
@@ -448,34 +498,32 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             if !there.is_null() {
                 return (there, false);
             }
-            // SAFETY: the ring was just written. Row 0 is the oldest of those that exist.
-            let positions = unsafe { core::slice::from_raw_parts(ring.as_ptr(), Table::<C>::RING) };
+            // Row 0 is the oldest of those that exist.
             let Some(row) = self.rows().find(|row| row.id() == 0) else {
                 return (there, false);
             };
+            let positions = &self.positions;
+            while positions.len() < Table::<C>::RING && positions.push().is_some() {}
+            let position = positions.get(0);
             let now = None;
-            let Ok(root) = books.open(positions, 0, now) else {
+            let Some(Ok(root)) = position.map(|position| books.open(position, 0, now)) else {
                 return (there, false);
             };
             row.attach(Some(0));
             row.set_tag(root.tag());
-            positions[0].attach(NonNull::from(row));
-            if let Ok((_, record)) = books.of(positions, root) {
+            if let Ok((position, record)) = books.of(position, root) {
+                position.attach(NonNull::from(row));
                 record.label = Label::new("root");
             }
             // SAFETY: memory of this layout, which nobody else knows; there is no root yet.
             unsafe { self.counters.begin::<C>(counters.as_ptr().cast()) };
-            self.ring.store(ring.as_ptr(), Ordering::Release);
             let row = ptr::from_ref(row).cast_mut();
             self.root.store(row, Ordering::Release);
             (row, true)
         });
         if !is_used {
-            // SAFETY: neither was published.
-            unsafe {
-                self.pages.put_meta(Kind::Ring, memory);
-                self.pages.put_meta(Kind::Counters, counters);
-            }
+            // SAFETY: it was not published.
+            unsafe { self.pages.put_meta(Kind::Counters, counters) };
         }
         // SAFETY: a root that was set is valid for as long as the heap.
         unsafe { root.as_ref() }.ok_or(AllocError::OutOfMemory)

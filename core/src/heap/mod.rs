@@ -29,7 +29,7 @@ mod wipe;
 use crate::chunk::{Entry, Pages};
 use crate::config::{Config, Standard, Table};
 use crate::depot::Row;
-use crate::epoch::{Books, Position, Tag};
+use crate::epoch::{Books, Positions, Tag};
 use crate::error::{AllocError, FreeError};
 use crate::handle::Ids;
 use crate::local::{Local, Registry};
@@ -68,9 +68,8 @@ pub struct Heap<P: PageProvider, R: RawMutex = DefaultLock, C: Config = Standard
     /// The row of the epoch that everything without an epoch belongs to. Null until first use.
     /// `Release` when it is set, `Acquire` when it is read: the reader sees a placed row.
     root: AtomicPtr<Row<R>>,
-    /// The ring's first position. `Release` and `Acquire` as `root`, and set before it: who has seen the root reads it
-    /// `Relaxed`.
-    ring: AtomicPtr<Position<Row<R>>>,
+    /// The epochs' records.
+    positions: Positions<Row<R>>,
     /// The row that was made last. `Release` when it is set, under the ring's lock; `Acquire` in `rows`: the reader sees
     /// this row and, through it, the older ones.
     newest: AtomicPtr<Row<R>>,
@@ -113,7 +112,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         Self {
             pages: Pages::new(provider),
             root: AtomicPtr::new(ptr::null_mut()),
-            ring: AtomicPtr::new(ptr::null_mut()),
+            positions: Positions::new(Table::<C>::RING),
             newest: AtomicPtr::new(ptr::null_mut()),
             books: Lock::new(Books::new()),
             closes: AtomicU64::new(0),

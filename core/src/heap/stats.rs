@@ -69,7 +69,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let (given, ids) = self.handle_ids();
         HeapStats {
             version: VERSION,
-            ring: Table::<C>::RING as u64,
+            ring: Table::<C>::EPOCHS as u64,
             open_epochs,
             closing_epochs,
             locals: self.locals_stats(),
@@ -182,9 +182,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let positions = self.positions()?;
         let now = self.pages.provider().now_ns();
         let mut stats = self.books.with(|books| {
-            let current = books.current(positions);
+            let current = books.current(|index| positions.get(index));
             let younger = books.last_era().saturating_sub(epoch.era());
-            let (position, record) = books.of(positions, epoch)?;
+            let (position, record) = books.of(positions.get(epoch.index()), epoch)?;
             let ages = now.zip(record.opened_at_ns);
             Ok(EpochStats {
                 version: VERSION,
@@ -221,7 +221,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             self.fill_epoch(&mut stats, row);
             // Its figures, unless it ended meanwhile.
             self.books
-                .with(|books| books.of(positions, epoch).map(|_| ()))?;
+                .with(|books| books.of(positions.get(epoch.index()), epoch).map(|_| ()))?;
         }
         Ok(stats)
     }
@@ -230,21 +230,16 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// are counted from 0, the root epoch's, to below [`Heap::ring`].
     #[must_use]
     pub fn epoch_at(&self, index: usize) -> Option<Epoch> {
-        // A heap that was not used has no epochs, and is not to get its ring for being asked.
-        // `Relaxed`: whether there is one at all.
-        if self.ring.load(crate::sync::Ordering::Relaxed).is_null() {
-            return None;
-        }
-        let positions = self.positions().ok()?;
-        let position = positions.get(index)?;
+        // A heap that was not used has no epochs, and is not to get its first for being asked.
+        let position = self.positions.get(index)?;
         let era = self.books.with(|books| books.era_at(position))?;
         let is_there = position.is_open()
             || position.is_pinned()
             || position.row().is_some_and(|row| {
                 row.bytes() > self.waiting_in(row)
-                    && row.tag() == Epoch::new(index as u16, era).tag().closed()
+                    && row.tag() == Epoch::new(index as u32, era).tag().closed()
             });
-        is_there.then(|| Epoch::new(index as u16, era))
+        is_there.then(|| Epoch::new(index as u32, era))
     }
 
     /// Bytes of a row's slabs that wait for the next era.
@@ -254,10 +249,10 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             .sum()
     }
 
-    /// Positions of the ring: how many epochs there can be at a time.
+    /// Positions that epochs have, or had: [`Heap::epoch_at`] finds those that are there below this.
     #[must_use]
-    pub const fn ring(&self) -> usize {
-        Table::<C>::RING
+    pub fn ring(&self) -> usize {
+        self.positions.len().max(Table::<C>::RING)
     }
 
     /// What an epoch was called.
@@ -267,7 +262,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     pub fn label(&self, epoch: Epoch) -> Result<Label, EpochError> {
         let positions = self.positions()?;
         self.books
-            .with(|books| Ok(books.of(positions, epoch)?.1.label))
+            .with(|books| Ok(books.of(positions.get(epoch.index()), epoch)?.1.label))
     }
 
     /// Bytes that an epoch holds: of its slabs and of its large objects. O(1).
@@ -277,7 +272,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     pub fn epoch_bytes(&self, epoch: Epoch) -> Result<u64, EpochError> {
         let positions = self.positions()?;
         self.books.with(|books| {
-            let (position, _) = books.of(positions, epoch)?;
+            let (position, _) = books.of(positions.get(epoch.index()), epoch)?;
             Ok(position.row().map_or(0, Row::bytes) as u64)
         })
     }
@@ -373,7 +368,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
 
     fn count_epochs(&self) -> (u64, u64) {
         let (mut open, mut closing) = (0, 0);
-        for epoch in (0..Table::<C>::RING).filter_map(|index| self.epoch_at(index)) {
+        for epoch in (0..self.ring()).filter_map(|index| self.epoch_at(index)) {
             match self.state(epoch) {
                 Ok(crate::epoch::EpochState::Active) => open += 1,
                 Ok(crate::epoch::EpochState::Closing) => closing += 1,

@@ -10,7 +10,7 @@ use crate::handle::HandleError;
 pub struct HeapStats {
     /// [`VERSION`](super::VERSION).
     pub version: u32,
-    /// Positions of the ring.
+    /// How many epochs there can be at a time.
     pub ring: u64,
     /// Epochs that accept allocations, the root epoch included.
     pub open_epochs: u64,

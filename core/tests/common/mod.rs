@@ -23,6 +23,7 @@ pub use temporal_slab_actions::{Action, Rng, World, alone, figures, host, lookup
 pub struct ShortRing;
 impl Config for ShortRing {
     const RING: usize = 6;
+    const EPOCHS: usize = Self::RING;
     const CHECKED: bool = true;
 }
 
@@ -32,6 +33,7 @@ impl Config for ShortRing {
 pub struct Ring;
 impl Config for Ring {
     const RING: usize = if cfg!(miri) { 8 } else { 128 };
+    const EPOCHS: usize = Self::RING;
     const CHECKED: bool = true;
 }
 

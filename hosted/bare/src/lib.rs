@@ -113,6 +113,7 @@ impl Config for ForC {
     const SIZES: &'static [usize] = FINE_SIZES;
     const CHECKED: bool = true;
     const RING: usize = RING;
+    const EPOCHS: usize = Self::RING;
 }
 
 const RING: usize = 32;
@@ -188,7 +189,7 @@ pub struct SlabBare {
 impl SlabBare {
     fn epoch(&self, id: SlabBareEpoch) -> Result<Epoch, Error> {
         let era = self.eras.get(id as usize).ok_or(Error::BadEpoch)?;
-        Epoch::from_parts(id as u16, era.load(Ordering::Relaxed)).ok_or(Error::BadEpoch)
+        Epoch::from_parts(id, era.load(Ordering::Relaxed)).ok_or(Error::BadEpoch)
     }
 
     fn noted(&self, epoch: Epoch) -> SlabBareEpoch {

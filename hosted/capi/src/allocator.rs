@@ -21,6 +21,7 @@ impl Config for ForC {
     const SIZES: &'static [usize] = FINE_SIZES;
     const CHECKED: bool = true;
     const RING: usize = RING;
+    const EPOCHS: usize = Self::RING;
 }
 
 pub(crate) const RING: usize = 128;
@@ -151,7 +152,7 @@ impl Shared {
     /// The epoch at a position.
     pub(crate) fn epoch(&self, id: u32) -> Result<Epoch, SlabError> {
         let era = self.eras.get(id as usize).ok_or(SlabError::BadEpoch)?;
-        Epoch::from_parts(id as u16, era.load(Ordering::Relaxed)).ok_or(SlabError::BadEpoch)
+        Epoch::from_parts(id, era.load(Ordering::Relaxed)).ok_or(SlabError::BadEpoch)
     }
 }
 

@@ -74,7 +74,7 @@ const DEPTH: usize = 1024;
 
 impl EpochDomain {
     fn epoch(&self) -> Result<Epoch, SlabError> {
-        Epoch::from_parts(self.epoch_id as u16, self.era).ok_or(SlabError::BadEpoch)
+        Epoch::from_parts(self.epoch_id, self.era).ok_or(SlabError::BadEpoch)
     }
 
     /// The count, which several threads may change.

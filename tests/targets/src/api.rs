@@ -49,6 +49,7 @@ pub fn api(data: &[u8]) {
 struct ShortRing;
 impl Config for ShortRing {
     const RING: usize = 4;
+    const EPOCHS: usize = Self::RING;
     const CHECKED: bool = true;
 }
 
@@ -57,6 +58,7 @@ impl Config for ShortRing {
 struct Hard;
 impl Config for Hard {
     const RING: usize = 5;
+    const EPOCHS: usize = Self::RING;
     const CHECKED: bool = true;
     const ZERO_ON_FREE: bool = true;
     const SHUFFLED: bool = true;
@@ -68,6 +70,7 @@ struct Few;
 impl Config for Few {
     const SIZES: &'static [usize] = &[32, 64, 384, 2048, 8192];
     const RING: usize = 2;
+    const EPOCHS: usize = Self::RING;
     const CHECKED: bool = true;
     const HANDLE_GENERATION_BITS: u32 = 2;
     const HANDLE_IDS_LOG2: u32 = 4;

@@ -25,6 +25,7 @@ impl Config for Many {
     const SIZES: &'static [usize] = &[64, 512, 4096];
     const CHECKED: bool = true;
     const RING: usize = 40;
+    const EPOCHS: usize = Self::RING;
 }
 
 type TheHeap<'p> = Heap<&'p Clocked, DefaultLock, Many>;

@@ -1,0 +1,93 @@
+//! The pattern that the README begins with: a phase for each request, of which something goes into a cache that lives on.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use temporal_slab_hosted::TemporalSlab;
+
+#[global_allocator]
+static ALLOCATOR: TemporalSlab = TemporalSlab;
+
+const THREADS: usize = 4;
+const REQUESTS: usize = 40_000;
+/// Entries of the cache, each of which is replaced a few times.
+const ENTRIES: usize = 10_000;
+
+/// What a request allocates: some texts and a map, and an answer.
+fn answer(request: usize) -> String {
+    let words: Vec<String> = (0..20)
+        .map(|word| format!("{request}-{word}-{}", "x".repeat(word * 7)))
+        .collect();
+    let lengths: HashMap<&str, usize> = words
+        .iter()
+        .map(|word| (word.as_str(), word.len()))
+        .collect();
+    format!(
+        "{request}: {} in {}",
+        lengths.values().sum::<usize>(),
+        words.len()
+    )
+}
+
+/// Serves requests on some threads, each in a phase, and keeps an answer of each: resident bytes at the end, and the most epochs
+/// that there were at a time.
+fn serve(keep: impl Fn(&Mutex<HashMap<usize, String>>, usize, &str) + Sync) -> (u64, usize) {
+    let cache = Mutex::new(HashMap::new());
+    let next = AtomicUsize::new(0);
+    let heap = TemporalSlab::heap();
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                loop {
+                    let request = next.fetch_add(1, Ordering::Relaxed);
+                    if request >= REQUESTS {
+                        break;
+                    }
+                    // Never refused, however many requests left something.
+                    let phase = TemporalSlab::phase().unwrap();
+                    let answer = answer(request);
+                    keep(&cache, request % ENTRIES, &answer);
+                    drop(answer);
+                    drop(phase);
+                }
+            });
+        }
+    });
+    TemporalSlab::flush_thread();
+    let resident = heap.stats().pages.resident;
+    let cache = cache.into_inner().unwrap();
+    assert_eq!(cache.len(), ENTRIES);
+    for (entry, answer) in &cache {
+        let (request, _) = answer.split_once(':').unwrap();
+        assert_eq!(request.parse::<usize>().unwrap() % ENTRIES, *entry);
+    }
+    drop(cache);
+    (resident, heap.ring())
+}
+
+/// Each survivor keeps a block and a record of its epoch, and no more; one that is put into the cache outside of the phase keeps
+/// neither. Catches the refusal after some hundred survivors, records that are not used again, and blocks that stay.
+#[test]
+fn each_request_leaves_a_survivor() {
+    // The map's own memory is the cache's, not a request's.
+    let (outside, _) = serve(|cache, entry, answer| {
+        TemporalSlab::outside(|| cache.lock().unwrap().insert(entry, answer.to_owned()));
+    });
+    let (inside, ring) = serve(|cache, entry, answer| {
+        let kept = answer.to_owned();
+        TemporalSlab::outside(|| cache.lock().unwrap().insert(entry, kept));
+    });
+    println!("outside {outside}, inside {inside} bytes resident; {ring} records");
+    assert!(outside < 16 << 20, "{outside}");
+    // A small block each, and what is kept warm.
+    assert!(inside < ((ENTRIES * 10) << 10) as u64 + (48 << 20), "{inside}");
+    assert!(ring < 8 * ENTRIES, "{ring}");
+    TemporalSlab::heap().reclaim();
+    let stats = TemporalSlab::heap().stats();
+    assert_eq!(
+        (stats.closing_epochs, stats.blocks.live_objects),
+        (0, 0),
+        "{:?}",
+        stats.blocks
+    );
+}
