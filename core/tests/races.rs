@@ -118,6 +118,8 @@ fn the_row_of_a_position_is_whole() {
     one_after_the_other(
         || {
             let epoch = heap.open_epoch().unwrap();
+            // With its first object it gets a row.
+            heap.alloc_in(epoch, layout(64)).unwrap();
             epoch.era() << 8 | epoch.index() as u64
         },
         |parts| {
@@ -127,6 +129,89 @@ fn the_row_of_a_position_is_whole() {
         },
     );
 }
+
+/// An epoch is opened for which there was no position; who has its token finds a whole one.
+#[test]
+fn a_position_that_is_new_is_whole() {
+    /// Two positions at first.
+    #[derive(Debug)]
+    struct Growing;
+    impl Config for Growing {
+        const RING: usize = 2;
+        const CHECKED: bool = false;
+        const SIZES: &'static [usize] = &[64];
+    }
+    let heap = TestHeap::<Growing>::new(HostProvider::default());
+    heap.open_epoch().unwrap();
+    one_after_the_other(
+        || {
+            let epoch = heap.open_epoch().unwrap();
+            assert_eq!(epoch.index(), 2);
+            epoch.era() << 8 | epoch.index() as u64
+        },
+        |parts| {
+            let epoch = Epoch::from_parts(parts as u32 & 0xff, parts >> 8).unwrap();
+            let _or_closed = heap.alloc_in(epoch, layout(64));
+        },
+    );
+}
+
+/// Young epochs bump.
+#[derive(Debug)]
+struct Bumping;
+impl Config for Bumping {
+    const RING: usize = 4;
+    const CHECKED: bool = false;
+    const BUMPS: bool = true;
+    const SIZES: &'static [usize] = &[48, 64];
+}
+
+/// A block is made while another thread counts all blocks: it finds it whole, or not at all.
+#[test]
+fn a_block_that_is_found_is_whole() {
+    let heap = TestHeap::<Bumping>::new(HostProvider::default());
+    let epoch = heap.open_epoch().unwrap();
+    one_after_the_other(
+        || {
+            let mut local = heap.local().unwrap();
+            local.alloc_in(epoch, layout(48)).unwrap();
+            1
+        },
+        |_| assert!(heap.stats().blocks.blocks <= 1),
+    );
+}
+
+/// An object is laid behind another, whose length a thread asks for that knows of neither by an order: it is as long as it was.
+/// Catches a block that is seen to go on behind an object before it is seen where the next one begins.
+#[test]
+fn an_object_is_not_longer_for_what_is_laid_behind_it() {
+    let heap = TestHeap::<Bumping>::new(HostProvider::default());
+    let epoch = heap.open_epoch().unwrap();
+    let mut local = heap.local().unwrap();
+    for _ in 0..40 {
+        let first = local.alloc_in(epoch, layout(48)).unwrap().addr().get();
+        let laying = core::cell::RefCell::new(&mut local);
+        let laying = Shared(laying);
+        one_after_the_other(
+            || {
+                let laying = &laying;
+                laying.0.borrow_mut().alloc_in(epoch, layout(48)).unwrap();
+                first as u64
+            },
+            |address| {
+                let object = core::ptr::without_provenance_mut(address as usize);
+                assert_eq!(heap.size_of(NonNull::new(object).unwrap()), Ok(48));
+            },
+        );
+    }
+}
+
+/// What one thread uses at a time.
+struct Shared<T>(T);
+// SAFETY: the tests see to it.
+unsafe impl<T> Send for Shared<T> {}
+// SAFETY: as above.
+unsafe impl<T> Sync for Shared<T> {}
 
 /// A class gets its first slab; the next thread finds it at the hint, with its metadata.
 #[test]

@@ -21,7 +21,7 @@
 
 use crate::sync::{AtomicU64, Ordering};
 
-/// The shared count of a block. See the head.
+/// The shared count of a block. Orderings: see the head.
 #[derive(Debug)]
 pub(crate) struct Count(AtomicU64);
 

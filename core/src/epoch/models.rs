@@ -135,3 +135,32 @@ fn close_against_close() {
         assert_eq!(Books::state(&ring.positions[1]), EpochState::Active);
     });
 }
+
+/// A local takes a block for an epoch while another thread closes the epoch and opens its position anew, if no block is counted:
+/// not both. Catches a block of an epoch whose record is another's by now.
+///
+/// Mutation: `Position::pin` reads the era before it counts.
+#[test]
+fn pin_against_close_and_open() {
+    loom::model(|| {
+        let ring = Ring::new();
+        let epoch = ring.open(1).unwrap();
+        let other = Arc::clone(&ring);
+        let opener = thread::spawn(move || {
+            other.close(epoch).unwrap();
+            let is_free = !other.positions[1].is_pinned();
+            is_free.then(|| other.open(1).unwrap())
+        });
+        let position = &ring.positions[1];
+        let has_block = position.pin(epoch.era_id());
+        let next = opener.join().unwrap();
+        assert!(
+            !(has_block && next.is_some()),
+            "a block of an era that is over"
+        );
+        if has_block {
+            position.unpin();
+        }
+        assert!(!position.is_pinned());
+    });
+}

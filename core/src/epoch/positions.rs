@@ -15,10 +15,10 @@ const DIRECTORIES: usize = 64;
 /// The fewest positions of a piece.
 const MIN_PIECE: usize = 32;
 
-/// Where a piece of positions is.
+/// Where a piece of positions is. `Relaxed`: see the head.
 type Place<T> = AtomicPtr<Position<T>>;
 
-/// All positions of a heap.
+/// All positions of a heap. Orderings: see the head.
 #[derive(Debug)]
 pub(crate) struct Positions<T> {
     directories: [AtomicPtr<Place<T>>; DIRECTORIES],

@@ -14,8 +14,8 @@ pub(crate) struct Position<T> {
     open: AtomicU64,
     /// `Release` in `Position::attach`, `Acquire` in `Position::row`: who sees a row sees a placed one.
     row: AtomicPtr<T>,
-    /// Bump blocks that serve its epoch, or that were taken for it a moment ago. `SeqCst` with `open` where it counts: see
-    /// `Position::pin`.
+    /// Bump blocks that serve its epoch, or that were taken for it a moment ago. Read-modify-writes, of which those in `pin`
+    /// and `is_pinned` order each other: see the former. `Relaxed` elsewhere.
     blocks: AtomicU32,
     /// Under the ring's lock.
     pub(super) record: core::cell::UnsafeCell<Record>,
@@ -93,12 +93,12 @@ impl<T> Position<T> {
 
     /// Counts one more block for an era, which keeps the position from another one; not if it does not accept allocations.
     ///
-    /// The block is counted (`SeqCst`) and then the era is read (`SeqCst`); whoever opens the position closed it before
-    /// (`SeqCst`) and then reads the count (`SeqCst`). One of the two sees the other.
-    #[cfg(not(loom))]
+    /// The block is counted (`Acquire`) and then the era is read; whoever opens the position closed it before, and then
+    /// reads the count by a read-modify-write (`Release`). Of these two the one that comes second sees the first: the count, or by
+    /// it the close.
     pub(crate) fn pin(&self, era: NonZeroU64) -> bool {
-        self.blocks.fetch_add(1, Ordering::SeqCst);
-        let is_open = self.open.load(Ordering::SeqCst) == era.get();
+        self.blocks.fetch_add(1, Ordering::Acquire);
+        let is_open = self.is_open_in(era);
         if !is_open {
             self.unpin();
         }
@@ -112,14 +112,19 @@ impl<T> Position<T> {
     }
 
     /// A block that was counted is nobody's any more. `Release`: who finds none left is behind what was done with them.
-    #[cfg(not(loom))]
     pub(crate) fn unpin(&self) {
         self.blocks.fetch_sub(1, Ordering::Release);
     }
 
-    /// Whether a block is counted.
+    /// Whether a block is counted, for who opens the position if none is. `Acquire` for what was done with those that were.
     pub(crate) fn is_pinned(&self) -> bool {
-        self.blocks.load(Ordering::SeqCst) != 0
+        self.blocks.fetch_or(0, Ordering::AcqRel) != 0
+    }
+
+    /// Whether a block is counted, as of a moment ago.
+    #[cfg(not(loom))]
+    pub(crate) fn has_blocks(&self) -> bool {
+        self.blocks.load(Ordering::Relaxed) != 0
     }
 
     /// A row serves the position's epoch from now on. Under the ring's lock; the row's tag says so already.
@@ -241,7 +246,7 @@ impl Books {
 
     /// Stops allocation in a position.
     pub(crate) fn shut<T>(&mut self, position: &Position<T>) {
-        position.open.store(0, Ordering::SeqCst);
+        position.open.store(0, Ordering::Relaxed);
     }
 
     /// The epoch that is current: the root epoch where the one that was made so is closed.

@@ -22,7 +22,7 @@ pub(super) struct Blocks<R> {
     pool: Lock<R, Pool>,
     /// The block whose metadata was made last; the others follow it. `Release` when one is added, `Acquire` where they are gone
     /// through: who sees one sees its metadata.
-    newest: AtomicPtr<BumpBlock>,
+    last_made: AtomicPtr<BumpBlock>,
 }
 
 /// Empty blocks that nobody has, by kind.
@@ -36,7 +36,7 @@ impl<R: RawMutex> Blocks<R> {
     pub(super) const fn new() -> Self {
         Self {
             pool: Lock::new(Pool([ptr::null_mut(); Kind::ALL.len()])),
-            newest: AtomicPtr::new(ptr::null_mut()),
+            last_made: AtomicPtr::new(ptr::null_mut()),
         }
     }
 
@@ -130,12 +130,13 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         if block.note_known() {
             return;
         }
-        let newest = &self.blocks.newest;
-        let mut older = newest.load(Ordering::Relaxed);
+        let last_made = &self.blocks.last_made;
+        let mut older = last_made.load(Ordering::Relaxed);
         loop {
             block.older.store(older, Ordering::Relaxed);
             let new = ptr::from_ref(block).cast_mut();
-            match newest.compare_exchange_weak(older, new, Ordering::Release, Ordering::Relaxed) {
+            match last_made.compare_exchange_weak(older, new, Ordering::Release, Ordering::Relaxed)
+            {
                 Ok(_) => return,
                 Err(now) => older = now,
             }
@@ -254,7 +255,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// Where blocks are, of an epoch or of all. At rest exact in objects.
     pub(crate) fn block_stats(&self, of: Option<Epoch>) -> BlockStats {
         let mut stats = BlockStats::default();
-        let mut at = self.blocks.newest.load(Ordering::Acquire);
+        let mut at = self.blocks.last_made.load(Ordering::Acquire);
         // SAFETY: blocks are valid as long as the heap.
         while let Some(block) = unsafe { at.as_ref() } {
             at = block.older.load(Ordering::Relaxed);

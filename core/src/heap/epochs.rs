@@ -370,7 +370,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             })?;
             match row {
                 Some(row) => return Ok(row),
-                None => self.make_row().map_err(|_| AllocError::OutOfMemory)?,
+                None => self.make_row()?,
             }
         }
     }
@@ -431,17 +431,16 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     }
 
     /// Makes a row that nobody has.
-    pub(super) fn make_row(&self) -> Result<(), EpochError> {
+    pub(super) fn make_row(&self) -> Result<(), AllocError> {
         let classes = Table::<C>::BINS;
         let layout = Row::<R>::layout(classes);
-        let (layout, bins_at) = layout.map_err(|_| EpochError::OutOfMemory)?;
-        let memory = self.pressed(|| self.pages.take_meta(Kind::Row, layout));
-        let memory = memory.map_err(|_| EpochError::OutOfMemory)?;
+        let (layout, bins_at) = layout.map_err(|_| AllocError::OutOfMemory)?;
+        let memory = self.pressed(|| self.pages.take_meta(Kind::Row, layout))?;
         self.books.with(|books| {
             let id = books
                 .next_row()
                 .filter(|id| *id != NO_ROW)
-                .ok_or(EpochError::RingFull);
+                .ok_or(AllocError::OutOfMemory);
             let id = id.inspect_err(|_| {
                 // SAFETY: the memory was not used.
                 unsafe { self.pages.put_meta(Kind::Row, memory) };
@@ -486,7 +485,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
         // `Relaxed`: whether there is one at all; it is looked at under the ring's lock, where it was set.
         if self.newest.load(Ordering::Relaxed).is_null() {
-            self.make_row().map_err(|_| AllocError::OutOfMemory)?;
+            self.make_row()?;
         }
         let counters = Counters::layout::<C>()?;
         let counters = self.pressed(|| self.pages.take_meta(Kind::Counters, counters));

@@ -234,7 +234,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let position = self.positions.get(index)?;
         let era = self.books.with(|books| books.era_at(position))?;
         let is_there = position.is_open()
-            || position.is_pinned()
+            || position.has_blocks()
             || position.row().is_some_and(|row| {
                 row.bytes() > self.waiting_in(row)
                     && row.tag() == Epoch::new(index as u32, era).tag().closed()

@@ -72,9 +72,14 @@ fn close_name(bytes: usize) -> String {
 }
 
 /// Measures contenders in turns: each is a closure that does something so many times and says what that took.
-type Turn<'t> = (&'static str, bool, Box<dyn FnMut(u32) -> Duration + 't>);
+pub(super) type Turn<'t> = (&'static str, bool, Box<dyn FnMut(u32) -> Duration + 't>);
 
-fn in_turns(context: &mut Context<'_>, workload: &str, variant: &str, turns: &mut [Turn<'_>]) {
+pub(super) fn in_turns(
+    context: &mut Context<'_>,
+    workload: &str,
+    variant: &str,
+    turns: &mut [Turn<'_>],
+) {
     if !context.wants(workload, variant) {
         return;
     }
@@ -113,7 +118,7 @@ fn in_turns(context: &mut Context<'_>, workload: &str, variant: &str, turns: &mu
 }
 
 /// Does it so many times.
-fn times(count: u32, mut work: impl FnMut()) -> Duration {
+pub(super) fn times(count: u32, mut work: impl FnMut()) -> Duration {
     let begin = Instant::now();
     for _ in 0..count {
         work();

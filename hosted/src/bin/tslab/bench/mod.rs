@@ -12,6 +12,7 @@ mod clock;
 mod contender;
 mod costs;
 mod environment;
+mod epochs;
 mod latency;
 mod micro;
 mod page;
@@ -179,7 +180,10 @@ fn all(options: &Options) -> Vec<String> {
         ("churn", churn::variants()),
         ("requests", requests::variants(&options.request_threads())),
     ];
-    let workloads = first.into_iter().chain(costs::variants());
+    let workloads = first
+        .into_iter()
+        .chain(epochs::variants())
+        .chain(costs::variants());
     let names = |(workload, variants): (&str, Vec<String>)| {
         let name = |variant| format!("{workload}/{variant}");
         variants.into_iter().map(name).collect::<Vec<_>>()
@@ -232,6 +236,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     scaling::run(&mut context);
     churn::run(&mut context)?;
     requests::run(&mut context)?;
+    epochs::run(&mut context);
     costs::run(&mut context);
     context.bar.finish_and_clear();
     let mut results = context.results;

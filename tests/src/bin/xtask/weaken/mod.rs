@@ -29,7 +29,7 @@ const SOURCES: &str = "core/src";
 /// What to weaken.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Only sites whose name, as the table has it, contains this; the table stays as it is.
+    /// Only sites whose name, as the table has it, contains one of these, between commas; the table stays as it is.
     #[arg(long, value_name = "PATTERN")]
     only: Option<String>,
     /// Run the loom models alone, which takes seconds for each; the table stays as it is.
@@ -61,7 +61,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         options
             .only
             .as_deref()
-            .is_none_or(|only| name.contains(only))
+            .is_none_or(|only| only.split(',').any(|part| name.contains(part)))
     };
     let unpaired: Vec<_> = sites
         .iter()

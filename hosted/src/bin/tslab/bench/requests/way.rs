@@ -8,6 +8,7 @@
 //! allocator: that alone takes longer than a request.
 
 use crate::bench::contender::{Peer, Raw, failed};
+use crate::bench::epochs::Bumping;
 use allocator_api2::alloc::{AllocError, Allocator};
 use allocator_api2::vec::Vec as AVec;
 use core::alloc::{GlobalAlloc, Layout};
@@ -15,12 +16,11 @@ use core::ptr::NonNull;
 use hashbrown::{DefaultHashBuilder, HashMap};
 use std::alloc::System;
 use temporal_slab::adapter::LocalAllocator;
-use temporal_slab::config::Unchecked;
 use temporal_slab::{Epoch, Heap, Policy, Scope};
 use temporal_slab_hosted::{FutexLock, MmapProvider};
 
-type Served = Heap<MmapProvider, FutexLock, Unchecked>;
-type Allocating = LocalAllocator<'static, MmapProvider, FutexLock, Unchecked>;
+type Served = Heap<MmapProvider, FutexLock, Bumping>;
+type Allocating = LocalAllocator<'static, MmapProvider, FutexLock, Bumping>;
 
 /// One for each way of use, so that none finds what another left.
 static PLAIN: Served = Heap::new(MmapProvider::new().without_readings());
