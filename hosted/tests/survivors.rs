@@ -99,3 +99,41 @@ fn each_request_leaves_a_survivor() {
         stats.blocks
     );
 }
+
+/// Outside of a phase is outside of all, until a phase begins there; it ends when its function does, however that ends. Catches an epoch
+/// that goes on where nobody is in it, or that is left for good.
+#[test]
+fn outside_nests_and_ends() {
+    let outer = TemporalSlab::phase().unwrap();
+    let epoch = outer.epoch();
+    TemporalSlab::outside(|| {
+        assert_eq!(TemporalSlab::current(), None);
+        let inner = TemporalSlab::phase().unwrap();
+        assert_eq!(TemporalSlab::current(), Some(inner.epoch()));
+        TemporalSlab::outside(|| assert_eq!(TemporalSlab::current(), None));
+        assert_eq!(TemporalSlab::current(), Some(inner.epoch()));
+        drop(inner);
+        assert_eq!(TemporalSlab::current(), None);
+    });
+    assert_eq!(TemporalSlab::current(), Some(epoch));
+    let panicked = std::panic::catch_unwind(|| {
+        TemporalSlab::outside(|| std::panic::resume_unwind(Box::new("on purpose")));
+    });
+    assert!(panicked.is_err());
+    assert_eq!(TemporalSlab::current(), Some(epoch));
+    let kept = TemporalSlab::outside(|| vec![1u8; 100]);
+    let own = vec![2u8; 100];
+    let live = || {
+        TemporalSlab::heap()
+            .epoch_stats(epoch)
+            .unwrap()
+            .live_objects()
+    };
+    let with_own = live();
+    drop(kept);
+    assert_eq!(live(), with_own, "it was not of the phase");
+    drop(own);
+    assert_eq!(live(), with_own - 1);
+    drop(outer);
+    assert_eq!(TemporalSlab::current(), None);
+}

@@ -111,14 +111,14 @@ impl<T> Position<T> {
         self.blocks.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A block that was counted is nobody's any more. `Release`: who finds none left is behind what was done with them.
+    /// A block that was counted is nobody's any more. `Relaxed`: whoever opens the position needs nothing of what was done with it.
     pub(crate) fn unpin(&self) {
-        self.blocks.fetch_sub(1, Ordering::Release);
+        self.blocks.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Whether a block is counted, for who opens the position if none is. `Acquire` for what was done with those that were.
+    /// Whether a block is counted, for who opens the position if none is.
     pub(crate) fn is_pinned(&self) -> bool {
-        self.blocks.fetch_or(0, Ordering::AcqRel) != 0
+        self.blocks.fetch_or(0, Ordering::Release) != 0
     }
 
     /// Whether a block is counted, as of a moment ago.
