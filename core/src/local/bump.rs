@@ -24,11 +24,11 @@ use core::ptr::{self, NonNull};
 use lock_api::RawMutex;
 
 /// Empty blocks of a kind that a local keeps for its next epoch.
-const MAX_SPARES: u8 = 4;
+const MAX_SPARES: u8 = 16;
 
 /// Blocks of an epoch from which on it is old if most of its objects are dead, and from which on it is old anyway.
 const MANY: usize = 8;
-const MOST: usize = 64;
+const MOST: usize = 256;
 
 /// The largest object for which a local begins with a small block.
 const SMALL_OBJECT: usize = 1024;
@@ -40,6 +40,8 @@ pub(super) struct Bumps<R> {
     era: u64,
     position: *const Position<Row<R>>,
     block: *const BumpBlock,
+    /// The era of an epoch that is old for the local, or 0: see [`Local::is_old`].
+    old: u64,
     /// The blocks that it owns, of whatever epochs.
     owned: *mut BumpBlock,
     /// Empty ones, by kind, and how many.
@@ -51,6 +53,7 @@ impl<R> Bumps<R> {
         era: 0,
         position: ptr::null(),
         block: ptr::null(),
+        old: 0,
         owned: ptr::null_mut(),
         spares: [(ptr::null_mut(), 0); Kind::ALL.len()],
     };
@@ -85,6 +88,9 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             {
                 return Ok(Some(object_at(at)));
             }
+        }
+        if bumps.old == epoch.era() {
+            return Ok(None);
         }
         self.lay_elsewhere(epoch, size, align)
     }
@@ -121,7 +127,9 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             }
             blocks += 1;
         }
-        if blocks >= MANY && self.is_old(epoch, blocks) {
+        // Now and then: it takes a look at each of them.
+        if blocks >= MANY && blocks.is_power_of_two() && self.is_old(epoch, blocks) {
+            self.bumps().old = epoch.era();
             return Ok(None);
         }
         let kind = if blocks == 0 && size <= SMALL_OBJECT {
