@@ -152,8 +152,8 @@ fn blocks_end_once_whoever_frees_last() {
                 for round in 0..steps(3000, 3) {
                     let epoch = heap.open_epoch().unwrap();
                     let mut own = Vec::new();
-                    for _ in 0..rng.below(60) {
-                        let size = rng.below(1500) + 1;
+                    for _ in 0..rng.below(steps(60, 8)) {
+                        let size = rng.below(steps(1500, 100)) + 1;
                         match local.alloc_in(epoch, layout(size)) {
                             Ok(object) => own.push((filled(object, size), size)),
                             Err(error) => panic!("{error:?}"),
