@@ -69,7 +69,7 @@ pub(crate) struct BumpBlock {
     /// each.
     pub(crate) pins: AtomicBool,
     era: AtomicU64,
-    /// The next of the list that it is in, whosever that is.
+    /// The next block of the list that it is in.
     pub(crate) sibling: AtomicPtr<BumpBlock>,
     /// On a line that others write.
     count: Line<Count>,

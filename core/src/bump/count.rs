@@ -10,12 +10,12 @@
 //! ```
 //!
 //! The owner counts `made - own` by itself, without atomics, and adds it when it leaves. So `shared` becomes 0 once: by the
-//! owner's leave, if nothing lives then, or by the free of the last object after it. Whoever makes it 0 has the block.
+//! owner's leave, if nothing lives then, or by the free of the last object after it. The thread that makes it 0 has the block.
 //!
 //! # Orderings
 //!
 //! `leave` and `free` are `AcqRel`: what the owner and each freer did with its objects happens before the block is used again, by
-//! whoever made the count 0 (all changes are read-modify-writes, so each continues the release sequences of those before).
+//! the thread that made the count 0 (all changes are read-modify-writes, so each continues the release sequences of those before).
 //! `others` is `Acquire`, for the owner that finds all its objects dead and lays new ones over them; it pairs with the `Release`
 //! of `free`. `begin` is `Relaxed`: nobody else has an object of the block.
 

@@ -21,7 +21,7 @@
 //!
 //! All but the count is `Relaxed`, and `next` where an object is laid (`Release`) and one is looked for (`Acquire`): where the next one
 //! begins, or that there is none, tells how long an object is. `next`, `own_live`, *begins* and *freed by the owner* are written by the owner alone;
-//! whoever has an object of the block, which it got from the owner, sees what the owner wrote before. `owner` is compared with one's
+//! a thread that has an object of the block, which it got from the owner, sees what the owner wrote before. `owner` is compared with one's
 //! own name only, and nobody else writes that. A look-up for any bits reads all of this as it may be, and decides by it no more
 //! than what a caller may do with its own object. *Freed by others* is set by `fetch_or`, so that of two frees one is refused.
 

@@ -19,7 +19,7 @@ impl Block {
         })
     }
 
-    /// The last use of an object by whoever frees it.
+    /// The last use of an object by the thread that frees it.
     fn end(&self, object: usize) {
         // SAFETY: loom fails the model if anybody else is about.
         unsafe { self.objects[object].set(1) };

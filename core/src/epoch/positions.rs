@@ -1,7 +1,7 @@
 //! The records of a heap's epochs, as many as there were at a time: found by an index without a lock, and never moved.
 //!
 //! Positions lie in pieces of memory, and where these are is in directories, which are pieces, too. `len` positions were written: it
-//! is stored with `Release` after the position, under the ring's lock, and read with `Acquire`, so whoever is told of an index finds
+//! is stored with `Release` after the position, under the ring's lock, and read with `Acquire`, so a thread that is told of an index finds
 //! what is there. Pieces and directories are set before `len` goes beyond where they begin: `Relaxed`.
 
 use super::Position;

@@ -93,7 +93,7 @@ impl<T> Position<T> {
 
     /// Counts one more block for an era, which keeps the position from another one; not if it does not accept allocations.
     ///
-    /// The block is counted (`Acquire`) and then the era is read; whoever opens the position closed it before, and then
+    /// The block is counted (`Acquire`) and then the era is read; the thread that opens the position closed it before, and then
     /// reads the count by a read-modify-write (`Release`). Of these two the one that comes second sees the first: the count, or by
     /// it the close.
     pub(crate) fn pin(&self, era: NonZeroU64) -> bool {
@@ -111,7 +111,7 @@ impl<T> Position<T> {
         self.blocks.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A block that was counted is nobody's any more. `Relaxed`: whoever opens the position needs nothing of what was done with it.
+    /// A block that was counted is nobody's any more. `Relaxed`: the thread that opens the position needs nothing of what was done with it.
     pub(crate) fn unpin(&self) {
         self.blocks.fetch_sub(1, Ordering::Relaxed);
     }

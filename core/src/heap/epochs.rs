@@ -317,7 +317,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     ) -> Result<(Epoch, Option<(Epoch, &'h Row<R>, Before)>), EpochError> {
         let position = positions.get(index).ok_or(EpochError::RingFull)?;
         let old = before.and_then(|_| books.current(|index| positions.get(index)));
-        // The row of the epoch before is left to whoever needs one.
+        // The row of the epoch before is left to an epoch that needs one.
         if let Some(row) = position.row() {
             position.detach();
             row.attach(None);

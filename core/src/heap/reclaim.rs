@@ -246,7 +246,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         self.keeps_blocks() && self.budget.put(bytes, self.cache_bound(self.policy()))
     }
 
-    /// Whether empty bump blocks wait at all: they are for the next epoch, whosever that is.
+    /// Whether empty bump blocks wait at all: they are for the next epoch of any local.
     pub(crate) fn keeps_blocks(&self) -> bool {
         !matches!(self.policy(), Policy::Eager | Policy::OnClose)
     }
