@@ -2,13 +2,11 @@
 
 use super::count::Count;
 use crate::class::GRANULE;
-use crate::epoch::Epoch;
 use crate::error::FreeError;
 use crate::slab::{Key, Slab};
-use crate::sync::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize};
+use crate::sync::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
 use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use core::alloc::Layout;
-use core::num::NonZeroU64;
 use core::ptr;
 
 /// What a bit of the marks stands for.
@@ -65,6 +63,8 @@ pub(crate) struct BumpBlock {
     /// The epoch.
     index: AtomicU32,
     is_known: AtomicBool,
+    /// Of the block. The same whenever the metadata is of a block, so that no look-up goes beyond its marks.
+    granules: AtomicU8,
     /// It is counted in the epoch's record. Of the blocks that a local owns in an epoch the first is, of those that were left
     /// each.
     pub(crate) pins: AtomicBool,
@@ -115,7 +115,7 @@ impl BumpBlock {
 
     #[inline]
     fn granules(&self) -> usize {
-        self.end.load(Relaxed).wrapping_sub(self.base()) / GRANULE % 64
+        self.granules.load(Relaxed).into()
     }
 
     #[inline(always)]
@@ -126,6 +126,7 @@ impl BumpBlock {
     /// The block lies at an address from now on. The caller has it. What its metadata says of the objects of a block before is
     /// forgotten when this one begins.
     pub(crate) fn place(&self, base: usize, kind: Kind) {
+        self.granules.store(kind.granules() as u8, Relaxed);
         self.base.store(base, Relaxed);
         self.end.store(base + kind.bytes(), Relaxed);
         self.next.store(base + kind.bytes(), Relaxed);
@@ -151,10 +152,10 @@ impl BumpBlock {
         1 << (offset / UNIT % 64)
     }
 
-    /// Begins to serve an epoch, for the owner. The caller has the block, which is empty.
-    pub(crate) fn begin(&self, owner: *mut (), epoch: Epoch, is_checked: bool) {
-        self.index.store(epoch.index() as u32, Relaxed);
-        self.era.store(epoch.era(), Relaxed);
+    /// Begins to serve the epoch of an era, whose record is at an index, for the owner. The caller has the block, which is empty.
+    pub(crate) fn begin(&self, owner: *mut (), index: u32, era: u64, is_checked: bool) {
+        self.index.store(index, Relaxed);
+        self.era.store(era, Relaxed);
         self.owner.store(owner, Relaxed);
         self.start_over(is_checked);
     }
@@ -258,6 +259,15 @@ impl BumpBlock {
         Ok(next.min(used).saturating_sub(offset))
     }
 
+    /// Whether a live object of so many bytes, or of any, begins at an address. For a checked heap.
+    pub(crate) fn check(&self, at: usize, size: Option<usize>) -> Result<(), FreeError> {
+        let found = self.find(at, true)?;
+        match size {
+            Some(size) if size != found => Err(FreeError::WrongLayout),
+            _ => Ok(()),
+        }
+    }
+
     #[inline(always)]
     pub(crate) fn is_owned_by(&self, local: *mut ()) -> bool {
         self.owner.load(Relaxed) == local
@@ -278,8 +288,12 @@ impl BumpBlock {
     #[inline]
     pub(crate) fn free_other(&self, at: usize, is_checked: bool) -> Result<Freed, FreeError> {
         if is_checked {
-            let offset = at.wrapping_sub(self.base());
-            let word = self.word(2, self.granules(), offset);
+            // By a stale pointer the block may be another since it was checked.
+            let (offset, granules) = (at.wrapping_sub(self.base()), self.granules());
+            if offset >= granules * GRANULE {
+                return Err(FreeError::DoubleFree);
+            }
+            let word = self.word(2, granules, offset);
             if word.fetch_or(Self::bit(offset), Relaxed) & Self::bit(offset) != 0 {
                 return Err(FreeError::DoubleFree);
             }
@@ -326,15 +340,13 @@ impl BumpBlock {
         }
     }
 
-    /// The epoch that it serves, or served.
-    pub(crate) fn epoch(&self) -> Option<Epoch> {
-        let era = NonZeroU64::new(self.era.load(Relaxed))?;
-        Some(Epoch::new(self.index.load(Relaxed), era))
+    /// The era of the epoch that it serves, or served, and where the epoch's record is.
+    pub(crate) fn era(&self) -> u64 {
+        self.era.load(Relaxed)
     }
 
-    /// The place of the epoch's record.
-    pub(crate) fn index(&self) -> usize {
-        self.index.load(Relaxed) as usize
+    pub(crate) fn index(&self) -> u32 {
+        self.index.load(Relaxed)
     }
 
     /// How many objects live, and about how many bytes of the block they have. Exact in objects at rest.

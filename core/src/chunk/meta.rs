@@ -2,7 +2,6 @@
 //! piece that was a slab of some kind stays one until the heap is dropped.
 
 use super::runs::{Short, State};
-use crate::bump;
 use crate::provider::PageProvider;
 use crate::slab::{Link, Slab};
 use core::alloc::Layout;
@@ -29,12 +28,10 @@ impl MetaShape {
         Self { layout, kind: 0 }
     }
 
-    /// A slab that begins a bump block's metadata: valid as zero bytes.
-    pub(crate) const fn block(kind: bump::Kind, is_checked: bool) -> Self {
-        Self {
-            layout: kind.layout(is_checked),
-            kind: BUMPED + kind as usize,
-        }
+    /// A slab that begins a bump block's metadata, of the first kind of these or the second: valid as zero bytes.
+    pub(crate) const fn block(layout: Layout, is_second: bool) -> Self {
+        let kind = BUMPED + is_second as usize;
+        Self { layout, kind }
     }
 
     /// A slab that begins something longer: valid as zero bytes. Of these some are ready for use

@@ -25,9 +25,27 @@ pub(super) struct Blocks<R> {
     last_made: AtomicPtr<BumpBlock>,
 }
 
-/// Empty blocks that nobody has, by kind.
+/// Empty blocks that nobody has: of each kind the first, which leads to the others, and how many.
 #[derive(Debug)]
-struct Pool([*mut BumpBlock; Kind::ALL.len()]);
+struct Pool([(*mut BumpBlock, usize); Kind::ALL.len()]);
+
+impl Pool {
+    fn push(&mut self, block: &BumpBlock) {
+        let (first, count) = &mut self.0[block.kind() as usize];
+        block.sibling.store(*first, Ordering::Relaxed);
+        *first = ptr::from_ref(block).cast_mut();
+        *count += 1;
+    }
+
+    fn pop<'b>(&mut self, kind: Kind) -> Option<&'b BumpBlock> {
+        let (first, count) = &mut self.0[kind as usize];
+        // SAFETY: blocks are valid as long as the heap.
+        let block = unsafe { first.as_ref() }?;
+        *first = block.sibling.load(Ordering::Relaxed);
+        *count -= 1;
+        Some(block)
+    }
+}
 
 // SAFETY: the blocks are the heap's, and reached through the pool under its lock alone.
 unsafe impl Send for Pool {}
@@ -35,7 +53,7 @@ unsafe impl Send for Pool {}
 impl<R: RawMutex> Blocks<R> {
     pub(super) const fn new() -> Self {
         Self {
-            pool: Lock::new(Pool([ptr::null_mut(); Kind::ALL.len()])),
+            pool: Lock::new(Pool([(ptr::null_mut(), 0); Kind::ALL.len()])),
             last_made: AtomicPtr::new(ptr::null_mut()),
         }
     }
@@ -83,15 +101,14 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         self.block_at(object.addr().get()).is_some()
     }
 
+    /// What a block's metadata needs.
+    const fn block_meta(kind: Kind) -> MetaShape {
+        MetaShape::block(kind.layout(C::CHECKED), matches!(kind, Kind::Large))
+    }
+
     /// An empty block, which the caller has: from the pool, or new.
     pub(crate) fn take_block(&self, kind: Kind) -> Result<&BumpBlock, AllocError> {
-        let pooled = self.blocks.pool.with(|pool| {
-            let first = &mut pool.0[kind as usize];
-            // SAFETY: blocks are valid as long as the heap.
-            let block = unsafe { first.as_ref() }?;
-            *first = block.sibling.load(Ordering::Relaxed);
-            Some(block)
-        });
+        let pooled = self.blocks.pool.with(|pool| pool.pop(kind));
         if let Some(block) = pooled {
             self.budget.take(kind.bytes());
             return Ok(block);
@@ -100,7 +117,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let granules = kind.granules() as u32;
         let (slab, run, _) = self.pressed(|| {
             let relieve = |short| self.relieve(root, short);
-            let meta = MetaShape::block(kind, C::CHECKED);
+            let meta = Self::block_meta(kind);
             // SAFETY: the row is one of this heap.
             unsafe {
                 self.pages
@@ -147,11 +164,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     pub(crate) fn put_block(&self, block: &BumpBlock) {
         let bytes = block.kind().bytes();
         if self.keeps_block(bytes) {
-            self.blocks.pool.with(|pool| {
-                let first = &mut pool.0[block.kind() as usize];
-                block.sibling.store(*first, Ordering::Relaxed);
-                *first = ptr::from_ref(block).cast_mut();
-            });
+            self.blocks.pool.with(|pool| pool.push(block));
             return;
         }
         self.unmake_block(block);
@@ -168,7 +181,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             set_entries::<P>(chunk, base, kind.granules(), Entry::NONE);
             slab.adopt(Key::new(ROOT_ROW, Key::NO_BLOCK), body);
             let is_reusable = slab.end_life();
-            let meta = is_reusable.then_some((slab, MetaShape::block(kind, C::CHECKED)));
+            let meta = is_reusable.then_some((slab, Self::block_meta(kind)));
             self.pages
                 .put_slab(meta, chunk, base, kind.granules() as u32);
         }
@@ -179,13 +192,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let mut moved = false;
         for kind in Kind::ALL.into_iter().rev() {
             while self.budget.bytes() > keep {
-                let block = self.blocks.pool.with(|pool| {
-                    let first = &mut pool.0[kind as usize];
-                    // SAFETY: blocks are valid as long as the heap.
-                    let block = unsafe { first.as_ref() }?;
-                    *first = block.sibling.load(Ordering::Relaxed);
-                    Some(block)
-                });
+                let block = self.blocks.pool.with(|pool| pool.pop(kind));
                 let Some(block) = block else { break };
                 self.budget.take(kind.bytes());
                 self.unmake_block(block);
@@ -198,16 +205,10 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// Bytes of blocks that wait in the pool.
     pub(super) fn pooled_bytes(&self) -> u64 {
         let count = |pool: &mut Pool| {
-            let mut bytes = 0;
-            for (kind, first) in Kind::ALL.into_iter().zip(pool.0) {
-                let mut at = first;
-                // SAFETY: blocks are valid as long as the heap, and these in the pool as long as its lock is held.
-                while let Some(block) = unsafe { at.as_ref() } {
-                    at = block.sibling.load(Ordering::Relaxed);
-                    bytes += kind.bytes() as u64;
-                }
-            }
-            bytes
+            let kinds = Kind::ALL.into_iter().zip(pool.0);
+            kinds
+                .map(|(kind, (_, count))| (kind.bytes() * count) as u64)
+                .sum()
         };
         self.blocks.pool.with(count)
     }
@@ -215,7 +216,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// A block that others emptied, or whose owner left it empty: it serves its epoch no more. The caller has it.
     pub(crate) fn end_block(&self, block: &BumpBlock) {
         if block.pins.load(Ordering::Relaxed)
-            && let Some(position) = self.position_at(block.index())
+            && let Some(position) = self.position_at(block.index() as usize)
         {
             position.unpin();
         }
@@ -224,7 +225,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// The block is to be left with what lives in it, while its epoch's record is pinned by another or by itself.
     pub(crate) fn pin_block(&self, block: &BumpBlock) {
         if !block.pins.load(Ordering::Relaxed)
-            && let Some(position) = self.position_at(block.index())
+            && let Some(position) = self.position_at(block.index() as usize)
         {
             position.pin_more();
             block.pins.store(true, Ordering::Relaxed);
@@ -243,7 +244,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     ) -> Result<(), FreeError> {
         let at = object.addr().get();
         if C::CHECKED {
-            check(block, at, size)?;
+            block.check(at, size)?;
         }
         if block.free_other(at, C::CHECKED)? == Freed::Emptied {
             self.end_block(block);
@@ -259,7 +260,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         // SAFETY: blocks are valid as long as the heap.
         while let Some(block) = unsafe { at.as_ref() } {
             at = block.older.load(Ordering::Relaxed);
-            let is_of = of.is_none_or(|epoch| block.epoch() == Some(epoch));
+            let is_of = of.is_none_or(|epoch| block.era() == epoch.era());
             if !block.is_block() || !is_of {
                 continue;
             }
@@ -274,14 +275,5 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             }
         }
         stats
-    }
-}
-
-/// Whether a live object of so many bytes, or of any, begins at an address of a block of a checked heap.
-pub(crate) fn check(block: &BumpBlock, at: usize, size: Option<usize>) -> Result<(), FreeError> {
-    let found = block.find(at, true)?;
-    match size {
-        Some(size) if size != found => Err(FreeError::WrongLayout),
-        _ => Ok(()),
     }
 }

@@ -18,6 +18,9 @@ use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 use lock_api::RawMutex;
 
+/// A new epoch, and the one that was current before and is closing now: with its row, and what was before the close.
+type Opened<'h, R> = (Epoch, Option<(Epoch, &'h Row<R>, Before)>);
+
 /// Positions that are looked at for a free one before there is one more.
 const LOOKS: usize = 16;
 
@@ -261,17 +264,13 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     ///
     /// Whether a position has live objects is an estimate while they come and go: where it is too low
     /// the old epoch's token ends early, and its row, which is left to drain, still mixes with nothing.
-    #[expect(
-        clippy::type_complexity,
-        reason = "the epoch that ended, with what its end needs"
-    )]
     fn try_open<'h>(
         &'h self,
         books: &mut Books,
         positions: &'h Positions<Row<R>>,
         now: Option<u64>,
         before: Option<(Before, u32)>,
-    ) -> Result<Option<(Epoch, Option<(Epoch, &'h Row<R>, Before)>)>, EpochError> {
+    ) -> Result<Option<Opened<'h, R>>, EpochError> {
         let length = positions.len();
         let is_free = |index: &usize| {
             *index != 0
@@ -303,10 +302,6 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     }
 
     /// Opens the free position at an index. As [`Self::try_open`].
-    #[expect(
-        clippy::type_complexity,
-        reason = "the epoch that ended, with what its end needs"
-    )]
     fn open_at<'h>(
         &'h self,
         books: &mut Books,
@@ -314,7 +309,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         index: usize,
         now: Option<u64>,
         before: Option<(Before, u32)>,
-    ) -> Result<(Epoch, Option<(Epoch, &'h Row<R>, Before)>), EpochError> {
+    ) -> Result<Opened<'h, R>, EpochError> {
         let position = positions.get(index).ok_or(EpochError::RingFull)?;
         let old = before.and_then(|_| books.current(|index| positions.get(index)));
         // The row of the epoch before is left to an epoch that needs one.

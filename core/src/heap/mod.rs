@@ -41,7 +41,6 @@ use core::ptr::{self, NonNull};
 use lock_api::RawMutex;
 
 use blocks::Blocks;
-pub(crate) use blocks::check as check_bumped;
 use budget::CacheBudget;
 pub(crate) use budget::PendingDebit;
 use counters::Counters;

@@ -17,7 +17,6 @@ use crate::config::{Config, Table};
 use crate::depot::Row;
 use crate::epoch::{Epoch, Position};
 use crate::error::{AllocError, FreeError};
-use crate::heap;
 use crate::provider::PageProvider;
 use crate::sync::Ordering::Relaxed;
 use core::ptr::{self, NonNull};
@@ -115,7 +114,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         // SAFETY: owned blocks are valid.
         while let Some(block) = unsafe { at.as_ref() } {
             at = block.sibling.load(Relaxed);
-            if block.epoch() != Some(epoch) {
+            if block.era() != epoch.era() {
                 continue;
             }
             if block.used() > 0 && block.is_dead() {
@@ -146,7 +145,12 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             return Err(self.refused_closed(epoch));
         }
         block.pins.store(blocks == 0, Relaxed);
-        block.begin(self.desk.cast(), epoch, C::CHECKED);
+        block.begin(
+            self.desk.cast(),
+            epoch.index() as u32,
+            epoch.era(),
+            C::CHECKED,
+        );
         let bumps = self.bumps();
         block.sibling.store(bumps.owned, Relaxed);
         bumps.owned = ptr::from_ref(block).cast_mut();
@@ -169,7 +173,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         // SAFETY: owned blocks are valid.
         while let Some(block) = unsafe { at.as_ref() } {
             at = block.sibling.load(Relaxed);
-            if block.epoch() == Some(epoch) {
+            if block.era() == epoch.era() {
                 live += block.live().0;
                 made += block.made();
             }
@@ -185,14 +189,19 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     }
 
     fn take_block(&self, kind: Kind) -> Result<&'h BumpBlock, AllocError> {
+        match self.take_spare(kind) {
+            Some(block) => Ok(block),
+            None => self.heap.take_block(kind),
+        }
+    }
+
+    fn take_spare(&self, kind: Kind) -> Option<&'h BumpBlock> {
         let (first, count) = &mut self.bumps().spares[kind as usize];
         // SAFETY: spares are valid, as long as the heap.
-        let Some(block) = (unsafe { first.as_ref() }) else {
-            return self.heap.take_block(kind);
-        };
+        let block = unsafe { first.as_ref() }?;
         *first = block.sibling.load(Relaxed);
         *count -= 1;
-        Ok(block)
+        Some(block)
     }
 
     /// Keeps an empty block, which the local has, or gives it back.
@@ -219,7 +228,8 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     ) -> Result<(), FreeError> {
         let at = object.addr().get();
         if C::CHECKED {
-            heap::check_bumped(block, at, size()).map_err(|error| self.heap.refused_free(error))?;
+            let checked = block.check(at, size());
+            checked.map_err(|error| self.heap.refused_free(error))?;
         }
         if block.is_owned_by(self.desk.cast()) {
             if block.free_own(at, C::CHECKED) && block.used() * 2 > block.kind().bytes() {
@@ -258,7 +268,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         // SAFETY: owned blocks are valid, as long as the heap.
         while let Some(block) = unsafe { at.as_ref() } {
             at = block.sibling.load(Relaxed);
-            if !block.epoch().is_none_or(&is_over) {
+            if !epoch_of(block).is_none_or(&is_over) {
                 before = Some(block);
                 continue;
             }
@@ -285,14 +295,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// Gives the spare blocks back.
     pub(super) fn give_spares(&self) {
         for kind in Kind::ALL {
-            loop {
-                let (first, count) = &mut self.bumps().spares[kind as usize];
-                // SAFETY: as in `take_block`.
-                let Some(block) = (unsafe { first.as_ref() }) else {
-                    break;
-                };
-                *first = block.sibling.load(Relaxed);
-                *count -= 1;
+            while let Some(block) = self.take_spare(kind) {
                 self.heap.put_block(block);
             }
         }
@@ -308,6 +311,11 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             });
         }
     }
+}
+
+/// The epoch that a block serves.
+pub(super) fn epoch_of(block: &BumpBlock) -> Option<Epoch> {
+    Epoch::from_parts(block.index(), block.era())
 }
 
 /// The object that was laid at an address.

@@ -435,9 +435,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
                     return Ok(object);
                 }
                 // It stays in its epoch, while that is open.
-                let moved = block
-                    .epoch()
-                    .and_then(|epoch| self.alloc_in(epoch, new).ok());
+                let moved = bump::epoch_of(block).and_then(|epoch| self.alloc_in(epoch, new).ok());
                 moved.map_or_else(|| self.alloc(new), Ok)?
             }
             None => self.alloc(new)?,
