@@ -3,18 +3,9 @@
 mod common;
 
 use common::host::HostProvider;
-use common::{Rng, layout, steps, walk};
+use common::{Bumping, Rng, layout, steps, walk};
 use core::ptr::NonNull;
-use temporal_slab::config::Config;
 use temporal_slab::{AllocError, DefaultLock, FreeError, Heap, Local, Policy};
-
-/// Young epochs bump, and each free is checked.
-#[derive(Debug)]
-struct Bumping;
-impl Config for Bumping {
-    const CHECKED: bool = true;
-    const BUMPS: bool = true;
-}
 
 type Host = HostProvider<{ 1 << 18 }>;
 type TestHeap = Heap<Host, DefaultLock, Bumping>;

@@ -29,7 +29,7 @@ use allocator_api2::alloc::Allocator;
 use allocator_api2::vec::Vec as VecIn;
 use common::host::HostProvider;
 use common::lookups::{Board, Polite};
-use common::{Hard, Rng, alone, layout, steps, walk};
+use common::{Bumping, Hard, Rng, alone, layout, steps, walk};
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
@@ -151,11 +151,33 @@ impl<C: Config, const CHUNK: usize> Storm<'_, C, CHUNK> {
         drop(scope);
     }
 
+    /// Allocates, publishes and frees small objects of an epoch.
+    fn make_in_epoch(&self, rng: &mut Rng, local: &mut TestLocal<'_, C, CHUNK>) {
+        // A heap whose records are all in use has none.
+        let Ok(epoch) = self.heap.open_epoch() else {
+            return;
+        };
+        let mut made = Vec::new();
+        for _ in 0..rng.below(steps(60, 4)) {
+            let layout = layout(1 + rng.below(1500));
+            let object = local.alloc_in(epoch, layout).unwrap();
+            self.board.show(rng, object.as_ptr());
+            made.push((object, layout));
+        }
+        for (object, layout) in made {
+            // SAFETY: it is live, of this layout, and freed once.
+            unsafe { local.free(object, layout) }.unwrap();
+        }
+        local.leave(epoch);
+        self.heap.close(epoch).unwrap();
+    }
+
     fn maker(&self, seed: u64) {
         let _ends = Ends(&self.is_over);
         Polite::yield_each(4);
         let mut rng = Rng(seed);
         let local = LocalAllocator::new(self.heap.local().unwrap());
+        let mut of_epochs = self.heap.local().unwrap();
         for round in 0.. {
             if self.is_over.load(Relaxed) || self.is_enough(round) {
                 break;
@@ -165,6 +187,7 @@ impl<C: Config, const CHUNK: usize> Storm<'_, C, CHUNK> {
             } else {
                 self.make(&mut rng, &local);
             }
+            self.make_in_epoch(&mut rng, &mut of_epochs);
             self.heap.reclaim();
         }
         self.making.fetch_sub(1, Relaxed);
@@ -291,6 +314,21 @@ fn any_address_may_be_asked_for_unchecked() {
 }
 
 #[test]
+fn any_address_may_be_asked_for_in_bump_blocks() {
+    /// Not checked.
+    #[derive(Debug)]
+    struct Loose;
+    impl Config for Loose {
+        const CHECKED: bool = false;
+        const BUMPS: bool = true;
+    }
+    if !alone("any_address_may_be_asked_for_in_bump_blocks") {
+        lookups::<Bumping>();
+        lookups::<Loose>();
+    }
+}
+
+#[test]
 fn any_address_may_be_asked_for_of_a_hardened_heap() {
     if !alone("any_address_may_be_asked_for_of_a_hardened_heap") {
         lookups::<Hard>();
@@ -303,5 +341,6 @@ fn what_is_no_object_is_refused_beside_reclaims() {
     if !alone("what_is_no_object_is_refused_beside_reclaims") {
         storm::<Checked, 65536>(Policy::Eager, 1, true);
         storm::<Hard, { 1 << 18 }>(Policy::DEFAULT, 2, true);
+        storm::<Bumping, { 1 << 18 }>(Policy::Eager, 2, true);
     }
 }

@@ -37,6 +37,14 @@ impl Config for Ring {
     const CHECKED: bool = true;
 }
 
+/// As [`Checked`](temporal_slab::config::Checked), and young epochs bump.
+#[derive(Debug)]
+pub struct Bumping;
+impl Config for Bumping {
+    const CHECKED: bool = true;
+    const BUMPS: bool = true;
+}
+
 /// As [`Checked`](temporal_slab::config::Checked), and hard on who reads what was freed or foresees what comes next.
 #[derive(Debug)]
 pub struct Hard;
