@@ -29,6 +29,10 @@ const MAX_SPARES: u8 = 16;
 const MANY: usize = 8;
 const MOST: usize = 256;
 
+/// Bytes of blocks that a local keeps at most though nothing lives in them, for each epoch: those of the epoch, and the spares.
+pub(super) const MOST_HELD: usize =
+    MOST * Kind::Large.bytes() + MAX_SPARES as usize * (Kind::Small.bytes() + Kind::Large.bytes());
+
 /// The largest object for which a local begins with a small block.
 const SMALL_OBJECT: usize = 1024;
 

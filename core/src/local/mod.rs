@@ -494,13 +494,20 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// each entry of each magazine and each word of each stash may be the last one that is held of
     /// its slab; objects with handles and others have their own. It takes use of every class, in the worst order, to
     /// come near it; a local that uses one class of 128 bytes holds on to 776 KiB at most, and one that has used a class
-    /// only a few times, in this epoch and in those that it had the same epoch cache for, to a quarter of that class's share.
+    /// only a few times, in this epoch and in those that it had the same epoch cache for, to a quarter of that class's share. Where there are bump blocks, those of an epoch whose objects are all dead, until the local
+    /// takes or leaves them, and spare ones.
     #[must_use]
     pub fn holding_bound() -> usize {
         let classes = (0..Table::<C>::BINS).map(|bin| Table::<C>::TABLE.class(bin));
-        classes
+        let slabs: usize = classes
             .map(|c| (usize::from(c.magazine) + usize::from(c.stash) + 1) * c.slab_bytes())
-            .sum()
+            .sum();
+        let blocks = if Table::<C>::BUMPS {
+            bump::MOST_HELD
+        } else {
+            0
+        };
+        slabs + blocks
     }
 
     /// The epoch cache that is near at hand and may be that of this row.
