@@ -25,7 +25,7 @@ pub(crate) enum Kind {
     /// The ring of epochs.
     Ring,
     /// What a local keeps beside its home epoch cache.
-    Desk,
+    Local,
     /// A local's cells for one row.
     LocalRow,
     /// Small storage for a cell.

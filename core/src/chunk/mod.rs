@@ -222,7 +222,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
     }
 
     /// A slab's metadata and a run for it, from the blocks of `row`. The flag tells whether the run
-    /// reads as zero. Before memory is touched for the first time for it, or a chunk is got, `relieve` may make room,
+    /// reads as zero. Before memory is touched for the first time for it, or a chunk is got, `make_room` may make room,
     /// and says whether it did.
     /// `is_open` is asked under the lock whether the row may still grow.
     ///
@@ -235,9 +235,9 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         granules: u32,
         align: u32,
         is_open: impl Fn() -> bool,
-        relieve: impl Fn(Short) -> bool,
+        make_room: impl Fn(Short) -> bool,
     ) -> Result<(&'s Slab, Run, bool), AllocError> {
-        let (slab, run) = self.supplied(relieve, |state, effort| {
+        let (slab, run) = self.supplied(make_room, |state, effort| {
             if !is_open() {
                 return Err(Short::Closed);
             }
@@ -362,10 +362,10 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         meta: MetaShape,
         granules: u32,
         is_open: impl Fn() -> bool,
-        relieve: impl Fn(Short) -> bool,
+        make_room: impl Fn(Short) -> bool,
     ) -> Result<(&'s Slab, Run, bool), AllocError> {
         let bytes = granules as usize * GRANULE;
-        let (slab, run) = self.supplied(relieve, |state, effort| {
+        let (slab, run) = self.supplied(make_room, |state, effort| {
             if !is_open() {
                 return Err(Short::Closed);
             }

@@ -24,7 +24,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
     /// Runs `f` under the lock until it has all it needs, getting it from the provider between.
     pub(super) fn supplied<T>(
         &self,
-        relieve: impl Fn(Short) -> bool,
+        make_room: impl Fn(Short) -> bool,
         mut f: impl FnMut(&mut State<P>, Effort) -> Result<T, Short>,
     ) -> Result<T, AllocError> {
         // Each turn that ends in a shortage adds a region, which others may use up meanwhile; then
@@ -43,14 +43,14 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
                 Err(Short::Closed) => return Err(AllocError::EpochClosed),
                 Err(Short::Meta(layout)) => self.supply_meta(layout)?,
                 // Whether what was moved is in one piece is seen in the next turn.
-                Err(Short::Fresh) if moves > 0 && relieve(Short::Fresh) => moves -= 1,
+                Err(Short::Fresh) if moves > 0 && make_room(Short::Fresh) => moves -= 1,
                 Err(Short::Fresh) => effort = Effort::Bounded,
                 Err(Short::Extent(blocks)) => {
                     if let Err(refused) = self.supply_extent(blocks) {
                         return turn(Effort::Full).map_err(|_| refused);
                     }
                 }
-                Err(Short::Chunk) if relieve(Short::Chunk) => {}
+                Err(Short::Chunk) if make_room(Short::Chunk) => {}
                 Err(Short::Chunk) => {
                     if let Err(refused) = self.supply_chunk() {
                         return turn(Effort::Full).map_err(|_| refused);

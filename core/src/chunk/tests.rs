@@ -190,7 +190,7 @@ fn metadata_is_used_to_its_end() {
     assert_eq!(take(Kind::Large, aligned(1024)), 1, "it just fits");
     assert_eq!(take(Kind::Row, aligned(ROOM - 64)), 2, "the longest");
     assert_eq!(take(Kind::Ring, aligned(ROOM - 2048)), 3);
-    assert_eq!(take(Kind::Desk, aligned(4096)), 4, "2,048 are put aside");
+    assert_eq!(take(Kind::Local, aligned(4096)), 4, "2,048 are put aside");
     assert_eq!(take(Kind::LocalRow, aligned(ROOM - 4096 - WORTH)), 4);
     assert_eq!(
         take(Kind::SmallStore, aligned(2048)),

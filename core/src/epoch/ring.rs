@@ -105,7 +105,7 @@ impl<T> Position<T> {
         is_open
     }
 
-    /// Counts one more block, for who has one that is counted.
+    /// Counts one more block, for a local that has one that is counted.
     #[cfg(not(loom))]
     pub(crate) fn pin_more(&self) {
         self.blocks.fetch_add(1, Ordering::Relaxed);
@@ -116,7 +116,7 @@ impl<T> Position<T> {
         self.blocks.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Whether a block is counted, for who opens the position if none is.
+    /// Whether a block is counted, for a thread that opens the position if none is.
     pub(crate) fn is_pinned(&self) -> bool {
         self.blocks.fetch_or(0, Ordering::Release) != 0
     }

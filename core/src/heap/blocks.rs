@@ -115,13 +115,13 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
         let root = self.root()?;
         let granules = kind.granules() as u32;
-        let (slab, run, _) = self.pressed(|| {
-            let relieve = |short| self.relieve(root, short);
+        let (slab, run, _) = self.with_reclaim(|| {
+            let make_room = |short| self.make_room(root, short);
             let meta = Self::block_meta(kind);
             // SAFETY: the row is one of this heap.
             unsafe {
                 self.pages
-                    .take_slab(root.blocks(), meta, granules, granules, || true, relieve)
+                    .take_slab(root.blocks(), meta, granules, granules, || true, make_room)
             }
         })?;
         let body = Body {

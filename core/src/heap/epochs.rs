@@ -430,7 +430,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let classes = Table::<C>::BINS;
         let layout = Row::<R>::layout(classes);
         let (layout, bins_at) = layout.map_err(|_| AllocError::OutOfMemory)?;
-        let memory = self.pressed(|| self.pages.take_meta(Kind::Row, layout))?;
+        let memory = self.with_reclaim(|| self.pages.take_meta(Kind::Row, layout))?;
         self.books.with(|books| {
             let id = books
                 .next_row()
@@ -456,7 +456,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     #[cold]
     fn more_positions(&self) -> Result<(), AllocError> {
         let layout = self.positions.layout();
-        let memory = self.pressed(|| self.pages.take_meta(Kind::Ring, layout))?;
+        let memory = self.with_reclaim(|| self.pages.take_meta(Kind::Ring, layout))?;
         let (lacked, is_used) = self.books.with(|_| {
             let lacks = self.positions.lacks();
             // SAFETY: metadata memory of this layout, which stays as long as the heap.
@@ -483,7 +483,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             self.make_row()?;
         }
         let counters = Counters::layout::<C>()?;
-        let counters = self.pressed(|| self.pages.take_meta(Kind::Counters, counters));
+        let counters = self.with_reclaim(|| self.pages.take_meta(Kind::Counters, counters));
         let counters = counters?;
         // What is the root now, and whether it is this one.
         let (root, is_used) = self.books.with(|books| {

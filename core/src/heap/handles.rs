@@ -291,7 +291,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
         self.ids.assign(
             tagged,
-            || self.pressed(|| self.pages.take_meta(Kind::IdTable, Ids::<C>::TABLE)),
+            || self.with_reclaim(|| self.pages.take_meta(Kind::IdTable, Ids::<C>::TABLE)),
             // SAFETY: the table was taken for this and not used.
             |table| unsafe { self.pages.put_meta(Kind::IdTable, table) },
         )

@@ -38,25 +38,25 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         layout: Layout,
     ) -> Result<(NonNull<u8>, bool), AllocError> {
         let pages = &self.pages;
-        let (is_open, relieve) = (|| row.tag() == tag, |short| self.relieve(row, short));
+        let (is_open, make_room) = (|| row.tag() == tag, |short| self.make_room(row, short));
         let (blocks_of, meta) = (row.blocks(), Self::PLAIN_META);
         match Route::of::<P, C>(layout, pages.provider()) {
             Route::Run { granules, align } => {
-                let taken = self.pressed(|| {
+                let taken = self.with_reclaim(|| {
                     // SAFETY: the row is one of this heap.
-                    unsafe { pages.take_slab(blocks_of, meta, granules, align, is_open, relieve) }
+                    unsafe { pages.take_slab(blocks_of, meta, granules, align, is_open, make_room) }
                 })?;
                 Ok(self.begin_single(row, taken, Key::RUN, granules))
             }
             Route::Extent { granules } => {
-                let taken = self.pressed(|| {
+                let taken = self.with_reclaim(|| {
                     // SAFETY: the row is one of this heap.
-                    unsafe { pages.take_extent(blocks_of, meta, granules, is_open, relieve) }
+                    unsafe { pages.take_extent(blocks_of, meta, granules, is_open, make_room) }
                 })?;
                 Ok(self.begin_single(row, taken, Key::EXTENT, granules))
             }
             Route::Region { bytes, align } => {
-                let taken = self.pressed(|| {
+                let taken = self.with_reclaim(|| {
                     // SAFETY: the row is one of this heap.
                     unsafe { pages.take_region(blocks_of, bytes, align, is_open) }
                 })?;

@@ -212,7 +212,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
 
     /// Runs `f`; if it finds no memory, gives back what is empty, and runs it again if anything came
     /// back since, by this context or another.
-    pub(crate) fn pressed<T>(
+    pub(crate) fn with_reclaim<T>(
         &self,
         f: impl Fn() -> Result<T, AllocError>,
     ) -> Result<T, AllocError> {
@@ -373,7 +373,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     ///
     /// To have a block made present takes about as long as to move as much; so the more blocks a row has opened, the
     /// fewer empty slabs it may keep beside them.
-    pub(super) fn relieve(&self, row: &Row<R>, short: Short) -> bool {
+    pub(super) fn make_room(&self, row: &Row<R>, short: Short) -> bool {
         if short == Short::Chunk {
             let cached = self.budget.bytes();
             return cached >= P::CHUNK_SIZE && self.empty_caches(cached - P::CHUNK_SIZE);

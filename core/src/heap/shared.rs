@@ -284,13 +284,13 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
         let meta = Self::meta_of(shape, true);
         let (granules, align) = (u32::from(shape.granules), u32::from(shape.align));
-        let (slab, run, zero) = self.pressed(|| {
-            let (is_open, relieve) = (|| row.tag() == tag, |short| self.relieve(row, short));
+        let (slab, run, zero) = self.with_reclaim(|| {
+            let (is_open, make_room) = (|| row.tag() == tag, |short| self.make_room(row, short));
             let blocks = row.blocks();
             // SAFETY: the row is one of this heap.
             unsafe {
                 self.pages
-                    .take_slab(blocks, meta, granules, align, is_open, relieve)
+                    .take_slab(blocks, meta, granules, align, is_open, make_room)
             }
         })?;
         // SAFETY: metadata of a tagged class is a tagged slab's.

@@ -65,12 +65,12 @@ impl<R> Bumps<R> {
 impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     #[expect(
         clippy::mut_from_ref,
-        reason = "the desk is this local's alone, and no two are used at a time"
+        reason = "`inner` is this local's alone, and no two are used at a time"
     )]
     #[inline(always)]
     fn bumps(&self) -> &mut Bumps<R> {
-        // SAFETY: the desk is valid and this local's alone.
-        unsafe { &mut (*self.desk).bumps }
+        // SAFETY: `inner` is valid and this local's alone.
+        unsafe { &mut (*self.inner).bumps }
     }
 
     /// Lays an object of a class in an epoch. `None` where slabs serve it.
@@ -150,7 +150,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         }
         block.pins.store(blocks == 0, Relaxed);
         block.begin(
-            self.desk.cast(),
+            self.inner.cast(),
             epoch.index() as u32,
             epoch.era(),
             C::CHECKED,
@@ -235,7 +235,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             let checked = block.check(at, size());
             checked.map_err(|error| self.heap.refused_free(error))?;
         }
-        if block.is_owned_by(self.desk.cast()) {
+        if block.is_owned_by(self.inner.cast()) {
             if block.free_own(at, C::CHECKED) && block.used() * 2 > block.kind().bytes() {
                 block.start_over(C::CHECKED);
             }
@@ -258,7 +258,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         new: usize,
         align: usize,
     ) -> bool {
-        block.is_owned_by(self.desk.cast())
+        block.is_owned_by(self.inner.cast())
             && at.is_multiple_of(align)
             && new <= MAX_SIZE
             && block.extend(at, size, new)

@@ -53,7 +53,7 @@ impl<'h, R: RawMutex> EpochCache<'h, R> {
     ) -> Result<Self, AllocError> {
         let classes = Table::<C>::BINS;
         let (layout, cells_at) = LocalRow::layout(classes).ok_or(AllocError::TooLarge)?;
-        let memory = heap.pressed(|| heap.pages.take_meta(Kind::LocalRow, layout))?;
+        let memory = heap.with_reclaim(|| heap.pages.take_meta(Kind::LocalRow, layout))?;
         let state: *mut LocalRow = memory.as_ptr().cast();
         // SAFETY: the memory is of this layout and nobody else's; the state is valid until `unmake`.
         unsafe {
@@ -163,9 +163,9 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             self.cache_of(row, epoch.tag())?
         };
         if let Some(position) = self.heap.position(epoch) {
-            // SAFETY: the desk is valid and this local's alone.
+            // SAFETY: `inner` is valid and this local's alone.
             unsafe {
-                (*self.desk).last = Last {
+                (*self.inner).last = Last {
                     epoch: Some(epoch),
                     position,
                     cells: cache.cells,
@@ -253,28 +253,28 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
 
     /// The epoch cache in a row, made if there is none, and near at hand from now on.
     fn sit(&mut self, row: &'h Row<R>) -> Result<EpochCache<'h, R>, AllocError> {
-        // SAFETY: the desk and the epoch caches in its list are valid, and this local's alone.
+        // SAFETY: `inner` and the epoch caches in its list are valid, and this local's alone.
         let state = unsafe {
-            let mut state = (*self.desk).caches;
+            let mut state = (*self.inner).caches;
             while !state.is_null() && (*state).row != row.id() {
                 state = (*state).sibling;
             }
             state
         };
         let cache = if state.is_null() {
-            // SAFETY: the desk is this local's, and so is the spare epoch cache, which is empty.
+            // SAFETY: `inner` is this local's, and so is the spare epoch cache, which is empty.
             let cache = unsafe {
-                let spare = core::mem::replace(&mut (*self.desk).spare, ptr::null_mut());
+                let spare = core::mem::replace(&mut (*self.inner).spare, ptr::null_mut());
                 if spare.is_null() {
                     EpochCache::make(self.heap, row, ptr::from_ref(self.counters()))?
                 } else {
                     EpochCache::again(self.heap, row, spare)
                 }
             };
-            // SAFETY: the epoch cache was just made; the desk is this local's.
+            // SAFETY: the epoch cache was just made; `inner` is this local's.
             unsafe {
-                (*cache.state).sibling = (*self.desk).caches;
-                (*self.desk).caches = cache.state;
+                (*cache.state).sibling = (*self.inner).caches;
+                (*self.inner).caches = cache.state;
             }
             cache
         } else {
@@ -286,15 +286,15 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     }
 
     fn set_near(&mut self, id: u16, cache: EpochCache<'h, R>) {
-        // SAFETY: the desk is valid and this local's alone.
-        unsafe { (&mut (*self.desk).near)[usize::from(id) % NEAR] = cache };
+        // SAFETY: `inner` is valid and this local's alone.
+        unsafe { (&mut (*self.inner).near)[usize::from(id) % NEAR] = cache };
     }
 
     /// Gives up the epoch caches in epochs that were closed since the last look.
     pub(super) fn notice_closes(&mut self) {
         let closes = self.heap.closes();
-        // SAFETY: the desk is valid and this local's alone.
-        let seen = unsafe { core::mem::replace(&mut (*self.desk).closes_seen, closes) };
+        // SAFETY: `inner` is valid and this local's alone.
+        let seen = unsafe { core::mem::replace(&mut (*self.inner).closes_seen, closes) };
         if closes != seen {
             self.leave_closed_blocks();
             self.leave_caches(|row| !row.tag().is_open());
@@ -322,9 +322,9 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
 
     #[cold]
     fn leave_caches(&mut self, is_over: impl Fn(&Row<R>) -> bool) {
-        // SAFETY: the desk and the epoch caches in its list are valid, and this local's alone.
+        // SAFETY: `inner` and the epoch caches in its list are valid, and this local's alone.
         unsafe {
-            let mut link: *mut *mut LocalRow = &raw mut (*self.desk).caches;
+            let mut link: *mut *mut LocalRow = &raw mut (*self.inner).caches;
             while !(*link).is_null() {
                 let cache: EpochCache<'h, R> = EpochCache::of::<C>(*link);
                 if is_over(cache.row) {
@@ -340,8 +340,8 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// Gives up what is held in an epoch cache, and the epoch cache, which is kept if there is no spare one.
     fn give_up(&mut self, cache: EpochCache<'h, R>) {
         self.vacate(cache);
-        // SAFETY: the desk is valid and this local's alone.
-        let spare = unsafe { &mut (*self.desk).spare };
+        // SAFETY: `inner` is valid and this local's alone.
+        let spare = unsafe { &mut (*self.inner).spare };
         if spare.is_null() {
             *spare = cache.state;
         } else {
@@ -361,10 +361,10 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         if self.near(cache.id).id == cache.id {
             self.set_near(cache.id, EpochCache::none(self.home.row));
         }
-        // SAFETY: the desk is valid and this local's alone.
+        // SAFETY: `inner` is valid and this local's alone.
         unsafe {
-            if (*self.desk).last.cells == cache.cells {
-                (*self.desk).last = Last::NONE;
+            if (*self.inner).last.cells == cache.cells {
+                (*self.inner).last = Last::NONE;
             }
         }
         // SAFETY: the epoch cache is this local's.
@@ -430,9 +430,9 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// Calls `f` for each epoch cache of this local.
     pub(super) fn for_each_epoch_cache(&self, mut f: impl FnMut(*mut LocalRow)) {
         f(self.home.state);
-        // SAFETY: the desk and the epoch caches in its list are valid, and this local's alone.
+        // SAFETY: `inner` and the epoch caches in its list are valid, and this local's alone.
         unsafe {
-            let mut state = (*self.desk).caches;
+            let mut state = (*self.inner).caches;
             while !state.is_null() {
                 f(state);
                 state = (*state).sibling;
@@ -453,19 +453,19 @@ impl<P: PageProvider, R: RawMutex, C: Config> Drop for Local<'_, P, R, C> {
         self.leave_blocks(|_| true);
         self.give_spares();
         self.leave_caches(|_| true);
-        // SAFETY: the desk is valid and this local's alone; a spare epoch cache is one of this heap.
+        // SAFETY: `inner` is valid and this local's alone; a spare epoch cache is one of this heap.
         unsafe {
-            let spare = core::mem::replace(&mut (*self.desk).spare, ptr::null_mut());
+            let spare = core::mem::replace(&mut (*self.inner).spare, ptr::null_mut());
             if !spare.is_null() {
                 self.unmake(EpochCache::of::<C>(spare));
             }
         }
         self.vacate(self.home);
         self.unmake(self.home);
-        // SAFETY: the desk is of this kind, and nobody has it after this.
+        // SAFETY: `inner` is of this kind, and nobody has it after this.
         unsafe {
-            let desk = NonNull::new_unchecked(self.desk.cast());
-            self.heap.pages.put_meta(Kind::Desk, desk);
+            let inner = NonNull::new_unchecked(self.inner.cast());
+            self.heap.pages.put_meta(Kind::Local, inner);
         }
     }
 }

@@ -73,12 +73,12 @@ pub struct Local<'h, P: PageProvider, R: RawMutex = DefaultLock, C: Config = Sta
     home: EpochCache<'h, R>,
     /// The rest. It lies apart so that nothing ever writes to the local itself, and the compiler can
     /// keep what the fast paths read in registers across a loop.
-    desk: *mut Desk<'h, R>,
+    inner: *mut LocalInner<'h, R>,
 }
 
 /// What changes in a local, in metadata memory.
 #[derive(Debug)]
-struct Desk<'h, R> {
+struct LocalInner<'h, R> {
     /// Where the local allocated last that named an epoch: most allocations name the same as the one before.
     last: Last<R>,
     /// Bump blocks.
@@ -124,15 +124,15 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     pub(crate) fn new(heap: &'h Heap<P, R, C>, root: &'h Row<R>) -> Result<Self, AllocError> {
         let classes = Table::<C>::BINS;
         let layout = LocalCounters::layout(classes)
-            .and_then(|(counters, _)| Layout::new::<Desk<'h, R>>().extend(counters));
+            .and_then(|(counters, _)| Layout::new::<LocalInner<'h, R>>().extend(counters));
         let (layout, counters_at) = layout.map_err(|_| AllocError::TooLarge)?;
-        let memory = heap.pressed(|| heap.pages.take_meta(Kind::Desk, layout))?;
-        let desk: *mut Desk<'h, R> = memory.as_ptr().cast();
+        let memory = heap.with_reclaim(|| heap.pages.take_meta(Kind::Local, layout))?;
+        let inner: *mut LocalInner<'h, R> = memory.as_ptr().cast();
         // SAFETY: the memory is of this layout and nobody else's.
         let counters = unsafe {
             let number = heap.counters.next_local();
             let counters = LocalCounters::place(memory.as_ptr().add(counters_at), classes, number);
-            desk.write(Desk {
+            inner.write(LocalInner {
                 last: Last::NONE,
                 bumps: Bumps::NONE,
                 near: [EpochCache::none(root); NEAR],
@@ -146,10 +146,10 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             counters
         };
         match EpochCache::make(heap, root, counters) {
-            Ok(home) => Ok(Self { heap, home, desk }),
+            Ok(home) => Ok(Self { heap, home, inner }),
             Err(error) => {
-                // SAFETY: the desk is not used.
-                unsafe { heap.pages.put_meta(Kind::Desk, memory) };
+                // SAFETY: `inner` is not used.
+                unsafe { heap.pages.put_meta(Kind::Local, memory) };
                 Err(error)
             }
         }
@@ -234,9 +234,9 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// The cells for an epoch, if it is open and the one that the local allocated in last.
     #[inline]
     fn last_cells(&self, epoch: Epoch) -> Option<*mut Cell> {
-        // SAFETY: the desk is valid and this local's alone; positions are valid for as long as the heap.
+        // SAFETY: `inner` is valid and this local's alone; positions are valid for as long as the heap.
         unsafe {
-            let last = &(*self.desk).last;
+            let last = &(*self.inner).last;
             let is_it = last.epoch == Some(epoch) && (*last.position).is_open_in(epoch.era_id());
             is_it.then_some(last.cells)
         }
@@ -281,9 +281,9 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         if !C::SHUFFLED {
             return (cell.pop(C::CHECKED), None);
         }
-        // SAFETY: the desk is valid and this local's alone.
+        // SAFETY: `inner` is valid and this local's alone.
         let draw = unsafe {
-            let draw = &mut (*self.desk).draw;
+            let draw = &mut (*self.inner).draw;
             // Of the generator xorshift64*.
             *draw ^= *draw >> 12;
             *draw ^= *draw << 25;
@@ -480,8 +480,8 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
 
     #[inline]
     fn counters(&self) -> &LocalCounters {
-        // SAFETY: the desk and the counters behind it are valid for as long as the local.
-        unsafe { &*(*self.desk).counters }
+        // SAFETY: `inner` and the counters behind it are valid for as long as the local.
+        unsafe { &*(*self.inner).counters }
     }
 
     /// The heap.
@@ -513,8 +513,8 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// The epoch cache that is near at hand and may be that of this row.
     #[inline]
     fn near(&self, id: u16) -> &EpochCache<'h, R> {
-        // SAFETY: the desk is valid and this local's alone.
-        unsafe { &(&(*self.desk).near)[usize::from(id) % NEAR] }
+        // SAFETY: `inner` is valid and this local's alone.
+        unsafe { &(&(*self.inner).near)[usize::from(id) % NEAR] }
     }
 
     #[inline]

@@ -24,9 +24,9 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     #[inline(never)]
     pub(super) fn refill_home(&mut self, class: usize) -> Option<NonNull<u8>> {
         let object = self.refill(self.home, Tag::ROOT, class);
-        // SAFETY: the desk is valid and this local's alone.
+        // SAFETY: `inner` is valid and this local's alone.
         object
-            .inspect_err(|error| unsafe { (*self.desk).failed = *error })
+            .inspect_err(|error| unsafe { (*self.inner).failed = *error })
             .ok()
     }
 
@@ -41,7 +41,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         }
         let object = self.heap.alloc_large(self.home.row, Tag::ROOT, layout);
         // SAFETY: as in `refill_home`.
-        unsafe { object.inspect_err(|error| (*self.desk).failed = *error) }
+        unsafe { object.inspect_err(|error| (*self.inner).failed = *error) }
             .ok()
             .map(|(object, _)| object)
     }
@@ -50,7 +50,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     #[cold]
     pub(super) fn failure(&self) -> AllocError {
         // SAFETY: as in `refill_home`.
-        unsafe { (*self.desk).failed }
+        unsafe { (*self.inner).failed }
     }
 
     /// Allocates when the magazine and the word are used up.
@@ -326,7 +326,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         unsafe {
             LocalRow::be_of(cache.state, cache.row.tag());
             bump(which(&(*cache.state).own));
-            let counters = (*self.desk).counters;
+            let counters = (*self.inner).counters;
             bump(which(LocalCounters::class(
                 counters,
                 Table::<C>::BINS,
