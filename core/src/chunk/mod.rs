@@ -28,7 +28,7 @@ mod view;
 use crate::class::{BLOCK, GRANULE};
 use crate::error::AllocError;
 use crate::provider::{Capabilities, PageProvider, Region};
-use crate::slab::Slab;
+use crate::slab::{Body, Slab};
 use crate::snapshot::PageStats;
 use crate::sync::{AtomicU64, AtomicUsize, Lock, LockCounts, Ordering};
 use arena::{META_HEADER, META_REGION};
@@ -62,6 +62,16 @@ pub(crate) struct Run {
 }
 
 impl Run {
+    /// What a slab of this run says, which has so many granules, for a row.
+    pub(crate) fn body<R>(&self, row: &R, granules: u32) -> Body {
+        Body {
+            base: self.base,
+            row: core::ptr::from_ref(row).cast(),
+            chunk: self.chunk.cast(),
+            granules,
+        }
+    }
+
     /// This run and the one behind it, as one.
     fn and(self, behind: Self) -> Self {
         Self {

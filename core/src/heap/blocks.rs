@@ -10,7 +10,7 @@ use crate::config::{Config, Table};
 use crate::epoch::Epoch;
 use crate::error::{AllocError, FreeError};
 use crate::provider::PageProvider;
-use crate::slab::{Body, Key};
+use crate::slab::Key;
 use crate::snapshot::BlockStats;
 use crate::sync::{AtomicPtr, Lock, Ordering};
 use core::ptr::{self, NonNull};
@@ -124,12 +124,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                     .take_slab(root.blocks(), meta, granules, granules, || true, make_room)
             }
         })?;
-        let body = Body {
-            base: run.base,
-            row: ptr::from_ref(root).cast(),
-            chunk: run.chunk.cast(),
-            granules,
-        };
+        let body = run.body(root, granules);
         // SAFETY: the metadata is of this kind, and it and its run were just taken.
         unsafe {
             let block = BumpBlock::of(slab);

@@ -12,9 +12,9 @@ use crate::depot::Row;
 use crate::epoch::Tag;
 use crate::error::{AllocError, FreeError};
 use crate::provider::{Capabilities, PageProvider};
-use crate::slab::{Body, Key, Slab};
+use crate::slab::{Key, Slab};
 use core::alloc::Layout;
-use core::ptr::{self, NonNull};
+use core::ptr::NonNull;
 use lock_api::RawMutex;
 
 impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
@@ -79,12 +79,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let bytes = granules as usize * GRANULE;
         row.add_large(bytes);
         self.route_of(class).add(bytes);
-        let body = Body {
-            base: run.base,
-            row: ptr::from_ref(row).cast(),
-            chunk: run.chunk.cast(),
-            granules,
-        };
+        let body = run.body(row, granules);
         // SAFETY: the slab and its run were just taken, so they are this context's alone.
         unsafe {
             slab.adopt(Key::new(row.id(), class), body);

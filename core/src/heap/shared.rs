@@ -11,7 +11,7 @@ use crate::epoch::Tag;
 use crate::error::{AllocError, FreeError};
 use crate::handle::TaggedSlab;
 use crate::provider::PageProvider;
-use crate::slab::{Body, Key, Slab};
+use crate::slab::{Key, Slab};
 use crate::sync::{AtomicU8, Ordering};
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
@@ -310,12 +310,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             row.count_slots(shape.slots() as isize);
         }
         self.count_slab(row, class, true);
-        let body = Body {
-            base: run.base,
-            row: ptr::from_ref(row).cast(),
-            chunk: run.chunk.cast(),
-            granules,
-        };
+        let body = run.body(row, granules);
         // SAFETY: the slab and its run were just taken, so they are this context's alone.
         unsafe {
             slab.adopt(Key::new(row.id(), class as u8), body);
