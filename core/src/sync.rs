@@ -17,6 +17,17 @@ pub(crate) use core::sync::atomic::{
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
+/// A load that has a place in the one order of all `SeqCst` accesses. loom takes such a load for one that acquires; a
+/// read-modify-write, which has a place in the order of the changes of its own word, stands for it there.
+#[inline(always)]
+pub(crate) fn load_in_order(word: &AtomicU32) -> u32 {
+    if cfg!(loom) {
+        word.fetch_or(0, Ordering::AcqRel)
+    } else {
+        word.load(Ordering::SeqCst)
+    }
+}
+
 /// How often a lock was taken.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct LockCounts {

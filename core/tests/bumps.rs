@@ -77,13 +77,16 @@ fn what_is_no_live_object_is_refused() {
     let misuse = |local: &mut TestLocal<'_>| {
         // SAFETY: a checked heap refuses what is no live object; that it does is what is tried.
         unsafe {
-            assert_eq!(local.free(a, layout(64)), Err(FreeError::WrongLayout));
+            for size in [64, 32, 48 + 2048, 48 + 4096, 0] {
+                let freed = local.free(a, layout(size));
+                assert_eq!(freed, Err(FreeError::WrongLayout), "{size}");
+            }
             assert_eq!(local.free(at(a, 16), layout(48)), Err(FreeError::Interior));
             assert_eq!(local.free(at(a, 7), layout(48)), Err(FreeError::Interior));
             assert_eq!(local.free_any(at(b, 64)), Err(FreeError::DoubleFree));
             assert_eq!(local.free_any(at(b, 4096)), Err(FreeError::DoubleFree));
             if b.addr().get() - a.addr().get() > 48 {
-                assert_eq!(local.free_any(at(a, 48)), Err(FreeError::DoubleFree));
+                assert_eq!(local.free_any(at(a, 48)), Err(FreeError::Interior));
             }
         }
         assert_eq!((local.size_of(a), local.size_of(b)), (Ok(48), Ok(64)));

@@ -188,7 +188,7 @@ fn wrong_layouts_are_refused() {
                     _ => local.free(object, *wrong),
                 }
             };
-            if heap.resize_in_place(*right, *wrong) {
+            if heap.resize_in_place(object, *right, *wrong) {
                 assert_eq!(freed, Ok(()), "{right:?} is {wrong:?}");
             }
             if freed.is_ok() {

@@ -81,7 +81,7 @@ fn sizes_near_the_end_are_refused_everywhere() {
         assert!(is_refused(scope.bytes(huge)), "{huge:?}");
         assert!(is_refused(scope.zeroed(huge)), "{huge:?}");
         assert!(is_refused(scope.alloc_handle(huge)), "{huge:?}");
-        assert!(!heap.resize_in_place(small, huge), "{huge:?}");
+        assert!(!heap.resize_in_place(kept, small, huge), "{huge:?}");
         assert_eq!(heap.class_of(huge), None);
         assert!(heap.usable_size(huge) == 0 || heap.usable_size(huge) >= huge.size());
         // SAFETY: it is live; a resize that fails leaves it, and a checked heap refuses the free.

@@ -182,38 +182,6 @@ fn a_block_that_is_found_is_whole() {
     );
 }
 
-/// An object is laid behind another, whose length a thread asks for that knows of neither by an order: it is as long as it was.
-/// Catches a block that is seen to go on behind an object before it is seen where the next one begins.
-#[test]
-fn an_object_is_not_longer_for_what_is_laid_behind_it() {
-    let heap = TestHeap::<Bumping>::new(HostProvider::default());
-    let epoch = heap.open_epoch().unwrap();
-    let mut local = heap.local().unwrap();
-    for _ in 0..40 {
-        let first = local.alloc_in(epoch, layout(48)).unwrap().addr().get();
-        let laying = core::cell::RefCell::new(&mut local);
-        let laying = Shared(laying);
-        one_after_the_other(
-            || {
-                let laying = &laying;
-                laying.0.borrow_mut().alloc_in(epoch, layout(48)).unwrap();
-                first as u64
-            },
-            |address| {
-                let object = core::ptr::without_provenance_mut(address as usize);
-                assert_eq!(heap.size_of(NonNull::new(object).unwrap()), Ok(48));
-            },
-        );
-    }
-}
-
-/// What one thread uses at a time.
-struct Shared<T>(T);
-// SAFETY: the tests see to it.
-unsafe impl<T> Send for Shared<T> {}
-// SAFETY: as above.
-unsafe impl<T> Sync for Shared<T> {}
-
 /// A class gets its first slab; the next thread finds it at the hint, with its metadata.
 #[test]
 fn the_slab_at_the_hint_is_whole() {

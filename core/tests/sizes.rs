@@ -4,6 +4,7 @@ mod common;
 
 use common::host::HostProvider;
 use core::alloc::Layout;
+use core::ptr::NonNull;
 use temporal_slab::config::{Checked, Config, Fine};
 use temporal_slab::{AllocError, DefaultLock, Heap};
 
@@ -117,7 +118,7 @@ fn in_place_only_where_the_object_is_the_same() {
         ] {
             let old = Layout::from_size_align(old, 8).unwrap();
             let new = Layout::from_size_align(new, 8).unwrap();
-            if heap.resize_in_place(old, new) {
+            if heap.resize_in_place(NonNull::dangling(), old, new) {
                 assert!(heap.usable_size(old) >= new.size());
                 assert_eq!(heap.usable_size(old), heap.usable_size(new));
             }

@@ -141,7 +141,13 @@ unsafe impl<P: PageProvider, R: RawMutex, C: Config> Allocator for EpochAllocato
         old: Layout,
         new: Layout,
     ) -> Result<NonNull<[u8]>, AllocError> {
-        if self.of.local.borrow().heap().resize_in_place(old, new) {
+        if self
+            .of
+            .local
+            .borrow()
+            .heap()
+            .resize_in_place(object, old, new)
+        {
             return slice(Ok(object), new.size());
         }
         // Moved within its epoch: a resize of the local's would take it to the root's.

@@ -4,16 +4,72 @@ use super::count::Count;
 use crate::class::GRANULE;
 use crate::error::FreeError;
 use crate::slab::{Key, Slab};
+use crate::sync::Ordering::Relaxed;
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
-use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use core::alloc::Layout;
 use core::ptr;
 
-/// What a bit of the marks stands for.
-const UNIT: usize = 16;
-/// The largest object, as large as its class makes it, and the largest alignment.
+/// What objects are multiples of, and a mark stands for.
+pub(crate) const UNIT: usize = 16;
+/// The largest object, and the largest alignment.
 pub(crate) const MAX_SIZE: usize = 2048;
 pub(crate) const MAX_ALIGN: usize = 64;
+
+/// How long an object is, as a block lays it and its mark tells: in whole units but one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Length(usize);
+
+impl Length {
+    /// Of an object of so many bytes. No block has one that is longer than [`MAX_SIZE`].
+    #[inline(always)]
+    pub(crate) const fn of(bytes: usize) -> Self {
+        Self(bytes.saturating_sub(1) / UNIT)
+    }
+
+    /// As [`Length::of`], if a block has such objects: neither empty nor too long. An empty one is laid as one of a byte, elsewhere.
+    #[inline(always)]
+    pub(crate) const fn at_once(bytes: usize) -> Option<Self> {
+        let last = bytes.wrapping_sub(1);
+        if last < MAX_SIZE {
+            Some(Self(last / UNIT))
+        } else {
+            None
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) const fn bytes(self) -> usize {
+        (self.0 + 1) * UNIT
+    }
+}
+
+/// What is known of a unit of a block: nothing (0), that an object lived there which is dead, or that one lives, with its length.
+///
+/// A word and not a byte, so that no length that is too long is taken for one that is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Mark(usize);
+
+impl Mark {
+    /// An object began here that is dead: of this block, or of one that the metadata was before.
+    const DEAD: Self = Self(1);
+    /// The mark of a live object of one unit. Longer ones follow.
+    const LIVE: Self = Self(128);
+
+    #[inline(always)]
+    const fn live(length: Length) -> Self {
+        Self(Self::LIVE.0 + length.0)
+    }
+
+    /// The length of the live object.
+    const fn length(self) -> Option<Length> {
+        match self.0.checked_sub(Self::LIVE.0) {
+            Some(length) => Some(Length(length)),
+            None => None,
+        }
+    }
+}
+
+const _: () = assert!(Mark::live(Length::of(MAX_SIZE)).0 == u8::MAX as usize);
 
 /// A block's length: the first of a local in an epoch is small, so that an epoch of a few objects takes little.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,10 +92,9 @@ impl Kind {
         self.granules() * GRANULE
     }
 
-    /// The layout of a block's metadata: a checked heap has two sets of marks more.
-    pub(crate) const fn layout(self, is_checked: bool) -> Layout {
-        let sets = if is_checked { 3 } else { 1 };
-        let bytes = size_of::<BumpBlock>() + sets * self.granules() * size_of::<u64>();
+    /// The layout of a block's metadata.
+    pub(crate) const fn layout(self) -> Layout {
+        let bytes = size_of::<BumpBlock>() + self.bytes() / UNIT;
         match Layout::from_size_align(bytes, 64) {
             Ok(layout) => layout,
             Err(_) => panic!("a block's metadata is a few hundred bytes"),
@@ -47,7 +102,7 @@ impl Kind {
     }
 }
 
-/// The metadata of a block; its marks follow it, a word for each granule. Orderings: see the head of the module.
+/// The metadata of a block; its marks follow it, a byte for each unit. Orderings: see the head of the module.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct BumpBlock {
@@ -56,10 +111,12 @@ pub(crate) struct BumpBlock {
     next: AtomicUsize,
     base: AtomicUsize,
     end: AtomicUsize,
-    /// Objects that live by the owner's count.
-    own_live: AtomicU32,
+    /// Objects that were laid since it began, and those of them that the owner freed.
+    made: AtomicU32,
+    freed: AtomicU32,
     /// The local that lays objects here.
     owner: AtomicPtr<()>,
+    era: AtomicU64,
     /// The epoch.
     index: AtomicU32,
     is_known: AtomicBool,
@@ -68,13 +125,12 @@ pub(crate) struct BumpBlock {
     /// It is counted in the epoch's record. Of the blocks that a local owns in an epoch the first is, of those that were left
     /// each.
     pub(crate) pins: AtomicBool,
-    era: AtomicU64,
     /// The next block of the list that it is in.
     pub(crate) sibling: AtomicPtr<BumpBlock>,
-    /// On a line that others write.
-    count: Line<Count>,
     /// The block whose metadata was made before this one's. Constant once it is known.
     pub(crate) older: AtomicPtr<BumpBlock>,
+    /// On a line that others write.
+    count: Line<Count>,
 }
 
 #[derive(Debug)]
@@ -98,7 +154,10 @@ impl BumpBlock {
     pub(crate) unsafe fn of<'b>(slab: *const Slab) -> &'b Self {
         // The slab's pointer may be good for the slab alone.
         // SAFETY: the caller's promise; the memory of metadata is exposed.
-        unsafe { &*ptr::with_exposed_provenance(slab.addr()) }
+        unsafe {
+            core::hint::assert_unchecked(!slab.is_null());
+            &*ptr::with_exposed_provenance(slab.addr())
+        }
     }
 
     pub(crate) const fn slab(&self) -> &Slab {
@@ -123,13 +182,11 @@ impl BumpBlock {
         self.base.load(Relaxed)
     }
 
-    /// The block lies at an address from now on. The caller has it. What its metadata says of the objects of a block before is
-    /// forgotten when this one begins.
+    /// The block lies at an address from now on. The caller has it, and it is empty: no mark says that an object lives.
     pub(crate) fn place(&self, base: usize, kind: Kind) {
         self.granules.store(kind.granules() as u8, Relaxed);
         self.base.store(base, Relaxed);
         self.end.store(base + kind.bytes(), Relaxed);
-        self.next.store(base + kind.bytes(), Relaxed);
     }
 
     /// Whether somebody noted the block's metadata before; it is noted now.
@@ -137,135 +194,137 @@ impl BumpBlock {
         self.is_known.swap(true, Relaxed)
     }
 
-    /// The word of marks of a set for the granule that an offset is in.
+    /// The mark of a unit.
+    ///
+    /// # Safety
+    /// It is one of the block's.
     #[inline(always)]
-    fn word(&self, set: usize, granules: usize, offset: usize) -> &AtomicU64 {
-        let index = set * granules + offset / GRANULE;
+    unsafe fn mark(&self, unit: usize) -> &AtomicU8 {
         let first = ptr::from_ref(self).addr() + size_of::<Self>();
-        // SAFETY: a block's metadata, whose memory is exposed, is followed by as many words; a checked heap, which alone has the
-        // second set and the third, asks for these.
-        unsafe { &*ptr::with_exposed_provenance(first + index * size_of::<AtomicU64>()) }
+        // SAFETY: a block's metadata, whose memory is exposed, is followed by a mark for each unit.
+        unsafe { &*ptr::with_exposed_provenance(first + unit) }
     }
 
-    /// The bit of an offset in its word.
-    const fn bit(offset: usize) -> u64 {
-        1 << (offset / UNIT % 64)
+    /// The mark of the object that begins at an address, for any address: `None` if none of the block can.
+    #[inline(always)]
+    fn mark_at(&self, at: usize) -> Option<&AtomicU8> {
+        // What is no multiple of a unit becomes more than there are.
+        let unit = at.wrapping_sub(self.base()).rotate_right(UNIT.ilog2());
+        let units = self.granules() * (GRANULE / UNIT);
+        // SAFETY: it is below their number.
+        (unit < units).then(|| unsafe { self.mark(unit) })
     }
 
     /// Begins to serve the epoch of an era, whose record is at an index, for the owner. The caller has the block, which is empty.
-    pub(crate) fn begin(&self, owner: *mut (), index: u32, era: u64, is_checked: bool) {
+    pub(crate) fn begin(&self, owner: *mut (), index: u32, era: u64) {
         self.index.store(index, Relaxed);
         self.era.store(era, Relaxed);
         self.owner.store(owner, Relaxed);
-        self.start_over(is_checked);
+        self.start_over();
     }
 
     /// Forgets all objects, which are dead. For the owner.
-    pub(crate) fn start_over(&self, is_checked: bool) {
-        let (base, granules) = (self.base(), self.granules());
-        let used = self.next.load(Relaxed).wrapping_sub(base);
-        let sets = if is_checked { 3 } else { 1 };
-        for set in 0..sets {
-            for granule in 0..used.div_ceil(GRANULE).min(granules) {
-                self.word(set, granules, granule * GRANULE)
-                    .store(0, Relaxed);
-            }
-        }
-        self.own_live.store(0, Relaxed);
+    pub(crate) fn start_over(&self) {
+        self.made.store(0, Relaxed);
+        self.freed.store(0, Relaxed);
         self.count.0.begin();
-        self.next.store(base, Relaxed);
+        self.next.store(self.base(), Relaxed);
     }
 
-    /// Lays an object of `size` bytes, a multiple of 16, aligned to `align`. For the owner.
+    /// Lays an object. For the owner.
     #[inline(always)]
-    pub(crate) fn lay(&self, size: usize, align: usize, is_checked: bool) -> Option<usize> {
+    pub(crate) fn lay(&self, length: Length) -> Option<usize> {
+        self.lay_from(self.next.load(Relaxed), length)
+    }
+
+    /// As [`BumpBlock::lay`], aligned to at most [`MAX_ALIGN`].
+    pub(crate) fn lay_aligned(&self, length: Length, align: usize) -> Option<usize> {
         let next = self.next.load(Relaxed);
-        let lead = if align > UNIT {
-            next.wrapping_neg() & (align - 1)
-        } else {
-            0
-        };
-        // Neither overflows: both are a few thousand at most, and so is what is left.
-        if size + lead > self.end.load(Relaxed).wrapping_sub(next) {
+        self.lay_from(next.next_multiple_of(align.max(UNIT)), length)
+    }
+
+    /// Lays an object at the first place that is free, or a little behind it.
+    #[inline(always)]
+    fn lay_from(&self, at: usize, length: Length) -> Option<usize> {
+        // It does not overflow: both are a few thousand at most beyond where a block ends.
+        let next = at + length.bytes();
+        if next > self.end.load(Relaxed) {
             return None;
         }
-        if lead > 0 {
-            self.lay_dead(next, is_checked);
-        }
-        let object = next + lead;
-        self.mark(0, object);
-        // `Release`: who sees that there is more, sees where it begins.
-        self.next.store(object + size, Release);
-        let live = self.own_live.load(Relaxed);
-        self.own_live.store(live + 1, Relaxed);
-        Some(object)
+        self.next.store(next, Relaxed);
+        self.made.store(self.made.load(Relaxed) + 1, Relaxed);
+        // SAFETY: `base <= at < end`.
+        let mark = unsafe { self.mark((at - self.base()) / UNIT) };
+        mark.store(Mark::live(length).0 as u8, Relaxed);
+        Some(at)
     }
 
-    /// Marks the gap before an object as one that is dead.
-    #[cold]
-    fn lay_dead(&self, at: usize, is_checked: bool) {
-        self.mark(0, at);
-        if is_checked {
-            self.mark(1, at);
-        }
-    }
-
-    /// Sets a mark of a set that the owner alone writes. For the owner.
-    #[inline(always)]
-    fn mark(&self, set: usize, at: usize) {
-        let offset = at - self.base();
-        let word = self.word(set, self.granules(), offset);
-        word.store(word.load(Relaxed) | Self::bit(offset), Relaxed);
-    }
-
-    /// Whether an object of `size` bytes at `at` is the one that was laid last, and then makes it `new` bytes long, if there is
+    /// Whether the object at `at`, of this length, is the one that was laid last, and then makes it as long as `new`, if there is
     /// room. For the owner.
-    pub(crate) fn extend(&self, at: usize, size: usize, new: usize) -> bool {
-        let fits = self.next.load(Relaxed) == at + size && new <= self.end.load(Relaxed) - at;
+    pub(crate) fn extend(&self, at: usize, length: Length, new: Length) -> bool {
+        let Some(mark) = self.mark_at(at) else {
+            return false;
+        };
+        let fits = self.next.load(Relaxed) == at + length.bytes()
+            && at + new.bytes() <= self.end.load(Relaxed)
+            && usize::from(mark.load(Relaxed)) == Mark::live(length).0;
         if fits {
-            self.next.store(at + new, Relaxed);
+            mark.store(Mark::live(new).0 as u8, Relaxed);
+            self.next.store(at + new.bytes(), Relaxed);
         }
         fits
     }
 
-    /// How long the object is that begins at an address, by its marks: for any address, at any time.
-    pub(crate) fn find(&self, at: usize, is_checked: bool) -> Result<usize, FreeError> {
-        let (base, granules) = (self.base(), self.granules());
-        let offset = at.wrapping_sub(base);
-        let used = self.next.load(Acquire).wrapping_sub(base);
-        if offset >= granules * GRANULE {
-            return Err(FreeError::Foreign);
+    /// How many bytes the live object has that begins at an address: for any address, at any time. Only a checked heap notes which of
+    /// them are dead.
+    pub(crate) fn find(&self, at: usize) -> Result<usize, FreeError> {
+        let mark = self.mark_at(at).map(|mark| mark.load(Relaxed).into());
+        match mark.and_then(|mark| Mark(mark).length()) {
+            Some(length) => Ok(length.bytes()),
+            None => Err(self.refusal(at)),
         }
-        let bit = Self::bit(offset);
-        let is_marked = |set| self.word(set, granules, offset).load(Relaxed) & bit != 0;
-        if !offset.is_multiple_of(UNIT) || (offset < used && !is_marked(0)) {
-            return Err(FreeError::Interior);
-        }
-        if offset >= used || (is_checked && (is_marked(1) || is_marked(2))) {
-            return Err(FreeError::DoubleFree);
-        }
-        // Up to where the next one begins.
-        let mut word = self.word(0, granules, offset).load(Relaxed) & !(bit | (bit - 1));
-        let mut granule = offset / GRANULE;
-        while word == 0 && (granule + 1) * GRANULE < used.min(granules * GRANULE) {
-            granule += 1;
-            word = self.word(0, granules, granule * GRANULE).load(Relaxed);
-        }
-        let next = if word == 0 {
-            used
-        } else {
-            granule * GRANULE + word.trailing_zeros() as usize * UNIT
-        };
-        Ok(next.min(used).saturating_sub(offset))
     }
 
-    /// Whether a live object of so many bytes, or of any, begins at an address. For a checked heap.
-    pub(crate) fn check(&self, at: usize, size: Option<usize>) -> Result<(), FreeError> {
-        let found = self.find(at, true)?;
-        match size {
-            Some(size) if size != found => Err(FreeError::WrongLayout),
-            _ => Ok(()),
+    /// Why no object that begins at an address may be freed, or not as one of the length that was asked for.
+    #[cold]
+    fn refusal(&self, at: usize) -> FreeError {
+        let offset = at.wrapping_sub(self.base());
+        if offset >= self.granules() * GRANULE {
+            return FreeError::Foreign;
         }
+        let unit = offset / UNIT;
+        // SAFETY: the address is in the block, so all up to its unit are.
+        let mark = |unit| Mark(unsafe { self.mark(unit) }.load(Relaxed).into());
+        if mark(unit).length().is_some() && offset.is_multiple_of(UNIT) {
+            return FreeError::WrongLayout;
+        }
+        let longest = MAX_SIZE / UNIT;
+        let mut before = (unit.saturating_sub(longest)..=unit).rev();
+        let found = before.find_map(|unit| Some((unit, mark(unit).length()?)));
+        let is_inside = found.is_some_and(|(begin, length)| offset < begin * UNIT + length.bytes());
+        let was_one = mark(unit) == Mark::DEAD && offset.is_multiple_of(UNIT);
+        if !is_inside && (was_one || offset >= self.used()) {
+            FreeError::DoubleFree
+        } else {
+            FreeError::Interior
+        }
+    }
+
+    /// The mark of the live object that begins at an address, of this length where that is known; and what it says. For a
+    /// checked heap.
+    #[inline(always)]
+    fn live_mark(&self, at: usize, length: Option<Length>) -> Result<(&AtomicU8, u8), FreeError> {
+        if let Some(mark) = self.mark_at(at) {
+            let seen = mark.load(Relaxed);
+            let is_it = match length {
+                Some(length) => usize::from(seen) == Mark::live(length).0,
+                None => usize::from(seen) >= Mark::LIVE.0,
+            };
+            if is_it {
+                return Ok((mark, seen));
+            }
+        }
+        Err(self.refusal(at))
     }
 
     #[inline(always)]
@@ -273,30 +332,35 @@ impl BumpBlock {
         self.owner.load(Relaxed) == local
     }
 
-    /// Notes that an object was freed by the owner, which is the caller; whether none lives by its count, so none at all.
+    /// Notes that an object was freed by the owner, which is the caller. A checked heap looks at it first: see
+    /// [`BumpBlock::live_mark`].
     #[inline(always)]
-    pub(crate) fn free_own(&self, at: usize, is_checked: bool) -> bool {
+    pub(crate) fn free_own(
+        &self,
+        at: usize,
+        length: Option<Length>,
+        is_checked: bool,
+    ) -> Result<(), FreeError> {
         if is_checked {
-            self.mark(1, at);
+            let (mark, _) = self.live_mark(at, length)?;
+            mark.store(Mark::DEAD.0 as u8, Relaxed);
         }
-        let live = self.own_live.load(Relaxed).wrapping_sub(1);
-        self.own_live.store(live, Relaxed);
-        live == 0
+        self.freed.store(self.freed.load(Relaxed) + 1, Relaxed);
+        Ok(())
     }
 
-    /// Notes that an object was freed by one who is not the owner.
+    /// As [`BumpBlock::free_own`], by one who is not the owner.
     #[inline]
-    pub(crate) fn free_other(&self, at: usize, is_checked: bool) -> Result<Freed, FreeError> {
+    pub(crate) fn free_other(
+        &self,
+        at: usize,
+        length: Option<Length>,
+        is_checked: bool,
+    ) -> Result<Freed, FreeError> {
         if is_checked {
-            // By a stale pointer the block may be another since it was checked.
-            let (offset, granules) = (at.wrapping_sub(self.base()), self.granules());
-            if offset >= granules * GRANULE {
-                return Err(FreeError::DoubleFree);
-            }
-            let word = self.word(2, granules, offset);
-            if word.fetch_or(Self::bit(offset), Relaxed) & Self::bit(offset) != 0 {
-                return Err(FreeError::DoubleFree);
-            }
+            let (mark, seen) = self.live_mark(at, length)?;
+            mark.compare_exchange(seen, Mark::DEAD.0 as u8, Relaxed, Relaxed)
+                .map_err(|_| FreeError::DoubleFree)?;
         }
         Ok(if self.count.0.free(1) {
             Freed::Emptied
@@ -305,18 +369,19 @@ impl BumpBlock {
         })
     }
 
-    /// How many objects were laid since it began, gaps included.
+    /// How many objects were laid since it began.
     pub(crate) fn made(&self) -> u64 {
-        let granules = self.used().div_ceil(GRANULE).min(self.granules());
-        let words = (0..granules).map(|granule| self.word(0, granules, granule * GRANULE));
-        words
-            .map(|word| u64::from(word.load(Relaxed).count_ones()))
-            .sum()
+        self.made.load(Relaxed).into()
+    }
+
+    /// How many objects live by the owner's count: all but those that others freed.
+    fn own_live(&self) -> u64 {
+        self.made().wrapping_sub(self.freed.load(Relaxed).into())
     }
 
     /// Whether all objects are dead. For the owner.
     pub(crate) fn is_dead(&self) -> bool {
-        u64::from(self.own_live.load(Relaxed)) == self.count.0.others()
+        self.own_live() == self.count.0.others()
     }
 
     /// How many bytes were laid.
@@ -326,14 +391,14 @@ impl BumpBlock {
 
     /// Whether nothing lives by the owner's count, and so nothing at all. For the owner.
     pub(crate) fn is_empty(&self) -> bool {
-        self.own_live.load(Relaxed) == 0
+        self.own_live() == 0
     }
 
     /// The owner leaves the block.
     pub(crate) fn leave(&self) -> Freed {
         self.owner.store(ptr::null_mut(), Relaxed);
         // Nobody else has an object of it, so nobody else counts.
-        if self.is_empty() || self.count.0.leave(self.own_live.load(Relaxed).into()) {
+        if self.is_empty() || self.count.0.leave(self.own_live()) {
             Freed::Emptied
         } else {
             Freed::InUse
@@ -352,13 +417,10 @@ impl BumpBlock {
     /// How many objects live, and about how many bytes of the block they have. Exact in objects at rest.
     pub(crate) fn live(&self) -> (u64, u64) {
         let is_owned = !self.owner.load(Relaxed).is_null();
-        let live = self
-            .count
-            .0
-            .live(is_owned, self.own_live.load(Relaxed).into());
-        let made = self.made().max(1);
-        let live = live.min(made);
-        (live, self.used() as u64 * live / made)
+        let made = self.made();
+        let by_owner = made.saturating_sub(self.freed.load(Relaxed).into());
+        let live = self.count.0.live(is_owned, by_owner).min(made);
+        (live, self.used() as u64 * live / made.max(1))
     }
 
     /// Whether it is somebody's: of a local, or left. For an empty one it is not known that it is not.
@@ -369,11 +431,10 @@ impl BumpBlock {
     /// Objects that live by the marks. For the walker, in a checked heap at rest.
     #[cfg(feature = "walker")]
     pub(crate) fn marked(&self) -> u64 {
-        let granules = self.granules();
-        let count = |granule| {
-            let word = |set| self.word(set, granules, granule * GRANULE).load(Relaxed);
-            u64::from((word(0) & !word(1) & !word(2)).count_ones())
-        };
-        (0..granules).map(count).sum()
+        let units = 0..self.granules() * (GRANULE / UNIT);
+        // SAFETY: they are the block's.
+        let is_live =
+            |unit: &usize| unsafe { self.mark(*unit) }.load(Relaxed) >= Mark::LIVE.0 as u8;
+        units.filter(is_live).count() as u64
     }
 }

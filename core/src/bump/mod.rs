@@ -10,20 +10,19 @@
 //!
 //! # Invariants
 //!
-//! - objects lie between the block's base and `next`, each from one set bit of *begins* to the next one (a bit for each
-//!   16 bytes), or to `next`. What an alignment leaves before an object is laid as an object that is dead;
-//! - in a checked heap an object is live exactly while its bit is set in *begins* and in neither of *freed by the owner* and
-//!   *freed by others*;
+//! - objects lie between the block's base and `next`, and their lengths are multiples of a unit, 16 bytes;
+//! - the mark of the unit that a live object begins in tells its length. In a checked heap no other mark says that an object lives:
+//!   a free says of its own that it is dead, so a block without objects needs no clearing when it begins again;
 //! - the metadata of a block is one until the heap is dropped, as that of a slab; it begins with a slab's, whose key says that
 //!   it is a block's.
 //!
 //! # Orderings
 //!
-//! All but the count is `Relaxed`, and `next` where an object is laid (`Release`) and one is looked for (`Acquire`): where the next one
-//! begins, or that there is none, tells how long an object is. `next`, `own_live`, *begins* and *freed by the owner* are written by the owner alone;
+//! All but the count is `Relaxed`. `next`, `made`, `freed` and the marks of objects that it lays or frees are written by the owner alone;
 //! a thread that has an object of the block, which it got from the owner, sees what the owner wrote before. `owner` is compared with one's
 //! own name only, and nobody else writes that. A look-up for any bits reads all of this as it may be, and decides by it no more
-//! than what a caller may do with its own object. *Freed by others* is set by `fetch_or`, so that of two frees one is refused.
+//! than what a caller may do with its own object. One who is not the owner marks an object dead by a compare-and-swap, so that of two
+//! frees one is refused.
 
 #[cfg(not(loom))]
 mod block;
@@ -32,4 +31,4 @@ mod count;
 mod models;
 
 #[cfg(not(loom))]
-pub(crate) use block::{BumpBlock, Freed, Kind, MAX_ALIGN, MAX_SIZE};
+pub(crate) use block::{BumpBlock, Freed, Kind, Length, MAX_ALIGN, MAX_SIZE, UNIT};

@@ -28,7 +28,7 @@
 use super::runs::{Chunk, State};
 use crate::class::{BLOCK, GRANULE};
 use crate::provider::PageProvider;
-use crate::slab::Slab;
+use crate::slab::{Key, Slab};
 use crate::sync::{AtomicPtr, AtomicU64, Ordering};
 use core::alloc::Layout;
 use core::marker::PhantomData;
@@ -62,10 +62,10 @@ impl<P: PageProvider> Geometry<P> {
     pub(super) const ENTRIES: usize = Self::CHUNK / GRANULE;
 }
 
-/// What the page map says of a granule: `[63:16] the slab's address | [15] 0 | [14] home | [13:6] class | [5:0] 0`.
+/// What the page map says of a granule: `[63:16] the slab's address | [15] bumped | [14] home | [13:6] class | [5:0] 0`.
 ///
-/// The class is that of the slab's key. *Home* marks what the fast path frees at once: slots of a plain class in the
-/// root epoch.
+/// The class is that of the slab's key. Fast paths free two kinds at once: *home* marks slots of a plain class in the
+/// root epoch, and *bumped* bump blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Entry(u64);
 
@@ -73,13 +73,18 @@ impl Entry {
     pub(crate) const NONE: Self = Self(0);
     const CLASS: u32 = 6;
     const HOME: u64 = 1 << 14;
+    const BUMPED: u64 = 1 << 15;
     const SLAB: u32 = 16;
 
     pub(crate) fn new(slab: &Slab, class: u8, is_home: bool) -> Self {
         let address = ptr::from_ref(slab).addr() as u64;
         debug_assert!(can_name(address as usize));
-        let home = if is_home { Self::HOME } else { 0 };
-        Self(address << Self::SLAB | home | u64::from(class) << Self::CLASS)
+        let kind = match class {
+            Key::BLOCK => Self::BUMPED,
+            _ if is_home => Self::HOME,
+            _ => 0,
+        };
+        Self(address << Self::SLAB | kind | u64::from(class) << Self::CLASS)
     }
 
     /// Whether the granule has no slab.
@@ -92,6 +97,12 @@ impl Entry {
     #[inline(always)]
     pub(crate) const fn is_home(self) -> bool {
         self.0 & Self::HOME != 0
+    }
+
+    /// Whether the granule is of a bump block.
+    #[inline(always)]
+    pub(crate) const fn is_bumped(self) -> bool {
+        self.0 & Self::BUMPED != 0
     }
 
     /// The class, times 64: how far in bytes its cell is from the first.

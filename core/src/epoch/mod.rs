@@ -9,13 +9,15 @@
 //! # States of a position
 //!
 //! *free* (never used, or its epoch has no live object left) -> *active* (allocation) -> *closing*
-//! (no allocation; live objects stay valid) -> free. All changes are made under the ring's lock.
+//! (no allocation; live objects stay valid) -> free. A position is opened, and gets a row, under the ring's lock; an epoch that has no
+//! row is closed without it, by one compare-and-swap.
 //!
 //! # Orderings
 //!
 //! `open` is the era in which a position accepts allocations, or 0. It is read `Relaxed` on each
 //! allocation that names an epoch, as a hint that is right for whoever was told of the close. What
-//! decides is the row's [`Tag`], read after the allocation holds a slot of it; see `depot::Row`.
+//! decides is the row's [`Tag`], read after the allocation holds a slot of it; see `depot::Row`. Its changes are `SeqCst`: they pair
+//! with those of the count of blocks (`Position::pin`), and with the row that an epoch gets (`Position::close_at_once`).
 //! `row` is stored with `Release` when an epoch first needs one and read with `Acquire`: the reader sees
 //! a placed row.
 

@@ -45,6 +45,29 @@ impl Ring {
         Ok(epoch)
     }
 
+    /// As [`Ring::open`], and the epoch has no row.
+    fn open_bare(&self, index: u32) -> Result<Epoch, EpochError> {
+        self.books
+            .with(|books| books.open(&self.positions[index as usize], index, None))
+    }
+
+    /// What `Heap` does to give an epoch that is open a row.
+    fn attach(&self, epoch: Epoch) -> bool {
+        let (position, row) = (&self.positions[epoch.index()], &self.rows[epoch.index()]);
+        self.books.with(|_| {
+            if !position.is_open() {
+                return false;
+            }
+            row.set(epoch.tag());
+            position.attach(NonNull::from(row));
+            let is_open = position.is_open_still();
+            if !is_open {
+                row.set(row.get().closed());
+            }
+            is_open
+        })
+    }
+
     /// The next position that is not open, as the heap looks for it, made current.
     fn advance(&self) -> Result<Epoch, EpochError> {
         self.books.with(|books| {
@@ -139,21 +162,23 @@ fn close_against_close() {
 /// A local takes a block for an epoch while another thread closes the epoch and opens its position anew, if no block is counted:
 /// not both. Catches a block of an epoch whose record is another's by now.
 ///
-/// Mutation: `Position::pin` reads the era before it counts.
+/// Mutation: `Position::pin` reads the era before it counts. Mutation: `Position::is_free` reads the count before the era.
 #[test]
 fn pin_against_close_and_open() {
     loom::model(|| {
         let ring = Ring::new();
-        let epoch = ring.open(1).unwrap();
+        let epoch = ring.open_bare(1).unwrap();
+        let other = Arc::clone(&ring);
+        let closer = thread::spawn(move || other.positions[1].close_at_once(epoch.era_id()));
         let other = Arc::clone(&ring);
         let opener = thread::spawn(move || {
-            other.close(epoch).unwrap();
-            let is_free = !other.positions[1].is_pinned();
-            is_free.then(|| other.open(1).unwrap())
+            let is_free = other.positions[1].is_free();
+            is_free.then(|| other.open_bare(1).unwrap())
         });
         let position = &ring.positions[1];
         let has_block = position.pin(epoch.era_id());
         let next = opener.join().unwrap();
+        assert!(closer.join().unwrap());
         assert!(
             !(has_block && next.is_some()),
             "a block of an era that is over"
@@ -161,6 +186,30 @@ fn pin_against_close_and_open() {
         if has_block {
             position.unpin();
         }
-        assert!(!position.is_pinned());
+        assert_eq!(position.is_free(), next.is_none());
+    });
+}
+
+/// An epoch gets its first row while it is closed without the ring's lock: whoever comes second shuts the row. Catches a row that
+/// stays open in an epoch that is closed.
+///
+/// Mutation: `Position::close_at_once` does not look for the row again. Mutation: `Position::is_open_still` only loads.
+#[test]
+fn attach_against_close() {
+    loom::model(|| {
+        let ring = Ring::new();
+        let epoch = ring.open_bare(1).unwrap();
+        let other = Arc::clone(&ring);
+        let attacher = thread::spawn(move || other.attach(epoch));
+        if !ring.positions[1].close_at_once(epoch.era_id()) {
+            ring.close(epoch).unwrap();
+        }
+        let _attached = attacher.join().unwrap();
+        assert!(!ring.positions[1].is_open());
+        let is_shut = |row: &Serves| row.get() == epoch.tag().closed();
+        assert!(
+            ring.positions[1].row().is_none_or(is_shut),
+            "its row is open"
+        );
     });
 }

@@ -28,6 +28,13 @@ pub(crate) struct Positions<T> {
 }
 
 impl<T> Positions<T> {
+    /// How many places take the room of a position, as a power of two.
+    const PLACES_LOG: u32 = {
+        let places = size_of::<Position<T>>() / size_of::<Place<T>>();
+        assert!(places.is_power_of_two(), "no place is in two positions");
+        places.ilog2()
+    };
+
     /// No positions. Of a piece there will be `piece`, or some more.
     pub(crate) const fn new(piece: usize) -> Self {
         let piece = if piece < MIN_PIECE { MIN_PIECE } else { piece };
@@ -46,9 +53,11 @@ impl<T> Positions<T> {
     /// The directory of a piece, and the piece's place in it, if there is one.
     #[inline]
     fn directory(&self, piece: usize) -> Option<(&AtomicPtr<Place<T>>, usize)> {
-        let places = (size_of::<Position<T>>() / size_of::<Place<T>>()) << self.log;
-        let directory = self.directories.get(piece / places)?;
-        Some((directory, piece % places))
+        let places = 1 << (self.log + Self::PLACES_LOG);
+        let directory = self
+            .directories
+            .get(piece >> (self.log + Self::PLACES_LOG))?;
+        Some((directory, piece & (places - 1)))
     }
 
     /// What leads to a piece, if its directory is set.

@@ -1,7 +1,7 @@
 //! The ring's books: which position serves which era, and what is known of it.
 
 use super::{Epoch, EpochError, EpochState, Label};
-use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering, load_in_order};
 use core::num::NonZeroU64;
 use core::ptr::{self, NonNull};
 
@@ -10,12 +10,11 @@ use core::ptr::{self, NonNull};
 #[derive(Debug)]
 #[repr(align(64))]
 pub(crate) struct Position<T> {
-    /// `Relaxed`: a hint, see the head of `epoch`.
+    /// See the head of `epoch`.
     open: AtomicU64,
     /// `Release` in `Position::attach`, `Acquire` in `Position::row`: who sees a row sees a placed one.
     row: AtomicPtr<T>,
-    /// Bump blocks that serve its epoch, or that were taken for it a moment ago. Read-modify-writes, of which those in `pin`
-    /// and `is_pinned` order each other: see the former. `Relaxed` elsewhere.
+    /// Bump blocks that serve its epoch, or that were taken for it a moment ago. Orderings: see `pin`. `Relaxed` elsewhere.
     blocks: AtomicU32,
     /// Under the ring's lock.
     pub(super) record: core::cell::UnsafeCell<Record>,
@@ -73,7 +72,13 @@ impl<T> Position<T> {
     /// Whether the position accepts allocations in this era.
     #[inline]
     pub(crate) fn is_open_in(&self, era: NonZeroU64) -> bool {
-        self.open.load(Ordering::Relaxed) == era.get()
+        self.is_open_at(era.get())
+    }
+
+    /// As [`Position::is_open_in`], of an era's number: of none it is not.
+    #[inline]
+    pub(crate) fn is_open_at(&self, era: u64) -> bool {
+        self.open.load(Ordering::Relaxed) == era
     }
 
     /// The row, if the position accepts allocations in this era.
@@ -91,14 +96,31 @@ impl<T> Position<T> {
         unsafe { self.row.load(Ordering::Acquire).as_ref() }
     }
 
+    /// Ends the era, if it is open and has no row. If it gets one meanwhile, one of the two that meet here shuts that, or both:
+    /// the era ends and then the row is looked for; a row is attached and then [`Position::is_open_still`] asks, by
+    /// a read-modify-write. Of the two changes of `open` the later one sees what was before the earlier one.
+    pub(crate) fn close_at_once(&self, era: NonZeroU64) -> bool {
+        self.row().is_none()
+            && self
+                .open
+                .compare_exchange(era.get(), 0, Ordering::SeqCst, Ordering::Relaxed)
+                .is_ok()
+            && self.row().is_none()
+    }
+
+    /// Whether the position is open, after a row was attached: see [`Position::close_at_once`].
+    pub(crate) fn is_open_still(&self) -> bool {
+        self.open.fetch_or(0, Ordering::Release) != 0
+    }
+
     /// Counts one more block for an era, which keeps the position from another one; not if it does not accept allocations.
     ///
-    /// The block is counted (`Acquire`) and then the era is read; the thread that opens the position closed it before, and then
-    /// reads the count by a read-modify-write (`Release`). Of these two the one that comes second sees the first: the count, or by
-    /// it the close.
+    /// The block is counted and then the era is read; the thread that opens the position sees that it is closed and then reads the
+    /// count. All that `open` and `blocks` have to do with it is `SeqCst`, so of these two the one that comes second sees the first:
+    /// the count, or the close.
     pub(crate) fn pin(&self, era: NonZeroU64) -> bool {
-        self.blocks.fetch_add(1, Ordering::Acquire);
-        let is_open = self.is_open_in(era);
+        self.blocks.fetch_add(1, Ordering::SeqCst);
+        let is_open = self.open.load(Ordering::SeqCst) == era.get();
         if !is_open {
             self.unpin();
         }
@@ -116,9 +138,9 @@ impl<T> Position<T> {
         self.blocks.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Whether a block is counted, for a thread that opens the position if none is.
-    pub(crate) fn is_pinned(&self) -> bool {
-        self.blocks.fetch_or(0, Ordering::Release) != 0
+    /// Whether it may be opened, for all that its blocks say: see [`Position::pin`]. It is not open again before the ring's lock is let go.
+    pub(crate) fn is_free(&self) -> bool {
+        self.open.load(Ordering::SeqCst) == 0 && load_in_order(&self.blocks) == 0
     }
 
     /// Whether a block is counted, as of a moment ago.
@@ -246,7 +268,7 @@ impl Books {
 
     /// Stops allocation in a position.
     pub(crate) fn shut<T>(&mut self, position: &Position<T>) {
-        position.open.store(0, Ordering::Relaxed);
+        position.open.swap(0, Ordering::SeqCst);
     }
 
     /// The epoch that is current: the root epoch where the one that was made so is closed.

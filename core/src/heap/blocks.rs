@@ -4,7 +4,7 @@
 //! place in the page map; its pages go back as those of a slab that waits.
 
 use super::{Heap, ROOT_ROW};
-use crate::bump::{BumpBlock, Freed, Kind};
+use crate::bump::{BumpBlock, Freed, Kind, Length};
 use crate::chunk::{Entry, MetaShape, set_entries};
 use crate::config::{Config, Table};
 use crate::epoch::Epoch;
@@ -86,12 +86,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// The block that an entry names.
     #[inline(always)]
     pub(crate) fn block_of(&self, entry: Entry) -> Option<&BumpBlock> {
-        if !Table::<C>::BUMPS {
-            return None;
-        }
-        // SAFETY: an entry of this class names a block's metadata, which stays one until the heap is dropped.
-        (entry.class() == usize::from(Key::BLOCK))
-            .then(|| unsafe { BumpBlock::of(entry.slab_at()) })
+        // SAFETY: such an entry names a block's metadata, which stays one until the heap is dropped.
+        (Table::<C>::BUMPS && entry.is_bumped()).then(|| unsafe { BumpBlock::of(entry.slab_at()) })
     }
 
     /// Whether an address is in a bump block: then [`Local::resize`](crate::Local::resize) may let what is there grow where it is,
@@ -103,7 +99,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
 
     /// What a block's metadata needs.
     const fn block_meta(kind: Kind) -> MetaShape {
-        MetaShape::block(kind.layout(C::CHECKED), matches!(kind, Kind::Large))
+        MetaShape::block(kind.layout(), matches!(kind, Kind::Large))
     }
 
     /// An empty block, which the caller has: from the pool, or new.
@@ -227,7 +223,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
     }
 
-    /// Frees an object in a block whose owner the caller is not. `size` is how long it should be, where that is known.
+    /// Frees an object in a block whose owner the caller is not. `length` is how long it should be, where that is known.
     ///
     /// # Safety
     /// As for [`Heap::free_any`].
@@ -235,13 +231,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         &self,
         block: &BumpBlock,
         object: NonNull<u8>,
-        size: Option<usize>,
+        length: Option<Length>,
     ) -> Result<(), FreeError> {
-        let at = object.addr().get();
-        if C::CHECKED {
-            block.check(at, size)?;
-        }
-        if block.free_other(at, C::CHECKED)? == Freed::Emptied {
+        if block.free_other(object.addr().get(), length, C::CHECKED)? == Freed::Emptied {
             self.end_block(block);
             self.put_block(block);
         }

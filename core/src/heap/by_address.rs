@@ -8,7 +8,6 @@
 //! and then written, for an exchange would double the time of each free.
 
 use super::Heap;
-use crate::bump::BumpBlock;
 use crate::class::{GRANULE, Purpose};
 use crate::config::{Config, Table};
 use crate::error::FreeError;
@@ -86,10 +85,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let Some(slab) = (unsafe { entry.slab() }) else {
             return self.pages.region_at(address).map(Found::Region);
         };
-        if entry.class() == usize::from(Key::BLOCK) {
-            // SAFETY: an entry of this class names a block's metadata, which stays one until the heap is dropped.
-            let block = unsafe { BumpBlock::of(slab) };
-            return block.find(address, C::CHECKED).map(Found::Bumped);
+        if let Some(block) = self.block_of(entry) {
+            return block.find(address).map(Found::Bumped);
         }
         if entry.class() < usize::from(Key::RUN) {
             return self

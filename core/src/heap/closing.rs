@@ -44,7 +44,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let took = began
             .zip(ended)
             .map_or(0, |(began, ended)| ended.saturating_sub(began));
-        self.counters.closed(scanned, recycled, took);
+        self.counters.gave_back_at_close(scanned, recycled, took);
         let Ok(positions) = self.positions() else {
             return;
         };
@@ -56,7 +56,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     }
 
     /// Ends allocation in a row. Under the ring's lock.
-    fn shut_row(&self, row: &Row<R>, cpu: u32) {
+    pub(super) fn shut_row(&self, row: &Row<R>, cpu: u32) {
         // SAFETY: the row is one of this heap.
         unsafe {
             self.pages

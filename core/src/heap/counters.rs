@@ -28,7 +28,6 @@ pub(crate) struct Counters {
     pub(super) regions: RouteCounters,
     /// Slabs of scopes that there are, in bytes.
     scoped_bytes: AtomicU64,
-    closes: AtomicU64,
     slabs_scanned: AtomicU64,
     slabs_recycled: AtomicU64,
     close_ns: AtomicU64,
@@ -125,7 +124,6 @@ impl Counters {
             long_runs: RouteCounters::new(),
             regions: RouteCounters::new(),
             scoped_bytes: AtomicU64::new(0),
-            closes: AtomicU64::new(0),
             slabs_scanned: AtomicU64::new(0),
             slabs_recycled: AtomicU64::new(0),
             close_ns: AtomicU64::new(0),
@@ -182,8 +180,7 @@ impl Counters {
     }
 
     /// Notes a close that gave `recycled` of `scanned` slabs back.
-    pub(super) fn closed(&self, scanned: u64, recycled: u64, ns: u64) {
-        self.closes.fetch_add(1, Relaxed);
+    pub(super) fn gave_back_at_close(&self, scanned: u64, recycled: u64, ns: u64) {
         for (count, more) in [
             (&self.slabs_scanned, scanned),
             (&self.slabs_recycled, recycled),
@@ -195,10 +192,11 @@ impl Counters {
         }
     }
 
-    pub(super) fn close_stats(&self) -> CloseStats {
+    /// What so many closes did.
+    pub(super) fn close_stats(&self, closes: u64) -> CloseStats {
         let recycled = self.slabs_recycled.load(Relaxed);
         CloseStats {
-            closes: self.closes.load(Relaxed),
+            closes,
             slabs_scanned: self.slabs_scanned.load(Relaxed).max(recycled),
             slabs_recycled: recycled,
             time_ns: self.close_ns.load(Relaxed),

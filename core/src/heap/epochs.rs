@@ -64,22 +64,23 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         if epoch.index() == 0 {
             return Err(EpochError::Immortal);
         }
-        // An epoch that needed no row gives nothing back here. If it gets one now, the figures of the close lack a beginning.
-        let has_row = self.position(epoch).is_some_and(|at| at.row().is_some());
-        let before = if has_row {
-            self.before_close()
-        } else {
-            (0, None)
-        };
+        let position = positions.get(epoch.index()).ok_or(EpochError::Closed)?;
+        // An epoch that needed no row gives nothing back here.
+        if position.close_at_once(epoch.era_id()) {
+            if position.has_blocks() {
+                self.closes.fetch_add(1, Ordering::Release);
+            }
+            return Ok(());
+        }
+        let before = self.before_close();
         // The program's code: not under the lock.
-        let cpu = if has_row { C::cpu() } else { 0 };
+        let cpu = C::cpu();
         let row = self.books.with(|books| {
-            let (position, _) = books.of(positions.get(epoch.index()), epoch)?;
+            books.of(Some(position), epoch)?;
             Ok(self.shut(books, position, cpu))
         })?;
-        match row {
-            Some(row) => self.reclaim_closed(epoch, row, before),
-            None => self.counters.closed(0, 0, 0),
+        if let Some(row) = row {
+            self.reclaim_closed(epoch, row, before);
         }
         Ok(())
     }
@@ -192,7 +193,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     }
 
     /// The position at an index.
-    pub(super) fn position_at(&self, index: usize) -> Option<&Position<Row<R>>> {
+    pub(crate) fn position_at(&self, index: usize) -> Option<&Position<Row<R>>> {
         self.positions().ok()?.get(index)
     }
 
@@ -275,8 +276,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let is_free = |index: &usize| {
             *index != 0
                 && positions.get(*index).is_some_and(|position| {
-                    !position.is_open()
-                        && !position.is_pinned()
+                    position.is_free()
                         && position
                             .row()
                             .is_none_or(|row| self.is_idle(row) || self.live_in(row) == 0)
@@ -289,7 +289,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         } else {
             length
         };
-        let mut near = (1..=looks.min(length)).map(|step| (last + step) % length);
+        let mut near = (last + 1..length).chain(0..=last).take(looks);
         let index = match near.find(is_free) {
             Some(index) => index,
             None if may_grow => match positions.push() {
@@ -361,6 +361,10 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                         .with_pieces(row.blocks(), |_| row.set_tag(epoch.tag()))
                 };
                 position.attach(NonNull::from(row));
+                if !position.is_open_still() {
+                    self.shut_row(row, cpu);
+                    return Err(AllocError::EpochClosed);
+                }
                 Ok(Some(row))
             })?;
             match row {

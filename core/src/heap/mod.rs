@@ -26,6 +26,7 @@ mod typed;
 mod walker;
 mod wipe;
 
+use crate::bump::Length;
 use crate::chunk::{Entry, Pages};
 use crate::config::{Config, Standard, Table};
 use crate::depot::Row;
@@ -174,9 +175,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         match Table::<C>::TABLE.index_for(layout) {
             Some(class) => {
                 if let Some(block) = self.block_at(object.addr().get()) {
-                    let size = Table::<C>::TABLE.class(class).size();
+                    let length = Length::of(layout.size());
                     // SAFETY: the caller's promise.
-                    return unsafe { self.free_bumped(block, object, Some(size)) }
+                    return unsafe { self.free_bumped(block, object, Some(length)) }
                         .map_err(|error| self.refused_free(error));
                 }
                 if C::CHECKED {
@@ -194,12 +195,13 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
     }
 
-    /// Whether the object serves `new` as it stands, in place of `old`. If so it is from now on to be
+    /// Whether an object serves `new` as it stands, in place of `old`. If so it is from now on to be
     /// freed with `new`.
     #[must_use]
-    pub fn resize_in_place(&self, old: Layout, new: Layout) -> bool {
+    pub fn resize_in_place(&self, object: NonNull<u8>, old: Layout, new: Layout) -> bool {
         let provider = self.pages.provider();
         Route::of::<P, C>(old, provider) == Route::of::<P, C>(new, provider)
+            && (Length::of(old.size()) == Length::of(new.size()) || !self.is_bumped(object))
     }
 
     /// Moves an object to where `new` fits, or leaves it where it is if it fits already. The first
@@ -217,7 +219,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         old: Layout,
         new: Layout,
     ) -> Result<NonNull<u8>, AllocError> {
-        if self.resize_in_place(old, new) {
+        if self.resize_in_place(object, old, new) {
             return Ok(object);
         }
         // SAFETY: the caller's promise.
@@ -233,10 +235,15 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         Ok(moved)
     }
 
-    /// How many bytes an object of this layout may use.
+    /// How many bytes an object of this layout may use, wherever it was allocated. [`Heap::size_of`] may know of more.
     #[must_use]
     pub fn usable_size(&self, layout: Layout) -> usize {
-        Route::of::<P, C>(layout, self.pages.provider()).usable_size::<C>()
+        let route = Route::of::<P, C>(layout, self.pages.provider());
+        match route {
+            // It may be in a bump block.
+            Route::Class(_) if Table::<C>::BUMPS => Length::of(layout.size()).bytes(),
+            _ => route.usable_size::<C>(),
+        }
     }
 
     /// A local: a fast path for one thread or CPU.

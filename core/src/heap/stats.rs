@@ -48,6 +48,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
         let errors = self.counters.error_stats();
         let large = self.counters.large_stats();
+        // Before the open ones are counted, so that there are never more closes than epochs.
+        let opened = self.books.with(|books| books.last_era());
         let (open_epochs, closing_epochs) = self.count_epochs();
         let blocks = self.block_stats(None);
         let pooled = self.pooled_bytes();
@@ -88,7 +90,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             },
             large,
             blocks,
-            closes: self.counters.close_stats(),
+            closes: self
+                .counters
+                .close_stats(opened.saturating_sub(open_epochs)),
             errors,
             handle_ids: (u64::from(given), u64::from(ids)),
         }

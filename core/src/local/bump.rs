@@ -12,13 +12,15 @@
 //! flushed or dropped.
 
 use super::Local;
-use crate::bump::{BumpBlock, Freed, Kind, MAX_ALIGN, MAX_SIZE};
-use crate::config::{Config, Table};
+use super::owned::Owned;
+use crate::bump::{BumpBlock, Freed, Kind, Length, MAX_ALIGN, MAX_SIZE, UNIT};
+use crate::config::Config;
 use crate::depot::Row;
 use crate::epoch::{Epoch, Position};
 use crate::error::{AllocError, FreeError};
 use crate::provider::PageProvider;
 use crate::sync::Ordering::Relaxed;
+use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 use lock_api::RawMutex;
 
@@ -33,6 +35,9 @@ const MOST: usize = 256;
 pub(super) const MOST_HELD: usize =
     MOST * Kind::Large.bytes() + MAX_SPARES as usize * (Kind::Small.bytes() + Kind::Large.bytes());
 
+/// Blocks that a local looks at for each epoch that was closed, to find those that are over.
+const LOOKS: usize = 8;
+
 /// The largest object for which a local begins with a small block.
 const SMALL_OBJECT: usize = 1024;
 
@@ -45,8 +50,11 @@ pub(super) struct Bumps<R> {
     block: *const BumpBlock,
     /// The era of an epoch that is old for the local, or 0: see [`Local::is_old`].
     old: u64,
-    /// The blocks that it owns, of whatever epochs.
-    owned: *mut BumpBlock,
+    /// With which kind an epoch begins: a large one, if the epoch before needed more than a small one.
+    first: Kind,
+    owned: Owned,
+    /// How many epochs had been closed when blocks of closed ones were last looked for.
+    closes_seen: u64,
     /// Empty ones, by kind, and how many.
     spares: [(*mut BumpBlock, u8); Kind::ALL.len()],
 }
@@ -57,7 +65,9 @@ impl<R> Bumps<R> {
         position: ptr::null(),
         block: ptr::null(),
         old: 0,
-        owned: ptr::null_mut(),
+        first: Kind::Small,
+        owned: Owned::NONE,
+        closes_seen: 0,
         spares: [(ptr::null_mut(), 0); Kind::ALL.len()],
     };
 }
@@ -73,73 +83,64 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         unsafe { &mut (*self.inner).bumps }
     }
 
-    /// Lays an object of a class in an epoch. `None` where slabs serve it.
+    /// Lays an object in the block where the local laid last, if that is of this epoch and has room.
     #[inline(always)]
-    pub(super) fn lay_in(
-        &mut self,
-        epoch: Epoch,
-        class: usize,
-        align: usize,
-    ) -> Result<Option<NonNull<u8>>, AllocError> {
-        let size = Table::<C>::TABLE.class(class).size();
+    pub(super) fn lay_at_once(&self, epoch: Epoch, layout: Layout) -> Option<NonNull<u8>> {
         let bumps = self.bumps();
+        if layout.align() > UNIT || bumps.era != epoch.era() {
+            return None;
+        }
+        let length = Length::at_once(layout.size())?;
         // SAFETY: where an era is noted the position and the block are valid, as long as the heap.
         unsafe {
-            if bumps.era == epoch.era()
-                && (*bumps.position).is_open_in(epoch.era_id())
-                && let Some(at) = (*bumps.block).lay(size, align, C::CHECKED)
-            {
-                return Ok(Some(object_at(at)));
+            if !(*bumps.position).is_open_in(epoch.era_id()) {
+                return None;
             }
+            (*bumps.block).lay(length).map(object_at)
         }
-        if bumps.old == epoch.era() {
-            return Ok(None);
-        }
-        self.lay_elsewhere(epoch, size, align)
     }
 
     #[cold]
     #[inline(never)]
-    fn lay_elsewhere(
+    pub(super) fn lay_elsewhere(
         &mut self,
         epoch: Epoch,
-        size: usize,
-        align: usize,
-    ) -> Result<Option<NonNull<u8>>, AllocError> {
-        if epoch.index() == 0 || size > MAX_SIZE || align > MAX_ALIGN {
-            return Ok(None);
+        layout: Layout,
+    ) -> Result<NonNull<u8>, AllocError> {
+        let (size, align) = (layout.size(), layout.align());
+        let is_slabs = epoch.index() == 0 || epoch.era() == self.bumps().old;
+        if is_slabs || size > MAX_SIZE || align > MAX_ALIGN {
+            return self.alloc_in_slabs(epoch, layout);
         }
+        let length = Length::of(size);
         self.notice_closes();
         let position = self.heap.position(epoch);
         let position = position.filter(|position| position.is_open_in(epoch.era_id()));
         let position = position.ok_or_else(|| self.refused_closed(epoch))?;
         let mut blocks = 0;
-        let mut at = self.bumps().owned;
-        // SAFETY: owned blocks are valid.
-        while let Some(block) = unsafe { at.as_ref() } {
-            at = block.sibling.load(Relaxed);
-            if block.era() != epoch.era() {
-                continue;
-            }
+        for block in self.blocks_of(epoch) {
             if block.used() > 0 && block.is_dead() {
-                block.start_over(C::CHECKED);
+                block.start_over();
             }
-            if let Some(object) = block.lay(size, align, C::CHECKED) {
+            if let Some(object) = block.lay_aligned(length, align) {
                 self.go_on_in(epoch, position, block);
-                return Ok(Some(object_at(object)));
+                return Ok(object_at(object));
             }
             blocks += 1;
         }
         // Now and then: it takes a look at each of them.
         if blocks >= MANY && blocks.is_power_of_two() && self.is_old(epoch, blocks) {
             self.bumps().old = epoch.era();
-            return Ok(None);
+            return self.alloc_in_slabs(epoch, layout);
         }
         let kind = if blocks == 0 && size <= SMALL_OBJECT {
-            Kind::Small
+            self.bumps().first
         } else {
             Kind::Large
         };
+        if blocks > 0 {
+            self.bumps().first = Kind::Large;
+        }
         let block = self.take_block(kind).inspect_err(|error| {
             self.count_refusal(*error);
             self.heap.refused(*error, None, None);
@@ -149,17 +150,11 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             return Err(self.refused_closed(epoch));
         }
         block.pins.store(blocks == 0, Relaxed);
-        block.begin(
-            self.inner.cast(),
-            epoch.index() as u32,
-            epoch.era(),
-            C::CHECKED,
-        );
-        let bumps = self.bumps();
-        block.sibling.store(bumps.owned, Relaxed);
-        bumps.owned = ptr::from_ref(block).cast_mut();
+        block.begin(self.inner.cast(), epoch.index() as u32, epoch.era());
+        self.bumps().owned.add(block);
         self.go_on_in(epoch, position, block);
-        Ok(block.lay(size, align, C::CHECKED).map(object_at))
+        let at = block.lay_aligned(length, align);
+        at.map(object_at).ok_or(AllocError::OutOfMemory)
     }
 
     #[cold]
@@ -173,16 +168,17 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// slabs would fill again, or it is so large that a few blocks more save it nothing.
     fn is_old(&self, epoch: Epoch, blocks: usize) -> bool {
         let (mut live, mut made) = (0, 0);
-        let mut at = self.bumps().owned;
-        // SAFETY: owned blocks are valid.
-        while let Some(block) = unsafe { at.as_ref() } {
-            at = block.sibling.load(Relaxed);
-            if block.era() == epoch.era() {
-                live += block.live().0;
-                made += block.made();
-            }
+        for block in self.blocks_of(epoch) {
+            live += block.live().0;
+            made += block.made();
         }
         blocks >= MOST || live * 2 < made
+    }
+
+    /// The blocks of an epoch that this local owns.
+    fn blocks_of(&self, epoch: Epoch) -> impl Iterator<Item = &'h BumpBlock> + use<'h, P, R, C> {
+        // SAFETY: blocks are valid as long as the heap.
+        unsafe { self.bumps().owned.of(epoch.index(), epoch.era()) }
     }
 
     fn go_on_in(&self, epoch: Epoch, position: &'h Position<Row<R>>, block: &BumpBlock) {
@@ -219,29 +215,33 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         *count += 1;
     }
 
-    /// Frees an object in a block. `size` says how long it should be, where that is known.
+    /// Frees an object in a block. `length` says how long it should be, where that is known.
     ///
     /// # Safety
     /// As for [`Local::free_any`].
-    #[inline]
+    #[inline(always)]
     pub(super) unsafe fn free_bumped(
         &mut self,
         block: &'h BumpBlock,
         object: NonNull<u8>,
-        size: impl FnOnce() -> Option<usize>,
+        length: Option<Length>,
     ) -> Result<(), FreeError> {
-        let at = object.addr().get();
-        if C::CHECKED {
-            let checked = block.check(at, size());
-            checked.map_err(|error| self.heap.refused_free(error))?;
+        if !block.is_owned_by(self.inner.cast()) {
+            return self.free_others(block, object, length);
         }
-        if block.is_owned_by(self.inner.cast()) {
-            if block.free_own(at, C::CHECKED) && block.used() * 2 > block.kind().bytes() {
-                block.start_over(C::CHECKED);
-            }
-            return Ok(());
-        }
-        let freed = block.free_other(at, C::CHECKED);
+        let freed = block.free_own(object.addr().get(), length, C::CHECKED);
+        freed.map_err(|error| self.heap.refused_free(error))
+    }
+
+    /// Frees an object in a block that is not this local's.
+    #[inline(never)]
+    fn free_others(
+        &mut self,
+        block: &'h BumpBlock,
+        object: NonNull<u8>,
+        length: Option<Length>,
+    ) -> Result<(), FreeError> {
+        let freed = block.free_other(object.addr().get(), length, C::CHECKED);
         if freed.map_err(|error| self.heap.refused_free(error))? == Freed::Emptied {
             self.heap.end_block(block);
             self.put_spare(block);
@@ -250,39 +250,50 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     }
 
     /// Makes the object that was laid last in a block of this local longer or shorter where it is.
-    pub(super) fn extend(
-        &self,
-        block: &BumpBlock,
-        at: usize,
-        size: usize,
-        new: usize,
-        align: usize,
-    ) -> bool {
+    pub(super) fn extend(&self, block: &BumpBlock, at: usize, old: Layout, new: Layout) -> bool {
         block.is_owned_by(self.inner.cast())
-            && at.is_multiple_of(align)
-            && new <= MAX_SIZE
-            && block.extend(at, size, new)
+            && at.is_multiple_of(new.align())
+            && new.size() <= MAX_SIZE
+            && block.extend(at, Length::of(old.size()), Length::of(new.size()))
     }
 
-    /// Leaves the blocks of epochs that are over for this local.
-    pub(super) fn leave_blocks(&mut self, is_over: impl Fn(Epoch) -> bool) {
-        // The block whose link leads to the next one, or none.
-        let mut before: Option<&BumpBlock> = None;
-        let mut at = self.bumps().owned;
-        // SAFETY: owned blocks are valid, as long as the heap.
-        while let Some(block) = unsafe { at.as_ref() } {
-            at = block.sibling.load(Relaxed);
-            if !epoch_of(block).is_none_or(&is_over) {
-                before = Some(block);
-                continue;
-            }
+    /// Leaves the blocks of an epoch.
+    pub(super) fn leave_blocks_of(&mut self, epoch: Epoch) {
+        self.leave_blocks(Some(epoch.index()), |block| block.era() == epoch.era());
+    }
+
+    /// Leaves all blocks.
+    pub(super) fn leave_all_blocks(&mut self) {
+        self.leave_blocks(None, |_| true);
+    }
+
+    /// Leaves the blocks of epochs that were closed, once as many epochs were as that it pays to look at each block.
+    pub(super) fn leave_closed_blocks(&mut self, closes: u64) {
+        let bumps = self.bumps();
+        let count = bumps.owned.count();
+        if count == 0 || closes.wrapping_sub(bumps.closes_seen) <= (count / LOOKS) as u64 {
+            return;
+        }
+        bumps.closes_seen = closes;
+        let heap = self.heap;
+        self.leave_blocks(None, |block| {
+            let position = heap.position_at(block.index() as usize);
+            !position.is_some_and(|position| position.is_open_at(block.era()))
+        });
+    }
+
+    /// Leaves the blocks that `is_over` says, among those of an epoch's index or of all.
+    fn leave_blocks(&mut self, index: Option<usize>, is_over: impl Fn(&BumpBlock) -> bool) {
+        // SAFETY: blocks are valid as long as the heap.
+        let over = unsafe { self.bumps().owned.take(index, is_over) };
+        for block in over {
             let bumps = self.bumps();
-            match before {
-                Some(before) => before.sibling.store(at, Relaxed),
-                None => bumps.owned = at,
-            }
             if ptr::eq(bumps.block, block) {
                 (bumps.era, bumps.block) = (0, ptr::null());
+            }
+            let is_first = block.pins.load(Relaxed) && block.kind() == Kind::Large;
+            if is_first && block.used() <= Kind::Small.bytes() {
+                bumps.first = Kind::Small;
             }
             // Before the one of its epoch that pins the record for all, which is the last in the list. Once it was left the block
             // may be somebody else's.
@@ -302,17 +313,6 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             while let Some(block) = self.take_spare(kind) {
                 self.heap.put_block(block);
             }
-        }
-    }
-
-    /// The epochs of blocks that this local owns and that were closed.
-    pub(super) fn leave_closed_blocks(&mut self) {
-        if !self.bumps().owned.is_null() {
-            let heap = self.heap;
-            self.leave_blocks(|epoch| {
-                heap.position(epoch)
-                    .is_none_or(|position| !position.is_open_in(epoch.era_id()))
-            });
         }
     }
 }

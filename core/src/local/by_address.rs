@@ -27,7 +27,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Local<'_, P, R, C> {
                 return Ok(());
             }
             if let Some(block) = self.heap.block_of(entry) {
-                return self.free_bumped(block, object, || None);
+                return self.free_bumped(block, object, None);
             }
         }
         // SAFETY: the caller's promise.
@@ -45,7 +45,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Local<'_, P, R, C> {
         let entry = self.heap.entry(object.addr().get());
         if let Some(block) = self.heap.block_of(entry) {
             // SAFETY: the caller's promise.
-            return unsafe { self.free_bumped(block, object, || None) };
+            return unsafe { self.free_bumped(block, object, None) };
         }
         if entry.is_none() || entry.class() >= Table::<C>::TABLE.len() {
             // SAFETY: the caller's promise.

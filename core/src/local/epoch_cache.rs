@@ -296,7 +296,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         // SAFETY: `inner` is valid and this local's alone.
         let seen = unsafe { core::mem::replace(&mut (*self.inner).closes_seen, closes) };
         if closes != seen {
-            self.leave_closed_blocks();
+            self.leave_closed_blocks(closes);
             self.leave_caches(|row| !row.tag().is_open());
         }
     }
@@ -306,13 +306,13 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// reclaimed until its next slow path.
     pub fn leave(&mut self, epoch: Epoch) {
         let tag = epoch.tag();
-        self.leave_blocks(|of| of == epoch);
+        self.leave_blocks_of(epoch);
         self.leave_caches(|row| row.tag() == tag || row.tag() == tag.closed());
     }
 
     /// Gives back all that this local holds. Slabs that become empty by it are reclaimed by policy.
     pub fn flush(&mut self) {
-        self.leave_blocks(|_| true);
+        self.leave_all_blocks();
         self.give_spares();
         self.leave_caches(|_| true);
         for class in 0..Table::<C>::BINS {
@@ -450,7 +450,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
 
 impl<P: PageProvider, R: RawMutex, C: Config> Drop for Local<'_, P, R, C> {
     fn drop(&mut self) {
-        self.leave_blocks(|_| true);
+        self.leave_all_blocks();
         self.give_spares();
         self.leave_caches(|_| true);
         // SAFETY: `inner` is valid and this local's alone; a spare epoch cache is one of this heap.

@@ -17,11 +17,13 @@ mod counts;
 mod epoch_cache;
 mod handles;
 mod magazines;
+mod owned;
 mod registry;
 mod slow;
 mod stash;
 mod state;
 
+use crate::bump::Length;
 use crate::chunk::{Kind, NO_ROW};
 use crate::config::{Config, Standard, Table};
 use crate::depot::Row;
@@ -55,12 +57,6 @@ fn slot_name<C: Config>(slab: *const Slab, slot: usize) -> u64 {
     } else {
         0
     }
-}
-
-/// How long the class of a layout makes an object, if it has one.
-fn size_of_class<C: Config>(layout: Layout) -> Option<usize> {
-    let class = Table::<C>::TABLE.index_for(layout)?;
-    Some(Table::<C>::TABLE.class(class).size())
 }
 
 /// A fast path over a heap, for one thread or CPU at a time.
@@ -182,15 +178,20 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// As for [`Local::alloc`], or if the epoch is closed.
     #[inline]
     pub fn alloc_in(&mut self, epoch: Epoch, layout: Layout) -> Result<NonNull<u8>, AllocError> {
+        if Table::<C>::BUMPS {
+            return match self.lay_at_once(epoch, layout) {
+                Some(object) => Ok(object),
+                None => self.lay_elsewhere(epoch, layout),
+            };
+        }
+        self.alloc_in_slabs(epoch, layout)
+    }
+
+    /// As [`Local::alloc_in`], in slabs, or as a large object.
+    #[inline]
+    fn alloc_in_slabs(&mut self, epoch: Epoch, layout: Layout) -> Result<NonNull<u8>, AllocError> {
         match Table::<C>::TABLE.index_for(layout) {
-            Some(class) => {
-                if Table::<C>::BUMPS
-                    && let Some(object) = self.lay_in(epoch, class, layout.align())?
-                {
-                    return Ok(object);
-                }
-                self.take_in(epoch, class)
-            }
+            Some(class) => self.take_in(epoch, class),
             None => self.alloc_large_in(epoch, layout),
         }
     }
@@ -309,12 +310,15 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         );
         // SAFETY: the caller's promise; the magazines are this local's.
         unsafe {
-            let heap = self.heap;
-            if heap.free_entry_layout_to(magazines, entry, object, layout) {
-                return Ok(());
-            }
-            if let Some(block) = heap.block_of(entry) {
-                return self.free_bumped(block, object, || size_of_class::<C>(layout));
+            if entry.is_home() {
+                if self
+                    .heap
+                    .free_entry_layout_to(magazines, entry, object, layout)
+                {
+                    return Ok(());
+                }
+            } else if let Some(block) = self.heap.block_of(entry) {
+                return self.free_bumped(block, object, Some(Length::of(layout.size())));
             }
         }
         // SAFETY: the caller's promise.
@@ -341,7 +345,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             match Table::<C>::TABLE.index_for(layout) {
                 Some(class) => {
                     if let Some(block) = self.heap.block_at(object.addr().get()) {
-                        return self.free_bumped(block, object, || size_of_class::<C>(layout));
+                        return self.free_bumped(block, object, Some(Length::of(layout.size())));
                     }
                     self.free_in(object, class)
                 }
@@ -420,7 +424,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         old: Layout,
         new: Layout,
     ) -> Result<NonNull<u8>, AllocError> {
-        if self.heap.resize_in_place(old, new) {
+        if self.heap.resize_in_place(object, old, new) {
             return Ok(object);
         }
         // SAFETY: the caller's promise.
@@ -429,9 +433,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         }
         let moved = match self.heap.block_at(object.addr().get()) {
             Some(block) => {
-                if let [Some(size), Some(new_size)] = [old, new].map(size_of_class::<C>)
-                    && self.extend(block, object.addr().get(), size, new_size, new.align())
-                {
+                if self.extend(block, object.addr().get(), old, new) {
                     return Ok(object);
                 }
                 // It stays in its epoch, while that is open.

@@ -41,6 +41,8 @@ use temporal_slab::config::Config;
 use temporal_slab::stats::Latency;
 use temporal_slab::{Domain, Heap, Policy};
 
+#[cfg(feature = "task")]
+pub(crate) use current::close;
 pub use current::{Phase, Routed};
 use here::{alloc_magazines, free_magazines, here};
 use thread::Thread;
@@ -186,11 +188,13 @@ unsafe impl GlobalAlloc for TemporalSlab {
     unsafe fn realloc(&self, object: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // SAFETY: the caller promises that the size is one that a layout can have.
         let new = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
-        if HEAP.resize_in_place(layout, new) {
+        // SAFETY: no object is at null.
+        let base = unsafe { NonNull::new_unchecked(object) };
+        if HEAP.resize_in_place(base, layout, new) {
             return object;
         }
         // SAFETY: the caller's promise.
-        unsafe { self.move_to(object, layout, new) }
+        unsafe { self.move_to(base, layout, new) }
     }
 }
 
@@ -201,24 +205,23 @@ impl TemporalSlab {
     /// As for `realloc`.
     #[cold]
     #[inline(never)]
-    unsafe fn move_to(self, object: *mut u8, old: Layout, new: Layout) -> *mut u8 {
-        // SAFETY: no object is at null; the object is the caller's.
+    unsafe fn move_to(self, object: NonNull<u8>, old: Layout, new: Layout) -> *mut u8 {
+        // SAFETY: the object is the caller's.
         unsafe {
-            let base = NonNull::new_unchecked(object);
-            if let Some(moved) = HEAP.resize_large(base, old, new) {
+            if let Some(moved) = HEAP.resize_large(object, old, new) {
                 return moved.as_ptr();
             }
             // What was laid in an epoch grows there.
-            if HEAP.is_bumped(base) {
-                let moved = here(|thread| Some(thread.first_local()?.resize(base, old, new)));
+            if HEAP.is_bumped(object) {
+                let moved = here(|thread| Some(thread.first_local()?.resize(object, old, new)));
                 if let Some(moved) = moved {
                     return or_null(moved);
                 }
             }
             let moved = self.alloc(new);
             if !moved.is_null() {
-                moved.copy_from_nonoverlapping(object, old.size().min(new.size()));
-                self.dealloc(object, old);
+                moved.copy_from_nonoverlapping(object.as_ptr(), old.size().min(new.size()));
+                self.dealloc(object.as_ptr(), old);
             }
             moved
         }

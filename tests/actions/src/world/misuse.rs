@@ -47,7 +47,7 @@ impl<P: PageProvider, C: Config> World<'_, P, C> {
                 let old = object.bytes.layout;
                 let other = Layout::from_size_align(old.size() / 2 + nearby * 9, old.align());
                 let other = other.expect("it is small");
-                if !self.heap.resize_in_place(old, other) {
+                if !self.heap.resize_in_place(object.bytes.at, old, other) {
                     self.refused_by_layout(local, object.bytes.at, other);
                 }
             }

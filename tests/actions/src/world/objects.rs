@@ -186,7 +186,7 @@ impl<P: PageProvider, C: Config> World<'_, P, C> {
         let (at, old) = (object.bytes.at, object.bytes.layout);
         let new = layout(size, 0).align_to(old.align());
         let Ok(new) = new else { return Ok(()) };
-        let stays = self.heap.resize_in_place(old, new);
+        let stays = self.heap.resize_in_place(at, old, new);
         let moves = self.control.map_or(0, |control| control.moves());
         // SAFETY: the model says that it is live, with this layout.
         let moved = unsafe {
