@@ -13,6 +13,7 @@
 //! | [`Reclaimer`] | a thread that gives back what was not used for a while |
 //! | `export` | with the feature of that name: statistics over HTTP or a Unix socket |
 //! | [`TemporalSlab`] | the global allocator, its threads, forks, and the thread's current epoch |
+//! | `task` | with the feature of that name: epochs of futures; with `tower`, of requests |
 //!
 //! One line puts a program on it:
 //!
@@ -41,6 +42,9 @@ mod reclaimer;
 pub mod export;
 
 mod global;
+
+#[cfg(feature = "task")]
+pub mod task;
 
 pub use global::{GlobalConfig, GlobalDomain, GlobalHeap, Phase, Routed, TemporalSlab};
 pub use lock::FutexLock;

@@ -158,20 +158,14 @@ impl TemporalSlab {
     /// # Ok::<(), temporal_slab::EpochError>(())
     /// ```
     pub fn outside<T>(f: impl FnOnce() -> T) -> T {
-        /// Ends it, also when `f` panics.
-        struct Outside(*mut Node);
-        impl Drop for Outside {
-            fn drop(&mut self) {
-                // SAFETY: it was linked below, in this thread.
-                here(|thread| unsafe { Node::unlink(self.0, thread) });
-            }
-        }
-        let mut node = Node::new(None);
-        let node = &raw mut node;
-        // SAFETY: the node is in this frame, which lasts longer than the guard.
-        here(|thread| unsafe { Node::link(node, thread) });
-        let _outside = Outside(node);
-        f()
+        while_in(None, f)
+    }
+
+    /// Runs `f` inside an epoch: what this thread allocates meanwhile belongs to it, while it is open.
+    ///
+    /// As [`TemporalSlab::route`], for what begins and ends in one call. It takes no memory.
+    pub fn inside<T>(epoch: Epoch, f: impl FnOnce() -> T) -> T {
+        while_in(Some(epoch), f)
     }
 
     /// The epoch that this thread is in, if it is in one.
@@ -179,6 +173,31 @@ impl TemporalSlab {
     pub fn current() -> Option<Epoch> {
         here(Thread::epoch)
     }
+}
+
+/// Runs `f` in an epoch, or in none but the root.
+fn while_in<T>(epoch: Option<Epoch>, f: impl FnOnce() -> T) -> T {
+    /// Ends it, also when `f` panics.
+    struct Linked(*mut Node);
+    impl Drop for Linked {
+        fn drop(&mut self) {
+            // SAFETY: it was linked below, in this thread.
+            here(|thread| unsafe { Node::unlink(self.0, thread) });
+        }
+    }
+    let mut node = Node::new(epoch);
+    let node = &raw mut node;
+    // SAFETY: the node is in this frame, which lasts longer than the guard.
+    here(|thread| unsafe { Node::link(node, thread) });
+    let _linked = Linked(node);
+    f()
+}
+
+/// Closes an epoch that this thread may have been the last in. What it keeps of it would stay else.
+pub(crate) fn close(epoch: Epoch) {
+    here(|thread| thread.leave(epoch));
+    // Somebody may have closed it already.
+    let _closed = HEAP.close(epoch);
 }
 
 impl<'d> Routed<'d> {
@@ -247,9 +266,7 @@ impl Phase {
 impl Drop for Phase {
     fn drop(&mut self) {
         self.routed = None;
-        here(|thread| thread.leave(self.epoch));
-        // Somebody may have closed it already.
-        let _closed = HEAP.close(self.epoch);
+        close(self.epoch);
     }
 }
 
