@@ -178,7 +178,7 @@ impl BumpBlock {
     }
 
     #[inline(always)]
-    fn base(&self) -> usize {
+    pub(crate) fn base(&self) -> usize {
         self.base.load(Relaxed)
     }
 

@@ -80,9 +80,16 @@ impl<T> Positions<T> {
         if index >= self.len() {
             return None;
         }
-        let piece = self.place(index >> self.log)?.load(Ordering::Relaxed);
-        // SAFETY: below `len` positions are written, in pieces that stay as long as the heap.
-        Some(unsafe { &*piece.add(index & ((1 << self.log) - 1)) })
+        let (piece, in_piece) = (index >> self.log, index & ((1 << self.log) - 1));
+        let places = self.log + Self::PLACES_LOG;
+        // SAFETY: below `len` directories and pieces are set and positions are written, in memory that stays as long as the heap.
+        unsafe {
+            let directory = self.directories.get_unchecked(piece >> places);
+            let place = directory
+                .load(Ordering::Relaxed)
+                .add(piece & ((1 << places) - 1));
+            Some(&*(*place).load(Ordering::Relaxed).add(in_piece))
+        }
     }
 
     /// Whether a piece, or a directory, is to be got before there can be one position more.

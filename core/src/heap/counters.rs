@@ -28,6 +28,8 @@ pub(crate) struct Counters {
     pub(super) regions: RouteCounters,
     /// Slabs of scopes that there are, in bytes.
     scoped_bytes: AtomicU64,
+    /// The most closes that a snapshot told, so that none tells fewer than one before.
+    closes: AtomicU64,
     slabs_scanned: AtomicU64,
     slabs_recycled: AtomicU64,
     close_ns: AtomicU64,
@@ -124,6 +126,7 @@ impl Counters {
             long_runs: RouteCounters::new(),
             regions: RouteCounters::new(),
             scoped_bytes: AtomicU64::new(0),
+            closes: AtomicU64::new(0),
             slabs_scanned: AtomicU64::new(0),
             slabs_recycled: AtomicU64::new(0),
             close_ns: AtomicU64::new(0),
@@ -192,11 +195,11 @@ impl Counters {
         }
     }
 
-    /// What so many closes did.
+    /// What so many closes did, or some more: while epochs are opened and closed it is not known how many.
     pub(super) fn close_stats(&self, closes: u64) -> CloseStats {
         let recycled = self.slabs_recycled.load(Relaxed);
         CloseStats {
-            closes,
+            closes: self.closes.fetch_max(closes, Relaxed).max(closes),
             slabs_scanned: self.slabs_scanned.load(Relaxed).max(recycled),
             slabs_recycled: recycled,
             time_ns: self.close_ns.load(Relaxed),

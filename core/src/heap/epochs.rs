@@ -273,24 +273,29 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         before: Option<(Before, u32)>,
     ) -> Result<Option<Opened<'h, R>>, EpochError> {
         let length = positions.len();
-        let is_free = |index: &usize| {
-            *index != 0
-                && positions.get(*index).is_some_and(|position| {
-                    position.is_free()
-                        && position
-                            .row()
-                            .is_none_or(|row| self.is_idle(row) || self.live_in(row) == 0)
-                })
+        let is_free = |position: &Position<Row<R>>| {
+            position.is_free()
+                && position
+                    .row()
+                    .is_none_or(|row| self.is_idle(row) || self.live_in(row) == 0)
         };
-        let last = books.last_opened();
         let may_grow = length < Table::<C>::EPOCHS;
         let looks = if may_grow {
-            LOOKS.max(Table::<C>::RING)
+            length.min(LOOKS.max(Table::<C>::RING))
         } else {
             length
         };
-        let mut near = (last + 1..length).chain(0..=last).take(looks);
-        let index = match near.find(is_free) {
+        let mut index = books.last_opened();
+        let mut found = None;
+        for _ in 1..looks {
+            // The root's is none of them.
+            index = if index + 1 < length { index + 1 } else { 1 };
+            if positions.get(index).is_some_and(is_free) {
+                found = Some(index);
+                break;
+            }
+        }
+        let index = match found {
             Some(index) => index,
             None if may_grow => match positions.push() {
                 Some(index) => index,

@@ -48,6 +48,9 @@ pub(super) struct Bumps<R> {
     era: u64,
     position: *const Position<Row<R>>,
     block: *const BumpBlock,
+    /// Where that lies: most objects that are freed are of the block in which the local laid last.
+    base: usize,
+    bytes: usize,
     /// The era of an epoch that is old for the local, or 0: see [`Local::is_old`].
     old: u64,
     /// With which kind an epoch begins: a large one, if the epoch before needed more than a small one.
@@ -64,6 +67,8 @@ impl<R> Bumps<R> {
         era: 0,
         position: ptr::null(),
         block: ptr::null(),
+        base: 0,
+        bytes: 0,
         old: 0,
         first: Kind::Small,
         owned: Owned::NONE,
@@ -186,6 +191,8 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         bumps.era = epoch.era();
         bumps.position = position;
         bumps.block = block;
+        bumps.base = block.base();
+        bumps.bytes = block.kind().bytes();
     }
 
     fn take_block(&self, kind: Kind) -> Result<&'h BumpBlock, AllocError> {
@@ -215,6 +222,28 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         *count += 1;
     }
 
+    /// The block in which the local laid last, if an address is in it.
+    #[inline(always)]
+    pub(super) fn block_near(&self, address: usize) -> Option<&'h BumpBlock> {
+        let bumps = self.bumps();
+        // SAFETY: where it has a length the block is valid, as long as the heap.
+        (C::BUMPS && address.wrapping_sub(bumps.base) < bumps.bytes)
+            .then(|| unsafe { &*bumps.block })
+    }
+
+    /// Frees an object in the block in which the local laid last, which is its own. `length` says how long it should be, where that
+    /// is known.
+    #[inline(always)]
+    pub(super) fn free_near(
+        &self,
+        block: &BumpBlock,
+        object: NonNull<u8>,
+        length: Option<Length>,
+    ) -> Result<(), FreeError> {
+        let freed = block.free_own(object.addr().get(), length, C::CHECKED);
+        freed.map_err(|error| self.heap.refused_free(error))
+    }
+
     /// Frees an object in a block. `length` says how long it should be, where that is known.
     ///
     /// # Safety
@@ -229,8 +258,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         if !block.is_owned_by(self.inner.cast()) {
             return self.free_others(block, object, length);
         }
-        let freed = block.free_own(object.addr().get(), length, C::CHECKED);
-        freed.map_err(|error| self.heap.refused_free(error))
+        self.free_near(block, object, length)
     }
 
     /// Frees an object in a block that is not this local's.
@@ -289,7 +317,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         for block in over {
             let bumps = self.bumps();
             if ptr::eq(bumps.block, block) {
-                (bumps.era, bumps.block) = (0, ptr::null());
+                (bumps.era, bumps.block, bumps.bytes) = (0, ptr::null(), 0);
             }
             let is_first = block.pins.load(Relaxed) && block.kind() == Kind::Large;
             if is_first && block.used() <= Kind::Small.bytes() {

@@ -17,6 +17,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Local<'_, P, R, C> {
     /// As there.
     #[inline]
     pub unsafe fn free_any(&mut self, object: NonNull<u8>) -> Result<(), FreeError> {
+        if let Some(block) = self.block_near(object.addr().get()) {
+            return self.free_near(block, object, None);
+        }
         let (magazines, entry) = (
             self.magazines(),
             self.heap.entry_at_once(object.addr().get()),

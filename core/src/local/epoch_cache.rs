@@ -307,7 +307,10 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     pub fn leave(&mut self, epoch: Epoch) {
         let tag = epoch.tag();
         self.leave_blocks_of(epoch);
-        self.leave_caches(|row| row.tag() == tag || row.tag() == tag.closed());
+        // SAFETY: `inner` is valid and this local's alone.
+        if unsafe { !(*self.inner).caches.is_null() } {
+            self.leave_caches(|row| row.tag() == tag || row.tag() == tag.closed());
+        }
     }
 
     /// Gives back all that this local holds. Slabs that become empty by it are reclaimed by policy.

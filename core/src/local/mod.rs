@@ -15,6 +15,7 @@ mod by_address;
 mod cell;
 mod counts;
 mod epoch_cache;
+mod gathered;
 mod handles;
 mod magazines;
 mod owned;
@@ -304,6 +305,9 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// As for [`Heap::free`].
     #[inline(always)]
     pub unsafe fn free(&mut self, object: NonNull<u8>, layout: Layout) -> Result<(), FreeError> {
+        if let Some(block) = self.block_near(object.addr().get()) {
+            return self.free_near(block, object, Some(Length::of(layout.size())));
+        }
         let (magazines, entry) = (
             self.magazines(),
             self.heap.entry_at_once(object.addr().get()),

@@ -2,6 +2,7 @@
 
 use super::cell::{Entry, FULL, Held, Room, SMALL};
 use super::counts::{OwnCounters, bump};
+use super::gathered::Gathered;
 use super::{EpochCache, Local, LocalCounters, LocalRow};
 use crate::chunk::Kind;
 use crate::config::{Config, Table};
@@ -206,6 +207,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
 
     /// Turns the oldest `count` entries of the magazine into words.
     fn spill_oldest(&mut self, cache: EpochCache<'h, R>, class: usize, count: usize) {
+        let mut gathered = Gathered::new();
         let mut index = 0;
         while index < count {
             let cell = self.cell(cache, class);
@@ -226,6 +228,9 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             if doubles > 0 {
                 self.heap.note_double_free(doubles);
             }
+            self.heap.note_overlap(gathered.add(held));
+        }
+        for held in gathered.words() {
             self.stash(cache, class, held);
         }
         self.cell(cache, class).drop_oldest(count);
@@ -242,10 +247,15 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         };
         let shape = Table::<C>::TABLE.class(class);
         let span = shape.slab_bytes();
+        let (mask, _) = shape.by_address();
         // SAFETY: a held slot lies in a chunk of the heap, and pins its slab.
         let (slab, base) = unsafe {
             let slab = self.slab_of(first as usize);
-            (slab, (*slab).body().base.addr())
+            let base = match mask {
+                0 => (*slab).body().base.addr(),
+                mask => first as usize & !usize::from(mask),
+            };
+            (slab, base)
         };
         // Neighbours are mostly of the same slab and need no look-up.
         let (mut word, mut taken) = (0u64, 0);
