@@ -203,7 +203,7 @@ fn the_last_object_grows_where_it_is() {
     let epoch = heap.open_epoch().unwrap();
     let object = filled(local.alloc_in(epoch, layout(64)).unwrap(), 64);
     let mut size = 64;
-    for new in [100, 128, 500, 1000, 2000, 400, 2048] {
+    for new in [100, 128, 500, 1000, 2000, 400, 2048, 7000, 2032, 2033, 6000] {
         // SAFETY: it is live, of this layout.
         let moved = unsafe { local.resize(object, layout(size), layout(new)) }.unwrap();
         assert_eq!(moved, object, "{size} to {new}");
@@ -212,14 +212,57 @@ fn the_last_object_grows_where_it_is() {
     }
     let second = local.alloc_in(epoch, layout(32)).unwrap();
     // SAFETY: as above.
-    let moved = unsafe { local.resize(object, layout(size), layout(4096)) }.unwrap();
+    let moved = unsafe { local.resize(object, layout(size), layout(8000)) }.unwrap();
     assert_eq!(heap.epoch_stats(epoch).unwrap().live_objects(), 2);
     // SAFETY: the first bytes came along.
     let bytes = unsafe { core::slice::from_raw_parts(moved.as_ptr(), 64) };
     assert!(bytes.iter().all(|byte| *byte == 64));
-    free(&mut local, moved, 4096);
+    free(&mut local, moved, 8000);
     free(&mut local, second, 32);
     drop(local);
+    assert_eq!(walk(&heap).block_objects, 0);
+}
+
+/// Objects whose length takes more than one mark are told as exactly as others. Catches a length that is cut to the bits of a
+/// mark, and a mark of the length that is taken for an object.
+#[test]
+fn long_objects_are_known_by_their_length() {
+    let heap = TestHeap::new(Host::default());
+    let (mut owner, mut other) = (heap.local().unwrap(), heap.local().unwrap());
+    let epoch = heap.open_epoch().unwrap();
+    let sizes = [2016, 2032, 2033, 2048, 2064, 4096, 4112, 6160, 8176, 8192];
+    for (turn, size) in sizes.into_iter().cycle().take(40).enumerate() {
+        let object = filled(owner.alloc_in(epoch, layout(size)).unwrap(), size);
+        assert_eq!(heap.size_of(object), Ok(size.next_multiple_of(16)));
+        let at = |by: usize| object.map_addr(|at| at.checked_add(by).unwrap());
+        let local = if turn % 2 == 0 {
+            &mut owner
+        } else {
+            &mut other
+        };
+        // SAFETY: a checked heap refuses what is no live object.
+        unsafe {
+            for wrong in sizes
+                .into_iter()
+                .chain([16, size + 16, size - 16, size + 2048])
+            {
+                if wrong.next_multiple_of(16) != size.next_multiple_of(16) {
+                    let freed = local.free(object, layout(wrong));
+                    assert_eq!(freed, Err(FreeError::WrongLayout), "{size} as {wrong}");
+                }
+            }
+            for unit in [1, 2, 3, 100] {
+                let freed = local.free_any(at(16 * unit));
+                assert_eq!(freed, Err(FreeError::Interior), "{size}, unit {unit}");
+            }
+        }
+        free(local, object, size);
+        // SAFETY: as above.
+        let again = unsafe { local.free(object, layout(size)) };
+        assert_eq!(again, Err(FreeError::DoubleFree));
+    }
+    assert_eq!(heap.epoch_stats(epoch).unwrap().live_objects(), 0);
+    drop((owner, other));
     assert_eq!(walk(&heap).block_objects, 0);
 }
 

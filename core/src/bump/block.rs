@@ -12,8 +12,10 @@ use core::ptr;
 /// What objects are multiples of, and a mark stands for.
 pub(crate) const UNIT: usize = 16;
 /// The largest object, and the largest alignment.
-pub(crate) const MAX_SIZE: usize = 2048;
+pub(crate) const MAX_SIZE: usize = 8192;
 pub(crate) const MAX_ALIGN: usize = 64;
+/// The largest object whose length its first mark tells.
+const MAX_SHORT: usize = Mark::LONG.0 as usize * UNIT - Mark::LIVE.0 as usize * UNIT;
 
 /// How long an object is, as a block lays it and its mark tells: in whole units but one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,11 +28,11 @@ impl Length {
         Self(bytes.saturating_sub(1) / UNIT)
     }
 
-    /// As [`Length::of`], if a block has such objects: neither empty nor too long. An empty one is laid as one of a byte, elsewhere.
+    /// As [`Length::of`], if that is neither empty nor long. An empty one is laid as one of a byte, elsewhere.
     #[inline(always)]
     pub(crate) const fn at_once(bytes: usize) -> Option<Self> {
         let last = bytes.wrapping_sub(1);
-        if last < MAX_SIZE {
+        if last < MAX_SHORT {
             Some(Self(last / UNIT))
         } else {
             None
@@ -41,35 +43,46 @@ impl Length {
     pub(crate) const fn bytes(self) -> usize {
         (self.0 + 1) * UNIT
     }
+
+    const fn is_long(self) -> bool {
+        self.0 >= (Mark::LONG.0 - Mark::LIVE.0) as usize
+    }
+
+    /// What the two marks behind that of a long one say: less than [`Mark::LIVE`].
+    const fn digits(self) -> [u8; 2] {
+        [(self.0 >> 7) as u8 & 0x7F, self.0 as u8 & 0x7F]
+    }
+
+    const fn of_digits([high, low]: [u8; 2]) -> Self {
+        Self((high as usize) << 7 | low as usize)
+    }
 }
 
-/// What is known of a unit of a block: nothing (0), that an object lived there which is dead, or that one lives, with its length.
-///
-/// A word and not a byte, so that no length that is too long is taken for one that is not.
+/// What is known of a unit of a block: nothing, that an object lived there which is dead, or that one lives, with its length. Within a
+/// long one the next two marks tell that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Mark(usize);
+struct Mark(u8);
 
 impl Mark {
     /// An object began here that is dead: of this block, or of one that the metadata was before.
     const DEAD: Self = Self(1);
-    /// The mark of a live object of one unit. Longer ones follow.
+    /// The mark of a live object of one unit. Those of longer ones follow.
     const LIVE: Self = Self(128);
+    const LONG: Self = Self(255);
 
     #[inline(always)]
     const fn live(length: Length) -> Self {
-        Self(Self::LIVE.0 + length.0)
-    }
-
-    /// The length of the live object.
-    const fn length(self) -> Option<Length> {
-        match self.0.checked_sub(Self::LIVE.0) {
-            Some(length) => Some(Length(length)),
-            None => None,
+        if length.is_long() {
+            Self::LONG
+        } else {
+            Self(Self::LIVE.0 + length.0 as u8)
         }
     }
-}
 
-const _: () = assert!(Mark::live(Length::of(MAX_SIZE)).0 == u8::MAX as usize);
+    const fn is_live(self) -> bool {
+        self.0 >= Self::LIVE.0
+    }
+}
 
 /// A block's length: the first of a local in an epoch is small, so that an epoch of a few objects takes little.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,7 +127,7 @@ pub(crate) struct BumpBlock {
     /// Objects that were laid since it began, and those of them that the owner freed.
     made: AtomicU32,
     freed: AtomicU32,
-    /// The local that lays objects here.
+    /// The magazines of the local that lays objects here, which name it.
     owner: AtomicPtr<()>,
     era: AtomicU64,
     /// The epoch.
@@ -194,6 +207,10 @@ impl BumpBlock {
         self.is_known.swap(true, Relaxed)
     }
 
+    fn units(&self) -> usize {
+        self.granules() * (GRANULE / UNIT)
+    }
+
     /// The mark of a unit.
     ///
     /// # Safety
@@ -205,21 +222,56 @@ impl BumpBlock {
         unsafe { &*ptr::with_exposed_provenance(first + unit) }
     }
 
-    /// The mark of the object that begins at an address, for any address: `None` if none of the block can.
+    /// What the mark of a unit says; of none that is the block's it is nothing.
+    fn says(&self, unit: usize) -> Mark {
+        if unit >= self.units() {
+            return Mark(0);
+        }
+        // SAFETY: it is below their number.
+        Mark(unsafe { self.mark(unit) }.load(Relaxed))
+    }
+
+    /// The unit that begins at an address, for any address: `None` if none of the block does.
     #[inline(always)]
-    fn mark_at(&self, at: usize) -> Option<&AtomicU8> {
+    fn unit_at(&self, at: usize) -> Option<usize> {
         // What is no multiple of a unit becomes more than there are.
         let unit = at.wrapping_sub(self.base()).rotate_right(UNIT.ilog2());
-        let units = self.granules() * (GRANULE / UNIT);
-        // SAFETY: it is below their number.
-        (unit < units).then(|| unsafe { self.mark(unit) })
+        (unit < self.units()).then_some(unit)
+    }
+
+    /// How long the live object is that begins at a unit.
+    fn length_at(&self, unit: usize) -> Option<Length> {
+        match self.says(unit) {
+            Mark::LONG => Some(Length::of_digits(
+                [1, 2].map(|more| self.says(unit + more).0),
+            )),
+            mark if mark.is_live() => Some(Length(usize::from(mark.0 - Mark::LIVE.0))),
+            _ => None,
+        }
+    }
+
+    /// Marks a live object. For the owner.
+    ///
+    /// # Safety
+    /// It is within the block.
+    #[inline(always)]
+    unsafe fn set_live(&self, unit: usize, length: Length) {
+        // SAFETY: the caller's promise; a long one has many units.
+        unsafe {
+            if length.is_long() {
+                let [high, low] = length.digits();
+                self.mark(unit + 1).store(high, Relaxed);
+                self.mark(unit + 2).store(low, Relaxed);
+            }
+            self.mark(unit).store(Mark::live(length).0, Relaxed);
+        }
     }
 
     /// Begins to serve the epoch of an era, whose record is at an index, for the owner. The caller has the block, which is empty.
-    pub(crate) fn begin(&self, owner: *mut (), index: u32, era: u64) {
+    pub(crate) fn begin<M>(&self, owner: *mut M, index: u32, era: u64) {
         self.index.store(index, Relaxed);
         self.era.store(era, Relaxed);
-        self.owner.store(owner, Relaxed);
+        self.owner.store(owner.cast(), Relaxed);
         self.start_over();
     }
 
@@ -253,23 +305,24 @@ impl BumpBlock {
         }
         self.next.store(next, Relaxed);
         self.made.store(self.made.load(Relaxed) + 1, Relaxed);
-        // SAFETY: `base <= at < end`.
-        let mark = unsafe { self.mark((at - self.base()) / UNIT) };
-        mark.store(Mark::live(length).0 as u8, Relaxed);
+        // SAFETY: it lies from `base` to `end`.
+        unsafe { self.set_live((at - self.base()) / UNIT, length) };
         Some(at)
     }
 
     /// Whether the object at `at`, of this length, is the one that was laid last, and then makes it as long as `new`, if there is
     /// room. For the owner.
+    #[inline]
     pub(crate) fn extend(&self, at: usize, length: Length, new: Length) -> bool {
-        let Some(mark) = self.mark_at(at) else {
+        let Some(unit) = self.unit_at(at) else {
             return false;
         };
         let fits = self.next.load(Relaxed) == at + length.bytes()
             && at + new.bytes() <= self.end.load(Relaxed)
-            && usize::from(mark.load(Relaxed)) == Mark::live(length).0;
+            && self.length_at(unit) == Some(length);
         if fits {
-            mark.store(Mark::live(new).0 as u8, Relaxed);
+            // SAFETY: the unit is the block's, and it goes no further than to `end`.
+            unsafe { self.set_live(unit, new) };
             self.next.store(at + new.bytes(), Relaxed);
         }
         fits
@@ -278,8 +331,7 @@ impl BumpBlock {
     /// How many bytes the live object has that begins at an address: for any address, at any time. Only a checked heap notes which of
     /// them are dead.
     pub(crate) fn find(&self, at: usize) -> Result<usize, FreeError> {
-        let mark = self.mark_at(at).map(|mark| mark.load(Relaxed).into());
-        match mark.and_then(|mark| Mark(mark).length()) {
+        match self.unit_at(at).and_then(|unit| self.length_at(unit)) {
             Some(length) => Ok(length.bytes()),
             None => Err(self.refusal(at)),
         }
@@ -292,17 +344,15 @@ impl BumpBlock {
         if offset >= self.granules() * GRANULE {
             return FreeError::Foreign;
         }
-        let unit = offset / UNIT;
-        // SAFETY: the address is in the block, so all up to its unit are.
-        let mark = |unit| Mark(unsafe { self.mark(unit) }.load(Relaxed).into());
-        if mark(unit).length().is_some() && offset.is_multiple_of(UNIT) {
+        let (unit, is_at_unit) = (offset / UNIT, offset.is_multiple_of(UNIT));
+        if is_at_unit && self.says(unit).is_live() {
             return FreeError::WrongLayout;
         }
         let longest = MAX_SIZE / UNIT;
         let mut before = (unit.saturating_sub(longest)..=unit).rev();
-        let found = before.find_map(|unit| Some((unit, mark(unit).length()?)));
+        let found = before.find_map(|unit| Some((unit, self.length_at(unit)?)));
         let is_inside = found.is_some_and(|(begin, length)| offset < begin * UNIT + length.bytes());
-        let was_one = mark(unit) == Mark::DEAD && offset.is_multiple_of(UNIT);
+        let was_one = is_at_unit && self.says(unit) == Mark::DEAD;
         if !is_inside && (was_one || offset >= self.used()) {
             FreeError::DoubleFree
         } else {
@@ -313,12 +363,15 @@ impl BumpBlock {
     /// The mark of the live object that begins at an address, of this length where that is known; and what it says. For a
     /// checked heap.
     #[inline(always)]
-    fn live_mark(&self, at: usize, length: Option<Length>) -> Result<(&AtomicU8, u8), FreeError> {
-        if let Some(mark) = self.mark_at(at) {
-            let seen = mark.load(Relaxed);
+    fn live_mark(&self, at: usize, length: Option<Length>) -> Result<(&AtomicU8, Mark), FreeError> {
+        if let Some(unit) = self.unit_at(at) {
+            // SAFETY: the unit is the block's.
+            let mark = unsafe { self.mark(unit) };
+            let seen = Mark(mark.load(Relaxed));
             let is_it = match length {
-                Some(length) => usize::from(seen) == Mark::live(length).0,
-                None => usize::from(seen) >= Mark::LIVE.0,
+                Some(length) if length.is_long() => self.length_at(unit) == Some(length),
+                Some(length) => seen == Mark::live(length),
+                None => seen.is_live(),
             };
             if is_it {
                 return Ok((mark, seen));
@@ -328,8 +381,8 @@ impl BumpBlock {
     }
 
     #[inline(always)]
-    pub(crate) fn is_owned_by(&self, local: *mut ()) -> bool {
-        self.owner.load(Relaxed) == local
+    pub(crate) fn is_owned_by<M>(&self, magazines: *const M) -> bool {
+        ptr::addr_eq(self.owner.load(Relaxed), magazines)
     }
 
     /// Notes that an object was freed by the owner, which is the caller. A checked heap looks at it first: see
@@ -343,7 +396,7 @@ impl BumpBlock {
     ) -> Result<(), FreeError> {
         if is_checked {
             let (mark, _) = self.live_mark(at, length)?;
-            mark.store(Mark::DEAD.0 as u8, Relaxed);
+            mark.store(Mark::DEAD.0, Relaxed);
         }
         self.freed.store(self.freed.load(Relaxed) + 1, Relaxed);
         Ok(())
@@ -359,7 +412,7 @@ impl BumpBlock {
     ) -> Result<Freed, FreeError> {
         if is_checked {
             let (mark, seen) = self.live_mark(at, length)?;
-            mark.compare_exchange(seen, Mark::DEAD.0 as u8, Relaxed, Relaxed)
+            mark.compare_exchange(seen.0, Mark::DEAD.0, Relaxed, Relaxed)
                 .map_err(|_| FreeError::DoubleFree)?;
         }
         Ok(if self.count.0.free(1) {
@@ -431,10 +484,8 @@ impl BumpBlock {
     /// Objects that live by the marks. For the walker, in a checked heap at rest.
     #[cfg(feature = "walker")]
     pub(crate) fn marked(&self) -> u64 {
-        let units = 0..self.granules() * (GRANULE / UNIT);
-        // SAFETY: they are the block's.
-        let is_live =
-            |unit: &usize| unsafe { self.mark(*unit) }.load(Relaxed) >= Mark::LIVE.0 as u8;
-        units.filter(is_live).count() as u64
+        (0..self.units())
+            .filter(|unit| self.says(*unit).is_live())
+            .count() as u64
     }
 }

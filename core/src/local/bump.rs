@@ -88,9 +88,10 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         unsafe { &mut (*self.inner).bumps }
     }
 
-    /// Lays an object in the block where the local laid last, if that is of this epoch and has room.
+    /// Allocates in an epoch, if that takes no more than a few instructions: in the bump block where the local laid last. `None` says
+    /// nothing of whether there is memory: [`Local::alloc_in`] does.
     #[inline(always)]
-    pub(super) fn lay_at_once(&self, epoch: Epoch, layout: Layout) -> Option<NonNull<u8>> {
+    pub fn alloc_near(&mut self, epoch: Epoch, layout: Layout) -> Option<NonNull<u8>> {
         let bumps = self.bumps();
         if layout.align() > UNIT || bumps.era != epoch.era() {
             return None;
@@ -155,7 +156,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             return Err(self.refused_closed(epoch));
         }
         block.pins.store(blocks == 0, Relaxed);
-        block.begin(self.inner.cast(), epoch.index() as u32, epoch.era());
+        block.begin(self.home.cells, epoch.index() as u32, epoch.era());
         self.bumps().owned.add(block);
         self.go_on_in(epoch, position, block);
         let at = block.lay_aligned(length, align);
@@ -255,7 +256,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         object: NonNull<u8>,
         length: Option<Length>,
     ) -> Result<(), FreeError> {
-        if !block.is_owned_by(self.inner.cast()) {
+        if !block.is_owned_by(self.home.cells) {
             return self.free_others(block, object, length);
         }
         self.free_near(block, object, length)
@@ -277,9 +278,18 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         Ok(())
     }
 
+    /// Makes an object as long as another layout asks where it is, if it is the one that this local laid last in a bump block and there is
+    /// room. Whether it did: if so it is from now on to be freed with `new`.
+    #[inline]
+    pub fn resize_near(&mut self, object: NonNull<u8>, old: Layout, new: Layout) -> bool {
+        let at = object.addr().get();
+        self.block_near(at)
+            .is_some_and(|block| self.extend(block, at, old, new))
+    }
+
     /// Makes the object that was laid last in a block of this local longer or shorter where it is.
     pub(super) fn extend(&self, block: &BumpBlock, at: usize, old: Layout, new: Layout) -> bool {
-        block.is_owned_by(self.inner.cast())
+        block.is_owned_by(self.home.cells)
             && at.is_multiple_of(new.align())
             && new.size() <= MAX_SIZE
             && block.extend(at, Length::of(old.size()), Length::of(new.size()))

@@ -15,6 +15,7 @@
 
 use super::cell::{Cell, Entry};
 use super::slot_name;
+use crate::bump::Length;
 use crate::chunk;
 use crate::class::MAX_CLASSES;
 use crate::config::{Config, Table};
@@ -43,6 +44,13 @@ pub static NO_MAGAZINES: NoMagazines = NoMagazines([const { Cell::nothing() }; 2
 impl Magazines {
     /// Of no local: there is nothing in them, and no room.
     pub const NONE: Self = Self((&raw const NO_MAGAZINES.0).cast());
+
+    /// Whether they are those of no local.
+    #[must_use]
+    #[inline(always)]
+    pub fn is_none(self) -> bool {
+        ptr::eq(self.0, Self::NONE.0)
+    }
 
     /// The address, for storing where only a word fits.
     #[must_use]
@@ -148,7 +156,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         object: *mut u8,
     ) -> bool {
         if !entry.is_home() {
-            return false;
+            return self.free_own_bumped(magazines, entry, object.addr(), None);
         }
         // SAFETY: cells are 64 bytes long, and there is one for each class of the table.
         let cell = unsafe { &*magazines.0.byte_add(entry.class_by_64()) };
@@ -184,10 +192,14 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         object: NonNull<u8>,
         layout: Layout,
     ) -> bool {
+        if !entry.is_home() {
+            let length = Length::of(layout.size());
+            return self.free_own_bumped(magazines, entry, object.addr().get(), Some(length));
+        }
         let Some(class) = Table::<C>::TABLE.index_at_once(layout) else {
             return false;
         };
-        if !entry.is_home() || (C::CHECKED && entry.class() != class) {
+        if C::CHECKED && entry.class() != class {
             return false;
         }
         // SAFETY: there is a cell for each class of the table; the caller gives up the object, which is of this class.
@@ -195,6 +207,20 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             let cell = &*magazines.0.add(class);
             self.keep_slot(cell, object.as_ptr(), entry.slab_at(), || class)
         }
+    }
+
+    /// Frees an object in a bump block that the local of these magazines owns, unless it is found to be none.
+    #[inline(always)]
+    fn free_own_bumped(
+        &self,
+        magazines: Magazines,
+        entry: chunk::Entry,
+        address: usize,
+        length: Option<Length>,
+    ) -> bool {
+        self.block_of(entry).is_some_and(|block| {
+            block.is_owned_by(magazines.0) && block.free_own(address, length, C::CHECKED).is_ok()
+        })
     }
 
     /// Keeps the slot of an object that ends in a cell of its class, if there is room and, in a checked heap, a live object

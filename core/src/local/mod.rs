@@ -180,7 +180,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     #[inline]
     pub fn alloc_in(&mut self, epoch: Epoch, layout: Layout) -> Result<NonNull<u8>, AllocError> {
         if Table::<C>::BUMPS {
-            return match self.lay_at_once(epoch, layout) {
+            return match self.alloc_near(epoch, layout) {
                 Some(object) => Ok(object),
                 None => self.lay_elsewhere(epoch, layout),
             };

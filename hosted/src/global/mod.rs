@@ -161,8 +161,13 @@ fn or_null<E>(object: Result<NonNull<u8>, E>) -> *mut u8 {
 unsafe impl GlobalAlloc for TemporalSlab {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let magazines = alloc_magazines();
+        // As in a phase: there is nothing to look for.
+        if magazines.is_none() {
+            return alloc_slow(layout);
+        }
         // SAFETY: the magazines are of this thread's local, or of none; nobody is using them.
-        match unsafe { HEAP.alloc_from(alloc_magazines(), layout) } {
+        match unsafe { HEAP.alloc_from(magazines, layout) } {
             Some(object) => object.as_ptr(),
             None => alloc_slow(layout),
         }
@@ -190,6 +195,10 @@ unsafe impl GlobalAlloc for TemporalSlab {
         let new = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
         // SAFETY: no object is at null.
         let base = unsafe { NonNull::new_unchecked(object) };
+        // In a phase most of what grows was laid last.
+        if alloc_magazines().is_none() && here(|thread| thread.extend(base, layout, new)) {
+            return object;
+        }
         if HEAP.resize_in_place(base, layout, new) {
             return object;
         }

@@ -3,8 +3,8 @@
 //! # States
 //!
 //! *new* (nothing yet) -> *making* (its local is being made: a call that comes back here meanwhile takes
-//! the shared path) -> *ready* (a local, and nothing else) <-> *inside* (a local, and an epoch or a sampler) ->
-//! *gone* (the thread is ending: the shared path). Only the thread itself changes its state.
+//! the shared path) -> *ready* (a local, and nothing else) <-> *inside* (a local and an epoch) or *sampled* (a local and a sampler, and
+//! maybe an epoch) -> *gone* (the thread is ending: the shared path). Only the thread itself changes its state.
 //!
 //! The state lies in a thread-local variable without a destructor, so it can be used from the first call
 //! to the last. The local is given up by a destructor of the C library's, which runs after those of Rust.
@@ -31,6 +31,7 @@ const GONE: u8 = 2;
 /// This and what is above it have a local.
 const READY: u8 = 3;
 const INSIDE: u8 = 4;
+const SAMPLED: u8 = 5;
 
 /// The times of all threads that were asked for them.
 pub(super) static LATENCY: Latency = Latency::new();
@@ -121,23 +122,45 @@ impl Thread {
     }
 
     /// Allocates, in whatever state.
+    #[inline]
     pub(super) fn alloc(&self, layout: Layout) -> *mut u8 {
+        if self.state.get() == INSIDE
+            && let Some(epoch) = self.epoch.get()
+        {
+            // SAFETY: the thread has a local, and nobody is using it.
+            if let Some(object) = unsafe { self.local() }.alloc_near(epoch, layout) {
+                return object.as_ptr();
+            }
+        }
+        self.alloc_elsewhere(layout)
+    }
+
+    /// As [`Thread::alloc`], where that takes more than a few instructions.
+    #[cold]
+    #[inline(never)]
+    fn alloc_elsewhere(&self, layout: Layout) -> *mut u8 {
         if self.state.get() == NEW {
             self.begin();
         }
         // SAFETY: the thread has a local where it is asked for, and nobody is using it.
         let object = unsafe {
-            match (self.state.get(), self.epoch.get()) {
-                (READY | INSIDE, epoch) => self.alloc_here(self.local(), epoch, layout),
+            match (self.has_local(), self.epoch.get()) {
+                (true, epoch) => self.alloc_here(self.local(), epoch, layout),
                 // Without a local a thread may be in an epoch all the same.
-                (_, Some(epoch)) => match HEAP.alloc_in(epoch, layout) {
+                (false, Some(epoch)) => match HEAP.alloc_in(epoch, layout) {
                     Err(AllocError::EpochClosed) => HEAP.alloc(layout),
                     object => object,
                 },
-                (_, None) => HEAP.alloc(layout),
+                (false, None) => HEAP.alloc(layout),
             }
         };
         or_null(object)
+    }
+
+    /// Whether the object was made as long as another layout asks where it is: one in a bump block, if it was laid last.
+    pub(super) fn extend(&self, object: NonNull<u8>, old: Layout, new: Layout) -> bool {
+        // SAFETY: the thread has a local, and nobody is using it.
+        self.state.get() >= INSIDE && unsafe { self.local() }.resize_near(object, old, new)
     }
 
     /// Allocates through the thread's local, in its epoch if it is in one.
@@ -195,8 +218,11 @@ impl Thread {
         if !self.has_local() {
             return;
         }
-        let is_plain = self.epoch.get().is_none() && !self.is_sampled.get();
-        self.set_state(if is_plain { READY } else { INSIDE });
+        self.set_state(match (self.is_sampled.get(), self.epoch.get()) {
+            (true, _) => SAMPLED,
+            (false, Some(_)) => INSIDE,
+            (false, None) => READY,
+        });
     }
 
     /// As [`Thread::alloc`], and the bytes of the layout are zero.
