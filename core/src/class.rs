@@ -239,7 +239,7 @@ pub struct ClassTable {
     classes: [Class; PLACES],
     len: u8,
     /// The largest class's size: what `lookup` is filled for.
-    largest: u32,
+    pub(crate) largest: u32,
 }
 
 impl ClassTable {

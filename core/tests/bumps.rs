@@ -223,6 +223,83 @@ fn the_last_object_grows_where_it_is() {
     assert_eq!(walk(&heap).block_objects, 0);
 }
 
+/// Epochs of many blocks each that another closes, one after the other, while the local goes on: it leaves their blocks. Catches a local
+/// that has more and more of them, for it takes them faster than epochs are closed.
+#[test]
+fn blocks_of_closed_epochs_do_not_pile_up() {
+    let heap = TestHeap::new(Host::default());
+    let mut local = heap.local().unwrap();
+    for _ in 0..steps(200, 12) {
+        let epoch = heap.open_epoch().unwrap();
+        let objects: Vec<_> = (0..200)
+            .map(|_| local.alloc_in(epoch, layout(1000)).unwrap())
+            .collect();
+        for object in objects {
+            free(&mut local, object, 1000);
+        }
+        heap.close(epoch).unwrap();
+    }
+    let stats = heap.stats();
+    assert!(stats.blocks.blocks <= 64, "{:?}", stats.blocks);
+    assert!(stats.closing_epochs <= 3, "{}", stats.closing_epochs);
+}
+
+/// In a block an object is aligned to 16 bytes if no more was asked for. Catches one that stays where it is though the new layout asks
+/// for more.
+#[test]
+fn an_object_moves_if_it_must_be_aligned() {
+    let heap = TestHeap::new(Host::default());
+    let mut local = heap.local().unwrap();
+    let epoch = heap.open_epoch().unwrap();
+    let _before = local.alloc_in(epoch, layout(16)).unwrap();
+    let aligned = core::alloc::Layout::from_size_align(64, 64).unwrap();
+    for _ in 0..4 {
+        let object = filled(local.alloc_in(epoch, layout(64)).unwrap(), 64);
+        // SAFETY: it is live, of this layout.
+        let moved = unsafe { local.resize(object, layout(64), aligned) }.unwrap();
+        assert!(moved.addr().get().is_multiple_of(64));
+        // SAFETY: as above.
+        unsafe { local.free(moved, aligned) }.unwrap();
+    }
+}
+
+/// What no class serves is no block's either, whatever the table of classes is. Catches an object that is laid in a block and freed as a
+/// large one.
+#[test]
+fn what_no_class_serves_is_in_no_block() {
+    #[derive(Debug)]
+    struct Two;
+    impl temporal_slab::config::Config for Two {
+        const SIZES: &'static [usize] = &[48, 96];
+        const CHECKED: bool = true;
+        const BUMPS: bool = true;
+    }
+    let heap = temporal_slab::Heap::<_, temporal_slab::DefaultLock, Two>::new(Host::default());
+    let mut local = heap.local().unwrap();
+    let epoch = heap.open_epoch().unwrap();
+    let aligned = core::alloc::Layout::from_size_align(90, 64).unwrap();
+    for layout in [layout(90), layout(100), layout(1000), layout(5000), aligned] {
+        for is_local in [true, false] {
+            let object = local.alloc_in(epoch, layout).unwrap();
+            assert!(
+                heap.size_of(object).unwrap() >= heap.usable_size(layout),
+                "{layout:?}"
+            );
+            // SAFETY: it is live, of this layout.
+            let freed = unsafe {
+                match is_local {
+                    true => local.free(object, layout),
+                    false => heap.free(object, layout),
+                }
+            };
+            assert_eq!(freed, Ok(()), "{layout:?}");
+        }
+    }
+    local.leave(epoch);
+    heap.close(epoch).unwrap();
+    assert_eq!(heap.stats().live_bytes, 0);
+}
+
 /// Objects whose length takes more than one mark are told as exactly as others. Catches a length that is cut to the bits of a
 /// mark, and a mark of the length that is taken for an object.
 #[test]

@@ -16,7 +16,7 @@ use std::thread;
 use temporal_slab::adapter::{Global, LockedLocal};
 use temporal_slab::config::Config;
 use temporal_slab::provider::StaticProvider;
-use temporal_slab::{DefaultLock, Epoch, Heap, RawHandle};
+use temporal_slab::{DefaultLock, Epoch, EpochState, Heap, RawHandle};
 
 type TestHeap<C = Few> = Heap<HostProvider, DefaultLock, C>;
 
@@ -180,6 +180,65 @@ fn a_block_that_is_found_is_whole() {
         // By the ring's lock alone, which the other thread does not take meanwhile.
         |_| assert!(heap.epoch_stats(epoch).unwrap().blocks.blocks <= 1),
     );
+}
+
+/// As [`Bumping`], and there is one epoch beside the root's.
+#[derive(Debug)]
+struct One;
+impl Config for One {
+    const RING: usize = 2;
+    const EPOCHS: usize = 2;
+    const CHECKED: bool = false;
+    const BUMPS: bool = true;
+    const SIZES: &'static [usize] = &[48, 64];
+}
+
+/// A local takes a block for an epoch while another thread closes that and opens the next one in its place: the block keeps the
+/// epoch's record, or there is none. Catches an object of an epoch whose record is another's by then.
+#[test]
+fn a_block_keeps_the_record_of_its_epoch() {
+    let heap = &TestHeap::<One>::new(HostProvider::default());
+    let mut local = heap.local().unwrap();
+    for turn in 0..if cfg!(miri) { 24 } else { 2000 } {
+        let epoch = heap.open_epoch().unwrap();
+        let (ready, closed) = (&Told::default(), &Told::default());
+        let (object, next) = thread::scope(|scope| {
+            let local = &mut local;
+            let allocating = scope.spawn(move || {
+                ready.tell(1);
+                local.alloc_in(epoch, layout(48)).ok().map(|at| at.addr())
+            });
+            ready.wait();
+            // Without the ring's lock or with it, by the thread that opens the next one or by another.
+            let close = move || {
+                if turn % 4 < 2 {
+                    heap.close(epoch).unwrap();
+                } else {
+                    heap.enter(epoch).unwrap();
+                    assert!(heap.exit(epoch, true));
+                }
+                closed.tell(1);
+            };
+            if turn % 2 == 0 {
+                close();
+            } else {
+                scope.spawn(close);
+            }
+            closed.wait();
+            let next = heap.open_epoch();
+            (allocating.join().unwrap(), next)
+        });
+        assert!(object.is_none() || next.is_err(), "both have the record");
+        if let Some(object) = object {
+            assert_eq!(heap.state(epoch), Ok(EpochState::Closing));
+            let object = core::ptr::with_exposed_provenance_mut(object.get());
+            free(heap, NonNull::new(object).unwrap(), 48);
+        }
+        local.leave(epoch);
+        if let Ok(next) = next {
+            heap.close(next).unwrap();
+        }
+    }
 }
 
 /// A class gets its first slab; the next thread finds it at the hint, with its metadata.

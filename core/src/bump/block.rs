@@ -28,11 +28,11 @@ impl Length {
         Self(bytes.saturating_sub(1) / UNIT)
     }
 
-    /// As [`Length::of`], if that is neither empty nor long. An empty one is laid as one of a byte, elsewhere.
+    /// As [`Length::of`], if that is at most `limit`, and neither empty nor long. An empty one is laid as one of a byte, elsewhere.
     #[inline(always)]
-    pub(crate) const fn at_once(bytes: usize) -> Option<Self> {
+    pub(crate) const fn at_once(bytes: usize, limit: usize) -> Option<Self> {
         let last = bytes.wrapping_sub(1);
-        if last < MAX_SHORT {
+        if last < MAX_SHORT && last < limit {
             Some(Self(last / UNIT))
         } else {
             None
@@ -110,7 +110,7 @@ impl Kind {
         let bytes = size_of::<BumpBlock>() + self.bytes() / UNIT;
         match Layout::from_size_align(bytes, 64) {
             Ok(layout) => layout,
-            Err(_) => panic!("a block's metadata is a few hundred bytes"),
+            Err(_) => panic!("a block's metadata is a thousand bytes or so"),
         }
     }
 }
@@ -429,7 +429,9 @@ impl BumpBlock {
 
     /// How many objects live by the owner's count: all but those that others freed.
     fn own_live(&self) -> u64 {
-        self.made().wrapping_sub(self.freed.load(Relaxed).into())
+        // After a second free that nobody noticed it is some number, less than a count has room for.
+        let made = self.made.load(Relaxed);
+        made.wrapping_sub(self.freed.load(Relaxed)).into()
     }
 
     /// Whether all objects are dead. For the owner.
@@ -439,7 +441,9 @@ impl BumpBlock {
 
     /// How many bytes were laid.
     pub(crate) fn used(&self) -> usize {
-        self.next.load(Relaxed).wrapping_sub(self.base())
+        let used = self.next.load(Relaxed).wrapping_sub(self.base());
+        // While it is placed anew it is not known.
+        used.min(self.kind().bytes())
     }
 
     /// Whether nothing lives by the owner's count, and so nothing at all. For the owner.

@@ -22,7 +22,7 @@
 //! a thread that has an object of the block, which it got from the owner, sees what the owner wrote before. `owner` is compared with one's
 //! own name only, and nobody else writes that. A look-up for any bits reads all of this as it may be, and decides by it no more
 //! than what a caller may do with its own object. One who is not the owner marks an object dead by a compare-and-swap, so that of two
-//! frees one is refused.
+//! frees by such one is refused. The owner reads and then writes: of two frees at the same moment, one of which is its own, both may pass.
 
 #[cfg(not(loom))]
 mod block;

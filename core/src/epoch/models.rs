@@ -2,7 +2,7 @@
 //!
 //! Each model was seen to fail once with the mutation named above it, and passes without.
 
-use super::ring::{Books, Position};
+use super::ring::{AtOnce, Books, Position};
 use super::{Epoch, EpochError, EpochState, Serves, Tag};
 use crate::sync::Lock;
 use core::ptr::NonNull;
@@ -178,7 +178,7 @@ fn pin_against_close_and_open() {
         let position = &ring.positions[1];
         let has_block = position.pin(epoch.era_id());
         let next = opener.join().unwrap();
-        assert!(closer.join().unwrap());
+        assert_eq!(closer.join().unwrap(), AtOnce::Closed);
         assert!(
             !(has_block && next.is_some()),
             "a block of an era that is over"
@@ -201,7 +201,7 @@ fn attach_against_close() {
         let epoch = ring.open_bare(1).unwrap();
         let other = Arc::clone(&ring);
         let attacher = thread::spawn(move || other.attach(epoch));
-        if !ring.positions[1].close_at_once(epoch.era_id()) {
+        if ring.positions[1].close_at_once(epoch.era_id()) != AtOnce::Closed {
             ring.close(epoch).unwrap();
         }
         let _attached = attacher.join().unwrap();

@@ -20,6 +20,15 @@ pub(crate) struct Position<T> {
     pub(super) record: core::cell::UnsafeCell<Record>,
 }
 
+/// What [`Position::close_at_once`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AtOnce {
+    NotClosed,
+    Closed,
+    /// It is closed, and has a row by now that is to be shut.
+    HasRow,
+}
+
 /// What is known of a position's epoch.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Record {
@@ -99,13 +108,17 @@ impl<T> Position<T> {
     /// Ends the era, if it is open and has no row. If it gets one meanwhile, one of the two that meet here shuts that, or both:
     /// the era ends and then the row is looked for; a row is attached and then [`Position::is_open_still`] asks, by
     /// a read-modify-write. Of the two changes of `open` the later one sees what was before the earlier one.
-    pub(crate) fn close_at_once(&self, era: NonZeroU64) -> bool {
-        self.row().is_none()
+    pub(crate) fn close_at_once(&self, era: NonZeroU64) -> AtOnce {
+        let is_closed = self.row().is_none()
             && self
                 .open
                 .compare_exchange(era.get(), 0, Ordering::SeqCst, Ordering::Relaxed)
-                .is_ok()
-            && self.row().is_none()
+                .is_ok();
+        match (is_closed, self.row()) {
+            (false, _) => AtOnce::NotClosed,
+            (true, None) => AtOnce::Closed,
+            (true, Some(_)) => AtOnce::HasRow,
+        }
     }
 
     /// Whether the position is open, after a row was attached: see [`Position::close_at_once`].
@@ -116,8 +129,7 @@ impl<T> Position<T> {
     /// Counts one more block for an era, which keeps the position from another one; not if it does not accept allocations.
     ///
     /// The block is counted and then the era is read; the thread that opens the position sees that it is closed and then reads the
-    /// count. All that `open` and `blocks` have to do with it is `SeqCst`, so of these two the one that comes second sees the first:
-    /// the count, or the close.
+    /// count. These four and the close are `SeqCst`, so of the two the one that comes second sees the first: the count, or the close.
     pub(crate) fn pin(&self, era: NonZeroU64) -> bool {
         self.blocks.fetch_add(1, Ordering::SeqCst);
         let is_open = self.open.load(Ordering::SeqCst) == era.get();
@@ -143,10 +155,10 @@ impl<T> Position<T> {
         self.open.load(Ordering::SeqCst) == 0 && load_in_order(&self.blocks) == 0
     }
 
-    /// Whether a block is counted, as of a moment ago.
+    /// Whether a block is counted. One who asks after a close sees each that was: see [`Position::pin`].
     #[cfg(not(loom))]
     pub(crate) fn has_blocks(&self) -> bool {
-        self.blocks.load(Ordering::Relaxed) != 0
+        load_in_order(&self.blocks) != 0
     }
 
     /// A row serves the position's epoch from now on. Under the ring's lock; the row's tag says so already.
@@ -268,7 +280,7 @@ impl Books {
 
     /// Stops allocation in a position.
     pub(crate) fn shut<T>(&mut self, position: &Position<T>) {
-        position.open.swap(0, Ordering::SeqCst);
+        position.open.store(0, Ordering::SeqCst);
     }
 
     /// The epoch that is current: the root epoch where the one that was made so is closed.

@@ -9,7 +9,7 @@ use super::counters::Counters;
 use crate::chunk::{Kind, NO_ROW};
 use crate::config::{Config, Table};
 use crate::depot::{Classes, Row};
-use crate::epoch::{Books, Epoch, EpochError, EpochState, Label, Position, Positions};
+use crate::epoch::{AtOnce, Books, Epoch, EpochError, EpochState, Label, Position, Positions};
 use crate::error::AllocError;
 use crate::local::LocalRow;
 use crate::provider::PageProvider;
@@ -55,7 +55,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
 
     /// Closes an epoch: it accepts no more allocations, what is empty in it goes back to the provider
     /// now, and what empties later goes back when it empties. Live objects stay valid. What locals
-    /// hold in it they give up at their next slow path, in whatever epoch; see `Local::leave`.
+    /// hold in it they give up at a slow path soon, in whatever epoch; see `Local::leave`.
     ///
     /// # Errors
     /// If the epoch was over already, or is the root.
@@ -66,7 +66,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
         let position = positions.get(epoch.index()).ok_or(EpochError::Closed)?;
         // An epoch that needed no row gives nothing back here.
-        if position.close_at_once(epoch.era_id()) {
+        let at_once = position.close_at_once(epoch.era_id());
+        if at_once == AtOnce::Closed {
             if position.has_blocks() {
                 self.closes.fetch_add(1, Ordering::Release);
             }
@@ -78,9 +79,13 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let row = self.books.with(|books| {
             books.of(Some(position), epoch)?;
             Ok(self.shut(books, position, cpu))
-        })?;
-        if let Some(row) = row {
-            self.reclaim_closed(epoch, row, before);
+        });
+        match row {
+            Ok(Some(row)) => self.reclaim_closed(epoch, row, before),
+            Ok(None) => {}
+            // It was closed here. Whoever opened the position since found its row empty.
+            Err(_) if at_once == AtOnce::HasRow => {}
+            Err(error) => return Err(error),
         }
         Ok(())
     }
@@ -224,7 +229,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             .with(|books| books.of(positions.get(epoch.index()), epoch).ok()?.0.row())
     }
 
-    /// Changes whenever an epoch was closed. `Acquire`, with the `Release` in `shut_row`: a local that
+    /// Changes whenever an epoch was closed that has a row or blocks. `Acquire`, with the `Release` where it changes: a local that
     /// sees the new count sees the tags that changed with it, so it does not look closer in vain.
     #[inline]
     pub(crate) fn closes(&self) -> u64 {
@@ -368,6 +373,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 position.attach(NonNull::from(row));
                 if !position.is_open_still() {
                     self.shut_row(row, cpu);
+                    // A local may have found the row meanwhile.
+                    self.closes.fetch_add(1, Ordering::Release);
                     return Err(AllocError::EpochClosed);
                 }
                 Ok(Some(row))

@@ -201,7 +201,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     pub fn resize_in_place(&self, object: NonNull<u8>, old: Layout, new: Layout) -> bool {
         let provider = self.pages.provider();
         Route::of::<P, C>(old, provider) == Route::of::<P, C>(new, provider)
-            && (Length::of(old.size()) == Length::of(new.size()) || !self.is_bumped(object))
+            && (!self.is_bumped(object)
+                || (Length::of(old.size()) == Length::of(new.size())
+                    && object.addr().get().is_multiple_of(new.align())))
     }
 
     /// Moves an object to where `new` fits, or leaves it where it is if it fits already. The first

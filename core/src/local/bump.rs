@@ -8,13 +8,13 @@
 //!        └────────────── another's: the shared count; the last one has the block
 //! ```
 //!
-//! The blocks that a local owns are in a list of its own, until it leaves them: when their epoch was closed, and when it is
-//! flushed or dropped.
+//! The blocks that a local owns are in lists of its own (`Owned`), until it leaves them: when it finds that their epoch was closed, and
+//! when it is flushed or dropped.
 
 use super::Local;
 use super::owned::Owned;
 use crate::bump::{BumpBlock, Freed, Kind, Length, MAX_ALIGN, MAX_SIZE, UNIT};
-use crate::config::Config;
+use crate::config::{Config, Table};
 use crate::depot::Row;
 use crate::epoch::{Epoch, Position};
 use crate::error::{AllocError, FreeError};
@@ -46,6 +46,7 @@ const SMALL_OBJECT: usize = 1024;
 pub(super) struct Bumps<R> {
     /// The era of the epoch in which the local laid last, or 0: most allocations name the same epoch as the one before.
     era: u64,
+    index: usize,
     position: *const Position<Row<R>>,
     block: *const BumpBlock,
     /// Where that lies: most objects that are freed are of the block in which the local laid last.
@@ -56,8 +57,9 @@ pub(super) struct Bumps<R> {
     /// With which kind an epoch begins: a large one, if the epoch before needed more than a small one.
     first: Kind,
     owned: Owned,
-    /// How many epochs had been closed when blocks of closed ones were last looked for.
+    /// How many epochs had been closed when blocks of closed ones were last looked for, and how many blocks were left then.
     closes_seen: u64,
+    left: usize,
     /// Empty ones, by kind, and how many.
     spares: [(*mut BumpBlock, u8); Kind::ALL.len()],
 }
@@ -65,6 +67,7 @@ pub(super) struct Bumps<R> {
 impl<R> Bumps<R> {
     pub(super) const NONE: Self = Self {
         era: 0,
+        index: 0,
         position: ptr::null(),
         block: ptr::null(),
         base: 0,
@@ -73,6 +76,7 @@ impl<R> Bumps<R> {
         first: Kind::Small,
         owned: Owned::NONE,
         closes_seen: 0,
+        left: 0,
         spares: [(ptr::null_mut(), 0); Kind::ALL.len()],
     };
 }
@@ -93,10 +97,10 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     #[inline(always)]
     pub fn alloc_near(&mut self, epoch: Epoch, layout: Layout) -> Option<NonNull<u8>> {
         let bumps = self.bumps();
-        if layout.align() > UNIT || bumps.era != epoch.era() {
+        if layout.align() > UNIT || bumps.era != epoch.era() || bumps.index != epoch.index() {
             return None;
         }
-        let length = Length::at_once(layout.size())?;
+        let length = Length::at_once(layout.size(), Table::<C>::TABLE.largest as usize)?;
         // SAFETY: where an era is noted the position and the block are valid, as long as the heap.
         unsafe {
             if !(*bumps.position).is_open_in(epoch.era_id()) {
@@ -115,7 +119,9 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     ) -> Result<NonNull<u8>, AllocError> {
         let (size, align) = (layout.size(), layout.align());
         let is_slabs = epoch.index() == 0 || epoch.era() == self.bumps().old;
-        if is_slabs || size > MAX_SIZE || align > MAX_ALIGN {
+        // What no class serves is freed as a large object.
+        let is_large = Table::<C>::TABLE.index_for(layout).is_none();
+        if is_slabs || is_large || size > MAX_SIZE || align > MAX_ALIGN {
             return self.alloc_in_slabs(epoch, layout);
         }
         let length = Length::of(size);
@@ -189,7 +195,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
 
     fn go_on_in(&self, epoch: Epoch, position: &'h Position<Row<R>>, block: &BumpBlock) {
         let bumps = self.bumps();
-        bumps.era = epoch.era();
+        (bumps.era, bumps.index) = (epoch.era(), epoch.index());
         bumps.position = position;
         bumps.block = block;
         bumps.base = block.base();
@@ -280,8 +286,11 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
 
     /// Makes an object as long as another layout asks where it is, if it is the one that this local laid last in a bump block and there is
     /// room. Whether it did: if so it is from now on to be freed with `new`.
+    ///
+    /// # Safety
+    /// As for [`Local::resize`].
     #[inline]
-    pub fn resize_near(&mut self, object: NonNull<u8>, old: Layout, new: Layout) -> bool {
+    pub unsafe fn resize_near(&mut self, object: NonNull<u8>, old: Layout, new: Layout) -> bool {
         let at = object.addr().get();
         self.block_near(at)
             .is_some_and(|block| self.extend(block, at, old, new))
@@ -291,7 +300,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     pub(super) fn extend(&self, block: &BumpBlock, at: usize, old: Layout, new: Layout) -> bool {
         block.is_owned_by(self.home.cells)
             && at.is_multiple_of(new.align())
-            && new.size() <= MAX_SIZE
+            && old.size().max(new.size()) <= MAX_SIZE
             && block.extend(at, Length::of(old.size()), Length::of(new.size()))
     }
 
@@ -305,11 +314,12 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         self.leave_blocks(None, |_| true);
     }
 
-    /// Leaves the blocks of epochs that were closed, once as many epochs were as that it pays to look at each block.
+    /// Leaves the blocks of epochs that were closed, once as many epochs were as that it pays to look again at each block that was left
+    /// when this was done last. Those that came since have their first look.
     pub(super) fn leave_closed_blocks(&mut self, closes: u64) {
         let bumps = self.bumps();
-        let count = bumps.owned.count();
-        if count == 0 || closes.wrapping_sub(bumps.closes_seen) <= (count / LOOKS) as u64 {
+        let seen = closes.wrapping_sub(bumps.closes_seen);
+        if bumps.owned.count() == 0 || seen <= (bumps.left / LOOKS) as u64 {
             return;
         }
         bumps.closes_seen = closes;
@@ -318,6 +328,8 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             let position = heap.position_at(block.index() as usize);
             !position.is_some_and(|position| position.is_open_at(block.era()))
         });
+        let bumps = self.bumps();
+        bumps.left = bumps.owned.count();
     }
 
     /// Leaves the blocks that `is_over` says, among those of an epoch's index or of all.
@@ -337,6 +349,12 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             // may be somebody else's.
             if !block.is_empty() {
                 self.heap.pin_block(block);
+            }
+            // If the epoch was closed while blocks were looked at some of them are owned still.
+            if block.pins.load(Relaxed)
+                && let Some(owned) = epoch_of(block).and_then(|epoch| self.blocks_of(epoch).next())
+            {
+                self.heap.pin_block(owned);
             }
             if block.leave() == Freed::Emptied {
                 self.heap.end_block(block);

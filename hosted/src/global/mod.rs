@@ -14,7 +14,8 @@
 //! `HashMap`, also those that a library makes for itself and keeps. It stays valid for as long as it is
 //! not freed: closing the epoch ends allocation in it, not what is in it, and its memory goes back as
 //! its objects are freed. What is freed is freed where it belongs, whichever epoch the thread is in. A
-//! collection that grows may move: its new memory is of the epoch that the thread is in then, unless it
+//! collection that grows may move: its new memory is of the epoch that the thread is in then, or of its own where it lies in a
+//! bump block, unless it
 //! is so large that its pages are moved instead of its bytes, which stay in their epoch. If the epoch
 //! was closed meanwhile, allocation goes on outside of it. Memory of a [`Scope`] is never handed out
 //! here: what a scope frees all at once nobody else has.
@@ -196,8 +197,12 @@ unsafe impl GlobalAlloc for TemporalSlab {
         // SAFETY: no object is at null.
         let base = unsafe { NonNull::new_unchecked(object) };
         // In a phase most of what grows was laid last.
-        if alloc_magazines().is_none() && here(|thread| thread.extend(base, layout, new)) {
-            return object;
+        if alloc_magazines().is_none() {
+            // SAFETY: the caller's promise.
+            let is_done = here(|thread| unsafe { thread.extend(base, layout, new) });
+            if is_done {
+                return object;
+            }
         }
         if HEAP.resize_in_place(base, layout, new) {
             return object;

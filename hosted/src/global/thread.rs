@@ -158,9 +158,12 @@ impl Thread {
     }
 
     /// Whether the object was made as long as another layout asks where it is: one in a bump block, if it was laid last.
-    pub(super) fn extend(&self, object: NonNull<u8>, old: Layout, new: Layout) -> bool {
-        // SAFETY: the thread has a local, and nobody is using it.
-        self.state.get() >= INSIDE && unsafe { self.local() }.resize_near(object, old, new)
+    ///
+    /// # Safety
+    /// As for `realloc`.
+    pub(super) unsafe fn extend(&self, object: NonNull<u8>, old: Layout, new: Layout) -> bool {
+        // SAFETY: the thread has a local, and nobody is using it; the caller's promise.
+        self.state.get() >= INSIDE && unsafe { self.local().resize_near(object, old, new) }
     }
 
     /// Allocates through the thread's local, in its epoch if it is in one.
