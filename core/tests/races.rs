@@ -329,6 +329,32 @@ fn close_under_a_local() {
     assert_eq!(local.stats().held_in_closed_bytes, 0);
 }
 
+/// As [`a_local_notices_a_close`], of a local that has a block of the epoch, which has no lists of slabs. Catches the same, and a block
+/// that keeps the record of its epoch for good.
+#[test]
+fn a_local_with_a_block_notices_a_close() {
+    for _ in 0..3 {
+        let heap = TestHeap::<Bumping>::new(HostProvider::default());
+        let epoch = heap.open_epoch().unwrap();
+        let closed = Told::default();
+        let mut local = heap.local().unwrap();
+        let object = local.alloc_in(epoch, layout(48)).unwrap();
+        // SAFETY: it is not used.
+        unsafe { local.free(object, layout(48)) }.unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                heap.close(epoch).unwrap();
+                closed.tell(1);
+            });
+            closed.wait();
+            // The first of a class takes the slow path.
+            local.alloc(layout(48)).unwrap();
+        });
+        local.alloc(layout(64)).unwrap();
+        assert_eq!(heap.stats().closing_epochs, 0);
+    }
+}
+
 /// Two threads have one local, in turns.
 #[test]
 fn a_locked_local_is_handed_over() {

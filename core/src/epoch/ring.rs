@@ -10,7 +10,7 @@ use core::ptr::{self, NonNull};
 #[derive(Debug)]
 #[repr(align(64))]
 pub(crate) struct Position<T> {
-    /// See the head of `epoch`.
+    /// `Relaxed` where it is a hint, `SeqCst` where it ends: see the head of `epoch`.
     open: AtomicU64,
     /// `Release` in `Position::attach`, `Acquire` in `Position::row`: who sees a row sees a placed one.
     row: AtomicPtr<T>,
