@@ -3,6 +3,7 @@
 use super::cell::{Entry, FULL, Held, Room, SMALL};
 use super::counts::{OwnCounters, bump};
 use super::gathered::Gathered;
+use super::stash::MANY;
 use super::{EpochCache, Local, LocalCounters, LocalRow};
 use crate::chunk::Kind;
 use crate::config::{Config, Table};
@@ -207,7 +208,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
 
     /// Turns the oldest `count` entries of the magazine into words.
     fn spill_oldest(&mut self, cache: EpochCache<'h, R>, class: usize, count: usize) {
-        let mut gathered = Gathered::new();
+        let mut gathered = None;
         let mut index = 0;
         while index < count {
             let cell = self.cell(cache, class);
@@ -228,9 +229,15 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             if doubles > 0 {
                 self.heap.note_double_free(doubles);
             }
+            // Many at a time make a word of their own.
+            if held.word.count_ones() >= MANY {
+                self.stash(cache, class, held);
+                continue;
+            }
+            let gathered = gathered.get_or_insert_with(Gathered::new);
             self.heap.note_overlap(gathered.add(held));
         }
-        for held in gathered.words() {
+        for held in gathered.iter().flat_map(Gathered::words) {
             self.stash(cache, class, held);
         }
         self.cell(cache, class).drop_oldest(count);

@@ -6,7 +6,7 @@ use crate::sync::Ordering::Relaxed;
 use core::ptr;
 
 /// Slots of one slab that come back together, from which on it is not worth looking where others of it are.
-const MANY: u32 = 4;
+pub(super) const MANY: u32 = 4;
 
 impl Cell {
     pub(crate) const fn stashed(&self) -> usize {
