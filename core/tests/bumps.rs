@@ -295,6 +295,12 @@ fn what_no_class_serves_is_in_no_block() {
             assert_eq!(freed, Ok(()), "{layout:?}");
         }
     }
+    let object = local.alloc_in(epoch, layout(90)).unwrap();
+    // SAFETY: it is live, of this layout and then of that.
+    unsafe {
+        let object = local.resize(object, layout(90), layout(1000)).unwrap();
+        heap.free(object, layout(1000)).unwrap();
+    }
     local.leave(epoch);
     heap.close(epoch).unwrap();
     assert_eq!(heap.stats().live_bytes, 0);

@@ -301,6 +301,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         block.is_owned_by(self.home.cells)
             && at.is_multiple_of(new.align())
             && old.size().max(new.size()) <= MAX_SIZE
+            && Table::<C>::TABLE.index_for(new).is_some()
             && block.extend(at, Length::of(old.size()), Length::of(new.size()))
     }
 
@@ -314,8 +315,8 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         self.leave_blocks(None, |_| true);
     }
 
-    /// Leaves the blocks of epochs that were closed, once as many epochs were as that it pays to look again at each block that was left
-    /// when this was done last. Those that came since have their first look.
+    /// Leaves the blocks of epochs that were closed. Not at each close: only once an eighth as many epochs were closed as blocks were left
+    /// when this was done last, so that a close costs a look at a few of those. Blocks that came since have their first look.
     pub(super) fn leave_closed_blocks(&mut self, closes: u64) {
         let bumps = self.bumps();
         let seen = closes.wrapping_sub(bumps.closes_seen);
