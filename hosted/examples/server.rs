@@ -77,8 +77,12 @@ async fn main() -> io::Result<()> {
 mod tests {
     use super::*;
     use std::collections::HashSet;
+    use std::sync::PoisonError;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
+
+    /// What is counted is the process's, so one test runs at a time.
+    static ALONE: Mutex<()> = Mutex::new(());
 
     /// Sends requests over one connection, one behind the other, and gives the answers' bodies.
     async fn ask(address: std::net::SocketAddr, paths: &[String]) -> Vec<String> {
@@ -120,6 +124,7 @@ mod tests {
     /// epoch, one that stays open, and a cache whose entries keep epochs.
     #[test]
     fn each_request_has_an_epoch() {
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         const CLIENTS: usize = 8;
         const REQUESTS: usize = 500;
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -167,6 +172,7 @@ mod tests {
     /// While a request waits its epoch is there by the name of its route. Catches a label that is not set, or of another route.
     #[test]
     fn an_epoch_is_called_as_its_route() {
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
