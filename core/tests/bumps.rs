@@ -229,9 +229,9 @@ fn the_last_object_grows_where_it_is() {
 fn blocks_of_closed_epochs_do_not_pile_up() {
     let heap = TestHeap::new(Host::default());
     let mut local = heap.local().unwrap();
-    for _ in 0..steps(200, 12) {
+    for _ in 0..steps(200, 4) {
         let epoch = heap.open_epoch().unwrap();
-        let objects: Vec<_> = (0..200)
+        let objects: Vec<_> = (0..steps(200, 40))
             .map(|_| local.alloc_in(epoch, layout(1000)).unwrap())
             .collect();
         for object in objects {
