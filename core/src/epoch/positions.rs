@@ -92,7 +92,7 @@ impl<T> Positions<T> {
         }
     }
 
-    /// Whether a piece, or a directory, is to be got before there can be one position more.
+    /// Whether a piece, or a directory, is to be got before there can be one position more. Under the ring's lock.
     pub(crate) fn lacks(&self) -> bool {
         let place = self.place(self.len() >> self.log);
         place.is_none_or(|place| place.load(Ordering::Relaxed).is_null())

@@ -491,7 +491,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
 
     /// Makes the ring and the root epoch, unless somebody else just did.
     pub(super) fn make_root(&self) -> Result<&Row<R>, AllocError> {
-        while self.positions.lacks() {
+        // Under the ring's lock: another thread may be supplying it.
+        while self.books.with(|_| self.positions.lacks()) {
             self.more_positions()?;
         }
         // `Relaxed`: whether there is one at all; it is looked at under the ring's lock, where it was set.
