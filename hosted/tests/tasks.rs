@@ -1,4 +1,4 @@
-//! Epochs of tasks on tokio's threads: each is in its own at each poll, whoever polls it, and it closes however the task ends.
+//! Epochs of tasks on tokio's threads: each is in its own at each poll, on whatever thread, and it closes however the task ends.
 
 use core::future::Future;
 use core::pin::{Pin, pin};

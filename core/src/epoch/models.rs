@@ -190,7 +190,7 @@ fn pin_against_close_and_open() {
     });
 }
 
-/// An epoch gets its first row while it is closed without the ring's lock: whoever comes second shuts the row. Catches a row that
+/// An epoch gets its first row while it is closed without the ring's lock: the thread that comes second shuts the row. Catches a row that
 /// stays open in an epoch that is closed.
 ///
 /// Mutation: `Position::close_at_once` does not look for the row again. Mutation: `Position::is_open_still` only loads.

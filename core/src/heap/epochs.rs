@@ -83,7 +83,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         match row {
             Ok(Some(row)) => self.reclaim_closed(epoch, row, before),
             Ok(None) => {}
-            // It was closed here. Whoever opened the position since found its row empty.
+            // It was closed here. A thread that opened the position since found its row empty.
             Err(_) if at_once == AtOnce::HasRow => {}
             Err(error) => return Err(error),
         }

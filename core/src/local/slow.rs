@@ -229,8 +229,8 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             if doubles > 0 {
                 self.heap.note_double_free(doubles);
             }
-            // Many at a time make a word of their own.
-            if held.word.count_ones() >= MANY {
+            // Many at a time make a word of their own, until slots come in no order.
+            if gathered.is_none() && held.word.count_ones() >= MANY {
                 self.stash(cache, class, held);
                 continue;
             }

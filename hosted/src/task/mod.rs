@@ -59,7 +59,7 @@ pin_project! {
 /// The epoch of a task.
 #[derive(Debug)]
 struct TaskEpoch {
-    /// None where there was none to be had: then the task is in that of whoever polls it.
+    /// None where there was none to be had: then the task is in the epoch of the thread that polls it.
     epoch: Option<Epoch>,
     /// It is the task's own, and is closed with it.
     is_own: bool,
