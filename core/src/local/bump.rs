@@ -1,11 +1,11 @@
 //! Bump blocks of a local: where it lays the small objects of epochs that are young.
 //!
 //! ```text
-//! Local::alloc_in ──> lay in the current block ──────────> done
+//! Local::alloc_in ──> alloc_near: the block where it laid last ──> done
 //!        └─ lay_elsewhere ── another block of the epoch; one whose objects are dead; a spare; the pool; new pages
 //!                   └────── the epoch is old, or the object large ──> slabs
-//! Local::free_bumped ──> the local's own block: no atomic ─> done
-//!        └────────────── another's: the shared count; the last one has the block
+//! Local::free ──> block_near, else by the page map: a block of its own, without an atomic ──> done
+//!        └─ free_bumped ──> free_others: the shared count; the last one has the block
 //! ```
 //!
 //! The blocks that a local owns are in lists of its own (`Owned`), until it leaves them: when it finds that their epoch was closed, and
@@ -234,7 +234,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     pub(super) fn block_near(&self, address: usize) -> Option<&'h BumpBlock> {
         let bumps = self.bumps();
         // SAFETY: where it has a length the block is valid, as long as the heap.
-        (C::BUMPS && address.wrapping_sub(bumps.base) < bumps.bytes)
+        (Table::<C>::BUMPS && address.wrapping_sub(bumps.base) < bumps.bytes)
             .then(|| unsafe { &*bumps.block })
     }
 
