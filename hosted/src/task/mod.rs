@@ -128,7 +128,7 @@ pub fn in_phase<F: Future>(future: F) -> Result<EpochFuture<F>, EpochError> {
 }
 
 impl<F> EpochFuture<F> {
-    /// The epoch, while there is one.
+    /// The epoch, if there is one. One of the future's own is over once that is done.
     #[must_use]
     pub const fn epoch(&self) -> Option<Epoch> {
         self.phase.epoch
