@@ -20,7 +20,7 @@ pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, O
 /// A load that has a place in the one order of all `SeqCst` accesses. loom takes such a load for one that acquires; a
 /// read-modify-write, which has a place in the order of the changes of its own word, stands for it there.
 #[inline(always)]
-pub(crate) fn load_in_order(word: &AtomicU32) -> u32 {
+pub(crate) fn load_in_order(word: &AtomicU64) -> u64 {
     if cfg!(loom) {
         word.fetch_or(0, Ordering::Release)
     } else {

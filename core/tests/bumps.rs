@@ -175,7 +175,8 @@ fn blocks_end_once_whoever_frees_last() {
             });
         }
     });
-    let left = walk(&heap).block_objects;
+    let census = walk(&heap);
+    let left = census.block_objects + census.mixed_slots;
     let mut local = heap.local().unwrap();
     let mut freed = 0;
     for place in &places {

@@ -182,6 +182,46 @@ fn a_block_that_is_found_is_whole() {
     );
 }
 
+/// As [`Bumping`], and a local sees what survives.
+#[derive(Debug)]
+struct Seeing;
+impl Config for Seeing {
+    const RING: usize = 5;
+    const EPOCHS: usize = Self::RING;
+    const CHECKED: bool = true;
+    const BUMPS: bool = true;
+    const SIZES: &'static [usize] = &[48, 64];
+}
+
+/// The row of the slabs that epochs share is made by one thread, and another comes for it.
+#[test]
+fn the_row_of_mixed_slabs_is_whole() {
+    let heap = TestHeap::<Seeing>::new(HostProvider::default());
+    let taught = || {
+        let mut local = heap.local().unwrap();
+        for _ in 0..2 {
+            let epoch = heap.open_epoch().unwrap();
+            let survivor = local.alloc_in(epoch, layout(48)).unwrap();
+            local.leave(epoch);
+            free(&heap, survivor, 48);
+            heap.close(epoch).unwrap();
+        }
+        (local, heap.open_epoch().unwrap())
+    };
+    let ((mut first, its), (mut then, other)) = (taught(), taught());
+    one_after_the_other(
+        || {
+            first.alloc_in(its, layout(48)).unwrap();
+            1
+        },
+        |_| {
+            then.alloc_in(other, layout(48)).unwrap();
+        },
+    );
+    let objects = |epoch| heap.epoch_stats(epoch).unwrap().mixed_objects;
+    assert_eq!((objects(its), objects(other)), (1, 1));
+}
+
 /// As [`Bumping`], and there is one epoch beside the root's.
 #[derive(Debug)]
 struct One;

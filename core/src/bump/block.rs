@@ -161,6 +161,9 @@ pub(crate) enum Freed {
 }
 
 impl BumpBlock {
+    /// What is added to the owner's name in a watched block, which makes it nobody's.
+    const WATCHED: usize = 1;
+
     /// # Safety
     /// The slab begins a block's metadata, which lives as long as `'b`.
     #[inline(always)]
@@ -268,11 +271,32 @@ impl BumpBlock {
     }
 
     /// Begins to serve the epoch of an era, whose record is at an index, for the owner. The caller has the block, which is empty.
-    pub(crate) fn begin<M>(&self, owner: *mut M, index: u32, era: u64) {
+    ///
+    /// Of a watched one the marks tell what lives, in an unchecked heap too: no free in it is the owner's, and others mark what they free.
+    pub(crate) fn begin<M>(&self, owner: *mut M, index: u32, era: u64, is_watched: bool) {
         self.index.store(index, Relaxed);
         self.era.store(era, Relaxed);
-        self.owner.store(owner.cast(), Relaxed);
+        let owner: *mut () = owner.cast();
+        if is_watched {
+            for unit in 0..self.units() {
+                // SAFETY: it is below their number.
+                unsafe { self.mark(unit) }.store(Mark::DEAD.0, Relaxed);
+            }
+        }
+        let owner = owner.wrapping_byte_add(if is_watched { Self::WATCHED } else { 0 });
+        self.owner.store(owner, Relaxed);
         self.start_over();
+    }
+
+    /// Whether the marks tell what lives though the heap is unchecked.
+    #[inline]
+    pub(crate) fn is_watched(&self) -> bool {
+        self.owner.load(Relaxed).addr() & Self::WATCHED != 0
+    }
+
+    /// The lengths of what lives, by the marks.
+    pub(crate) fn lengths(&self) -> impl Iterator<Item = Length> {
+        (0..self.used() / UNIT).filter_map(|unit| self.length_at(unit))
     }
 
     /// Forgets all objects, which are dead. For the owner.
@@ -415,6 +439,9 @@ impl BumpBlock {
             let (mark, seen) = self.live_mark(at, length)?;
             mark.compare_exchange(seen.0, Mark::DEAD.0, Relaxed, Relaxed)
                 .map_err(|_| FreeError::DoubleFree)?;
+        } else if let Some(unit) = self.unit_at(at) {
+            // SAFETY: the unit is the block's.
+            unsafe { self.mark(unit) }.store(Mark::DEAD.0, Relaxed);
         }
         Ok(if self.count.0.free(1) {
             Freed::Emptied

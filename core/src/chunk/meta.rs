@@ -8,12 +8,14 @@ use core::alloc::Layout;
 use core::ptr;
 
 /// How many kinds of metadata there are.
-pub(super) const META_KINDS: usize = 5;
+pub(super) const META_KINDS: usize = 6;
 
 const READY: usize = 1;
 const BARE: usize = 2;
+/// Of a mixed slab.
+const MIXED: usize = 3;
 /// Of a bump block, by its kind.
-const BUMPED: usize = 3;
+const BUMPED: usize = 4;
 
 /// A kind of slab metadata: what lies in memory for a slab.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +28,12 @@ impl MetaShape {
     /// A slab, and what follows it: valid as zero bytes.
     pub(crate) const fn plain(layout: Layout) -> Self {
         Self { layout, kind: 0 }
+    }
+
+    /// A mixed slab, and what follows it: valid as zero bytes.
+    pub(crate) const fn mixed(layout: Layout) -> Self {
+        let kind = MIXED;
+        Self { layout, kind }
     }
 
     /// A slab that begins a bump block's metadata, of the first kind of these or the second: valid as zero bytes.

@@ -17,7 +17,7 @@
 //! `open` is the era in which a position accepts allocations, or 0. It is read `Relaxed` on each
 //! allocation that names an epoch, as a hint that is right for whoever was told of the close. What
 //! decides is the row's [`Tag`], read after the allocation holds a slot of it; see `depot::Row`. That it ends is `SeqCst`: it pairs
-//! with the count of blocks (`Position::pin`), and with the row that an epoch gets (`Position::close_at_once`).
+//! with the count of pins (`Position::pin`), and with the row that an epoch gets (`Position::close_at_once`).
 //! `row` is stored with `Release` when an epoch first needs one and read with `Acquire`: the reader sees
 //! a placed row.
 
@@ -35,7 +35,7 @@ use core::num::NonZeroU64;
 pub use label::Label;
 #[cfg(not(loom))]
 pub(crate) use positions::Positions;
-pub(crate) use ring::{AtOnce, Books, Position};
+pub(crate) use ring::{AtOnce, Books, Pin, Position};
 
 /// A token for an epoch of a heap.
 ///

@@ -2,7 +2,7 @@
 //!
 //! Each model was seen to fail once with the mutation named above it, and passes without.
 
-use super::ring::{AtOnce, Books, Position};
+use super::ring::{AtOnce, Books, Pin, Position};
 use super::{Epoch, EpochError, EpochState, Serves, Tag};
 use crate::sync::Lock;
 use core::ptr::NonNull;
@@ -176,7 +176,7 @@ fn pin_against_close_and_open() {
             is_free.then(|| other.open_bare(1).unwrap())
         });
         let position = &ring.positions[1];
-        let has_block = position.pin(epoch.era_id());
+        let has_block = position.pin(epoch.era_id(), Pin::BLOCK);
         let next = opener.join().unwrap();
         assert_eq!(closer.join().unwrap(), AtOnce::Closed);
         assert!(
@@ -184,7 +184,7 @@ fn pin_against_close_and_open() {
             "a block of an era that is over"
         );
         if has_block {
-            position.unpin();
+            position.unpin(Pin::BLOCK);
         }
         assert_eq!(position.is_free(), next.is_none());
     });

@@ -1,7 +1,7 @@
 //! The ring's books: which position serves which era, and what is known of it.
 
 use super::{Epoch, EpochError, EpochState, Label};
-use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering, load_in_order};
+use crate::sync::{AtomicPtr, AtomicU64, Ordering, load_in_order};
 use core::num::NonZeroU64;
 use core::ptr::{self, NonNull};
 
@@ -14,10 +14,47 @@ pub(crate) struct Position<T> {
     open: AtomicU64,
     /// `Release` in `Position::attach`, `Acquire` in `Position::row`: who sees a row sees a placed one.
     row: AtomicPtr<T>,
-    /// Bump blocks that serve its epoch, or that were taken for it a moment ago. Orderings: see `pin`. `Relaxed` elsewhere.
-    blocks: AtomicU32,
+    /// What keeps the position from another era. Orderings: see `pin`. `Relaxed` elsewhere.
+    pins: AtomicU64,
     /// Under the ring's lock.
     pub(super) record: core::cell::UnsafeCell<Record>,
+}
+
+/// What keeps a position from another era: `[63:32] units of the objects | [31:0] how many pins`. A pin is that of a bump block, or of an
+/// object in a mixed slab, which counts its length in units of [`Pin::UNIT`] bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pins(u64);
+
+impl Pins {
+    /// More than any epoch has, and less than there is room for.
+    const MOST: u32 = 1 << 31;
+
+    pub(crate) const fn count(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// Bytes of the objects.
+    #[cfg(not(loom))]
+    pub(crate) const fn object_bytes(self) -> u64 {
+        (self.0 >> 32) * Pin::UNIT as u64
+    }
+}
+
+/// One pin, as it is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pin(u64);
+
+impl Pin {
+    /// Of a bump block.
+    pub(crate) const BLOCK: Self = Self(1);
+    /// What the lengths of objects are multiples of.
+    pub(crate) const UNIT: usize = 16;
+
+    /// Of an object of so many bytes in a mixed slab.
+    #[cfg(not(loom))]
+    pub(crate) const fn object(bytes: usize) -> Self {
+        Self(((bytes / Self::UNIT) as u64) << 32 | 1)
+    }
 }
 
 /// What [`Position::close_at_once`] did.
@@ -73,7 +110,7 @@ impl<T> Position<T> {
         Self {
             open: AtomicU64::new(0),
             row: AtomicPtr::new(ptr::null_mut()),
-            blocks: AtomicU32::new(0),
+            pins: AtomicU64::new(0),
             record: core::cell::UnsafeCell::new(Record::EMPTY),
         }
     }
@@ -126,39 +163,41 @@ impl<T> Position<T> {
         self.open.fetch_or(0, Ordering::Release) != 0
     }
 
-    /// Counts one more block for an era, which keeps the position from another one; not if it does not accept allocations.
+    /// Counts one pin more for an era, which keeps the position from another one; not if it does not accept allocations, or has more
+    /// pins than can be counted.
     ///
-    /// The block is counted and then the era is read; the thread that opens the position sees that it is closed and then reads the
+    /// The pin is counted and then the era is read; the thread that opens the position sees that it is closed and then reads the
     /// count. These four and the close are `SeqCst`, so of the two the one that comes second sees the first: the count, or the close.
-    pub(crate) fn pin(&self, era: NonZeroU64) -> bool {
-        self.blocks.fetch_add(1, Ordering::SeqCst);
+    pub(crate) fn pin(&self, era: NonZeroU64, pin: Pin) -> bool {
+        let before = self.pins.fetch_add(pin.0, Ordering::SeqCst);
         let is_open = self.open.load(Ordering::SeqCst) == era.get();
-        if !is_open {
-            self.unpin();
+        let is_pinned = is_open && Pins(before).count() < Pins::MOST;
+        if !is_pinned {
+            self.unpin(pin);
         }
-        is_open
+        is_pinned
     }
 
-    /// Counts one more block, for a local that has one that is counted.
+    /// Counts one pin more, for a local that has one of the epoch.
     #[cfg(not(loom))]
-    pub(crate) fn pin_more(&self) {
-        self.blocks.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn pin_more(&self, pin: Pin) {
+        self.pins.fetch_add(pin.0, Ordering::Relaxed);
     }
 
-    /// A block that was counted is nobody's any more. `Relaxed`: the thread that opens the position needs nothing of what was done with it.
-    pub(crate) fn unpin(&self) {
-        self.blocks.fetch_sub(1, Ordering::Relaxed);
+    /// Ends a pin. `Relaxed`: the thread that opens the position needs nothing of what was done with the pin.
+    pub(crate) fn unpin(&self, pin: Pin) {
+        self.pins.fetch_sub(pin.0, Ordering::Relaxed);
     }
 
-    /// Whether it may be opened, for all that its blocks say: see [`Position::pin`]. It is not open again before the ring's lock is let go.
+    /// Whether it may be opened, for all that its pins say: see [`Position::pin`]. It is not open again before the ring's lock is let go.
     pub(crate) fn is_free(&self) -> bool {
-        self.open.load(Ordering::SeqCst) == 0 && load_in_order(&self.blocks) == 0
+        self.open.load(Ordering::SeqCst) == 0 && load_in_order(&self.pins) == 0
     }
 
-    /// Whether a block is counted. One who asks after a close sees each that was: see [`Position::pin`].
+    /// The pins. One who asks after a close sees each that was: see [`Position::pin`].
     #[cfg(not(loom))]
-    pub(crate) fn has_blocks(&self) -> bool {
-        load_in_order(&self.blocks) != 0
+    pub(crate) fn pins(&self) -> Pins {
+        Pins(load_in_order(&self.pins))
     }
 
     /// A row serves the position's epoch from now on. Under the ring's lock; the row's tag says so already.
@@ -174,6 +213,12 @@ impl<T> Position<T> {
 
     pub(crate) fn is_open(&self) -> bool {
         self.open.load(Ordering::Relaxed) != 0
+    }
+
+    /// The era that is open, or 0.
+    #[cfg(not(loom))]
+    pub(crate) fn open_era(&self) -> u64 {
+        self.open.load(Ordering::Relaxed)
     }
 }
 

@@ -7,7 +7,7 @@ use super::{Heap, ROOT_ROW};
 use crate::bump::{BumpBlock, Freed, Kind, Length};
 use crate::chunk::{Entry, MetaShape, set_entries};
 use crate::config::{Config, Table};
-use crate::epoch::Epoch;
+use crate::epoch::{Epoch, Pin};
 use crate::error::{AllocError, FreeError};
 use crate::provider::PageProvider;
 use crate::slab::Key;
@@ -90,10 +90,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         (Table::<C>::BUMPS && entry.is_bumped()).then(|| unsafe { BumpBlock::of(entry.slab_at()) })
     }
 
-    /// Whether an address is in a bump block: then [`Local::resize`](crate::Local::resize) may let what is there grow where it is,
-    /// and keeps it in its epoch.
-    #[must_use]
-    pub fn is_bumped(&self, object: NonNull<u8>) -> bool {
+    /// Whether an address is in a bump block.
+    pub(super) fn is_bumped(&self, object: NonNull<u8>) -> bool {
         self.block_at(object.addr().get()).is_some()
     }
 
@@ -209,7 +207,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         if block.pins.load(Ordering::Relaxed)
             && let Some(position) = self.position_at(block.index() as usize)
         {
-            position.unpin();
+            position.unpin(Pin::BLOCK);
+            block.pins.store(false, Ordering::Relaxed);
         }
     }
 
@@ -218,7 +217,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         if !block.pins.load(Ordering::Relaxed)
             && let Some(position) = self.position_at(block.index() as usize)
         {
-            position.pin_more();
+            position.pin_more(Pin::BLOCK);
             block.pins.store(true, Ordering::Relaxed);
         }
     }
@@ -240,9 +239,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         Ok(())
     }
 
-    /// Where blocks are, of an epoch or of all. At rest exact in objects.
-    pub(crate) fn block_stats(&self, of: Option<Epoch>) -> BlockStats {
-        let mut stats = BlockStats::default();
+    /// Where blocks are, of an epoch or of all, and how many of them count in records. At rest exact in objects.
+    pub(crate) fn block_stats(&self, of: Option<Epoch>) -> (BlockStats, u64) {
+        let (mut stats, mut pinning) = (BlockStats::default(), 0);
         let mut at = self.blocks.last_made.load(Ordering::Acquire);
         // SAFETY: blocks are valid as long as the heap.
         while let Some(block) = unsafe { at.as_ref() } {
@@ -251,6 +250,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             if !block.is_block() || !is_of {
                 continue;
             }
+            pinning += u64::from(block.pins.load(Ordering::Relaxed));
             let (objects, bytes) = block.live();
             let all = block.kind().bytes() as u64;
             stats.blocks += 1;
@@ -261,6 +261,6 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 stats.pinned_bytes += all - bytes;
             }
         }
-        stats
+        (stats, pinning)
     }
 }

@@ -66,7 +66,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                         self.check_free(object, class)?;
                     }
                     self.wipe_slot(object, class);
-                    self.free_slot(object, class)
+                    self.free_slot_held(object, class)
                 }
                 Found::Single(_) => self.free_single(object, |_, _| true),
                 Found::Region(bytes) => self.free_region(object, bytes, |_| true),

@@ -21,7 +21,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     ) -> Option<&'a Row<R>> {
         books.shut(position);
         let row = position.row().inspect(|row| self.shut_row(row, cpu));
-        if row.is_some() || position.has_blocks() {
+        if row.is_some() || position.pins().count() > 0 {
             self.closes.fetch_add(1, Ordering::Release);
         }
         row

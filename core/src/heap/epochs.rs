@@ -61,14 +61,14 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// If the epoch was over already, or is the root.
     pub fn close(&self, epoch: Epoch) -> Result<(), EpochError> {
         let positions = self.positions()?;
-        if epoch.index() == 0 {
+        if epoch.index() == 0 || self.mixed.is_epoch(epoch.index()) {
             return Err(EpochError::Immortal);
         }
         let position = positions.get(epoch.index()).ok_or(EpochError::Closed)?;
         // An epoch that needed no row gives nothing back here.
         let at_once = position.close_at_once(epoch.era_id());
         if at_once == AtOnce::Closed {
-            if position.has_blocks() {
+            if position.pins().count() > 0 {
                 self.closes.fetch_add(1, Ordering::Release);
             }
             return Ok(());
@@ -120,7 +120,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             let Some(left) = record.leave() else {
                 return (false, None);
             };
-            let is_last = left == 0 && epoch.index() != 0;
+            let may_close = epoch.index() != 0 && !self.mixed.is_epoch(epoch.index());
+            let is_last = left == 0 && may_close;
             let closing = before.filter(|_| is_last);
             (
                 true,
@@ -362,15 +363,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 let Some((row, waiting)) = self.row_for(positions, cpu) else {
                     return Ok(None);
                 };
-                self.begin_bins(row);
-                row.use_only(waiting);
-                row.attach(Some(epoch.index() as u32));
-                // SAFETY: the row is one of this heap.
-                unsafe {
-                    self.pages
-                        .with_pieces(row.blocks(), |_| row.set_tag(epoch.tag()))
-                };
-                position.attach(NonNull::from(row));
+                self.give_row(position, epoch, row, waiting);
                 if !position.is_open_still() {
                     self.shut_row(row, cpu);
                     // A local may have found the row meanwhile.
@@ -384,6 +377,25 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 None => self.make_row()?,
             }
         }
+    }
+
+    /// Gives an epoch a drained row, in which slabs of these classes wait. Under the ring's lock.
+    pub(super) fn give_row(
+        &self,
+        position: &Position<Row<R>>,
+        epoch: Epoch,
+        row: &Row<R>,
+        waiting: Classes,
+    ) {
+        self.begin_bins(row);
+        row.use_only(waiting);
+        row.attach(Some(epoch.index() as u32));
+        // SAFETY: the row is one of this heap.
+        unsafe {
+            self.pages
+                .with_pieces(row.blocks(), |_| row.set_tag(epoch.tag()));
+        }
+        position.attach(NonNull::from(row));
     }
 
     /// A drained row for an epoch: one that this CPU had, or another that nobody needs. A row that is not
@@ -421,7 +433,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     }
 
     /// Whether a row has no live objects, as can be told without a lock.
-    fn is_idle(&self, row: &Row<R>) -> bool {
+    pub(super) fn is_idle(&self, row: &Row<R>) -> bool {
         let waiting = row
             .used_bins()
             .map(|(class, bin)| bin.cached() * Table::<C>::TABLE.class(class).slots());
@@ -432,7 +444,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     ///
     /// A taker that comes late may take one from here on; it finds the tag changed, and gives it back. So the row's
     /// next era begins with these classes, whatever is in their caches at that moment.
-    fn drained(&self, row: &Row<R>) -> Option<Classes> {
+    pub(super) fn drained(&self, row: &Row<R>) -> Option<Classes> {
         // SAFETY: the row is one of this heap.
         let pieces = unsafe { self.pages.with_pieces(row.blocks(), |pieces| pieces) };
         // After the pieces. No slab is made in a closed row, so one that is in use now was a piece then, and is in no

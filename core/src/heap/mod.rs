@@ -15,6 +15,7 @@ mod counters;
 mod epochs;
 mod handles;
 mod large;
+mod mixed;
 mod pause;
 mod reclaim;
 mod route;
@@ -45,6 +46,7 @@ use blocks::Blocks;
 use budget::CacheBudget;
 pub(crate) use budget::PendingDebit;
 use counters::Counters;
+use mixed::Mixed;
 pub use reclaim::Policy;
 pub(crate) use route::Route;
 pub(crate) use scoped::ScopeSlabs;
@@ -84,6 +86,7 @@ pub struct Heap<P: PageProvider, R: RawMutex = DefaultLock, C: Config = Standard
     policy: AtomicUsize,
     budget: CacheBudget,
     blocks: Blocks<R>,
+    mixed: Mixed<R>,
     /// Warm bytes at which the next batch is given back. `Relaxed`: a hint.
     trim_at: AtomicUsize,
     pub(crate) counters: Counters,
@@ -121,6 +124,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             policy: AtomicUsize::new(Policy::DEFAULT.encode()),
             budget: CacheBudget::new(),
             blocks: Blocks::new(),
+            mixed: Mixed::new(),
             trim_at: AtomicUsize::new(0),
             counters: Counters::new(),
         }
@@ -187,7 +191,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 // SAFETY: the caller's promise.
                 unsafe {
                     self.wipe_slot(object, class);
-                    self.free_slot(object, class)
+                    self.free_slot_held(object, class)
                 }
             }
             // SAFETY: the caller's promise.

@@ -18,7 +18,7 @@ use core::ptr::{self, NonNull};
 use lock_api::RawMutex;
 
 /// How far behind a slab its marks begin, in a checked heap.
-const MARKS_AT: usize = size_of::<Slab>();
+pub(super) const MARKS_AT: usize = size_of::<Slab>();
 
 impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// What a slab's metadata needs: a line, and in a checked heap a mark for each slot.
@@ -30,10 +30,12 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
     };
 
-    /// What a slab of a class needs. One with tags is ready if it has an id.
-    const fn meta_of(class: &Class, is_ready: bool) -> MetaShape {
+    /// What a slab of a class in a row needs. One with tags is ready if it has an id.
+    fn meta_of(&self, row: &Row<R>, class: &Class, is_ready: bool) -> MetaShape {
         if class.is_tagged {
             MetaShape::tagged(Layout::new::<TaggedSlab>(), is_ready)
+        } else if self.mixed.is_row(row.id()) {
+            Self::MIXED_META
         } else {
             Self::PLAIN_META
         }
@@ -112,6 +114,25 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
         // SAFETY: the caller holds a slot, so the slab is pinned; slots lie inside its run.
         unsafe { NonNull::new_unchecked(slab.body().base.add(slot as usize * class.size())) }
+    }
+
+    /// Frees an object of a class: its slot goes back, and its epoch has one less, if it lies in a mixed slab.
+    ///
+    /// # Safety
+    /// As for [`Heap::free`], for a layout of this class.
+    #[inline]
+    pub(super) unsafe fn free_slot_held(
+        &self,
+        object: NonNull<u8>,
+        class: usize,
+    ) -> Result<(), FreeError> {
+        // SAFETY: the caller's promise; the heap outlives the call.
+        unsafe {
+            if let Some(slab) = self.entry(object.addr().get()).slab() {
+                self.end_hold(slab, object, class);
+            }
+            self.free_slot(object, class)
+        }
     }
 
     /// Gives one slot back.
@@ -282,7 +303,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         if Self::counts(class) {
             row.use_class(class);
         }
-        let meta = Self::meta_of(shape, true);
+        let meta = self.meta_of(row, shape, true);
         let (granules, align) = (u32::from(shape.granules), u32::from(shape.align));
         let (slab, run, zero) = self.with_reclaim(|| {
             let (is_open, make_room) = (|| row.tag() == tag, |short| self.make_room(row, short));
@@ -299,7 +320,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             self.name_slab(tagged).inspect_err(|_| {
                 // SAFETY: the slab and its run were just taken, and nobody else knows them.
                 unsafe {
-                    let slab = Some((slab, Self::meta_of(shape, false)));
+                    let slab = Some((slab, self.meta_of(row, shape, false)));
                     let base = run.base.addr();
                     self.pages.put_slab(slab, run.chunk, base, granules);
                 }
@@ -359,7 +380,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 row.count_slots(-(slots as isize));
             }
             self.count_slab(row, class, false);
-            let metadata = is_reusable.then_some((slab, Self::meta_of(shape, is_ready)));
+            let metadata = is_reusable.then_some((slab, self.meta_of(row, shape, is_ready)));
             set_entries::<P>(body.chunk.cast(), base, granules as usize, Entry::NONE);
             let is_closed = !row.tag().is_open();
             self.pages

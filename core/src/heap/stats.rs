@@ -7,7 +7,7 @@ use super::Heap;
 use crate::class::MAX_CLASSES;
 use crate::config::{Config, Table};
 use crate::depot::{BinCounts, Row, Stock};
-use crate::epoch::{Books, Epoch, EpochError, Label};
+use crate::epoch::{Books, Epoch, EpochError, Label, Position};
 use crate::local::{LocalCounters, LocalRow};
 use crate::provider::PageProvider;
 use crate::snapshot::{
@@ -51,7 +51,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         // Before the open ones are counted, so that there are never more closes than epochs.
         let opened = self.books.with(|books| books.last_era());
         let (open_epochs, closing_epochs) = self.count_epochs();
-        let blocks = self.block_stats(None);
+        let (blocks, _) = self.block_stats(None);
         let pooled = self.pooled_bytes();
         residency.live = residency
             .live
@@ -92,7 +92,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             blocks,
             closes: self
                 .counters
-                .close_stats(opened.saturating_sub(open_epochs)),
+                .close_stats(opened.saturating_sub(open_epochs + u64::from(self.mixed.is_there()))),
             errors,
             handle_ids: (u64::from(given), u64::from(ids)),
         }
@@ -212,11 +212,20 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 lock: LockStats::default(),
                 last_close: record.last_close,
                 blocks: BlockStats::default(),
+                mixed_objects: 0,
+                mixed_bytes: 0,
             })
         })?;
-        stats.blocks = self.block_stats(Some(epoch));
-        stats.bytes = stats.blocks.bytes;
-        stats.live_bytes = stats.blocks.live_bytes;
+        let pins = positions.get(epoch.index()).map(Position::pins);
+        let pinning;
+        (stats.blocks, pinning) = self.block_stats(Some(epoch));
+        if let Some(pins) = pins {
+            // What counts in its record and is no block.
+            stats.mixed_objects = u64::from(pins.count()).saturating_sub(pinning);
+            stats.mixed_bytes = pins.object_bytes();
+        }
+        stats.bytes = stats.blocks.bytes + stats.mixed_bytes;
+        stats.live_bytes = stats.blocks.live_bytes + stats.mixed_bytes;
         stats.pinned_bytes = stats.blocks.pinned_bytes;
         let row = positions.get(epoch.index()).and_then(|at| at.row());
         if let Some(row) =
@@ -230,15 +239,19 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         Ok(stats)
     }
 
-    /// The epoch at a position of the ring, if it is open, or closed and something of it is left. Positions
+    /// The epoch at a position of the ring, if it is open, or closed and something of it is left; not the one that mixed slabs
+    /// are of. Positions
     /// are counted from 0, the root epoch's, to below [`Heap::ring`].
     #[must_use]
     pub fn epoch_at(&self, index: usize) -> Option<Epoch> {
         // A heap that was not used has no epochs, and is not to get its first for being asked.
         let position = self.positions.get(index)?;
+        if self.mixed.is_epoch(index) {
+            return None;
+        }
         let era = self.books.with(|books| books.era_at(position))?;
         let is_there = position.is_open()
-            || position.has_blocks()
+            || position.pins().count() > 0
             || position.row().is_some_and(|row| {
                 row.bytes() > self.waiting_in(row)
                     && row.tag() == Epoch::new(index as u32, era).tag().closed()

@@ -18,7 +18,7 @@ use crate::provider::PageProvider;
 use crate::slab::{Key, Slab};
 use crate::sync::{AtomicU8, Ordering};
 use core::fmt;
-use core::ptr;
+use core::ptr::{self, NonNull};
 use lock_api::RawMutex;
 
 /// What a heap holds, counted one by one.
@@ -32,6 +32,8 @@ pub struct Census {
     pub live_slots: usize,
     /// The bytes of their slots.
     pub live_slot_bytes: usize,
+    /// Of the objects in slots, those in slabs that are shared by epochs.
+    pub mixed_slots: usize,
     /// Slots that nobody holds.
     pub free_slots: usize,
     /// Slots that locals hold.
@@ -86,13 +88,19 @@ impl fmt::Display for Violation {
 
 impl core::error::Error for Violation {}
 
-/// Collects the first violation.
-struct Verdict(Option<Violation>);
+/// Collects the first violation, and what is to be compared at the end.
+#[derive(Default)]
+struct Verdict {
+    first: Option<Violation>,
+    /// What counts in the epochs' records, and how many bytes of objects are among it.
+    pins: u64,
+    pinned_bytes: u64,
+}
 
 impl Verdict {
     fn demand(&mut self, holds: bool, rule: &'static str, address: usize) -> bool {
-        if !holds && self.0.is_none() {
-            self.0 = Some(Violation { rule, address });
+        if !holds && self.first.is_none() {
+            self.first = Some(Violation { rule, address });
         }
         holds
     }
@@ -119,7 +127,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// # Safety
     /// As for [`Heap::walk`].
     pub unsafe fn walk_each(&self, mut f: impl FnMut(SlabCensus)) -> Result<Census, Violation> {
-        let mut verdict = Verdict(None);
+        let mut verdict = Verdict::default();
         let mut census = Census::default();
         let mut sums = (0, 0, 0);
         let mut long_left = 0;
@@ -161,7 +169,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         );
         verdict.demand(long_left == 0, "an extent ends in its region", 0);
         self.walk_bins(&mut verdict, &mut census);
-        verdict.0.map_or(Ok(census), Err)
+        self.walk_records(&mut verdict);
+        verdict.first.map_or(Ok(census), Err)
     }
 
     fn walk_block(
@@ -245,6 +254,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                     let (live, _) = bumped.live();
                     census.blocks += 1;
                     census.block_objects += live as usize;
+                    verdict.pins += u64::from(bumped.pins.load(Ordering::Relaxed));
                     verdict.demand(
                         body.granules as usize == bumped.kind().granules(),
                         "a bump block is as long as its kind says",
@@ -281,6 +291,34 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             granule += body.granules;
         }
         verdict.demand(granule == 64, "a run ends in its block", base);
+    }
+
+    /// Checks that the objects in a mixed slab are of epochs that are there.
+    fn walk_holders(&self, slab: &Slab, class: usize, live: u64, verdict: &mut Verdict) {
+        let size = Table::<C>::TABLE.class(class).size();
+        // SAFETY: at rest.
+        let base = unsafe { slab.body() }.base;
+        for slot in (0..64).filter(|slot| live >> slot & 1 == 1) {
+            let object = base.wrapping_add(slot * size);
+            let address = object.addr();
+            // SAFETY: the slot is live, and of this class.
+            let held = NonNull::new(object).and_then(|at| unsafe { self.held(slab, at, class) });
+            let is_there = held.is_some_and(|(_, position)| position.pins().count() > 0);
+            verdict.demand(is_there, "an object's epoch has a record", address);
+            verdict.pins += 1;
+            verdict.pinned_bytes += size as u64;
+        }
+    }
+
+    /// Checks that the epochs' records count what there is of them.
+    fn walk_records(&self, verdict: &mut Verdict) {
+        let (mut pins, mut bytes) = (0, 0);
+        for position in (0..self.positions.len()).filter_map(|index| self.positions.get(index)) {
+            pins += u64::from(position.pins().count());
+            bytes += position.pins().object_bytes();
+        }
+        let is_all = (pins, bytes) == (verdict.pins, verdict.pinned_bytes);
+        verdict.demand(is_all, "records count what pins them", 0);
     }
 
     fn walk_slab(
@@ -389,6 +427,10 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             address,
         );
         let live = all & !free & !held;
+        if self.is_mixed(slab) {
+            self.walk_holders(slab, class, live, verdict);
+            census.mixed_slots += live.count_ones() as usize;
+        }
         if let Some(tagged) = tagged {
             verdict.demand(
                 tagged.taken() == live,

@@ -13,10 +13,11 @@
 
 use super::Local;
 use super::owned::Owned;
+use super::survivors::Survivors;
 use crate::bump::{BumpBlock, Freed, Kind, Length, MAX_ALIGN, MAX_SIZE, UNIT};
 use crate::config::{Config, Table};
 use crate::depot::Row;
-use crate::epoch::{Epoch, Position};
+use crate::epoch::{Epoch, Pin, Position};
 use crate::error::{AllocError, FreeError};
 use crate::provider::PageProvider;
 use crate::sync::Ordering::Relaxed;
@@ -52,6 +53,7 @@ pub(super) struct Bumps<R> {
     /// Where that lies: most objects that are freed are of the block in which the local laid last.
     base: usize,
     bytes: usize,
+    survivors: Survivors<R>,
     /// The era of an epoch that is old for the local, or 0: see [`Local::is_old`].
     old: u64,
     /// With which kind an epoch begins: a large one, if the epoch before needed more than a small one.
@@ -72,6 +74,7 @@ impl<R> Bumps<R> {
         block: ptr::null(),
         base: 0,
         bytes: 0,
+        survivors: Survivors::NONE,
         old: 0,
         first: Kind::Small,
         owned: Owned::NONE,
@@ -92,6 +95,10 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         unsafe { &mut (*self.inner).bumps }
     }
 
+    pub(super) fn survivors(&self) -> &mut Survivors<R> {
+        &mut self.bumps().survivors
+    }
+
     /// Allocates in an epoch, if that takes no more than a few instructions: in the bump block where the local laid last. `None` says
     /// nothing of whether there is memory: [`Local::alloc_in`] does.
     #[inline(always)]
@@ -101,6 +108,12 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             return None;
         }
         let length = Length::at_once(layout.size(), Table::<C>::TABLE.largest as usize)?;
+        if bumps.survivors.are_some() {
+            let class = Table::<C>::TABLE.index_at_once(layout)?;
+            if bumps.survivors.has(class) {
+                return None;
+            }
+        }
         // SAFETY: where an era is noted the position and the block are valid, as long as the heap.
         unsafe {
             if !(*bumps.position).is_open_in(epoch.era_id()) {
@@ -129,6 +142,11 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         let position = self.heap.position(epoch);
         let position = position.filter(|position| position.is_open_in(epoch.era_id()));
         let position = position.ok_or_else(|| self.refused_closed(epoch))?;
+        if self.survivors().are_some()
+            && let Some(object) = self.alloc_survivor(epoch, position, layout)
+        {
+            return Ok(object);
+        }
         let mut blocks = 0;
         for block in self.blocks_of(epoch) {
             if block.used() > 0 && block.is_dead() {
@@ -157,12 +175,18 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             self.count_refusal(*error);
             self.heap.refused(*error, None, None);
         })?;
-        if blocks == 0 && !position.pin(epoch.era_id()) {
+        if blocks == 0 && !position.pin(epoch.era_id(), Pin::BLOCK) {
             self.put_spare(block);
             return Err(self.refused_closed(epoch));
         }
         block.pins.store(blocks == 0, Relaxed);
-        block.begin(self.home.cells, epoch.index() as u32, epoch.era());
+        let is_watched = !C::CHECKED && self.survivors().watch();
+        block.begin(
+            self.home.cells,
+            epoch.index() as u32,
+            epoch.era(),
+            is_watched,
+        );
         self.bumps().owned.add(block);
         self.go_on_in(epoch, position, block);
         let at = block.lay_aligned(length, align);
@@ -199,7 +223,12 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         bumps.position = position;
         bumps.block = block;
         bumps.base = block.base();
-        bumps.bytes = block.kind().bytes();
+        // The free of an object in a watched one is noted elsewhere.
+        bumps.bytes = if block.is_watched() {
+            0
+        } else {
+            block.kind().bytes()
+        };
     }
 
     fn take_block(&self, kind: Kind) -> Result<&'h BumpBlock, AllocError> {
@@ -307,12 +336,14 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
 
     /// Leaves the blocks of an epoch.
     pub(super) fn leave_blocks_of(&mut self, epoch: Epoch) {
-        self.leave_blocks(Some(epoch.index()), |block| block.era() == epoch.era());
+        self.leave_blocks(Some(epoch.index()), true, |block| {
+            block.era() == epoch.era()
+        });
     }
 
     /// Leaves all blocks.
     pub(super) fn leave_all_blocks(&mut self) {
-        self.leave_blocks(None, |_| true);
+        self.leave_blocks(None, false, |_| true);
     }
 
     /// Leaves the blocks of epochs that were closed. Not at each close: only once an eighth as many epochs were closed as blocks were left
@@ -325,7 +356,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         }
         bumps.closes_seen = closes;
         let heap = self.heap;
-        self.leave_blocks(None, |block| {
+        self.leave_blocks(None, true, |block| {
             let position = heap.position_at(block.index() as usize);
             !position.is_some_and(|position| position.is_open_at(block.era()))
         });
@@ -333,14 +364,23 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         bumps.left = bumps.owned.count();
     }
 
-    /// Leaves the blocks that `is_over` says, among those of an epoch's index or of all.
-    fn leave_blocks(&mut self, index: Option<usize>, is_over: impl Fn(&BumpBlock) -> bool) {
+    /// Leaves the blocks that `is_over` says, among those of an epoch's index or of all. What lives there then outlives its epoch, if
+    /// their epochs `end`.
+    fn leave_blocks(
+        &mut self,
+        index: Option<usize>,
+        end: bool,
+        is_over: impl Fn(&BumpBlock) -> bool,
+    ) {
         // SAFETY: blocks are valid as long as the heap.
         let over = unsafe { self.bumps().owned.take(index, is_over) };
         for block in over {
             let bumps = self.bumps();
             if ptr::eq(bumps.block, block) {
                 (bumps.era, bumps.block, bumps.bytes) = (0, ptr::null(), 0);
+            }
+            if end {
+                self.learn_from(block);
             }
             let is_first = block.pins.load(Relaxed) && block.kind() == Kind::Large;
             if is_first && block.used() <= Kind::Small.bytes() {

@@ -176,7 +176,11 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     }
 
     /// The epoch cache in a row that serves an era.
-    fn cache_of(&mut self, row: &'h Row<R>, tag: Tag) -> Result<EpochCache<'h, R>, AllocError> {
+    pub(super) fn cache_of(
+        &mut self,
+        row: &'h Row<R>,
+        tag: Tag,
+    ) -> Result<EpochCache<'h, R>, AllocError> {
         self.notice_closes();
         if row.tag() != tag {
             return Err(self.closed(row, None));

@@ -23,6 +23,7 @@ mod registry;
 mod slow;
 mod stash;
 mod state;
+mod survivors;
 
 use crate::bump::Length;
 use crate::chunk::{Kind, NO_ROW};
@@ -374,6 +375,8 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         unsafe { self.heap.wipe_slot(object, class) };
         // The object's slot is held until it is given, so the slab stays what it is.
         let id = slab.identity().key().row();
+        // SAFETY: the object was live, and is of this class.
+        unsafe { self.heap.end_hold(slab, object, class) };
         let cache = if id == self.home.id {
             self.home
         } else {
@@ -444,7 +447,10 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
                 let moved = bump::epoch_of(block).and_then(|epoch| self.alloc_in(epoch, new).ok());
                 moved.map_or_else(|| self.alloc(new), Ok)?
             }
-            None => self.alloc(new)?,
+            None => match self.heap.mixed_epoch(object).flatten() {
+                Some(epoch) => self.alloc_in(epoch, new).or_else(|_| self.alloc(new))?,
+                None => self.alloc(new)?,
+            },
         };
         // SAFETY: two different objects of at least this many bytes; the old one is the caller's.
         unsafe {

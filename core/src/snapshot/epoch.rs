@@ -90,13 +90,17 @@ pub struct EpochStats {
     pub last_close: Option<(u64, u64)>,
     /// Its bump blocks, and what lies in them: also in `bytes`, `live_bytes` and `pinned_bytes`.
     pub blocks: BlockStats,
+    /// Its live objects in slabs that are shared by epochs...
+    pub mixed_objects: u64,
+    /// ...and their bytes: also in `bytes` and `live_bytes`.
+    pub mixed_bytes: u64,
 }
 
 impl EpochStats {
     /// Objects that were allocated and not freed.
     #[must_use]
     pub const fn live_objects(&self) -> u64 {
-        let slots = self.slabs.live_slots;
+        let slots = self.slabs.live_slots.saturating_add(self.mixed_objects);
         slots.saturating_add(self.large_objects + self.blocks.live_objects)
     }
 

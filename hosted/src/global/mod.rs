@@ -226,7 +226,7 @@ impl TemporalSlab {
                 return moved.as_ptr();
             }
             // What was laid in an epoch grows there.
-            if HEAP.is_bumped(object) {
+            if HEAP.keeps_epoch(object) {
                 let moved = here(|thread| Some(thread.first_local()?.resize(object, old, new)));
                 if let Some(moved) = moved {
                     return or_null(moved);

@@ -1,0 +1,226 @@
+//! Mixed slabs: where an object lies that is expected to outlive its epoch.
+//!
+//! A survivor in a bump block keeps the whole block. So a local that saw objects of a class outlive their epochs allocates those that
+//! follow in the slabs of one row, which are shared by all epochs: a survivor there takes a slot, as in the root epoch. It is its epoch's
+//! as before, whose record it pins. Behind the slab's marks each slot has a *holder*, the index of that record, so
+//!
+//! ```text
+//! pins of a record  =  bump blocks that count there  +  live objects of mixed slabs whose holder it is.
+//! ```
+//!
+//! The row is that of an epoch that the heap opens for it at first need and nobody closes. Its slabs' metadata is of a kind of its own.
+//!
+//! # Orderings
+//!
+//! `row` is set with `Release`, under the ring's lock, and read with `Acquire`: the reader sees the row, its tag and the rest of this.
+//! `id` is `Relaxed`: whoever has an object of such a slab got it from a thread that had seen the row. A holder is `Relaxed`: it is written
+//! before the object is handed out, and read by the thread that gives it up.
+
+use super::Heap;
+use super::shared::MARKS_AT;
+use crate::chunk::{MetaShape, NO_ROW};
+use crate::config::{Config, Table};
+use crate::depot::Row;
+use crate::epoch::{Epoch, Pin, Position};
+use crate::error::AllocError;
+use crate::provider::PageProvider;
+use crate::slab::Slab;
+use crate::sync::{AtomicPtr, AtomicU32, Ordering};
+use core::alloc::Layout;
+use core::ptr::{self, NonNull};
+use lock_api::RawMutex;
+
+/// The row of the mixed slabs, once there is one, its number, and where the record of its epoch is.
+#[derive(Debug)]
+pub(super) struct Mixed<R> {
+    row: AtomicPtr<Row<R>>,
+    id: AtomicU32,
+    index: AtomicU32,
+}
+
+impl<R> Mixed<R> {
+    pub(super) const fn new() -> Self {
+        Self {
+            row: AtomicPtr::new(ptr::null_mut()),
+            id: AtomicU32::new(NO_ROW as u32),
+            index: AtomicU32::new(u32::MAX),
+        }
+    }
+
+    /// Whether the row is that of the mixed slabs.
+    pub(super) fn is_row(&self, id: u16) -> bool {
+        self.id.load(Ordering::Relaxed) == u32::from(id)
+    }
+
+    /// Whether the epoch at an index is the one that the heap opened for mixed slabs.
+    pub(super) fn is_epoch(&self, index: usize) -> bool {
+        self.index.load(Ordering::Relaxed) as usize == index
+    }
+
+    /// Whether there is a row.
+    pub(super) fn is_there(&self) -> bool {
+        !self.row.load(Ordering::Relaxed).is_null()
+    }
+}
+
+impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
+    /// How far behind a slab its holders begin: behind its marks, if it has any.
+    const HOLDERS_AT: usize = MARKS_AT + if C::CHECKED { 64 } else { 0 };
+
+    /// What a mixed slab's metadata needs: what another needs, and a holder for each slot.
+    pub(super) const MIXED_META: MetaShape = {
+        let holders = 64 * size_of::<AtomicU32>();
+        match Layout::from_size_align(Self::HOLDERS_AT + holders, 64) {
+            Ok(layout) => MetaShape::mixed(layout),
+            Err(_) => panic!("a slab's metadata is a few lines"),
+        }
+    };
+
+    /// The row of the mixed slabs.
+    pub(crate) fn mixed_row(&self) -> Result<&Row<R>, AllocError> {
+        // SAFETY: a row that was set is valid for as long as the heap.
+        match unsafe { self.mixed.row.load(Ordering::Acquire).as_ref() } {
+            Some(row) => Ok(row),
+            None => self.make_mixed(),
+        }
+    }
+
+    #[cold]
+    fn make_mixed(&self) -> Result<&Row<R>, AllocError> {
+        let epoch = self.open_epoch().map_err(|_| AllocError::OutOfMemory)?;
+        let row = self.attach_mixed(epoch);
+        if !self.mixed.is_epoch(epoch.index()) {
+            // There was no memory, or another thread came first.
+            let _closed = self.close(epoch);
+        }
+        row
+    }
+
+    /// Gives the epoch a row for mixed slabs, unless there is one: what is there then.
+    fn attach_mixed(&self, epoch: Epoch) -> Result<&Row<R>, AllocError> {
+        let positions = self.positions().map_err(|_| AllocError::OutOfMemory)?;
+        let position = positions
+            .get(epoch.index())
+            .ok_or(AllocError::OutOfMemory)?;
+        // Each turn but the last makes a row, and rows are bounded by their numbers.
+        loop {
+            let row = self.books.with(|_| {
+                // SAFETY: a row that was set is valid for as long as the heap; it was set under this lock.
+                let there = unsafe { self.mixed.row.load(Ordering::Relaxed).as_ref() };
+                if there.is_some() {
+                    return there;
+                }
+                // Without slabs, for those of other rows have no holders.
+                let row = self.rows().find(|row| {
+                    !row.tag().is_open() && self.is_idle(row) && self.drained(row) == Some([0; 2])
+                })?;
+                if let Some(position) = row.position().and_then(|at| positions.get(at as usize)) {
+                    position.detach();
+                }
+                self.give_row(position, epoch, row, [0; 2]);
+                let (id, index) = (u32::from(row.id()), epoch.index() as u32);
+                self.mixed.id.store(id, Ordering::Relaxed);
+                self.mixed.index.store(index, Ordering::Relaxed);
+                let row_at = ptr::from_ref(row).cast_mut();
+                self.mixed.row.store(row_at, Ordering::Release);
+                Some(row)
+            });
+            match row {
+                Some(row) => return Ok(row),
+                None => self.make_row()?,
+            }
+        }
+    }
+
+    /// Whether a slab, which the caller pins, is a mixed one.
+    #[inline]
+    pub(crate) fn is_mixed(&self, slab: &Slab) -> bool {
+        Table::<C>::BUMPS && self.mixed.is_row(slab.identity().key().row())
+    }
+
+    /// The holder of the slot at an address.
+    ///
+    /// # Safety
+    /// The slab is a mixed one of this class, and the caller has the slot.
+    unsafe fn holder<'s>(&self, slab: &'s Slab, class: usize, address: usize) -> &'s AtomicU32 {
+        // SAFETY: the caller's promise.
+        let offset = address.wrapping_sub(unsafe { slab.body() }.base.addr());
+        let slot = Table::<C>::TABLE.class(class).slot_of(offset) as usize & 63;
+        let at = ptr::from_ref(slab).addr() + Self::HOLDERS_AT + slot * size_of::<AtomicU32>();
+        // SAFETY: 64 holders follow the slab and its marks, in the same piece of exposed metadata memory, which stays until the
+        // heap is dropped; they are only accessed atomically.
+        unsafe { &*ptr::with_exposed_provenance(at) }
+    }
+
+    /// Says whose an object is that was just allocated in a mixed slab: of the epoch at an index, where it is counted.
+    ///
+    /// # Safety
+    /// It is of this class, in a mixed slab, and the caller's.
+    pub(crate) unsafe fn set_holder(&self, object: NonNull<u8>, class: usize, index: u32) {
+        let address = object.addr().get();
+        // SAFETY: the caller's promise; the heap outlives the call.
+        unsafe {
+            if let Some(slab) = self.entry(address).slab() {
+                self.holder(slab, class, address)
+                    .store(index, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Where the epoch of an object is that lies in a mixed slab, and the slot's pin there.
+    ///
+    /// # Safety
+    /// The object is live, of this class and in `slab`.
+    pub(super) unsafe fn held(
+        &self,
+        slab: &Slab,
+        object: NonNull<u8>,
+        class: usize,
+    ) -> Option<(u32, &Position<Row<R>>)> {
+        if !self.is_mixed(slab) {
+            return None;
+        }
+        // SAFETY: the caller's promise.
+        let holder = unsafe { self.holder(slab, class, object.addr().get()) };
+        let index = holder.load(Ordering::Relaxed);
+        Some((index, self.position_at(index as usize)?))
+    }
+
+    /// An object of a class ends: if it lies in a mixed slab its epoch has one less.
+    ///
+    /// # Safety
+    /// It was live until the caller gave it up, and is of this class and in `slab`.
+    #[inline]
+    pub(crate) unsafe fn end_hold(&self, slab: &Slab, object: NonNull<u8>, class: usize) {
+        // SAFETY: the caller's promise.
+        if let Some((_, position)) = unsafe { self.held(slab, object, class) } {
+            position.unpin(Self::pin_of(class));
+        }
+    }
+
+    /// What an object of a class in a mixed slab is counted as.
+    pub(crate) const fn pin_of(class: usize) -> Pin {
+        Pin::object(Table::<C>::TABLE.class(class).size())
+    }
+
+    /// The epoch of a live object in a mixed slab, while that is open; `None` within where it is not.
+    pub(crate) fn mixed_epoch(&self, object: NonNull<u8>) -> Option<Option<Epoch>> {
+        if !Table::<C>::BUMPS {
+            return None;
+        }
+        let entry = self.entry(object.addr().get());
+        let class = entry.class();
+        // SAFETY: the heap outlives the call.
+        let slab = unsafe { entry.slab() }.filter(|_| class < Table::<C>::TABLE.len())?;
+        // SAFETY: a live object pins its slab, whose class its entry tells.
+        let (index, position) = unsafe { self.held(slab, object, class) }?;
+        Some(Epoch::from_parts(index, position.open_era()))
+    }
+
+    /// Whether [`Local::resize`](crate::Local::resize) keeps an object in its epoch though it moves: one that lies in a bump block, or in
+    /// a slab that is shared by epochs.
+    #[must_use]
+    pub fn keeps_epoch(&self, object: NonNull<u8>) -> bool {
+        self.is_bumped(object) || self.mixed_epoch(object).is_some()
+    }
+}
