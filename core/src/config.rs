@@ -68,8 +68,7 @@ pub trait Config: Debug + Send + Sync + 'static {
     const HANDLE_IDS_LOG2: u32 = 22;
 
     /// A number that differs between CPUs that run at the same time, as well as it can: where the
-    /// shared path starts to look for a slot when CPUs collide, and whose memory of closed epochs an
-    /// epoch begins with. It is called with none of the heap's locks held, and may use the heap if it
+    /// shared path starts to look for a slot when CPUs collide. It is called with none of the heap's locks held, and may use the heap if it
     /// sees to it that this ends. The default uses the stack's address.
     fn cpu() -> u32 {
         let here = 0u8;

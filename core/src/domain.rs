@@ -13,7 +13,7 @@
 use crate::config::{Config, Standard};
 use crate::epoch::{Epoch, EpochError};
 use crate::error::AllocError;
-use crate::heap::{DefaultLock, Heap};
+use crate::heap::{Closed, DefaultLock, Heap};
 use crate::local::Local;
 use crate::provider::PageProvider;
 use core::alloc::Layout;
@@ -130,7 +130,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Domain<'h, P, R, C> {
     ///
     /// # Errors
     /// As for [`Heap::close`].
-    pub fn close(self) -> Result<(), EpochError> {
+    pub fn close(self) -> Result<Closed, EpochError> {
         self.heap.close(self.epoch)
     }
 }

@@ -17,7 +17,7 @@ const KEEP: usize = 512 << 10;
 /// What a policy keeps, of so many bytes in use.
 fn kept_by(policy: Policy, in_use: u64) -> u64 {
     match policy {
-        Policy::Batched { bytes } | Policy::Warm { bytes } => bytes as u64,
+        Policy::Batched { bytes } => bytes as u64,
         Policy::Proportional { bytes } => (bytes as u64).max(in_use / 8),
         _ => 0,
     }
@@ -48,7 +48,6 @@ fn what_is_resident_is_bounded_after_each_step() {
         Policy::Eager,
         Policy::Batched { bytes: KEEP },
         Policy::Proportional { bytes: KEEP },
-        Policy::Warm { bytes: KEEP },
     ] {
         storm::<Checked>(policy);
         storm::<Bumping>(policy);

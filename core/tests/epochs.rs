@@ -8,7 +8,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use std::collections::BTreeMap;
 use std::sync::mpsc;
-use temporal_slab::config::{Checked, Config};
+use temporal_slab::config::Checked;
 use temporal_slab::{
     AllocError, DefaultLock, Epoch, EpochError, EpochState, Heap, Local, Policy, RawHandle,
 };
@@ -69,7 +69,7 @@ fn a_closed_epoch_is_closed() {
         }
     }
     assert_eq!(heap.epoch_stats(epoch).unwrap().live_objects(), 0);
-    assert_eq!(heap.close(epoch), Ok(()), "closing again changes nothing");
+    assert!(heap.close(epoch).is_ok(), "closing again changes nothing");
     drop(local);
     assert_eq!(walk(&heap).live_slots, 0);
 }
@@ -100,46 +100,6 @@ fn positions_go_round() {
         let epoch = heap.open_epoch().unwrap();
         assert_eq!(epoch.index(), 1 + round % 5);
         heap.close(epoch).unwrap();
-    }
-}
-
-std::thread_local! {
-    static CPU: core::cell::Cell<u32> = const { core::cell::Cell::new(0) };
-}
-
-/// A program that knows its CPU.
-#[derive(Debug)]
-struct Numbered;
-impl Config for Numbered {
-    fn cpu() -> u32 {
-        CPU.get()
-    }
-}
-
-/// What an epoch left behind is used next on the CPU that closed it: it is in its caches.
-#[test]
-fn memory_stays_with_its_cpu() {
-    let heap = TestHeap::<Numbered>::new(Host::default());
-    heap.set_policy(Policy::Warm { bytes: 1 << 20 });
-    let epochs = [1, 2, 3].map(|cpu| (cpu, heap.open_epoch().unwrap()));
-    let places = epochs.map(|(cpu, epoch)| {
-        let object = heap.alloc_in(epoch, layout(64)).unwrap();
-        free(&heap, object, 64);
-        (cpu, object)
-    });
-    for (cpu, epoch) in epochs {
-        CPU.set(cpu);
-        heap.close(epoch).unwrap();
-    }
-    for _ in 0..5 {
-        for (cpu, place) in [places[1], places[0], places[2], places[0]] {
-            CPU.set(cpu);
-            let epoch = heap.open_epoch().unwrap();
-            let object = heap.alloc_in(epoch, layout(64)).unwrap();
-            assert_eq!(object, place, "on {cpu}");
-            free(&heap, object, 64);
-            heap.close(epoch).unwrap();
-        }
     }
 }
 
@@ -266,7 +226,7 @@ fn an_epoch_can_be_asked_about() {
         "what the local holds is not live"
     );
     local.leave(epoch);
-    heap.set_policy(Policy::DEFAULT);
+    heap.set_policy(Policy::OnClose);
     heap.close(epoch).unwrap();
     let (before, after) = heap.epoch_stats(epoch).unwrap().last_close.unwrap();
     assert!(after + 100_000 < before, "{before} to {after}");
@@ -279,7 +239,7 @@ fn any_policy(rng: &mut Rng) -> Policy {
         Policy::DEFAULT,
         Policy::Eager,
         Policy::Never,
-        Policy::Warm { bytes: 40_000 },
+        Policy::Batched { bytes: 40_000 },
     ][rng.below(4)]
 }
 
@@ -433,7 +393,7 @@ fn epochs_under_contention() {
 #[test]
 fn eras_under_contention() {
     let heap = TestHeap::<ShortRing>::new(Host::default());
-    heap.set_policy(Policy::Warm { bytes: 256 << 10 });
+    heap.set_policy(Policy::Batched { bytes: 256 << 10 });
     let (threads, rounds) = if cfg!(miri) { (3, 4) } else { (5, 12_000) };
     let (mut senders, mut receivers) = (Vec::new(), Vec::new());
     for _ in 0..threads {
@@ -499,7 +459,7 @@ fn eras_under_contention() {
                             0 => Policy::Never,
                             1 => Policy::DEFAULT,
                             2 => Policy::Eager,
-                            _ => Policy::Warm { bytes: 64 << 10 },
+                            _ => Policy::Batched { bytes: 64 << 10 },
                         });
                     }
                 }

@@ -10,7 +10,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use core::time::Duration;
 use std::collections::BTreeSet;
-use std::sync::{Mutex, OnceLock};
+use std::sync::Mutex;
 use temporal_slab::adapter::{FindLocal, Global, LockedLocal};
 use temporal_slab::config::{Checked, Config, Unchecked};
 use temporal_slab::provider::{Capabilities, PageProvider, ProviderError, Region, StaticProvider};
@@ -402,58 +402,6 @@ fn the_provider_is_called_with_no_lock_held() {
     }
     let global = Global::new(&HEAP, LockedLocal::new());
     global.try_alloc(layout(100, 8)).unwrap();
-}
-
-/// The heap that [`Asking`] asks.
-static ASKED: OnceLock<Heap<HostProvider<65536>, DefaultLock, Asking>> = OnceLock::new();
-static ASKINGS: AtomicUsize = AtomicUsize::new(0);
-thread_local!(static ASKS: Cell<bool> = const { Cell::new(false) });
-
-/// A configuration whose `cpu` uses the heap.
-#[derive(Debug)]
-struct Asking;
-impl Config for Asking {
-    const CHECKED: bool = true;
-    fn cpu() -> u32 {
-        if let Some(heap) = ASKED.get()
-            && !ASKS.replace(true)
-        {
-            ASKINGS.fetch_add(1, SeqCst);
-            let l = layout(100, 8);
-            let epoch = heap.open_epoch().unwrap();
-            free(heap, heap.alloc(l).unwrap(), l);
-            free(heap, heap.alloc_in(epoch, l).unwrap(), l);
-            heap.close(epoch).unwrap();
-            assert!(heap.stats().live_objects() == 0 && heap.current().is_ok());
-            heap.reclaim();
-            ASKS.set(false);
-        }
-        1
-    }
-}
-
-/// What a configuration runs is the program's code and may use the heap. Catches a call of it under a lock, which ends
-/// never.
-#[test]
-fn a_cpu_may_ask_the_heap() {
-    let (done, is_done) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        let heap = ASKED.get_or_init(|| Heap::new(HostProvider::default()));
-        for _ in 0..3 {
-            let epoch = heap.advance().unwrap();
-            let other = heap.open_epoch().unwrap();
-            heap.enter(other).unwrap();
-            let l = layout(100, 8);
-            for epoch in [epoch, other] {
-                free(heap, heap.alloc_in(epoch, l).unwrap(), l);
-            }
-            heap.close(epoch).unwrap();
-            assert!(heap.exit(other, true));
-        }
-        done.send(ASKINGS.load(SeqCst)).unwrap();
-    });
-    let askings = is_done.recv_timeout(Duration::from_secs(if cfg!(miri) { 600 } else { 60 }));
-    assert!(askings.expect("it ends") >= 12);
 }
 
 /// Counts metadata regions, slowly, so that many threads run short at the same time.

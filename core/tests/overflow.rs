@@ -164,7 +164,7 @@ fn limits_and_reserves_do_not_wrap() {
     heap.set_limit(heap.bytes().taken + 1000);
     assert_eq!(heap.reserve(1), Err(AllocError::Limit));
     for bytes in [0, 1, MOST, usize::MAX] {
-        for policy in [Policy::Warm { bytes }, Policy::Batched { bytes }] {
+        for policy in [Policy::Proportional { bytes }, Policy::Batched { bytes }] {
             heap.set_policy(policy);
             common::free(&heap, heap.alloc(layout(3000)).unwrap(), 3000);
             heap.reclaim_to(bytes);

@@ -304,7 +304,9 @@ fn close_and_give(closed_first: bool) {
     let epoch = heap.open_epoch().unwrap();
     let object = heap.alloc_in(epoch, layout(64)).unwrap();
     let object = &AtomicPtr::new(object.as_ptr());
-    let close = || heap.close(epoch).unwrap();
+    let close = || {
+        heap.close(epoch).unwrap();
+    };
     let give = || free(&heap, NonNull::new(object.load(Relaxed)).unwrap(), 64);
     if closed_first {
         one_after_the_other(

@@ -260,7 +260,9 @@ fn guards_nest_and_end_in_any_order() {
         drop(guard);
     }
     assert_eq!(TemporalSlab::current(), None);
-    epochs.iter().for_each(|e| heap.close(*e).unwrap());
+    for epoch in &epochs {
+        heap.close(*epoch).unwrap();
+    }
 
     let phase = TemporalSlab::phase().unwrap();
     heap.close(phase.epoch()).unwrap();

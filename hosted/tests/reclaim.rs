@@ -88,7 +88,7 @@ fn a_gigabyte_goes_back() {
 }
 
 /// The four policies, switched on a live heap: what each keeps of 64 MiB that became empty in an epoch
-/// that is open, what a close makes of it, and that a demand gets it all, from any thread.
+/// that is open, what a close makes of it, which gives back all of it under one of them, and that a demand gets it all, from any thread.
 #[test]
 fn policies_at_work() {
     if in_turn("policies_at_work") {
@@ -130,7 +130,7 @@ fn policies_at_work() {
     assert!(empty >= 60);
     let [empty, closed, _] = kept(Policy::Batched { bytes: 16 << 20 });
     assert!(
-        (40..=56).contains(&empty) && closed >= 60,
+        (40..=56).contains(&empty) && (48..=56).contains(&closed),
         "{empty} {closed}"
     );
     let [empty, closed, _] = kept(Policy::OnClose);

@@ -499,13 +499,19 @@ impl BumpBlock {
         self.index.load(Relaxed)
     }
 
-    /// How many objects live, and about how many bytes of the block they have. Exact in objects at rest.
-    pub(crate) fn live(&self) -> (u64, u64) {
+    /// How many objects live, and how many bytes of the block they have: by the marks in a checked heap, else as many as an object has in
+    /// the mean. Exact at rest, but for the mean.
+    pub(crate) fn live(&self, is_checked: bool) -> (u64, u64) {
         let is_owned = !self.owner.load(Relaxed).is_null();
         let made = self.made();
         let by_owner = made.saturating_sub(self.freed.load(Relaxed).into());
         let live = self.count.0.live(is_owned, by_owner).min(made);
-        (live, self.used() as u64 * live / made.max(1))
+        let bytes = if is_checked && live > 0 {
+            self.lengths().map(|length| length.bytes() as u64).sum()
+        } else {
+            self.used() as u64 * live / made.max(1)
+        };
+        (live, bytes)
     }
 
     /// Whether it is somebody's: of a local, or left. For an empty one it is not known that it is not.

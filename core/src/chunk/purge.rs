@@ -8,18 +8,20 @@ use lock_api::RawMutex;
 
 impl<P: PageProvider, R: RawMutex> Pages<P, R> {
     /// Decommits warm pages until at most `keep` bytes of them are left, or none can be had; without
-    /// decommit, releases empty chunks.
-    pub(crate) fn cool(&self, keep: usize) {
+    /// decommit, releases empty chunks. How many bytes went back.
+    pub(crate) fn cool(&self, keep: usize) -> u64 {
         if !self.can_decommit() {
-            self.release_empty_chunks();
-            return;
+            return self.release_empty_chunks();
         }
+        let mut returned = 0;
         loop {
             let transit = self.state.with(|state| {
                 let most = state.warm.saturating_sub(keep);
                 (most > 0).then(|| state.begin_decommit(most)).flatten()
             });
-            let Some(transit) = transit else { break };
+            let Some(transit) = transit else {
+                return returned;
+            };
             // SAFETY: pages in transit are whole, inside a chunk, and nobody uses them.
             let done = unsafe { self.provider.decommit(transit.region) }.is_ok();
             let count = if done {
@@ -36,14 +38,15 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
                 // Pages among them that were never touched gave nothing back.
                 let bytes = resident.saturating_sub(state.resident) as u64;
                 self.decommitted_bytes.fetch_add(bytes, Ordering::Relaxed);
+                returned += bytes;
                 self.note(state);
             });
         }
     }
 
-    /// Gives every chunk that is not in use back.
-    pub(crate) fn release_empty_chunks(&self) {
-        self.release_chunks(false);
+    /// Gives every chunk that is not in use back. How many bytes they are.
+    pub(crate) fn release_empty_chunks(&self) -> u64 {
+        self.release_chunks(false)
     }
 
     /// As [`Self::release_empty_chunks`], but for chunks that hold warm pages.
@@ -51,12 +54,14 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         self.release_chunks(true);
     }
 
-    fn release_chunks(&self, only_cold: bool) {
+    fn release_chunks(&self, only_cold: bool) -> u64 {
+        let mut returned = 0;
         while let Some((region, mut chunk)) = self.state.with(|state| {
             let popped = state.pop_empty_region(&self.map, only_cold);
             self.note(state);
             popped
         }) {
+            returned += region.size as u64;
             self.release(region);
             while !chunk.is_null() {
                 self.released_chunks.fetch_add(1, Ordering::Relaxed);
@@ -69,6 +74,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
                 });
             }
         }
+        returned
     }
 
     /// Gives the pages of an unused description's entries back, where they read as zero all the same, as the entries of

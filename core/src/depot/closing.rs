@@ -9,14 +9,8 @@ use crate::sync::Ordering;
 use core::ptr;
 
 impl<R: lock_api::RawMutex> Bin<R> {
-    /// Takes one whole slab off the list, one that lingers, that `keep` does not let go into the cache. Says how many
-    /// slabs were looked at.
-    pub(crate) fn sweep<'s>(
-        &self,
-        class: &Class,
-        scanned: &mut u64,
-        keep: impl Fn() -> Keep,
-    ) -> Option<After<'s>> {
+    /// Takes one whole slab off the list, one that lingers. Says how many slabs were looked at.
+    pub(crate) fn sweep<'s>(&self, class: &Class, scanned: &mut u64) -> Option<After<'s>> {
         *scanned = 0;
         self.with(|lists| {
             let mut at = lists.partial.first();
@@ -28,10 +22,7 @@ impl<R: lock_api::RawMutex> Bin<R> {
                 *scanned += 1;
                 if slab.free_in_order() == all && slab.claim(all) {
                     // SAFETY: the claim made this context the owner.
-                    match unsafe { lists.end_life(slab, class, |_| keep()) } {
-                        After::Cached => {}
-                        after => return Some(after),
-                    }
+                    return Some(unsafe { lists.end_life(slab, class, || Keep::Recycle) });
                 }
             }
             None
@@ -39,7 +30,7 @@ impl<R: lock_api::RawMutex> Bin<R> {
     }
 
     /// Closes the bin, or opens it. In a closed one nothing lingers: whoever empties a slab ends its life, and gets
-    /// to recycle it unless it is to be kept for the era after. What is empty already is to be swept after this.
+    /// to recycle it. What is empty already is to be swept after this.
     ///
     /// A giver that lets its slab linger first gave (`SeqCst`) and then found the slab to be the hint
     /// (`SeqCst`); the closer first clears the hint (`SeqCst`) and then, in the sweep, reads the words

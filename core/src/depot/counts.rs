@@ -55,9 +55,6 @@ pub(crate) struct BinCounts {
     pub(crate) unlisted: u64,
     /// Slabs that were made for the bin.
     pub(crate) made: u64,
-    /// Slabs that were in the cache when the era began: made in an earlier one. Of a bin alone: in sums over bins and
-    /// eras each slab counts where it was made.
-    pub(crate) inherited: u64,
     /// Slabs whose memory went back to the pages.
     pub(crate) recycled: u64,
     pub(crate) spread: SpreadCounts,
@@ -119,8 +116,7 @@ impl BinCounts {
 impl BinCounts {
     /// Slabs that there are, of a bin or of all bins.
     pub(crate) const fn slabs(&self) -> u64 {
-        let made = self.made.saturating_add(self.inherited);
-        made.saturating_sub(self.recycled)
+        self.made.saturating_sub(self.recycled)
     }
 }
 
@@ -206,9 +202,6 @@ impl<R: lock_api::RawMutex> Bin<R> {
             ..self.counts_of(lists)
         };
         self.lists.forget_counts();
-        // What is here now is so for whoever comes next. By the counts and not by the cache: somebody may have a slab
-        // of it in hand, and gives it back to the cache or to the pages.
-        lists.inherited = counts.slabs() as u32;
         lists.counts = ListCounts {
             listed: lists.partial.len() as u64,
             ..ListCounts::NONE
@@ -223,11 +216,7 @@ impl<R: lock_api::RawMutex> Bin<R> {
             lists: lists.counts,
             unlisted: lists.counts.listed - lists.partial.len() as u64,
             // A slab was made before it was recycled, and read after.
-            made: self
-                .made
-                .load(Relaxed)
-                .max(recycled.saturating_sub(u64::from(lists.inherited))),
-            inherited: u64::from(lists.inherited),
+            made: self.made.load(Relaxed).max(recycled),
             recycled,
             given: self.given.load(Relaxed),
             spread: lists.window.counts(),

@@ -42,12 +42,10 @@ pub(super) struct Lists {
     pub(super) partial: List,
     /// Whole slabs that the bin owns.
     pub(super) cached: List,
-    /// The epoch is closed: nothing lingers, and what is cached waits for the era after.
+    /// The epoch is closed: nothing lingers, and nothing is cached.
     pub(super) is_closed: bool,
     /// Slots of this bin's slabs that are out of use.
     pub(super) retired: u32,
-    /// Slabs that were in the cache when the era began.
-    pub(super) inherited: u32,
     pub(super) window: Window,
     pub(super) counts: ListCounts,
 }
@@ -59,7 +57,6 @@ impl Lists {
             cached: List::new(),
             is_closed: false,
             retired: 0,
-            inherited: 0,
             window: Window::new(),
             counts: ListCounts::NONE,
         }
@@ -74,7 +71,7 @@ impl Lists {
         slab: &'s Slab,
         given: Given,
         class: &Class,
-        keep: impl FnOnce(bool) -> Keep,
+        keep: impl FnOnce() -> Keep,
     ) -> After<'s> {
         match given {
             Given::More => After::InUse,
@@ -134,7 +131,7 @@ impl Lists {
         &mut self,
         slab: &'s Slab,
         class: &Class,
-        keep: impl FnOnce(bool) -> Keep,
+        keep: impl FnOnce() -> Keep,
     ) -> After<'s> {
         // SAFETY: this bin's lock is held and the caller owns the slab; if it is listed, it is in
         // `partial`, because a slab in the cache is owned by the bin and not by the caller.
@@ -149,7 +146,13 @@ impl Lists {
             if all_of(slab, class) != class.all {
                 return After::Recycle(Owned(slab));
             }
-            match keep(self.is_closed) {
+            // No epoch comes after it that takes over what it left.
+            let kept = if self.is_closed {
+                Keep::Recycle
+            } else {
+                keep()
+            };
+            match kept {
                 Keep::Cached => {
                     self.counts.cached += 1;
                     self.cached.push(slab);

@@ -58,7 +58,7 @@ use lists::Lists;
 pub(crate) use lists::retired;
 pub(crate) use lists::{After, Keep, Owned};
 #[cfg(not(loom))]
-pub(crate) use row::{Classes, Row};
+pub(crate) use row::Row;
 use spread::{Spread, pick};
 #[cfg(not(loom))]
 pub(crate) use unlisted::{give_unlisted, retire_unlisted};
@@ -72,9 +72,8 @@ pub(crate) struct Bin<R> {
     hint: AtomicPtr<Slab>,
     spread: Spread,
     lists: Lock<R, Lists>,
-    /// How many slabs are listed, and in the cache: written under the lock when that changes, and read without it.
-    /// `Relaxed`. Who judges a closed epoch by them is behind its close by the ring's lock, and the close by this
-    /// lock behind whatever was taken here before it; what is taken later is given back by who finds it closed.
+    /// How many slabs are listed, and in the cache: written under the lock when that changes, and read without it, to find nothing
+    /// without taking it. `Relaxed`.
     listed: AtomicU32,
     cached: AtomicU32,
     /// Counts of what happens outside of the lock. `Relaxed` throughout: figures, exact at rest.
@@ -205,7 +204,7 @@ impl<R: lock_api::RawMutex> Bin<R> {
         class: &Class,
         retired: impl FnOnce() -> u64,
         may_linger: impl FnOnce() -> bool,
-        keep: impl FnOnce(bool) -> Keep,
+        keep: impl FnOnce() -> Keep,
     ) -> Result<After<'s>, DoubleFree> {
         let may_claim = |all| {
             // `SeqCst`, with the give before it: see `set_closed`.
@@ -232,7 +231,7 @@ impl<R: lock_api::RawMutex> Bin<R> {
         slab: &'s Slab,
         word: u64,
         class: &Class,
-        keep: impl FnOnce(bool) -> Keep,
+        keep: impl FnOnce() -> Keep,
     ) -> Result<After<'s>, DoubleFree> {
         // A slot that is free already was freed twice: the give finds that.
         if word == class.all && slab.free() == 0 {
@@ -250,7 +249,7 @@ impl<R: lock_api::RawMutex> Bin<R> {
         slab: &'s Slab,
         given: Given,
         class: &Class,
-        keep: impl FnOnce(bool) -> Keep,
+        keep: impl FnOnce() -> Keep,
     ) -> After<'s> {
         let listed = matches!(given, Given::WasFull(_));
         self.with(|lists| {
@@ -274,7 +273,7 @@ impl<R: lock_api::RawMutex> Bin<R> {
         slab: &'s Slab,
         bit: u64,
         class: &Class,
-        keep: impl FnOnce(bool) -> Keep,
+        keep: impl FnOnce() -> Keep,
     ) -> After<'s> {
         // SAFETY: the class is a tagged one, so its slabs are.
         match unsafe { TaggedSlab::of(slab) }.retire(bit, class.all) {
@@ -293,7 +292,7 @@ impl<R: lock_api::RawMutex> Bin<R> {
         &self,
         held: impl Iterator<Item = (&'s Slab, u64)>,
         class: &Class,
-        keep: impl Fn(bool) -> Keep,
+        keep: impl Fn() -> Keep,
         mut sink: impl FnMut(After<'s>),
     ) -> u32 {
         let mut doubles = 0;
@@ -486,5 +485,38 @@ impl<R: lock_api::RawMutex> Bin<R> {
                 }
             }
         });
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::class::ClassTable;
+    use crate::slab::Body;
+
+    /// Where to begin is the program's code (`Config::cpu`) and may use the heap. Catches a call of it under the bin's lock, which ends
+    /// never.
+    #[test]
+    fn a_start_is_asked_for_without_the_lock() {
+        let (table, key) = (ClassTable::build(&[64]), Key::new(0, 0));
+        let (bin, slab) = (Bin::<spin::Mutex<()>>::new(), Slab::new());
+        let body = Body {
+            base: ptr::null_mut(),
+            row: ptr::null(),
+            chunk: ptr::null_mut(),
+            granules: 1,
+        };
+        // SAFETY: nobody else knows the slab.
+        unsafe { slab.adopt(key, body) };
+        let first = bin.publish(Owned(&slab), table.class(0));
+        let asked = core::cell::Cell::new(0);
+        let start = || {
+            asked.set(asked.get() + 1);
+            bin.lists.with(|_| 7)
+        };
+        let SlotTake::Taken(_, second) = bin.take_slot(key, true, start) else {
+            panic!("there are free slots");
+        };
+        assert_eq!((first, second, asked.get()), (1, 1 << 7, 1));
     }
 }

@@ -1,9 +1,8 @@
 //! One epoch's depot: a bin for each class, and the blocks that the epoch draws slabs from.
 //!
 //! A row lies in metadata memory and is never freed while the heap lives, so a pointer to one stays
-//! valid. Its bins follow it in memory. A row serves one era; when it is *drained* (no single object and no
-//! region is left of it, and no slab but those that wait, whole, in its bins' caches) it may serve another,
-//! which takes these slabs over. Its id stays its own.
+//! valid. Its bins follow it in memory. A row serves one era; when it is *drained* (no slab, no single object and no
+//! region is left of it) it may serve another. Its id stays its own.
 //!
 //! # Which era does an allocation land in?
 //!
@@ -23,9 +22,6 @@ use core::alloc::{Layout, LayoutError};
 use core::cell::UnsafeCell;
 use core::ptr::{self, NonNull};
 use lock_api::RawMutex;
-
-/// A set of classes, a bit for each.
-pub(crate) type Classes = [u64; 2];
 
 /// No position of the ring.
 const NOWHERE: u32 = u32::MAX;
@@ -52,8 +48,6 @@ pub(crate) struct Row<R> {
     used: [AtomicU64; 2],
     /// The position of the ring that has the row, or `NOWHERE`. Under the ring's lock, so `Relaxed`.
     position: AtomicU32,
-    /// The CPU that closed the row's epoch: its next one finds the row in its caches. `Relaxed`: a hint.
-    cpu: AtomicU32,
     /// The row that was made before this one. Set before the row is published, by
     /// `Release` of `Heap::newest`, then constant: `Relaxed`.
     pub(crate) older: AtomicPtr<Row<R>>,
@@ -121,7 +115,6 @@ impl<R: RawMutex> Row<R> {
                 counters: RowCounters::default(),
                 used: [const { AtomicU64::new(0) }; 2],
                 position: AtomicU32::new(NOWHERE),
-                cpu: AtomicU32::new(u32::MAX),
                 older: AtomicPtr::new(ptr::null_mut()),
                 blocks: UnsafeCell::new(RowBlocks::new(id)),
             });
@@ -152,16 +145,6 @@ impl<R: RawMutex> Row<R> {
 
     pub(crate) fn position(&self) -> Option<u32> {
         Some(self.position.load(Ordering::Relaxed)).filter(|position| *position != NOWHERE)
-    }
-
-    /// Notes which CPU closed the row's epoch.
-    pub(crate) fn leave_on(&self, cpu: u32) {
-        self.cpu.store(cpu, Ordering::Relaxed);
-    }
-
-    /// The CPU that did so last.
-    pub(crate) fn cpu(&self) -> u32 {
-        self.cpu.load(Ordering::Relaxed)
     }
 
     /// Counts slots that were added or, if negative, taken away.
@@ -256,24 +239,11 @@ impl<R: RawMutex> Row<R> {
         })
     }
 
-    /// Begins another era, in which no class was used yet but those of which slabs wait from before.
-    pub(crate) fn use_only(&self, waiting: Classes) {
-        for (word, kept) in self.used.iter().zip(waiting) {
-            word.store(kept, Ordering::Relaxed);
+    /// Begins another era, in which no class was used yet.
+    pub(crate) fn use_none(&self) {
+        for word in &self.used {
+            word.store(0, Ordering::Relaxed);
         }
-    }
-
-    /// How many slabs wait in caches, and the classes that they are of.
-    pub(crate) fn waiting(&self) -> (usize, Classes) {
-        let (mut count, mut classes) = (0, [0; 2]);
-        for (class, bin) in self.used_bins() {
-            let waiting = bin.cached();
-            if waiting > 0 {
-                count += waiting;
-                classes[class / 64] |= 1 << (class % 64);
-            }
-        }
-        (count, classes)
     }
 
     /// For the pages, under their lock.

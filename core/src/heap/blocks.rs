@@ -251,14 +251,14 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 continue;
             }
             pinning += u64::from(block.pins.load(Ordering::Relaxed));
-            let (objects, bytes) = block.live();
+            let (objects, bytes) = block.live(C::CHECKED);
             let all = block.kind().bytes() as u64;
             stats.blocks += 1;
             stats.bytes += all;
             stats.live_objects += objects;
             stats.live_bytes += bytes;
             if objects > 0 {
-                stats.pinned_bytes += all - bytes;
+                stats.pinned_bytes += all.saturating_sub(bytes);
             }
         }
         (stats, pinning)

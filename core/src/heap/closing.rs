@@ -11,58 +11,94 @@ use lock_api::RawMutex;
 /// Resident bytes, and the time, before a close.
 pub(super) type Before = (u64, Option<u64>);
 
+/// What a close did: see [`Heap::close`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Closed {
+    /// Bytes of slabs that it found empty.
+    pub emptied: u64,
+    /// Bytes that went back to the provider, of these or of what else was empty for longer.
+    pub returned: u64,
+    /// Bytes of what it found empty that stay in memory, for whoever comes next.
+    pub kept: u64,
+    /// What is left of the epoch: live objects in slabs and large ones, and blocks in which anything lives or that a local has not left
+    /// yet.
+    pub survivors: u64,
+}
+
+impl Closed {
+    /// Of an epoch that had no slabs.
+    pub(super) fn leaving(survivors: u32) -> Self {
+        Self {
+            survivors: survivors.into(),
+            ..Self::default()
+        }
+    }
+}
+
 impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
-    /// Ends allocation in a position, on this CPU. Under the ring's lock.
+    /// Ends allocation in a position. Under the ring's lock.
     pub(super) fn shut<'a>(
         &'a self,
         books: &mut Books,
         position: &'a Position<Row<R>>,
-        cpu: u32,
     ) -> Option<&'a Row<R>> {
         books.shut(position);
-        let row = position.row().inspect(|row| self.shut_row(row, cpu));
+        let row = position.row().inspect(|row| self.shut_row(row));
         if row.is_some() || position.pins().count() > 0 {
             self.closes.fetch_add(1, Ordering::Release);
         }
         row
     }
 
-    /// Gives back what is empty in an epoch that was just shut.
-    pub(super) fn reclaim_closed(&self, epoch: Epoch, row: &Row<R>, (before, began): Before) {
+    /// Moves what is empty in an epoch that was just shut to the pages, and gives back what is more than the policy keeps.
+    pub(super) fn reclaim_closed(
+        &self,
+        epoch: Epoch,
+        row: &Row<R>,
+        (before, began): Before,
+    ) -> Closed {
         // SAFETY: the row is of this heap.
         let left = unsafe { self.pages.end_era(row.blocks()) };
         let policy = self.policy();
         let keep = policy.kept_by_close(self.pages.warm(), left);
-        let (scanned, recycled) = self.empty_closed(row);
-        if policy.gives_back_on_close() {
-            self.pages.cool(keep);
+        let swept = self.empty_row(row);
+        let returned = if policy.gives_back_on_close() {
+            self.pages.cool(keep)
         } else {
-            self.settle();
-        }
+            self.settle()
+        };
         let after = self.resident();
         let ended = self.pages.provider().now_ns();
         let took = began
             .zip(ended)
             .map_or(0, |(began, ended)| ended.saturating_sub(began));
-        self.counters.gave_back_at_close(scanned, recycled, took);
-        let Ok(positions) = self.positions() else {
-            return;
-        };
-        self.books.with(|books| {
-            if let Ok((_, record)) = books.of(positions.get(epoch.index()), epoch) {
-                record.last_close = Some((before, after));
-            }
-        });
+        self.counters
+            .gave_back_at_close(swept.scanned, swept.moved, took);
+        let mut survivors = self.live_in(row) as u64;
+        if let Ok(positions) = self.positions() {
+            self.books.with(|books| {
+                if let Ok((position, record)) = books.of(positions.get(epoch.index()), epoch) {
+                    record.last_close = Some((before, after));
+                    survivors += u64::from(position.pins().count());
+                }
+            });
+        }
+        Closed {
+            emptied: swept.bytes,
+            returned,
+            kept: swept.bytes.saturating_sub(returned),
+            survivors,
+        }
     }
 
     /// Ends allocation in a row. Under the ring's lock.
-    pub(super) fn shut_row(&self, row: &Row<R>, cpu: u32) {
+    pub(super) fn shut_row(&self, row: &Row<R>) {
         // SAFETY: the row is one of this heap.
         unsafe {
             self.pages
                 .with_pieces(row.blocks(), |_| row.set_tag(row.tag().closed()))
         };
-        row.leave_on(cpu);
         // Here and not later: once the lock is open the row may drain and serve another era.
         row.used_bins().for_each(|(_, bin)| bin.set_closed(true));
     }

@@ -4,11 +4,11 @@
 //! epoch belongs to. All others come from the ring.
 
 use super::Heap;
-use super::closing::Before;
+use super::closing::{Before, Closed};
 use super::counters::Counters;
 use crate::chunk::{Kind, NO_ROW};
 use crate::config::{Config, Table};
-use crate::depot::{Classes, Row};
+use crate::depot::Row;
 use crate::epoch::{AtOnce, Books, Epoch, EpochError, EpochState, Label, Position, Positions};
 use crate::error::AllocError;
 use crate::local::LocalRow;
@@ -53,13 +53,13 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         self.open_next(true)
     }
 
-    /// Closes an epoch: it accepts no more allocations, what is empty in it goes back to the provider
-    /// now, and what empties later goes back when it empties. Live objects stay valid. What locals
+    /// Closes an epoch: it accepts no more allocations. What is empty in it, and what empties later, is the next epoch's, whatever
+    /// that allocates; what is more than the policy keeps goes back to the provider at once. Live objects stay valid. What locals
     /// hold in it they give up at a slow path soon, in whatever epoch; see `Local::leave`.
     ///
     /// # Errors
     /// If the epoch was over already, or is the root.
-    pub fn close(&self, epoch: Epoch) -> Result<(), EpochError> {
+    pub fn close(&self, epoch: Epoch) -> Result<Closed, EpochError> {
         let positions = self.positions()?;
         if epoch.index() == 0 || self.mixed.is_epoch(epoch.index()) {
             return Err(EpochError::Immortal);
@@ -68,26 +68,38 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         // An epoch that needed no row gives nothing back here.
         let at_once = position.close_at_once(epoch.era_id());
         if at_once == AtOnce::Closed {
-            if position.pins().count() > 0 {
+            let pins = position.pins();
+            if pins.count() > 0 {
                 self.closes.fetch_add(1, Ordering::Release);
             }
-            return Ok(());
+            return Ok(Closed::leaving(pins.count()));
         }
         let before = self.before_close();
-        // The program's code: not under the lock.
-        let cpu = C::cpu();
         let row = self.books.with(|books| {
             books.of(Some(position), epoch)?;
-            Ok(self.shut(books, position, cpu))
+            Ok(self.shut(books, position))
         });
         match row {
-            Ok(Some(row)) => self.reclaim_closed(epoch, row, before),
-            Ok(None) => {}
+            Ok(Some(row)) => Ok(self.reclaim_closed(epoch, row, before)),
+            Ok(None) => Ok(Closed::leaving(position.pins().count())),
             // It was closed here. A thread that opened the position since found its row empty.
-            Err(_) if at_once == AtOnce::HasRow => {}
-            Err(error) => return Err(error),
+            Err(_) if at_once == AtOnce::HasRow => Ok(Closed::default()),
+            Err(error) => Err(error),
         }
-        Ok(())
+    }
+
+    /// As [`Heap::close`], and what that empties goes back to the provider at once, whatever the policy keeps; of bump blocks all that
+    /// wait.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn reclaim_epoch(&self, epoch: Epoch) -> Result<Closed, EpochError> {
+        let warm = self.pages.warm();
+        let mut closed = self.close(epoch)?;
+        self.empty_pool(0);
+        closed.returned += self.pages.cool(warm);
+        closed.kept = closed.emptied.saturating_sub(closed.returned);
+        Ok(closed)
     }
 
     /// Counts one more who is inside an epoch, as a domain's guard does: for callers whose guards are not values.
@@ -112,7 +124,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let Ok(positions) = self.positions() else {
             return false;
         };
-        let before = closes.then(|| (self.before_close(), C::cpu()));
+        let before = closes.then(|| self.before_close());
         let (was_inside, closed) = self.books.with(|books| {
             let Ok((position, record)) = books.of(positions.get(epoch.index()), epoch) else {
                 return (false, None);
@@ -125,16 +137,26 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             let closing = before.filter(|_| is_last);
             (
                 true,
-                closing.and_then(|(before, cpu)| {
-                    let row = self.shut(books, position, cpu)?;
-                    Some((row, before))
-                }),
+                closing.and_then(|before| Some((self.shut(books, position)?, before))),
             )
         });
         if let Some((row, before)) = closed {
             self.reclaim_closed(epoch, row, before);
         }
         was_inside
+    }
+
+    /// The newest epoch at a position, whatever became of it: for languages that keep positions. One that is open is found without a lock.
+    #[must_use]
+    pub fn newest_epoch_at(&self, index: usize) -> Option<Epoch> {
+        let position = self.positions.get(index)?;
+        if self.mixed.is_epoch(index) {
+            return None;
+        }
+        Epoch::from_parts(index as u32, position.open_era()).or_else(|| {
+            let era = self.books.with(|books| books.era_at(position))?;
+            Some(Epoch::new(index as u32, era))
+        })
     }
 
     /// What an epoch is doing.
@@ -246,7 +268,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     fn open_next(&self, make_current: bool) -> Result<Epoch, EpochError> {
         let positions = self.positions()?;
         let now = self.pages.provider().recent_ns();
-        let before = make_current.then(|| (self.before_close(), C::cpu()));
+        let before = make_current.then(|| self.before_close());
         // Each turn but the last makes room for more.
         let (epoch, closing) = loop {
             let opened = self
@@ -276,14 +298,14 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         books: &mut Books,
         positions: &'h Positions<Row<R>>,
         now: Option<u64>,
-        before: Option<(Before, u32)>,
+        before: Option<Before>,
     ) -> Result<Option<Opened<'h, R>>, EpochError> {
         let length = positions.len();
         let is_free = |position: &Position<Row<R>>| {
             position.is_free()
                 && position
                     .row()
-                    .is_none_or(|row| self.is_idle(row) || self.live_in(row) == 0)
+                    .is_none_or(|row| row.slots() == 0 || self.live_in(row) == 0)
         };
         let may_grow = length < Table::<C>::EPOCHS;
         let looks = if may_grow {
@@ -319,7 +341,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         positions: &'h Positions<Row<R>>,
         index: usize,
         now: Option<u64>,
-        before: Option<(Before, u32)>,
+        before: Option<Before>,
     ) -> Result<Opened<'h, R>, EpochError> {
         let position = positions.get(index).ok_or(EpochError::RingFull)?;
         let old = before.and_then(|_| books.current(|index| positions.get(index)));
@@ -330,14 +352,12 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
         let epoch = books.open(position, index as u32, now)?;
         let mut closing = None;
-        if let Some((before, cpu)) = before {
+        if let Some(before) = before {
             books.current = Some(epoch);
             if let Some(old) = old.filter(|old| old.index() != 0)
                 && let Ok((position, _)) = books.of(positions.get(old.index()), old)
             {
-                closing = self
-                    .shut(books, position, cpu)
-                    .map(|row| (old, row, before));
+                closing = self.shut(books, position).map(|row| (old, row, before));
             }
         }
         Ok((epoch, closing))
@@ -348,7 +368,6 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     #[inline(never)]
     fn attach_row(&self, epoch: Epoch) -> Result<&Row<R>, AllocError> {
         let positions = self.positions().map_err(|_| AllocError::OutOfMemory)?;
-        let cpu = C::cpu();
         // Each turn but the last makes a row, and rows are bounded by their numbers.
         loop {
             let row = self.books.with(|books| {
@@ -360,12 +379,12 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 if let Some(row) = position.row() {
                     return Ok(Some(row));
                 }
-                let Some((row, waiting)) = self.row_for(positions, cpu) else {
+                let Some(row) = self.row_for(positions) else {
                     return Ok(None);
                 };
-                self.give_row(position, epoch, row, waiting);
+                self.give_row(position, epoch, row);
                 if !position.is_open_still() {
-                    self.shut_row(row, cpu);
+                    self.shut_row(row);
                     // A local may have found the row meanwhile.
                     self.closes.fetch_add(1, Ordering::Release);
                     return Err(AllocError::EpochClosed);
@@ -379,16 +398,10 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
     }
 
-    /// Gives an epoch a drained row, in which slabs of these classes wait. Under the ring's lock.
-    pub(super) fn give_row(
-        &self,
-        position: &Position<Row<R>>,
-        epoch: Epoch,
-        row: &Row<R>,
-        waiting: Classes,
-    ) {
+    /// Gives an epoch a drained row. Under the ring's lock.
+    pub(super) fn give_row(&self, position: &Position<Row<R>>, epoch: Epoch, row: &Row<R>) {
         self.begin_bins(row);
-        row.use_only(waiting);
+        row.use_none();
         row.attach(Some(epoch.index() as u32));
         // SAFETY: the row is one of this heap.
         unsafe {
@@ -398,59 +411,24 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         position.attach(NonNull::from(row));
     }
 
-    /// A drained row for an epoch: one that this CPU had, or another that nobody needs. A row that is not
-    /// drained, because a local still holds words of it, is left to drain by itself. So there are as many rows
-    /// as epochs needed one at the same time, not as many as positions.
-    fn row_for<'a>(
-        &'a self,
-        positions: &'a Positions<Row<R>>,
-        cpu: u32,
-    ) -> Option<(&'a Row<R>, Classes)> {
-        let spare = |row: &'a Row<R>| {
-            let may_be = !row.tag().is_open() && self.is_idle(row);
-            let classes = may_be.then(|| self.drained(row))??;
-            Some((row, classes))
-        };
-        let mut warm = self.rows().filter(|row| row.cpu() == cpu);
-        let found = warm
-            .find_map(spare)
-            .or_else(|| self.rows().find_map(spare))
-            .or_else(|| {
-                let mut closed = self.rows().filter(|row| !row.tag().is_open());
-                closed.find_map(|row| {
-                    self.empty_closed(row);
-                    spare(row)
-                })
-            });
-        let (row, classes) = found?;
+    /// A drained row for an epoch. A row that is not drained, because something lives in it or a local still holds words of it, is left to
+    /// drain by itself. So there are as many rows as epochs needed one at the same time, not as many as positions.
+    pub(super) fn row_for<'a>(&'a self, positions: &'a Positions<Row<R>>) -> Option<&'a Row<R>> {
+        let mut closed = self.rows().filter(|row| !row.tag().is_open());
+        let row = closed.find(|row| row.slots() == 0 && self.is_drained(row))?;
         // The position that had the row is left.
         if let Some(position) = row.position()
             && let Some(position) = positions.get(position as usize)
         {
             position.detach();
         }
-        Some((row, classes))
+        Some(row)
     }
 
-    /// Whether a row has no live objects, as can be told without a lock.
-    pub(super) fn is_idle(&self, row: &Row<R>) -> bool {
-        let waiting = row
-            .used_bins()
-            .map(|(class, bin)| bin.cached() * Table::<C>::TABLE.class(class).slots());
-        row.slots() == waiting.sum()
-    }
-
-    /// If all that is left of a closed row are slabs that wait in caches: their classes. Under the ring's lock.
-    ///
-    /// A taker that comes late may take one from here on; it finds the tag changed, and gives it back. So the row's
-    /// next era begins with these classes, whatever is in their caches at that moment.
-    pub(super) fn drained(&self, row: &Row<R>) -> Option<Classes> {
+    /// Whether nothing is left of a closed row. Under the ring's lock.
+    fn is_drained(&self, row: &Row<R>) -> bool {
         // SAFETY: the row is one of this heap.
-        let pieces = unsafe { self.pages.with_pieces(row.blocks(), |pieces| pieces) };
-        // After the pieces. No slab is made in a closed row, so one that is in use now was a piece then, and is in no
-        // cache: it cannot be taken for one that waits.
-        let (waiting, classes) = row.waiting();
-        (pieces == waiting).then_some(classes)
+        unsafe { self.pages.with_pieces(row.blocks(), |pieces| pieces == 0) }
     }
 
     /// Makes a row that nobody has.

@@ -243,11 +243,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         row.count_slots(-1);
         bin.count_retired(1);
         // SAFETY: as above; bin and class are the slab's.
-        let after = unsafe {
-            bin.retire(slab, bit, shape, |is_closed| {
-                self.keep(shape.slab_bytes(), is_closed)
-            })
-        };
+        let after = unsafe { bin.retire(slab, bit, shape, || self.keep(shape.slab_bytes())) };
         self.follow_up(after, shape.slab_bytes());
     }
 

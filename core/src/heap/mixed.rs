@@ -110,14 +110,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 if there.is_some() {
                     return there;
                 }
-                // Without slabs, for those of other rows have no holders.
-                let row = self.rows().find(|row| {
-                    !row.tag().is_open() && self.is_idle(row) && self.drained(row) == Some([0; 2])
-                })?;
-                if let Some(position) = row.position().and_then(|at| positions.get(at as usize)) {
-                    position.detach();
-                }
-                self.give_row(position, epoch, row, [0; 2]);
+                let row = self.row_for(positions)?;
+                self.give_row(position, epoch, row);
                 let (id, index) = (u32::from(row.id()), epoch.index() as u32);
                 self.mixed.id.store(id, Ordering::Relaxed);
                 self.mixed.index.store(index, Ordering::Relaxed);

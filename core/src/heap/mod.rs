@@ -44,7 +44,7 @@ use lock_api::RawMutex;
 
 use blocks::Blocks;
 use budget::CacheBudget;
-pub(crate) use budget::PendingDebit;
+pub use closing::Closed;
 use counters::Counters;
 use mixed::Mixed;
 pub use reclaim::Policy;
@@ -280,7 +280,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         HeapBytes {
             taken: pages.taken,
             resident: pages.resident,
-            reclaimable: pages.warm + self.budget.bytes().saturating_sub(self.pending_debits()),
+            reclaimable: pages.warm + self.budget.bytes(),
         }
     }
 

@@ -7,7 +7,6 @@
 //! it is not counted as reclaimable, and [`Heap::reclaim`] takes it too.
 
 use super::Heap;
-use super::budget::PendingDebit;
 use crate::chunk::{Geometry, Short};
 use crate::class::BLOCK;
 use crate::config::{Config, Table};
@@ -22,7 +21,7 @@ use lock_api::RawMutex;
 pub enum Policy {
     /// At once, page by page as they become free.
     Eager,
-    /// When more than so many bytes are empty: a batch of them then, of up to 2 MiB, in long runs.
+    /// When more than so many bytes are empty, what a close empties included: a batch of them then, of up to 2 MiB, in long runs.
     Batched {
         /// How much is kept warm.
         bytes: usize,
@@ -30,13 +29,6 @@ pub enum Policy {
     /// As `Batched`, of an eighth of what is in use, or of so many bytes if that is more.
     Proportional {
         /// How much is kept warm at least.
-        bytes: usize,
-    },
-    /// As `Batched`, and what a close empties is kept within the same bound, for whoever comes next. For programs
-    /// that have an epoch for each small request: to give its pages back and get them again would take longer than
-    /// the request.
-    Warm {
-        /// How much is kept warm.
         bytes: usize,
     },
     /// When the epoch that it belonged to is closed, or on [`Heap::reclaim`].
@@ -57,10 +49,8 @@ impl Policy {
 
     const NEVER: usize = usize::MAX;
     const ON_CLOSE: usize = usize::MAX - 1;
-    /// Set for `Warm`, and in the two above. No machine has so many bytes.
-    const IS_WARM: usize = 1 << (usize::BITS - 1);
-    /// Set for `Proportional`, and not for `Batched`.
-    const IS_SHARE: usize = 1 << (usize::BITS - 2);
+    /// Set for `Proportional`, and not for `Batched`. No machine has so many bytes.
+    const IS_SHARE: usize = 1 << (usize::BITS - 1);
     /// What is kept of what is in use, as a power of two, under `Proportional`.
     const SHARE: u32 = 3;
 
@@ -69,10 +59,8 @@ impl Policy {
             Self::Eager => 0,
             Self::Batched { bytes } if bytes >= Self::IS_SHARE => Self::IS_SHARE - 1,
             Self::Batched { bytes } => bytes,
-            Self::Proportional { bytes } if bytes >= Self::IS_SHARE => Self::IS_WARM - 1,
+            Self::Proportional { bytes } if bytes >= Self::IS_SHARE - 2 => Self::ON_CLOSE - 1,
             Self::Proportional { bytes } => Self::IS_SHARE | bytes,
-            Self::Warm { bytes } if bytes >= Self::IS_WARM - 2 => Self::ON_CLOSE - 1,
-            Self::Warm { bytes } => Self::IS_WARM | bytes,
             Self::OnClose => Self::ON_CLOSE,
             Self::Never => Self::NEVER,
         }
@@ -83,9 +71,6 @@ impl Policy {
             0 => Self::Eager,
             Self::ON_CLOSE => Self::OnClose,
             Self::NEVER => Self::Never,
-            code if code & Self::IS_WARM != 0 => Self::Warm {
-                bytes: code & !Self::IS_WARM,
-            },
             code if code & Self::IS_SHARE != 0 => Self::Proportional {
                 bytes: code & !Self::IS_SHARE,
             },
@@ -96,7 +81,7 @@ impl Policy {
     /// How much may stay empty beside so many bytes in use. `None` where no number of bytes says so.
     const fn kept(self, in_use: usize) -> Option<usize> {
         match self {
-            Self::Batched { bytes } | Self::Warm { bytes } => Some(bytes),
+            Self::Batched { bytes } => Some(bytes),
             Self::Proportional { bytes } => {
                 let share = in_use >> Self::SHARE;
                 Some(if share > bytes { share } else { bytes })
@@ -107,7 +92,7 @@ impl Policy {
 
     /// Whether what a close empties goes back at once.
     pub(super) const fn gives_back_on_close(self) -> bool {
-        !matches!(self, Self::Never | Self::Warm { .. })
+        matches!(self, Self::Eager | Self::OnClose)
     }
 
     /// How much of what was warm before a close may stay so, where the epoch had left so many bytes of it.
@@ -125,6 +110,22 @@ impl Policy {
             None if matches!(self, Self::Eager) => 0,
             None => usize::MAX,
         }
+    }
+}
+
+/// How many slabs were looked at, how many of them were moved to the pages, and the bytes of these.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Swept {
+    pub(super) scanned: u64,
+    pub(super) moved: u64,
+    pub(super) bytes: u64,
+}
+
+impl Swept {
+    const fn moved(&mut self, bytes: usize) {
+        self.scanned += 1;
+        self.moved += 1;
+        self.bytes += bytes as u64;
     }
 }
 
@@ -152,19 +153,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         if policy == Policy::Eager {
             self.sweep();
             self.empty_caches(0);
-        } else if policy.gives_back_on_close() {
-            self.empty_closed_rows();
         }
         self.settle();
-    }
-
-    /// What waits in rows of closed epochs, by a policy that kept it, goes back.
-    fn empty_closed_rows(&self) {
-        let warm = self.pages.warm();
-        for row in self.rows().filter(|row| !row.tag().is_open()) {
-            self.empty_row(row);
-        }
-        self.pages.cool(warm);
     }
 
     /// Gives everything that is empty back to the provider now, from any thread. What locals hold
@@ -227,14 +217,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
     }
 
-    /// Decides, under the lock of a bin that is closed or is not, whether an emptied slab of so many bytes stays in
-    /// its cache.
-    pub(super) fn keep(&self, bytes: usize, is_closed: bool) -> Keep {
-        let policy = self.policy();
-        if is_closed && policy.gives_back_on_close() {
-            return Keep::Recycle;
-        }
-        if self.budget.put(bytes, self.cache_bound(policy)) {
+    /// Decides, under the lock of a bin, whether an emptied slab of so many bytes stays in its cache.
+    pub(super) fn keep(&self, bytes: usize) -> Keep {
+        if self.budget.put(bytes, self.cache_bound(self.policy())) {
             Keep::Cached
         } else {
             Keep::Recycle
@@ -251,41 +236,6 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         !matches!(self.policy(), Policy::Eager | Policy::OnClose)
     }
 
-    /// As [`Heap::keep`], of a slab that an epoch cache gives back: if it took as much before, a debit is pending and is settled.
-    pub(super) fn keep_again(&self, debit: &PendingDebit, bytes: usize, is_closed: bool) -> Keep {
-        let policy = self.policy();
-        if !debit.settle(bytes) {
-            return self.keep(bytes, is_closed);
-        }
-        let may_stay = !(is_closed && policy.gives_back_on_close());
-        if may_stay && self.budget.bytes() <= self.cache_bound(policy) {
-            return Keep::Cached;
-        }
-        // The policy is another one by now.
-        self.uncached(bytes);
-        Keep::Recycle
-    }
-
-    /// Notes that an epoch cache took slabs of so many bytes from caches.
-    pub(crate) fn took(&self, debit: &PendingDebit, bytes: usize) {
-        debit.add(bytes, &self.budget, self.cache_bound(self.policy()));
-    }
-
-    /// What all epoch caches have pending debits for.
-    pub(super) fn pending_debits(&self) -> usize {
-        let mut bytes = 0;
-        self.locals.with(|list| {
-            // SAFETY: states in the list are valid while its lock is held.
-            list.for_each(|state| bytes += unsafe { (*state).debit.bytes() });
-        });
-        bytes
-    }
-
-    /// An epoch cache is given up: what it took and did not put back is debited.
-    pub(crate) fn end_debit(&self, debit: &PendingDebit) {
-        debit.end(&self.budget);
-    }
-
     /// Whether an empty slab may stay as it is where the shared path looks first.
     pub(crate) fn may_linger(&self) -> bool {
         self.policy() != Policy::Eager
@@ -299,8 +249,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// What was empty all the time since this was asked last: at least so many bytes of what is reclaimable
     /// were of no use to anybody. For whoever gives back what stays empty; there should be one who asks.
     pub fn idle_bytes(&self) -> usize {
-        // What epoch caches have in use was not idle.
-        self.pages.least_warm() + self.budget.least().saturating_sub(self.pending_debits())
+        self.pages.least_warm() + self.budget.least()
     }
 
     /// Applies the policy after so many bytes of an epoch became empty: those of a closed epoch go back
@@ -313,22 +262,25 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
     }
 
-    /// Applies the policy after memory became empty.
-    pub(super) fn settle(&self) {
+    /// Applies the policy after memory became empty. How many bytes went back.
+    pub(super) fn settle(&self) -> u64 {
         let policy = self.policy();
         let Some(bytes) = policy.kept(self.in_use()) else {
-            if policy == Policy::Eager {
-                self.pages.cool(0);
-            }
-            return;
+            return if policy == Policy::Eager {
+                self.pages.cool(0)
+            } else {
+                0
+            };
         };
         let (empty, at) = (self.reclaimable(), self.trim_at.load(Ordering::Relaxed));
         if empty > at.max(bytes) {
-            self.trim(bytes);
-        } else if empty + 2 * BATCH < at {
+            return self.trim(bytes);
+        }
+        if empty + 2 * BATCH < at {
             // A mark that a failure raised comes down with what is empty.
             self.trim_at.store(empty + BATCH, Ordering::Relaxed);
         }
+        0
     }
 
     /// Bytes of slabs that bins may keep now: what the policy keeps, less what is warm in the pages.
@@ -349,23 +301,23 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// Gives a batch of what is empty back. What could not be given back raises the mark for the next
     /// try, so that a provider that takes nothing back is not asked at every free.
     #[cold]
-    fn trim(&self, bytes: usize) {
+    fn trim(&self, bytes: usize) -> u64 {
         let batch = BATCH.min(bytes / 2);
         let keep = bytes - batch;
-        self.cool_all_but(keep);
+        let mut returned = self.cool_all_but(keep);
         if self.reclaimable() > keep {
             self.empty_caches(keep / 2);
-            self.cool_all_but(keep);
+            returned += self.cool_all_but(keep);
         }
         let left = self.reclaimable();
         let at = if left > keep { left + batch } else { 0 };
         self.trim_at.store(at, Ordering::Relaxed);
+        returned
     }
 
-    /// Decommits pages until at most `keep` bytes, with the caches', are empty.
-    fn cool_all_but(&self, keep: usize) {
-        let cached = self.budget.bytes().saturating_sub(self.pending_debits());
-        self.pages.cool(keep.saturating_sub(cached));
+    /// Decommits pages until at most `keep` bytes, with the caches', are empty. How many went back.
+    fn cool_all_but(&self, keep: usize) -> u64 {
+        self.pages.cool(keep.saturating_sub(self.budget.bytes()))
     }
 
     /// Before the heap grows, it uses what it has: moves empty slabs to the pages, as much as a chunk if all caches
@@ -406,51 +358,39 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// Moves every whole slab that lingers in a list to the pages.
     fn sweep(&self) {
         self.rows().for_each(|row| {
-            self.sweep_row(row, |_| Keep::Recycle);
+            self.sweep_row(row);
         });
     }
 
-    /// Moves what is empty in a closed row to the pages, but for what the policy keeps for the next era; how many
-    /// slabs were looked at, and how many were moved.
-    pub(super) fn empty_closed(&self, row: &Row<R>) -> (u64, u64) {
-        if self.policy().gives_back_on_close() {
-            self.empty_row(row)
-        } else {
-            self.sweep_row(row, |bytes| self.keep(bytes, true))
-        }
-    }
-
-    /// Moves the slabs that linger in a row to the pages, or to the caches if `keep` says so. How many slabs were looked
-    /// at, and how many went to the pages.
-    fn sweep_row(&self, row: &Row<R>, keep: impl Fn(usize) -> Keep) -> (u64, u64) {
-        let (mut scanned, mut moved) = (0, 0);
+    /// Moves the slabs that linger in a row to the pages.
+    fn sweep_row(&self, row: &Row<R>) -> Swept {
+        let mut swept = Swept::default();
         // A slab that lingers was listed before its bin was closed, or is so now.
         for (class, bin) in row.used_bins().filter(|(_, bin)| bin.listed() > 0) {
             let mut seen = 0;
             let shape = Table::<C>::TABLE.class(class);
-            while let Some(after) = bin.sweep(shape, &mut seen, || keep(shape.slab_bytes())) {
+            while let Some(after) = bin.sweep(shape, &mut seen) {
                 self.return_run(after);
-                moved += 1;
-                scanned += 1;
+                swept.moved(shape.slab_bytes());
             }
             // In the last pass: those that stay.
-            scanned += seen;
+            swept.scanned += seen;
         }
-        (scanned, moved)
+        swept
     }
 
-    /// Moves all of a row's empty slabs to the pages; how many slabs were looked at, and how many were moved.
-    fn empty_row(&self, row: &Row<R>) -> (u64, u64) {
-        let (mut scanned, mut moved) = self.sweep_row(row, |_| Keep::Recycle);
+    /// Moves all of a row's empty slabs to the pages.
+    pub(super) fn empty_row(&self, row: &Row<R>) -> Swept {
+        let mut swept = self.sweep_row(row);
         for (class, bin) in row.used_bins().filter(|(_, bin)| bin.cached() > 0) {
+            let bytes = Table::<C>::TABLE.class(class).slab_bytes();
             while let Some(slab) = bin.uncache() {
-                self.uncached(Table::<C>::TABLE.class(class).slab_bytes());
+                self.uncached(bytes);
                 self.return_run(After::Recycle(slab));
-                scanned += 1;
-                moved += 1;
+                swept.moved(bytes);
             }
         }
-        (scanned, moved)
+        swept
     }
 
     /// Moves cached slabs, and bump blocks that wait, to the pages until caches hold at most `keep` bytes; whether there were any.

@@ -2,7 +2,6 @@
 //! unmaking of slabs, which locals use too.
 
 use super::Heap;
-use super::budget::PendingDebit;
 use crate::chunk::{Entry, MetaShape, set_entries};
 use crate::class::{Class, Purpose};
 use crate::config::{Config, Table};
@@ -173,7 +172,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     ) -> Result<(), FreeError> {
         // SAFETY: the caller's promise.
         let after = unsafe {
-            let keep = |is_closed| self.keep(class.slab_bytes(), is_closed);
+            let keep = || self.keep(class.slab_bytes());
             bin.give_back(slab, word, class, retired, || self.may_linger(), keep)
         };
         match after {
@@ -205,12 +204,11 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         slab: &Slab,
         word: u64,
         class: &Class,
-        debit: &PendingDebit,
     ) {
         bin.count_given(1);
         // SAFETY: the caller's promise.
         let after = unsafe {
-            let keep = |is_closed| self.keep_again(debit, class.slab_bytes(), is_closed);
+            let keep = || self.keep(class.slab_bytes());
             bin.give_held(slab, word, class, keep)
         };
         match after {
@@ -234,14 +232,13 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         bin: &Bin<R>,
         held: impl Iterator<Item = (&'s Slab, u64)>,
         class: &Class,
-        debit: &PendingDebit,
     ) {
         let (mut left, mut closed) = (0, false);
         let mut words = 0;
         let held = held.inspect(|_| words += 1);
         // SAFETY: the caller's promise.
         let doubles = unsafe {
-            let keep = |is_closed| self.keep_again(debit, class.slab_bytes(), is_closed);
+            let keep = || self.keep(class.slab_bytes());
             bin.give_back_all(held, class, keep, |after| match after {
                 After::InUse | After::Cached => {}
                 After::Strayed(slab, word) => self.give_back_stray(slab, word),

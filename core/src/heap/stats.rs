@@ -253,17 +253,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let is_there = position.is_open()
             || position.pins().count() > 0
             || position.row().is_some_and(|row| {
-                row.bytes() > self.waiting_in(row)
-                    && row.tag() == Epoch::new(index as u32, era).tag().closed()
+                row.bytes() > 0 && row.tag() == Epoch::new(index as u32, era).tag().closed()
             });
         is_there.then(|| Epoch::new(index as u32, era))
-    }
-
-    /// Bytes of a row's slabs that wait for the next era.
-    fn waiting_in(&self, row: &Row<R>) -> usize {
-        let bins = row.used_bins();
-        bins.map(|(class, bin)| bin.cached() * Table::<C>::TABLE.class(class).slab_bytes())
-            .sum()
     }
 
     /// Positions that epochs have, or had: [`Heap::epoch_at`] finds those that are there below this.
@@ -477,7 +469,7 @@ fn slab_stats(counts: &BinCounts, stock: &Stock, slots: usize, held: u64) -> Sla
         free_slots: free,
         held_slots: held,
         live_slots: slots.saturating_sub(free).saturating_sub(held),
-        made: counts.made.saturating_add(counts.inherited),
+        made: counts.made,
         recycled: counts.recycled,
         cached_so_far: counts.lists.cached,
         overflowed: counts.lists.overflowed,

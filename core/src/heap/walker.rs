@@ -251,7 +251,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 Key::BLOCK => {
                     // SAFETY: it is a block's metadata, by its key.
                     let bumped = unsafe { BumpBlock::of(slab) };
-                    let (live, _) = bumped.live();
+                    let (live, _) = bumped.live(false);
                     census.blocks += 1;
                     census.block_objects += live as usize;
                     verdict.pins += u64::from(bumped.pins.load(Ordering::Relaxed));
@@ -516,7 +516,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         );
         let counted = self.budget.bytes();
         verdict.demand(
-            cached_bytes + self.pooled_bytes() as usize + self.pending_debits() == counted,
+            cached_bytes + self.pooled_bytes() as usize == counted,
             "cached bytes are the cached slabs'",
             counted,
         );

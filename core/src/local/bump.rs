@@ -205,7 +205,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     fn is_old(&self, epoch: Epoch, blocks: usize) -> bool {
         let (mut live, mut made) = (0, 0);
         for block in self.blocks_of(epoch) {
-            live += block.live().0;
+            live += block.live(false).0;
             made += block.made();
         }
         blocks >= MOST || live * 2 < made

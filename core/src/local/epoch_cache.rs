@@ -10,7 +10,7 @@ use crate::depot::Row;
 use crate::epoch::{Epoch, Serves, Tag};
 use crate::error::{AllocError, FreeError};
 use crate::handle::FreeWord;
-use crate::heap::{Heap, PendingDebit};
+use crate::heap::Heap;
 use crate::provider::PageProvider;
 use crate::sync::Ordering;
 use core::alloc::Layout;
@@ -65,7 +65,6 @@ impl<'h, R: RawMutex> EpochCache<'h, R> {
                 sibling: ptr::null_mut(),
                 era: Serves::tag(row.tag()),
                 own: OwnCounters::default(),
-                debit: PendingDebit::none(),
                 local,
             });
             let cells = state.byte_add(cells_at).cast::<Cell>();
@@ -374,8 +373,6 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
                 (*self.inner).last = Last::NONE;
             }
         }
-        // SAFETY: the epoch cache is this local's.
-        self.heap.end_debit(unsafe { &(*cache.state).debit });
         // SAFETY: the epoch cache was in the registry since it got its row.
         self.heap.locals.with(|list| unsafe {
             list.remove(cache.state);

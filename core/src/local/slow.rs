@@ -148,7 +148,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             add(&self.counters().words_taken, cell.stashed() as u64);
             if from_cache > 0 {
                 add(&self.counters().from_cache, from_cache as u64);
-                self.took(cache, from_cache * shape.slab_bytes());
+                heap.uncached(from_cache * shape.slab_bytes());
             }
             if cache.row.tag() != tag {
                 // What was taken is of another era: see the head of `depot::row`.
@@ -362,27 +362,15 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         });
     }
 
-    /// Notes that slabs of so many bytes were taken from a cache for an epoch cache.
-    fn took(&self, cache: EpochCache<'h, R>, bytes: usize) {
-        if cache.id == self.home.id {
-            self.heap.uncached(bytes);
-        } else {
-            // SAFETY: the epoch cache is this local's.
-            self.heap.took(unsafe { &(*cache.state).debit }, bytes);
-        }
-    }
-
     /// Gives a held word back to its slab.
     fn give_back(&self, cache: EpochCache<'h, R>, class: usize, held: Held) {
         bump(&self.counters().words_given);
         let shape = Table::<C>::TABLE.class(class);
         // SAFETY: this local holds the word, and holds only words of its row and this class; held
-        // slabs are valid, and the epoch cache is this local's.
+        // slabs are valid.
         unsafe {
-            let debit = &(*cache.state).debit;
             let bin = cache.row.bin(class);
-            self.heap
-                .give_back_held(bin, &*held.slab, held.word, shape, debit);
+            self.heap.give_back_held(bin, &*held.slab, held.word, shape);
         }
     }
 
@@ -408,9 +396,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         unsafe {
             let words = words.map(|held| (&*held.slab, held.word));
             let shape = Table::<C>::TABLE.class(class);
-            let debit = &(*cache.state).debit;
-            self.heap
-                .give_back_all(cache.row.bin(class), words, shape, debit);
+            self.heap.give_back_all(cache.row.bin(class), words, shape);
         }
     }
 

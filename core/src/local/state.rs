@@ -6,7 +6,6 @@ use super::counts::{LocalCounters, OwnCounters};
 use crate::config::{Config, Table};
 use crate::depot::Row;
 use crate::epoch::{Serves, Tag};
-use crate::heap::PendingDebit;
 use core::alloc::Layout;
 
 /// What lies in metadata memory for an epoch cache. Its cells follow it.
@@ -27,8 +26,6 @@ pub(crate) struct LocalRow {
     pub(super) era: Serves,
     /// What was done in this epoch cache, in that era.
     pub(crate) own: OwnCounters,
-    /// Slabs that the epoch cache took from its row's caches; of the home epoch cache none, which stays for long.
-    pub(crate) debit: PendingDebit,
     /// The local's counts.
     pub(super) local: *const LocalCounters,
 }

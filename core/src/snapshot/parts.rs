@@ -245,7 +245,7 @@ pub struct BlockStats {
     pub bytes: u64,
     /// Objects that live in them.
     pub live_objects: u64,
-    /// About how many bytes these have: as many as an object has in the mean.
+    /// How many bytes these have: in an unchecked heap about, as many as an object has in the mean.
     pub live_bytes: u64,
     /// What else there is of blocks in which anything lives.
     pub pinned_bytes: u64,

@@ -156,9 +156,7 @@ fn of_heap(
     }
     let keeps = match policy {
         Policy::Eager => Some(0),
-        Policy::Batched { bytes } | Policy::Proportional { bytes } | Policy::Warm { bytes } => {
-            Some(bytes)
-        }
+        Policy::Batched { bytes } | Policy::Proportional { bytes } => Some(bytes),
         Policy::OnClose | Policy::Never => None,
     };
     let slabs = &stats.slabs;

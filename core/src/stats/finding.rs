@@ -197,7 +197,7 @@ impl Finding {
                  what dies early"
             }
             Self::CacheTooSmall { .. } => {
-                "let the policy keep more: Policy::Batched or Warm with more bytes, or OnClose"
+                "let the policy keep more: Policy::Batched with more bytes, or OnClose"
             }
             Self::DecommitFails { .. } => {
                 "see why the system refuses: locked pages, a seccomp filter, a provider without \

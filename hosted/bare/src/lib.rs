@@ -457,7 +457,7 @@ pub unsafe extern "C" fn slab_bare_epoch_close(heap: *mut SlabBare, epoch: SlabB
     // SAFETY: the caller's promise.
     unsafe {
         with(heap, false, |heap| {
-            heap.heap.close(heap.epoch(epoch)?)?;
+            heap.heap.reclaim_epoch(heap.epoch(epoch)?)?;
             Ok(true)
         })
     }

@@ -28,7 +28,7 @@ typedef enum {
    */
   SLAB_ERROR_CLOSED_EPOCH = 3,
   /*
-   The number is no position of the ring, or no epoch was there yet, or it is the first epoch, which is never closed.
+   No epoch has, or had, this number, or it is the first epoch, which is never closed.
    */
   SLAB_ERROR_BAD_EPOCH = 4,
   /*
@@ -52,7 +52,7 @@ typedef enum {
    */
   SLAB_ERROR_DOUBLE_FREE = 9,
   /*
-   Every position of the ring is open or has live objects.
+   There are as many epochs as there can be.
    */
   SLAB_ERROR_RING_FULL = 10,
   /*
@@ -75,7 +75,8 @@ typedef enum {
 typedef struct SlabAllocator SlabAllocator;
 
 /*
- A position of the ring, from 0: the first epoch's, which is never closed. There are 128.
+ A number of an epoch, from 0: the first epoch's, which is never closed. A number is used again once its epoch is closed and nothing
+ is left of it; there are as many as memory allows.
  */
 typedef uint32_t EpochId;
 
@@ -157,7 +158,7 @@ typedef struct {
    */
   uint32_t version;
   /*
-   Positions of the ring.
+   How many epochs there can be.
    */
   uint32_t ring;
   /*
@@ -371,6 +372,15 @@ EpochId epoch_current(SlabAllocator *alloc);
  `alloc` is an allocator or null.
  */
 EpochId epoch_advance(SlabAllocator *alloc);
+
+/*
+ Begins an epoch beside the current one, which stays so: for a request, a frame or a connection. `UINT32_MAX` if there is none to be
+ had.
+
+ # Safety
+ `alloc` is an allocator or null.
+ */
+EpochId slab_epoch_open(SlabAllocator *alloc);
 
 /*
  Closes an epoch: nothing more is allocated in it, what is empty in it goes back to the system now, and what empties

@@ -6,25 +6,22 @@
 
 use crate::error::{SlabError, guarded};
 use core::cell::RefCell;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use temporal_slab::class::FINE_SIZES;
 use temporal_slab::config::Config;
 use temporal_slab::{Epoch, Heap, Local};
 use temporal_slab_hosted::{FutexLock, MmapProvider};
 
-/// Many sizes, every free checked, and 128 positions.
+/// Many sizes, every free checked, and young epochs bump.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ForC;
 
 impl Config for ForC {
     const SIZES: &'static [usize] = FINE_SIZES;
     const CHECKED: bool = true;
-    const RING: usize = RING;
-    const EPOCHS: usize = Self::RING;
+    const BUMPS: bool = true;
 }
-
-pub(crate) const RING: usize = 128;
 
 pub(crate) type TheHeap = Heap<MmapProvider, FutexLock, ForC>;
 pub(crate) type TheLocal = Local<'static, MmapProvider, FutexLock, ForC>;
@@ -38,8 +35,6 @@ pub struct SlabAllocator {
 /// What threads share.
 pub(crate) struct Shared {
     pub(crate) heap: TheHeap,
-    /// The newest era of each position, or nothing. `Relaxed`: a number that the heap checks.
-    pub(crate) eras: [AtomicU64; RING],
     /// The allocator was freed. `Relaxed`: whoever sees it gives up a local that nobody uses.
     is_over: AtomicBool,
 }
@@ -72,13 +67,11 @@ pub extern "C" fn slab_allocator_create() -> *mut SlabAllocator {
     guarded(core::ptr::null_mut(), || {
         let shared = Arc::new(Shared {
             heap: Heap::new(MmapProvider::new()),
-            eras: [const { AtomicU64::new(0) }; RING],
             is_over: AtomicBool::new(false),
         });
         crate::fork::add(Arc::as_ptr(&shared));
         // The first epoch, which is always there.
-        let root = shared.heap.current()?;
-        shared.note(root);
+        shared.heap.current()?;
         Ok(Box::into_raw(Box::new(SlabAllocator { shared })))
     })
 }
@@ -141,18 +134,10 @@ pub(crate) unsafe fn of<'a>(alloc: *const SlabAllocator) -> Result<&'a Arc<Share
 }
 
 impl Shared {
-    /// Notes which epoch is at its position now: the newest that anybody has seen there.
-    pub(crate) fn note(&self, epoch: Epoch) -> u32 {
-        if let Some(era) = self.eras.get(epoch.index()) {
-            era.fetch_max(epoch.era(), Ordering::Relaxed);
-        }
-        epoch.index() as u32
-    }
-
-    /// The epoch at a position.
+    /// The epoch that a number names.
     pub(crate) fn epoch(&self, id: u32) -> Result<Epoch, SlabError> {
-        let era = self.eras.get(id as usize).ok_or(SlabError::BadEpoch)?;
-        Epoch::from_parts(id, era.load(Ordering::Relaxed)).ok_or(SlabError::BadEpoch)
+        let newest = self.heap.newest_epoch_at(id as usize);
+        newest.ok_or(SlabError::BadEpoch)
     }
 }
 

@@ -210,7 +210,7 @@ pub unsafe extern "C" fn epoch_domain_force_close(domain: *mut EpochDomain) -> b
             return Err(SlabError::ClosedEpoch);
         }
         leave(shared, epoch);
-        shared.heap.close(epoch)?;
+        shared.heap.reclaim_epoch(epoch)?;
         Ok(true)
     })
 }

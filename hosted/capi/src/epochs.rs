@@ -1,18 +1,17 @@
-//! Epochs, by their position in the ring.
+//! Epochs, by their numbers.
 
-use crate::allocator::{RING, Shared, SlabAllocator, of, with_local};
+use crate::allocator::{Shared, SlabAllocator, of, with_local};
 use crate::error::{SlabError, guarded};
 use core::ffi::{CStr, c_char};
 use std::sync::Arc;
 use temporal_slab::{Epoch, EpochState};
 
-/// A position of the ring, from 0: the first epoch's, which is never closed. There are 128.
+/// A number of an epoch, from 0: the first epoch's, which is never closed. A number is used again once its epoch is closed and nothing
+/// is left of it; there are as many as memory allows.
 pub type EpochId = u32;
 
 /// What is given where there is no epoch: no position.
 const NO_EPOCH: EpochId = EpochId::MAX;
-
-const _: () = assert!(RING == 128);
 
 /// The current epoch. `UINT32_MAX` if there is no such allocator.
 ///
@@ -23,8 +22,7 @@ pub unsafe extern "C" fn epoch_current(alloc: *mut SlabAllocator) -> EpochId {
     guarded(NO_EPOCH, || {
         // SAFETY: the caller's promise.
         let shared = unsafe { of(alloc) }?;
-        // Who advances may not have come to note it yet.
-        Ok(shared.note(shared.heap.current()?))
+        Ok(shared.heap.current()?.index() as EpochId)
     })
 }
 
@@ -42,7 +40,21 @@ pub unsafe extern "C" fn epoch_advance(alloc: *mut SlabAllocator) -> EpochId {
         if old.index() != 0 {
             leave(shared, old);
         }
-        Ok(shared.note(shared.heap.advance()?))
+        Ok(shared.heap.advance()?.index() as EpochId)
+    })
+}
+
+/// Begins an epoch beside the current one, which stays so: for a request, a frame or a connection. `UINT32_MAX` if there is none to be
+/// had.
+///
+/// # Safety
+/// `alloc` is an allocator or null.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn slab_epoch_open(alloc: *mut SlabAllocator) -> EpochId {
+    guarded(NO_EPOCH, || {
+        // SAFETY: the caller's promise.
+        let shared = unsafe { of(alloc) }?;
+        Ok(shared.heap.open_epoch()?.index() as EpochId)
     })
 }
 
@@ -61,7 +73,7 @@ pub unsafe extern "C" fn epoch_close(alloc: *mut SlabAllocator, epoch: EpochId) 
         if epoch.index() != 0 && shared.heap.state(epoch)? == EpochState::Closing {
             return Err(SlabError::ClosedEpoch);
         }
-        shared.heap.close(epoch)?;
+        shared.heap.reclaim_epoch(epoch)?;
         Ok(true)
     })
 }

@@ -17,7 +17,7 @@ pub enum SlabError {
     Size = 2,
     /// The epoch is closed.
     ClosedEpoch = 3,
-    /// The number is no position of the ring, or no epoch was there yet, or it is the first epoch, which is never closed.
+    /// No epoch has, or had, this number, or it is the first epoch, which is never closed.
     BadEpoch = 4,
     /// The system has no memory left.
     OutOfMemory = 5,
@@ -29,7 +29,7 @@ pub enum SlabError {
     BadPointer = 8,
     /// The object was freed already.
     DoubleFree = 9,
-    /// Every position of the ring is open or has live objects.
+    /// There are as many epochs as there can be.
     RingFull = 10,
     /// A domain is left that was not entered last, or ended while somebody is inside, or a count would go below nothing.
     Misuse = 11,
@@ -108,7 +108,7 @@ pub extern "C" fn slab_error_text(error: u32) -> *const c_char {
         7 => c"the handle's object is gone, or there never was one",
         8 => c"no object of this allocator begins at the pointer",
         9 => c"the object was freed already",
-        10 => c"every position of the ring is open or has live objects",
+        10 => c"there are as many epochs as there can be",
         11 => c"a domain or a count was used out of turn",
         12 => c"the ids of handles are used up",
         13 => c"a defect of the library",

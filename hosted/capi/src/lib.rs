@@ -4,15 +4,15 @@
 //! Principles:
 //! - Every function survives null and numbers out of range: it says what is wrong by [`slab_last_error`] and changes
 //!   nothing. A pointer to free is looked up, not followed, in a heap that checks.
-//! - An [`EpochId`] is a position of the ring. It names the epoch that is there now; once that is over and the position
-//!   is used again, it names the next.
+//! - An [`EpochId`] names the newest epoch that has this number; once that is over and the number is used again, it names the
+//!   next.
 //! - Threads have a fast path of their own for each allocator, which they give up when they end.
 //! - No panic leaves a function: it is an error of its own.
 //!
 //! | layer | knows |
 //! |---|---|
 //! | `error` | why something failed |
-//! | `allocator` | a heap, its epochs' eras, the threads' locals |
+//! | `allocator` | a heap, the threads' locals |
 //! | `fork` | all allocators, which are paused while the process is copied |
 //! | `epochs` | what can be done with an epoch |
 //! | `objects` | what is allocated: by pointer, by handle |
@@ -43,7 +43,7 @@ pub use domains::{
 };
 pub use epochs::{
     EpochId, epoch_advance, epoch_close, epoch_current, slab_epoch_dec_refcount,
-    slab_epoch_get_refcount, slab_epoch_inc_refcount, slab_epoch_set_label,
+    slab_epoch_get_refcount, slab_epoch_inc_refcount, slab_epoch_open, slab_epoch_set_label,
 };
 pub use error::{SlabError, slab_clear_error, slab_error_text, slab_last_error};
 pub use objects::{

@@ -41,7 +41,7 @@ pub struct PerfCounters {
 pub struct SlabGlobalStats {
     /// 1.
     pub version: u32,
-    /// Positions of the ring.
+    /// How many epochs there can be.
     pub ring: u32,
     /// Epochs that accept allocations.
     pub open_epochs: u64,

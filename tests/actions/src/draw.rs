@@ -310,7 +310,7 @@ fn policy(u: &mut Unstructured<'_>) -> Result<Policy> {
         1 => Policy::Batched { bytes },
         2 => Policy::OnClose,
         3 => Policy::Never,
-        _ => Policy::Warm { bytes },
+        _ => Policy::Proportional { bytes },
     })
 }
 

@@ -377,7 +377,9 @@ impl World<'_, '_> {
             }
             _ => {
                 let bytes = usize::from(bytes.arbitrary::<u16>()?);
-                heap.set_policy([Policy::Eager, Policy::Never, Policy::Warm { bytes }][bytes % 3]);
+                heap.set_policy(
+                    [Policy::Eager, Policy::Never, Policy::Batched { bytes }][bytes % 3],
+                );
                 self.local.flush();
                 heap.reclaim_to(bytes);
             }

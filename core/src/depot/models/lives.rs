@@ -25,7 +25,7 @@ fn recycle_against_listing_leaves_the_next_life_alone() {
                         &world.class,
                         || 0,
                         || false,
-                        |_| Keep::Recycle,
+                        || Keep::Recycle,
                     )
                 };
                 assert!(matches!(given, Ok(After::InUse)));
@@ -73,14 +73,9 @@ fn shared_take_against_recycle_into_another_class() {
             SlotTake::Strayed(slab, bit) => {
                 // SAFETY: the bit is held here, and the slab is of the other bin.
                 let given = unsafe {
-                    world.there.give_back(
-                        slab,
-                        bit,
-                        &world.class,
-                        || 0,
-                        || false,
-                        |_| Keep::Recycle,
-                    )
+                    world
+                        .there
+                        .give_back(slab, bit, &world.class, || 0, || false, || Keep::Recycle)
                 };
                 assert!(matches!(given, Ok(After::InUse)));
                 thread.join().unwrap();
@@ -167,7 +162,7 @@ fn a_late_claim_does_not_own_the_next_life() {
             let _lingers = unsafe {
                 other
                     .there
-                    .give_back(slab, bit, &other.class, || 0, || true, |_| Keep::Recycle)
+                    .give_back(slab, bit, &other.class, || 0, || true, || Keep::Recycle)
             };
         });
         match world.give_quietly(0b10, Keep::Recycle) {
@@ -176,14 +171,9 @@ fn a_late_claim_does_not_own_the_next_life() {
                 assert_eq!((slab.identity().key(), word), (THERE, 0b11));
                 // SAFETY: the claim left this thread holding the word.
                 let _lingers = unsafe {
-                    world.there.give_back(
-                        slab,
-                        word,
-                        &world.class,
-                        || 0,
-                        || true,
-                        |_| Keep::Recycle,
-                    )
+                    world
+                        .there
+                        .give_back(slab, word, &world.class, || 0, || true, || Keep::Recycle)
                 };
             }
             _ => {}

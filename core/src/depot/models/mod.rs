@@ -35,11 +35,6 @@ unsafe impl Send for World {}
 // SAFETY: as above.
 unsafe impl Sync for World {}
 
-/// What a policy says that gives back what closes empty.
-fn unless_closed(keep: Keep) -> impl Fn(bool) -> Keep {
-    move |is_closed| if is_closed { Keep::Recycle } else { keep }
-}
-
 impl World {
     /// The slab is of `HERE` with `slots` slots; `free` of them are free and the slab is listed, the
     /// others are held by whoever the model says.
@@ -106,14 +101,8 @@ impl World {
     fn give_quietly(&self, word: u64, keep: Keep) -> After<'_> {
         // SAFETY: in each model the calling thread holds `word`.
         let given = unsafe {
-            self.here.give_back(
-                &self.slab,
-                word,
-                &self.class,
-                || 0,
-                || false,
-                unless_closed(keep),
-            )
+            self.here
+                .give_back(&self.slab, word, &self.class, || 0, || false, || keep)
         };
         given.expect("no model frees twice")
     }

@@ -72,9 +72,10 @@ static void epochs(SlabAllocator *alloc) {
     SlabEpochStats stats;
     CHECK(epoch_current(alloc) == 0);
     FAILS(BAD_EPOCH, epoch_close(alloc, 0));
-    FAILS(BAD_EPOCH, epoch_close(alloc, 128));
+    FAILS(BAD_EPOCH, epoch_close(alloc, 1000000));
     FAILS(BAD_EPOCH, epoch_close(alloc, UINT32_MAX));
     FAILS(BAD_EPOCH, slab_malloc_epoch(alloc, 10, 77));
+    CHECK(slab_epoch_open(NULL) == UINT32_MAX && slab_last_error() == SLAB_ERROR_ARGUMENT);
     first = epoch_advance(alloc);
     CHECK(first == 1 && epoch_current(alloc) == first);
     CHECK(slab_epoch_set_label(alloc, first, "a label that is longer than there is room for it"));
@@ -95,28 +96,41 @@ static void epochs(SlabAllocator *alloc) {
     for (turn = 0; turn < 1000; turn++) {
         EpochId next = epoch_advance(alloc);
         void *object = slab_malloc_epoch(alloc, turn, next);
-        CHECK(next != 0 && next < 128 && object);
+        CHECK(next != 0 && next < 1000 && object);
         slab_free(alloc, object);
     }
     CHECK(epoch_close(alloc, epoch_current(alloc)));
 }
 
-static void full_ring(SlabAllocator *alloc) {
-    void *objects[200];
-    int count = 0;
-    slab_clear_error();
-    for (;;) {
-        EpochId next = epoch_advance(alloc);
-        if (next == UINT32_MAX)
-            break;
-        CHECK(count < 200 && (objects[count] = slab_malloc_epoch(alloc, 100, next)));
-        count++;
+/* An epoch for each request, each of which leaves something: none is refused, and memory is not a block for each. */
+static void requests(SlabAllocator *alloc) {
+    enum { KEPT = 1000 };
+    static void *kept[KEPT];
+    SlabGlobalStats before, now;
+    int turn, n;
+    slab_reclaim(alloc);
+    CHECK(slab_stats_global(alloc, &before));
+    for (turn = 0; turn < 20 * KEPT; turn++) {
+        EpochId request = slab_epoch_open(alloc);
+        void *objects[20];
+        CHECK(request != UINT32_MAX && request != epoch_current(alloc));
+        for (n = 0; n < 20; n++) {
+            CHECK((objects[n] = slab_malloc_epoch(alloc, 10 + 40 * n, request)));
+            memset(objects[n], turn, 10 + 40 * n);
+        }
+        slab_free(alloc, kept[turn % KEPT]);
+        CHECK((kept[turn % KEPT] = slab_malloc_epoch(alloc, 100, request)));
+        for (n = 0; n < 20; n++)
+            slab_free(alloc, objects[n]);
+        CHECK(epoch_close(alloc, request));
     }
-    CHECK(slab_last_error() == SLAB_ERROR_RING_FULL && count == 127);
-    while (count)
-        slab_free(alloc, objects[--count]);
-    CHECK(epoch_advance(alloc) != UINT32_MAX);
-    CHECK(epoch_close(alloc, epoch_current(alloc)));
+    CHECK(slab_stats_global(alloc, &now) && now.closing_epochs == KEPT);
+    CHECK(now.resident_bytes < before.resident_bytes + (2 << 20));
+    for (n = 0; n < KEPT; n++) {
+        slab_free(alloc, kept[n]);
+        kept[n] = NULL;
+    }
+    CHECK(slab_stats_global(alloc, &now) && now.closing_epochs == before.closing_epochs);
 }
 
 static void objects(SlabAllocator *alloc) {
@@ -245,7 +259,7 @@ static void figures(SlabAllocator *alloc) {
     void *objects[1000];
     uint32_t i;
     int n;
-    CHECK(slab_stats_global(alloc, &before) && before.version == 1 && before.ring == 128);
+    CHECK(slab_stats_global(alloc, &before) && before.version == 1 && before.ring == UINT32_MAX);
     for (i = 0; i < 8; i++) {
         uint64_t slabs;
         CHECK(get_perf_counters(alloc, i, &counters));
@@ -416,7 +430,7 @@ int main(void) {
         CHECK(strlen(slab_error_text(i)) > 5);
     nulls();
     epochs(alloc);
-    full_ring(alloc);
+    requests(alloc);
     objects(alloc);
     handles(alloc);
     domains(alloc);

@@ -179,8 +179,14 @@ impl<'h, P: PageProvider, C: Config> World<'h, P, C> {
         } else {
             self.heap.close(token)
         };
-        assert_eq!(closed, expected, "{token:?}");
-        if expected.is_ok() {
+        assert_eq!(closed.map(|_| ()), expected, "{token:?}");
+        if let Ok(closed) = closed {
+            let was_open = self.is_open(token);
+            assert!(closed.kept <= closed.emptied, "{closed:?}");
+            assert!(
+                !was_open || closed.survivors == self.live_in(token) as u64,
+                "{closed:?}"
+            );
             self.shut(token);
         }
         Ok(())

@@ -7,11 +7,11 @@ use std::ffi::CString;
 use temporal_slab::Label;
 use temporal_slab_c_linked::{
     SlabAllocator, SlabError, epoch_advance, epoch_close, epoch_current, slab_epoch_dec_refcount,
-    slab_epoch_get_refcount, slab_epoch_inc_refcount, slab_epoch_set_label,
+    slab_epoch_get_refcount, slab_epoch_inc_refcount, slab_epoch_open, slab_epoch_set_label,
 };
 
-/// Positions of a ring.
-pub(super) const RING: usize = 128;
+/// More epochs than an input opens.
+pub(super) const RING: usize = 256;
 
 /// What is at a position.
 #[derive(Debug, Clone)]
@@ -121,16 +121,20 @@ pub(super) fn any(allocator: &Allocator, bytes: &mut Bytes<'_>) -> Known<u32> {
     })
 }
 
-pub(super) fn advance(allocator: &mut Allocator) -> Known<()> {
+/// Begins an epoch, which is the current one from then on or stands beside it.
+pub(super) fn begin(allocator: &mut Allocator, is_current: bool) -> Known<()> {
     // SAFETY: an allocator.
-    let (id, error) = call(|| unsafe { epoch_advance(allocator.at) });
+    let (id, error) = call(|| unsafe {
+        if is_current {
+            epoch_advance(allocator.at)
+        } else {
+            slab_epoch_open(allocator.at)
+        }
+    });
     if error != SlabError::None {
         assert_eq!(id, u32::MAX);
-        let taken = |id: &u32| allocator.ring.is_open(*id) || allocator.objects.count_in(*id) > 0;
-        let is_full = (1..RING as u32).all(|id| taken(&id));
         let mut expected = vec![];
-        expected.extend(is_full.then_some(SlabError::RingFull));
-        // A row for the epoch needs memory.
+        // A record for the epoch needs memory.
         expected.extend(allocator.is_limited.then_some(SlabError::OutOfMemory));
         fits(&expected, error);
         return Ok(());
@@ -143,7 +147,7 @@ pub(super) fn advance(allocator: &mut Allocator) -> Known<()> {
         "position {id} has live objects"
     );
     let old = allocator.ring.current;
-    if old != 0 {
+    if is_current && old != 0 {
         allocator.ring.shut(old);
     }
     let era = allocator.ring.era(id) + 1;
@@ -153,7 +157,9 @@ pub(super) fn advance(allocator: &mut Allocator) -> Known<()> {
         inside: 0,
         label: Label::new(""),
     });
-    allocator.ring.current = id;
+    if is_current {
+        allocator.ring.current = id;
+    }
     check_current(allocator);
     Ok(())
 }
@@ -237,6 +243,7 @@ pub(super) unsafe fn nothing(none: *mut SlabAllocator, number: u32, argument: &[
     unsafe {
         assert_eq!(call(|| epoch_current(none)), no_epoch);
         assert_eq!(call(|| epoch_advance(none)), no_epoch);
+        assert_eq!(call(|| slab_epoch_open(none)), no_epoch);
         worked(argument, || epoch_close(none, number));
         worked(argument, || slab_epoch_set_label(none, number, ptr::null()));
         worked(argument, || slab_epoch_inc_refcount(none, number));

@@ -30,11 +30,10 @@ static SCOPES: Ours<MmapProvider> = Heap::new(MmapProvider::new());
 /// Slabs' worth of bytes that a closed epoch had.
 const CLOSED: [usize; 3] = [64 << 10, 1 << 20, 16 << 20];
 
-const POLICIES: [(&str, Policy); 5] = [
+const POLICIES: [(&str, Policy); 4] = [
     ("ours-eager", Policy::Eager),
     ("ours", Policy::Batched { bytes: 1 << 20 }),
     ("ours-on-close", Policy::OnClose),
-    ("ours-warm", Policy::Warm { bytes: 64 << 20 }),
     ("ours-never", Policy::Never),
 ];
 

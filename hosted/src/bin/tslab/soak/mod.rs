@@ -188,7 +188,7 @@ fn reclaimer(mut rng: Rng, over: &AtomicBool) {
             2 => HEAP.set_policy(Policy::Eager),
             3 => HEAP.set_policy(Policy::Never),
             4 => HEAP.set_policy(Policy::OnClose),
-            5 => HEAP.set_policy(Policy::Warm {
+            5 => HEAP.set_policy(Policy::Proportional {
                 bytes: rng.below(32 << 20),
             }),
             _ => HEAP.set_policy(Policy::Batched {

@@ -166,8 +166,11 @@ impl Memory for InEpochs {
 
 /// In the child.
 pub(in crate::bench) fn part(contender: &str, shape: &Shape) -> Option<Account> {
+    if contender == super::WITH_EPOCHS {
+        HEAP.set_policy(Policy::OnClose);
+    }
     if contender == super::WITH_WARM_EPOCHS {
-        HEAP.set_policy(Policy::Warm { bytes: WARM_BYTES });
+        HEAP.set_policy(Policy::Batched { bytes: WARM_BYTES });
     }
     if [super::WITH_EPOCHS, super::WITH_WARM_EPOCHS].contains(&contender) {
         return Some(run(&mut InEpochs::new(), shape));

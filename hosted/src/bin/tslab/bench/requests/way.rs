@@ -180,13 +180,16 @@ pub(super) fn with<T>(way: Way, work: impl FnOnce(&mut Serve<'_>) -> T) -> T {
                 scope.reset();
             })
         }
-        Way::ColdEpoch => with_epochs(&COLD, 1, work),
+        Way::ColdEpoch => {
+            COLD.set_policy(Policy::OnClose);
+            with_epochs(&COLD, 1, work)
+        }
         Way::Epoch => {
-            EPOCHS.set_policy(Policy::Warm { bytes: WARM_BYTES });
+            EPOCHS.set_policy(Policy::Batched { bytes: WARM_BYTES });
             with_epochs(&EPOCHS, 1, work)
         }
         Way::EpochOfMany => {
-            BATCHES.set_policy(Policy::Warm { bytes: WARM_BYTES });
+            BATCHES.set_policy(Policy::Batched { bytes: WARM_BYTES });
             with_epochs(&BATCHES, MANY, work)
         }
         Way::Plain => {
