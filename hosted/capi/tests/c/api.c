@@ -187,7 +187,7 @@ static void handles(SlabAllocator *alloc) {
     FAILS(ARGUMENT, alloc_obj_epoch(alloc, 10, epoch, NULL));
     FAILS(SIZE, alloc_obj_epoch(alloc, 100000, epoch, &other));
     CHECK(other == 0);
-    FAILS(BAD_EPOCH, alloc_obj_epoch(alloc, 10, 500, &other));
+    FAILS(BAD_EPOCH, alloc_obj_epoch(alloc, 10, 5000000, &other));
     /* Known by its handle, and not to be freed by its address. */
     slab_clear_error();
     slab_free(alloc, object);
@@ -230,7 +230,7 @@ static void domains(SlabAllocator *alloc) {
     FAILS(CLOSED_EPOCH, epoch_domain_force_close(domain));
     FAILS(CLOSED_EPOCH, epoch_domain_enter(domain));
     FAILS(CLOSED_EPOCH, epoch_domain_wrap(alloc, epoch, true));
-    FAILS(BAD_EPOCH, epoch_domain_wrap(alloc, 4000, true));
+    FAILS(BAD_EPOCH, epoch_domain_wrap(alloc, 5000000, true));
     CHECK(epoch_domain_destroy(domain));
     /* One that closes when the last one leaves. */
     epoch = epoch_advance(alloc);
