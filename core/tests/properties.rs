@@ -150,3 +150,63 @@ fn sequences_that_only_grow_then_only_shrink() {
         world.finish();
     }
 }
+
+/// Young epochs bump: their objects lie in blocks, and those that outlive them in slabs that epochs share.
+#[test]
+fn young_epochs_bump() {
+    for seed in 0..RUNS {
+        run(
+            &Heap::<_, DefaultLock, common::Bumping>::new(HostProvider::<65536>::default()),
+            seed,
+            STEPS,
+        );
+    }
+}
+
+/// As [`common::Bumping`], of so few classes that a local soon sees which of them survive.
+#[derive(Debug)]
+struct FewClasses;
+impl Config for FewClasses {
+    const SIZES: &'static [usize] = &[128, 1024, 8192];
+    const CHECKED: bool = true;
+    const BUMPS: bool = true;
+}
+
+/// As above, and what outlives its epoch is foreseen.
+#[test]
+fn survivors_are_foreseen() {
+    let mixed: usize = (0..RUNS)
+        .map(|seed| many_steps::<FewClasses>(seed, 2 * STEPS, 16).0)
+        .sum();
+    assert!(mixed > 0 || cfg!(miri));
+}
+
+/// Steps, checked each so many: objects that were seen in mixed slabs, and in blocks.
+fn many_steps<C: Config>(seed: u64, steps: usize, each: usize) -> (usize, usize) {
+    let heap = Heap::<_, DefaultLock, C>::new(HostProvider::<65536>::default());
+    let mut world = World::new(&heap, 3).endless();
+    let mut rng = Rng(seed);
+    let mut seen = (0, 0);
+    for step in 0..steps {
+        let _refused = world.step(Action::random(&mut rng));
+        if step % each == 0 {
+            let census = world.check();
+            seen.0 += census.mixed_slots;
+            seen.1 += census.block_objects;
+        }
+    }
+    world.finish();
+    seen
+}
+
+/// Ten million steps, frees of what is none among them, all of which are refused: `cargo test -p temporal-slab --all-features --test
+/// properties -- --ignored --nocapture`.
+#[test]
+#[ignore = "takes minutes"]
+fn ten_million_steps() {
+    for seed in 0..50 {
+        let few = many_steps::<FewClasses>(seed, 100_000, 997);
+        let many = many_steps::<common::Bumping>(seed, 100_000, 997);
+        println!("{seed}: in mixed slabs and in blocks {few:?}, {many:?} were seen");
+    }
+}

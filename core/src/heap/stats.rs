@@ -274,16 +274,18 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             .with(|books| Ok(books.of(positions.get(epoch.index()), epoch)?.1.label))
     }
 
-    /// Bytes that an epoch holds: of its slabs and of its large objects. O(1).
+    /// Bytes that an epoch holds: of its slabs, of its large objects and, which takes time with all bump blocks, of those.
     ///
     /// # Errors
     /// As for [`Heap::epoch_stats`].
     pub fn epoch_bytes(&self, epoch: Epoch) -> Result<u64, EpochError> {
         let positions = self.positions()?;
-        self.books.with(|books| {
+        let (row, mixed) = self.books.with(|books| {
             let (position, _) = books.of(positions.get(epoch.index()), epoch)?;
-            Ok(position.row().map_or(0, Row::bytes) as u64)
-        })
+            let row = position.row().map_or(0, Row::bytes) as u64;
+            Ok((row, position.pins().object_bytes()))
+        })?;
+        Ok(row + mixed + self.block_stats(Some(epoch)).0.bytes)
     }
 
     /// Adds what an era's bins and epoch caches say.

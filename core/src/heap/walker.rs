@@ -50,6 +50,8 @@ pub struct Census {
     pub blocks: usize,
     /// Objects in them.
     pub block_objects: usize,
+    /// The bytes of these: in an unchecked heap about.
+    pub block_object_bytes: usize,
     /// Bytes held from the provider.
     pub taken: usize,
     /// Of these, touched and not decommitted.
@@ -251,8 +253,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 Key::BLOCK => {
                     // SAFETY: it is a block's metadata, by its key.
                     let bumped = unsafe { BumpBlock::of(slab) };
-                    let (live, _) = bumped.live(false);
+                    let (live, bytes) = bumped.live(C::CHECKED);
                     census.blocks += 1;
+                    census.block_object_bytes += bytes as usize;
                     census.block_objects += live as usize;
                     verdict.pins += u64::from(bumped.pins.load(Ordering::Relaxed));
                     verdict.demand(

@@ -19,7 +19,7 @@ impl<P: PageProvider, C: Config> World<'_, P, C> {
         let named: usize = self.scopes.iter().map(|scope| scope.named.len()).sum();
         let count = self.objects.len() + self.values.len() + self.blocks().count() + named;
         assert_eq!(
-            census.live_slots + census.runs + census.regions,
+            census.live_slots + census.runs + census.regions + census.block_objects,
             count,
             "step {step}: as many objects as the model has",
         );
@@ -35,7 +35,10 @@ impl<P: PageProvider, C: Config> World<'_, P, C> {
         let named = named.map(|(_, filled)| self.usable_of(filled.layout, true));
         let usable: usize = objects.chain(values).chain(blocks).chain(named).sum();
         assert_eq!(
-            census.live_slot_bytes + census.run_bytes + census.region_bytes,
+            census.live_slot_bytes
+                + census.run_bytes
+                + census.region_bytes
+                + census.block_object_bytes,
             usable,
             "step {step}: as many bytes as the model has",
         );
@@ -92,7 +95,11 @@ impl<P: PageProvider, C: Config> World<'_, P, C> {
         self.locals.clear();
         self.heap.reclaim();
         let census = self.check();
-        assert_eq!(census.slabs, 0, "no slab is left: {census:?}");
+        assert_eq!(
+            (census.slabs, census.blocks),
+            (0, 0),
+            "no slab or block is left: {census:?}"
+        );
         census
     }
 }

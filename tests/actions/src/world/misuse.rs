@@ -110,7 +110,7 @@ impl<P: PageProvider, C: Config> World<'_, P, C> {
         let before = self.objects.before(address);
         let is_known = before.is_some_and(|(from, object)| address - from < self.usable(object));
         // Where the blocks of scopes lie is not known, but how large they are.
-        let is_large = how >= BY_ADDRESS || self.heap.usable_size(layout) >= 4096;
+        let is_large = how >= BY_ADDRESS || self.usable_of(layout, false) >= 4096;
         is_known || (is_large && !self.scopes.is_empty())
     }
 

@@ -145,7 +145,7 @@ impl<P: PageProvider, C: Config> World<'_, P, C> {
         }
         object.bytes.verify();
         let at = object.bytes.at;
-        let usable = self.heap.usable_size(object.bytes.layout);
+        let usable = self.usable(&object);
         let local = self.locals.get_mut(local as usize);
         // SAFETY: the model says that it is live.
         let (size, freed) = unsafe {
@@ -187,6 +187,10 @@ impl<P: PageProvider, C: Config> World<'_, P, C> {
         let new = layout(size, 0).align_to(old.align());
         let Ok(new) = new else { return Ok(()) };
         let stays = self.heap.resize_in_place(at, old, new);
+        // By a local it moves within its epoch, from where it is known to be of it.
+        let keeps = self.heap.keeps_epoch(at)
+            && self.is_open(object.epoch)
+            && usize::from(local) < self.locals.len();
         let moves = self.control.map_or(0, |control| control.moves());
         // SAFETY: the model says that it is live, with this layout.
         let moved = unsafe {
@@ -203,7 +207,7 @@ impl<P: PageProvider, C: Config> World<'_, P, C> {
         object.bytes.moved(moved, new.size()).verify();
         self.objects.remove(&object);
         // What was moved by the provider stays in its epoch, and so does what was not moved.
-        let stays = stays || self.control.map_or(0, |control| control.moves()) > moves;
+        let stays = stays || keeps || self.control.map_or(0, |control| control.moves()) > moves;
         let epoch = if stays { Some(object.epoch) } else { None };
         self.adopt(moved, new, None, epoch);
         Ok(())
@@ -258,16 +262,24 @@ impl<P: PageProvider, C: Config> World<'_, P, C> {
     }
 
     pub(super) fn usable(&self, object: &Object) -> usize {
+        // In a block it is as long as it was asked for, in a slab as its class.
+        if C::BUMPS && object.handle.is_none() {
+            let usable = self.heap.size_of(object.bytes.at);
+            return usable.expect("it lives");
+        }
         self.usable_of(object.bytes.layout, object.handle.is_some())
     }
 
-    /// How many bytes an object of this layout has.
+    /// How many bytes an object of this layout has, in no bump block.
     pub(super) fn usable_of(&self, layout: Layout, named: bool) -> usize {
         // Tags weigh too much beside objects of less than 64 bytes.
         let least = if named { 64 } else { 0 };
         let size = layout.size().max(least);
-        let layout = Layout::from_size_align(size, layout.align());
-        self.heap.usable_size(layout.expect("it is small"))
+        let layout = Layout::from_size_align(size, layout.align()).expect("it is small");
+        match self.heap.class_of(layout) {
+            Some(class) => C::SIZES[class],
+            None => self.heap.usable_size(layout),
+        }
     }
 
     pub(super) fn pick(&self, number: u16) -> Option<Object> {
