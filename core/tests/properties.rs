@@ -204,9 +204,17 @@ fn many_steps<C: Config>(seed: u64, steps: usize, each: usize) -> (usize, usize)
 #[test]
 #[ignore = "takes minutes"]
 fn ten_million_steps() {
-    for seed in 0..50 {
-        let few = many_steps::<FewClasses>(seed, 100_000, 997);
-        let many = many_steps::<common::Bumping>(seed, 100_000, 997);
-        println!("{seed}: in mixed slabs and in blocks {few:?}, {many:?} were seen");
+    // Few steps with each heap: later most epochs that a step names are over.
+    let mut seen = (0, 0);
+    for seed in 0..2_000 {
+        let few = many_steps::<FewClasses>(seed, 2_500, 49);
+        let many = many_steps::<common::Bumping>(seed, 2_500, 49);
+        seen = (seen.0 + few.0 + many.0, seen.1 + few.1 + many.1);
+        if seed % 100 == 99 {
+            println!(
+                "{seed}: {} in mixed slabs and {} in blocks were seen",
+                seen.0, seen.1
+            );
+        }
     }
 }

@@ -61,10 +61,11 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// If the epoch was over already, or is the root.
     pub fn close(&self, epoch: Epoch) -> Result<Closed, EpochError> {
         let positions = self.positions()?;
-        if epoch.index() == 0 || self.mixed.is_epoch(epoch.index()) {
+        let position = positions.get(epoch.index()).ok_or(EpochError::Closed)?;
+        let is_own = self.mixed.is_epoch(epoch.index()) && position.is_open_in(epoch.era_id());
+        if epoch.index() == 0 || is_own {
             return Err(EpochError::Immortal);
         }
-        let position = positions.get(epoch.index()).ok_or(EpochError::Closed)?;
         // An epoch that needed no row gives nothing back here.
         let at_once = position.close_at_once(epoch.era_id());
         if at_once == AtOnce::Closed {

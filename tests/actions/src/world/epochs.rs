@@ -154,6 +154,23 @@ impl<'h, P: PageProvider, C: Config> World<'h, P, C> {
             .unwrap_or_else(|| self.root())
     }
 
+    /// The heap may open an epoch of its own, in the position of one that is over.
+    pub(super) fn notice_the_heaps_own(&mut self) {
+        if !C::BUMPS || self.has_own_epoch {
+            return;
+        }
+        let heap = self.heap;
+        let mut known = self.epochs.iter_mut().filter(|known| !known.is_over);
+        if let Some(over) =
+            known.find(|known| !known.is_open && heap.state(known.token) == Err(EpochError::Closed))
+        {
+            over.is_over = true;
+            let token = over.token;
+            assert_eq!(self.live_in(token), 0, "{token:?}");
+            self.has_own_epoch = true;
+        }
+    }
+
     fn shut(&mut self, token: Epoch) {
         if let Some(known) = self.known(token) {
             known.is_open = false;

@@ -99,6 +99,8 @@ pub struct World<'h, P: PageProvider, C: Config> {
     dropped: Vec<u64>,
     ids: u64,
     steps: usize,
+    /// The heap opened an epoch of its own, for slabs that epochs share.
+    has_own_epoch: bool,
     figures: Option<HeapStats>,
     control: Option<&'h dyn Control>,
     global: Option<ThroughGlobal<P, C>>,
@@ -135,6 +137,7 @@ impl<'h, P: PageProvider, C: Config> World<'h, P, C> {
             dropped: Vec::new(),
             ids: 0,
             steps: 0,
+            has_own_epoch: false,
             figures: None,
             control: None,
             global: None,
@@ -193,6 +196,7 @@ impl<'h, P: PageProvider, C: Config> World<'h, P, C> {
         self.steps += 1;
         self.broken = self.control.map_or(0, |control| control.broken());
         let done = self.act(action);
+        self.notice_the_heaps_own();
         assert_eq!(
             values::dropped(),
             self.dropped,

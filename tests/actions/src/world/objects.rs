@@ -207,7 +207,10 @@ impl<P: PageProvider, C: Config> World<'_, P, C> {
         object.bytes.moved(moved, new.size()).verify();
         self.objects.remove(&object);
         // What was moved by the provider stays in its epoch, and so does what was not moved.
-        let stays = stays || keeps || self.control.map_or(0, |control| control.moves()) > moves;
+        let stays = stays
+            || keeps
+            || moved == at
+            || self.control.map_or(0, |control| control.moves()) > moves;
         let epoch = if stays { Some(object.epoch) } else { None };
         self.adopt(moved, new, None, epoch);
         Ok(())
