@@ -63,7 +63,7 @@ fn survivors_take_slots<C: Config>() {
     let heap = TestHeap::<C>::new(Host::default());
     let mut local = heap.local().unwrap();
     let mut rng = Rng(1);
-    let (requests, entries) = (steps(20_000, 60), steps(2_000, 20));
+    let (requests, entries) = (steps(20_000, 24), steps(2_000, 8));
     let mut cache = VecDeque::new();
     for _ in 0..requests {
         cache.push_back(serve(&heap, &mut local, &mut rng));
@@ -72,7 +72,7 @@ fn survivors_take_slots<C: Config>() {
         }
     }
     // Each is its own epoch's, which is closed and has nothing else.
-    for (_, epoch) in cache.iter().step_by(steps(100, 5)) {
+    for (_, epoch) in cache.iter().step_by(steps(100, 3)) {
         let stats = heap.epoch_stats(*epoch).unwrap();
         assert_eq!(stats.live_objects(), 1, "{stats:?}");
         assert!(!stats.is_open());
@@ -218,6 +218,7 @@ fn what_grows_stays_in_its_epoch() {
 
 /// What was learned is forgotten when nothing survives any more. Catches a program that pays for ever for two survivors.
 #[test]
+#[cfg_attr(miri, ignore = "hundreds of epochs")]
 fn what_was_learned_is_forgotten() {
     let heap = TestHeap::<Bumping>::new(Host::default());
     let mut kept = Vec::new();

@@ -3,7 +3,7 @@
 //! Blocks are the root's pages, whatever epochs they serve. An empty one waits in the pool, under the cache budget, with its
 //! place in the page map; its pages go back as those of a slab that waits.
 
-use super::{Heap, ROOT_ROW};
+use super::{Heap, Policy, ROOT_ROW};
 use crate::bump::{BumpBlock, Freed, Kind, Length};
 use crate::chunk::{Entry, MetaShape, set_entries};
 use crate::config::{Config, Table};
@@ -12,7 +12,7 @@ use crate::error::{AllocError, FreeError};
 use crate::provider::PageProvider;
 use crate::slab::Key;
 use crate::snapshot::BlockStats;
-use crate::sync::{AtomicPtr, Lock, Ordering};
+use crate::sync::{AtomicPtr, AtomicUsize, Lock, Ordering};
 use core::ptr::{self, NonNull};
 use lock_api::RawMutex;
 
@@ -23,6 +23,8 @@ pub(super) struct Blocks<R> {
     /// The block whose metadata was made last; the others follow it. `Release` when one is added, `Acquire` where they are gone
     /// through: who sees one sees its metadata.
     last_made: AtomicPtr<BumpBlock>,
+    /// Bytes of blocks whose pages the next close is to give back. `Relaxed`: a count.
+    due: AtomicUsize,
 }
 
 /// Empty blocks that nobody has: of each kind the first, which leads to the others, and how many.
@@ -55,6 +57,7 @@ impl<R: RawMutex> Blocks<R> {
         Self {
             pool: Lock::new(Pool([(ptr::null_mut(), 0); Kind::ALL.len()])),
             last_made: AtomicPtr::new(ptr::null_mut()),
+            due: AtomicUsize::new(0),
         }
     }
 
@@ -157,7 +160,23 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             return;
         }
         self.unmake_block(block);
-        self.settle();
+        if self.policy() == Policy::OnClose {
+            self.blocks.due.fetch_add(bytes, Ordering::Relaxed);
+        } else {
+            self.settle();
+        }
+    }
+
+    /// Gives the pages of blocks back that became empty since the last close, if the policy gives back on a close. How many bytes went
+    /// back.
+    pub(super) fn close_blocks(&self) -> u64 {
+        if self.policy() != Policy::OnClose {
+            return 0;
+        }
+        match self.blocks.due.swap(0, Ordering::Relaxed) {
+            0 => 0,
+            due => self.pages.cool(self.pages.warm().saturating_sub(due)),
+        }
     }
 
     /// Gives the pages of an empty block back that the caller has.

@@ -19,7 +19,7 @@ pub struct Closed {
     pub emptied: u64,
     /// Bytes that went back to the provider, of these or of what else was empty for longer.
     pub returned: u64,
-    /// Bytes of what it found empty that stay in memory, for whoever comes next.
+    /// Bytes of what it found empty that stay in memory, for what is allocated next.
     pub kept: u64,
     /// What is left of the epoch: live objects in slabs and large ones, and blocks in which anything lives or that a local has not left
     /// yet.
@@ -28,8 +28,9 @@ pub struct Closed {
 
 impl Closed {
     /// Of an epoch that had no slabs.
-    pub(super) fn leaving(survivors: u32) -> Self {
+    pub(super) fn leaving(survivors: u32, returned: u64) -> Self {
         Self {
+            returned,
             survivors: survivors.into(),
             ..Self::default()
         }
@@ -64,7 +65,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let keep = policy.kept_by_close(self.pages.warm(), left);
         let swept = self.empty_row(row);
         let returned = if policy.gives_back_on_close() {
-            self.pages.cool(keep)
+            self.pages.cool(keep) + self.close_blocks()
         } else {
             self.settle()
         };

@@ -73,7 +73,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             if pins.count() > 0 {
                 self.closes.fetch_add(1, Ordering::Release);
             }
-            return Ok(Closed::leaving(pins.count()));
+            return Ok(Closed::leaving(pins.count(), self.close_blocks()));
         }
         let before = self.before_close();
         let row = self.books.with(|books| {
@@ -82,7 +82,10 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         });
         match row {
             Ok(Some(row)) => Ok(self.reclaim_closed(epoch, row, before)),
-            Ok(None) => Ok(Closed::leaving(position.pins().count())),
+            Ok(None) => {
+                let pins = position.pins();
+                Ok(Closed::leaving(pins.count(), self.close_blocks()))
+            }
             // It was closed here. A thread that opened the position since found its row empty.
             Err(_) if at_once == AtOnce::HasRow => Ok(Closed::default()),
             Err(error) => Err(error),

@@ -13,7 +13,7 @@
 //! # Orderings
 //!
 //! `row` is set with `Release`, under the ring's lock, and read with `Acquire`: the reader sees the row, its tag and the rest of this.
-//! `id` is `Relaxed`: whoever has an object of such a slab got it from a thread that had seen the row. A holder is `Relaxed`: it is written
+//! `id` is `Relaxed`: a thread that has an object of such a slab got it from one that had seen the row. A holder is `Relaxed`: it is written
 //! before the object is handed out, and read by the thread that gives it up.
 
 use super::Heap;
