@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::hooked::{Hooked, hooked};
 use common::host::HostProvider;
 use common::{Bumping, Rng, layout, steps, walk};
 use core::ptr::NonNull;
@@ -289,4 +290,49 @@ fn threads_end_each_others_survivors() {
         (census.blocks, census.slabs, stats.closing_epochs),
         (0, 0, 0)
     );
+}
+
+/// All epochs that there are are closed in the middle of an allocation for which the heap opens its own, at each moment that it holds no
+/// lock. Catches one that is closed before it is known as the heap's own, and whose record is then another's.
+#[test]
+#[cfg_attr(miri, ignore = "heaps are leaked")]
+fn the_heaps_own_epoch_is_nobody_elses() {
+    for stop in 1..12 {
+        let heap: &'static Heap<Host, Hooked, Bumping> =
+            Box::leak(Box::new(Heap::new(Host::default())));
+        let mut local = heap.local().unwrap();
+        for _ in 0..2 {
+            let epoch = heap.open_epoch().unwrap();
+            let _kept = local.alloc_in(epoch, layout(SURVIVOR)).unwrap();
+            local.leave(epoch);
+            heap.close(epoch).unwrap();
+        }
+        let epoch = heap.open_epoch().unwrap();
+        let mut held = 0;
+        let closes_all = move |is_lock: bool, number: usize| {
+            held += if is_lock { 1 } else { -1 };
+            if held == 0 && number == stop {
+                let all = (1..heap.ring()).filter_map(|index| heap.epoch_at(index));
+                all.filter(|other| *other != epoch).for_each(|other| {
+                    let _closed = heap.close(other);
+                });
+            }
+        };
+        let made = hooked(closes_all, || local.alloc_in(epoch, layout(SURVIVOR)));
+        // Nothing is in the heap's own then, that would keep its record.
+        // SAFETY: it is live, of this layout.
+        unsafe { local.free(made.unwrap(), layout(SURVIVOR)) }.unwrap();
+        drop(local);
+        heap.reclaim();
+        let others: Vec<_> = (0..300).map(|_| heap.open_epoch().unwrap()).collect();
+        for other in others {
+            assert_eq!(
+                heap.epoch_at(other.index()),
+                Some(other),
+                "stopped at {stop}"
+            );
+            heap.close(other).unwrap();
+        }
+        walk(heap);
+    }
 }

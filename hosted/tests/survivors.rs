@@ -85,12 +85,12 @@ fn each_request_leaves_a_survivor() {
     println!("outside {outside}, inside {inside} bytes resident; {ring} records");
     assert!(outside < 16 << 20, "{outside}");
     // A slot and a record each, blocks of those from which it was learned, and what is kept warm. Where there are no blocks slabs.
-    let each = if cfg!(feature = "hardened") {
-        10 << 10
+    let (each, kept) = if cfg!(feature = "hardened") {
+        (10 << 10, 48 << 20)
     } else {
-        512
+        (512, 8 << 20)
     };
-    assert!(inside < (ENTRIES * each) as u64 + (8 << 20), "{inside}");
+    assert!(inside < (ENTRIES * each) as u64 + kept, "{inside}");
     assert!(ring < 8 * ENTRIES + 128, "{ring}");
     TemporalSlab::heap().reclaim();
     let stats = TemporalSlab::heap().stats();

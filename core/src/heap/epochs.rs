@@ -78,6 +78,10 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let before = self.before_close();
         let row = self.books.with(|books| {
             books.of(Some(position), epoch)?;
+            // It became the heap's own a moment ago.
+            if self.mixed.is_epoch(epoch.index()) {
+                return Err(EpochError::Immortal);
+            }
             Ok(self.shut(books, position))
         });
         match row {

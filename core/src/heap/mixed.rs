@@ -8,7 +8,7 @@
 //! pins of a record  =  bump blocks that count there  +  live objects of mixed slabs whose holder it is.
 //! ```
 //!
-//! The row is that of an epoch that the heap opens for it at first need and nobody closes. Its slabs' metadata is of a kind of its own.
+//! The row is that of an epoch that the heap opens for it at first need, whose record it pins, and nobody closes. Its slabs' metadata is of a kind of its own.
 //!
 //! # Orderings
 //!
@@ -33,8 +33,11 @@ use lock_api::RawMutex;
 /// The row of the mixed slabs, once there is one, its number, and where the record of its epoch is.
 #[derive(Debug)]
 pub(super) struct Mixed<R> {
+    /// `Release` and `Acquire`: see the head.
     row: AtomicPtr<Row<R>>,
+    /// `Relaxed`: see the head.
     id: AtomicU32,
+    /// `Relaxed`: set under the ring's lock, where it decides.
     index: AtomicU32,
 }
 
@@ -108,18 +111,25 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 // SAFETY: a row that was set is valid for as long as the heap; it was set under this lock.
                 let there = unsafe { self.mixed.row.load(Ordering::Relaxed).as_ref() };
                 if there.is_some() {
-                    return there;
+                    return Ok(there);
                 }
-                let row = self.row_for(positions)?;
+                let Some(row) = self.row_for(positions) else {
+                    return Ok(None);
+                };
+                // For good: a program that goes through all epochs may close this one before it is known to be the heap's own, and
+                // its record is no other's even then.
+                if !position.pin(epoch.era_id(), Pin::BLOCK) {
+                    return Err(AllocError::EpochClosed);
+                }
                 self.give_row(position, epoch, row);
                 let (id, index) = (u32::from(row.id()), epoch.index() as u32);
                 self.mixed.id.store(id, Ordering::Relaxed);
                 self.mixed.index.store(index, Ordering::Relaxed);
                 let row_at = ptr::from_ref(row).cast_mut();
                 self.mixed.row.store(row_at, Ordering::Release);
-                Some(row)
+                Ok(Some(row))
             });
-            match row {
+            match row? {
                 Some(row) => return Ok(row),
                 None => self.make_row()?,
             }

@@ -127,7 +127,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     ) -> Result<(), FreeError> {
         // SAFETY: the caller's promise; the heap outlives the call.
         unsafe {
-            if let Some(slab) = self.entry(object.addr().get()).slab() {
+            if Table::<C>::BUMPS
+                && let Some(slab) = self.entry(object.addr().get()).slab()
+            {
                 self.end_hold(slab, object, class);
             }
             self.free_slot(object, class)
