@@ -1,5 +1,5 @@
 //! Threads that give out ids with nothing else between them: what one made must be whole to the other. For Miri, as
-//! `tests/races.rs`, which says more; a heap's locks would be between them there.
+//! `tests/it/races.rs`, which says more; a heap's locks would be between them there.
 
 extern crate std;
 

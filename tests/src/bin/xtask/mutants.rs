@@ -1,12 +1,10 @@
 //! `cargo xtask mutants`: breaks the core in one place at a time, and sees whether a test notices.
 //!
 //! cargo-mutants makes the changes, in a copy of the repository. There are three rounds, each for what the one before did
-//! not notice: the quick tests, as one program that ends with the first failure; most of those that take long; and the loom
-//! models.
+//! not notice: the quick tests, until the first failure; most of those that take long; and the loom models.
 //! What none of them notices has to have a reason in a list, and be at most a twentieth. Orderings are `cargo xtask weaken`'s.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,9 +18,6 @@ use crate::stages::LOOM;
 
 const TABLE: &str = "core/docs/mutants.md";
 const DECISIONS: &str = "core/docs/mutants.txt";
-
-/// What the names of programs begin with that are made of several test files.
-const PROGRAM: &str = "mutants_";
 
 /// What is broken.
 const FILES: [&str; 5] = ["handle/**", "slab.rs", "depot/**", "epoch/**", "chunk/**"];
@@ -41,34 +36,27 @@ const TESTS: [&str; 5] = [
 /// with `&` in place of `|`. And tests that stand beside what they test.
 const SAME: [&str; 2] = [r"replace \| with \^", "tests::"];
 
-/// Test files that take long, or that wait for much to happen.
-const LONG: [&str; 6] = [
-    "faults",
-    "forged",
-    "handles",
-    "memory",
-    "properties",
-    "sizes",
+/// Test files of `core/tests/it` that take long, or that wait for much to happen, and tests of others that take seconds each.
+const LONG: [&str; 8] = [
+    "faults::",
+    "forged::",
+    "handles::",
+    "properties::",
+    "sizes::",
+    "epochs::eras_under_contention",
+    "epochs::lifetimes_do_not_mix",
+    "checked::simultaneous_double_frees_are_found_in_the_end",
 ];
 
-/// Test files that say something under Miri alone.
-const MIRI: [&str; 1] = ["races"];
-
-/// Tests that take seconds each, and their files, which are otherwise quick.
-const SLOW: [(&str, &str); 4] = [
-    ("epochs", "eras_under_contention"),
-    ("epochs", "lifetimes_do_not_mix"),
-    ("reads", "only_metadata_is_read"),
-    ("checked", "simultaneous_double_frees_are_found_in_the_end"),
-];
-
-/// Tests that take so long where nothing is optimised that they are in no round: others do the same for less long.
-const LONGEST: [(&str, &str); 5] = [
-    ("faults", "every_call_fails_once"),
-    ("faults", "every_call_is_the_last_that_works"),
-    ("handles", "every_dead_handle_is_refused"),
-    ("handles", "handles_of_closed_epochs_are_refused_for_ever"),
-    ("memory", "a_hundred_million_cycles_leak_nothing"),
+/// What says something under Miri alone, and what takes so long where nothing is optimised that others, which do the same for less long,
+/// stand for it.
+const NEVER: [&str; 6] = [
+    "races::",
+    "faults::every_call_fails_once",
+    "faults::every_call_is_the_last_that_works",
+    "handles::every_dead_handle_is_refused",
+    "handles::handles_of_closed_epochs_are_refused_for_ever",
+    "a_hundred_million_cycles_leak_nothing",
 ];
 
 /// As many of a hundred viable mutants have to be noticed.
@@ -91,13 +79,8 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     let mut decisions = Decisions::read(&root().join(DECISIONS))?;
     let copy = Copy::make("mutants")?;
     let mut rounds = Rounds::new(&copy, options)?;
-    rounds.tests("quick", &quick(&copy)?, &SLOW)?;
-    let long: BTreeSet<_> = LONG
-        .into_iter()
-        .chain(SLOW.map(|(file, _)| file))
-        .map(String::from)
-        .collect();
-    rounds.tests("long", &Vec::from_iter(long), &LONGEST)?;
+    rounds.tests("quick", &["it"], &LONG)?;
+    rounds.tests("long", &["it", "memory", "reads"], &[])?;
     rounds.models()?;
     let (table, mut bad) = judged(&rounds.results, &mut decisions);
     if options.only.is_none() {
@@ -176,24 +159,6 @@ fn file_of(name: &str) -> &str {
 fn without_place(name: &str) -> String {
     let what = name.splitn(4, ':').nth(3).unwrap_or(name);
     format!("{}:{what}", file_of(name))
-}
-
-/// The test files of the core that are neither long nor for Miri.
-fn quick(copy: &Copy) -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(copy.folder().join("core/tests"))? {
-        let path = entry?.path();
-        let name = path.file_stem().and_then(|name| name.to_str());
-        if let Some(name) = name.filter(|_| path.is_file())
-            && !LONG.contains(&name)
-            && !MIRI.contains(&name)
-            && !name.starts_with(PROGRAM)
-        {
-            names.push(name.to_owned());
-        }
-    }
-    names.sort();
-    Ok(names)
 }
 
 /// What came of the mutants so far, by their names.
@@ -301,28 +266,15 @@ impl<'c> Rounds<'c> {
         Ok(rounds)
     }
 
-    /// A round with the core's own tests and some of its test files, made one program: to link is most of what a change
-    /// costs.
-    fn tests(&mut self, name: &str, files: &[String], skipped: &[(&str, &str)]) -> Result<()> {
-        let mut program = String::from("//! Several test files in one.\n#![allow(missing_docs)]\n");
-        for file in files {
-            writeln!(program, "#[path = \"{file}.rs\"]\nmod {file};")?;
-        }
-        let path = format!("core/tests/{PROGRAM}{name}.rs");
-        fs::write(self.copy.folder().join(path), program)?;
-        let mut arguments = vec![
-            format!("--cargo-arg=--test={PROGRAM}{name}"),
-            "--cargo-arg=--lib".into(),
-            "--all-features".into(),
-            "--".into(),
-            "--".into(),
-            // An argument of libtest's that is not stable, for which it wants to be told that we know.
-            "-Zunstable-options".into(),
-            "--fail-fast".into(),
-            "--exact".into(),
-        ];
-        for (file, test) in skipped {
-            arguments.extend(["--skip".into(), format!("{file}::{test}")]);
+    /// A round with the core's own tests and those of some programs.
+    fn tests(&mut self, name: &str, programs: &[&str], skipped: &[&str]) -> Result<()> {
+        let mut arguments = vec!["--cargo-arg=--lib".into(), "--all-features".into()];
+        arguments.extend(programs.iter().map(|it| format!("--cargo-arg=--test={it}")));
+        arguments.extend(["--".into(), "--".into()]);
+        // An argument of libtest's that is not stable, for which it wants to be told that we know.
+        arguments.extend(["-Zunstable-options".into(), "--fail-fast".into()]);
+        for test in skipped.iter().chain(&NEVER) {
+            arguments.extend(["--skip".into(), (*test).into()]);
         }
         self.round(name, &arguments, &[("RUSTC_BOOTSTRAP", "1")])
     }

@@ -20,22 +20,22 @@ const LONG: Duration = Duration::from_secs(60);
 const SEEDS: &str = "-Zmiri-many-seeds=0..64";
 
 /// Tests of the core in which threads do everything. (Those with one thread have one schedule.)
-const STORMS: &str = "--test threads --test epochs --test domains --test values -- \
+const STORMS: &str = "--test it -- \
                       locals_only shared_path_only both_with \
                       under_contention threads_share_a_domain readers_and_removers";
 
 /// The tests of the core in which threads meet, and those of them that Miri runs.
 const MEETINGS: [(&str, &str); 10] = [
-    ("tsan-threads", "--test threads"),
-    ("tsan-handles", "--test handles"),
-    ("tsan-values", "--test values"),
-    ("tsan-epochs", "--test epochs"),
-    ("tsan-eras", "--test eras"),
-    ("tsan-domains", "--test domains"),
-    ("tsan-scopes", "--test scopes"),
-    ("tsan-stats", "--test stats --test counts"),
-    ("tsan-adapters", "--test adapters --test hostile"),
-    ("tsan-lookups", "--test lookups"),
+    ("tsan-threads", "--test it -- threads::"),
+    ("tsan-handles", "--test it -- handles::"),
+    ("tsan-values", "--test it -- values::"),
+    ("tsan-epochs", "--test it -- epochs::"),
+    ("tsan-eras", "--test it -- eras::"),
+    ("tsan-domains", "--test it -- domains::"),
+    ("tsan-scopes", "--test it -- scopes::"),
+    ("tsan-stats", "--test it -- stats:: counts::"),
+    ("tsan-adapters", "--test it -- adapters:: hostile::"),
+    ("tsan-lookups", "--test it -- lookups::"),
 ];
 
 /// What AddressSanitizer cannot be asked: what measures the resident set, faults, mappings or advice, which are its own, too.
@@ -83,7 +83,7 @@ pub(crate) fn stages() -> Vec<Stage> {
                 "miri-seeds",
                 ["", "-Zmiri-tree-borrows"]
                     .into_iter()
-                    .flat_map(|model| [seeds(model, "--test races"), seeds(model, STORMS)])
+                    .flat_map(|model| [seeds(model, "--test it races::"), seeds(model, STORMS)])
                     .collect(),
             )
         },

@@ -62,7 +62,7 @@ impl<'c> Checks<'c> {
         Ok(self
             .loom()?
             .or(self.miri("--lib races::")?)
-            .or(self.miri("--test races")?))
+            .or(self.miri("--test it races::")?))
     }
 
     /// Runs those that a change of this file can fail, the quick ones first.
@@ -79,7 +79,7 @@ impl<'c> Checks<'c> {
         {
             return Ok(Some(caught));
         }
-        self.miri("--test races")
+        self.miri("--test it races::")
     }
 
     fn loom(&self) -> Result<Option<Caught>> {
