@@ -16,6 +16,7 @@ pub(super) struct Owned {
 }
 
 /// Blocks of a list. One that was given may have another link by then.
+#[derive(Clone, Copy)]
 pub(super) struct Blocks<'b>(Option<&'b BumpBlock>);
 
 impl<'b> Iterator for Blocks<'b> {

@@ -1,8 +1,9 @@
 //! Survivors: a local learns of which classes objects outlive their epochs, and allocates those in mixed slabs.
 //!
 //! ```text
-//! a block is left with live objects ── learn: their classes, by the marks ── a class seen twice ──> its objects go to mixed slabs
-//!                                 └─── an unchecked heap has no marks of the dead: it keeps them in the next epochs' blocks (WATCHED)
+//! blocks are left of which less than half lives ── learn: the classes, by the marks ── a class seen twice ──> its objects go to mixed slabs
+//!    │      └─── an unchecked heap has no marks of the dead: it keeps them in the next epochs' blocks (WATCHED)
+//!    └─── of which more lives: the blocks are as full as slabs would be
 //! alloc_near, lay_elsewhere ── of such a class ──> alloc_mixed: pins the epoch's record, takes a slot, says whose it is
 //! VAIN epochs of which no such object was left when the next began ──> all is forgotten
 //! ```

@@ -107,6 +107,54 @@ fn survivors_take_slots_and_records() {
     survivors_take_slots::<Unchecked>();
 }
 
+/// Epochs whose objects are freed some epochs later, all of them, in the order in which they came.
+fn whole_epochs_stay_in_blocks<C: Config>() {
+    let heap = TestHeap::<C>::new(Host::default());
+    let mut local = heap.local().unwrap();
+    let mut rng = Rng(1);
+    let mut waiting = VecDeque::new();
+    let mut live = 0;
+    for number in 0..steps(400, 12) {
+        let epoch = heap.open_epoch().unwrap();
+        let mut objects = Vec::new();
+        for _ in 0..steps(300, 60) {
+            let size = rng.below(700) + 1;
+            live += size;
+            objects.push((local.alloc_in(epoch, layout(size)).unwrap(), size));
+        }
+        local.leave(epoch);
+        heap.close(epoch).unwrap();
+        waiting.push_back(objects);
+        if waiting.len() > steps(8, 3) {
+            for (object, size) in waiting.pop_front().unwrap() {
+                live -= size;
+                // SAFETY: live, of this layout.
+                unsafe { local.free(object, layout(size)) }.unwrap();
+            }
+        }
+        if number % 50 != 10 {
+            continue;
+        }
+        let stats = heap.stats();
+        assert_eq!(walk(&heap).mixed_slots, 0, "of epoch {number}");
+        // Blocks that are left are full, but for one of each epoch; the local has some empty ones.
+        let most = live + live / 8 + (waiting.len() + 20) * (16 << 10);
+        assert!(
+            stats.blocks.bytes <= most as u64,
+            "{live}: {:?}",
+            stats.blocks
+        );
+    }
+}
+
+/// Epochs all of whose objects outlive them lie in blocks, which are as full as slabs would be, and end together. Catches a local that
+/// takes each class for one of survivors then: it would pay for every object what one that survives alone costs.
+#[test]
+fn what_survives_whole_stays_in_blocks() {
+    whole_epochs_stay_in_blocks::<Bumping>();
+    whole_epochs_stay_in_blocks::<Unchecked>();
+}
+
 /// Teaches a local that objects of a size survive.
 fn teach<'h>(
     heap: &'h TestHeap<Bumping>,

@@ -165,11 +165,11 @@ fn rest() -> String {
 pub(crate) fn miri(flags: &str, what: &str) -> Command {
     // If there is no such toolchain, the stage fails with rustup's word on it.
     let toolchain = toolchain::miri().unwrap_or("nightly");
-    let line = format!(
-        "cargo +{toolchain} miri test --no-fail-fast -p temporal-slab --all-features {what}"
-    );
-    let mut command = words(&line);
+    let mut command = words(&format!("cargo +{toolchain} miri test --no-fail-fast"));
     command.arg("--target-dir").arg(target_dir().join("miri"));
+    command.args(["-p", "temporal-slab", "--all-features"]);
+    // Last, for it may say which tests, behind a `--`.
+    command.args(what.split_whitespace());
     command.env("MIRIFLAGS", flags);
     command
 }
