@@ -375,6 +375,9 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         // SAFETY: blocks are valid as long as the heap.
         let over = unsafe { self.bumps().owned.take(index, is_over) };
         let learns = end && wastes(over);
+        if end && !learns {
+            self.learn_later(over);
+        }
         for block in over {
             let bumps = self.bumps();
             if ptr::eq(bumps.block, block) {

@@ -3,7 +3,8 @@
 //! ```text
 //! blocks are left of which less than half lives ── learn: the classes, by the marks ── a class seen twice ──> its objects go to mixed slabs
 //!    │      └─── an unchecked heap has no marks of the dead: it keeps them in the next epochs' blocks (WATCHED)
-//!    └─── of which more lives: the blocks are as full as slabs would be
+//!    └─── of which more lives: the blocks are as full as slabs would be; some of them are looked at again, LATER blocks later,
+//!         and learned from if nearly all is dead
 //! alloc_near, lay_elsewhere ── of such a class ──> alloc_mixed: pins the epoch's record, takes a slot, says whose it is
 //! VAIN epochs of which no such object was left when the next began ──> all is forgotten
 //! ```
@@ -27,6 +28,13 @@ const WATCHED: u8 = 8;
 /// Epochs in a row of which nothing survived, after which no class is taken for one that survives.
 const VAIN: u8 = 255;
 
+/// How many blocks were left, since one was of which much lived, when it is looked at again; and of how many of an epoch that is done.
+const LATER: usize = 64;
+const EACH: usize = 8;
+
+/// Of so many objects of such a block one may live, for the block to be kept by survivors.
+const FEW: u64 = 4;
+
 /// What a local knows of survivors. It alone uses it.
 #[derive(Debug)]
 pub(super) struct Survivors<R> {
@@ -40,6 +48,9 @@ pub(super) struct Survivors<R> {
     vain: u8,
     /// In how many epochs to come what dies is marked.
     watched: u8,
+    /// Blocks that were left with much that lived, of an epoch each, and their eras; which is the oldest.
+    left: [(*const BumpBlock, u64); LATER],
+    oldest: u8,
 }
 
 impl<R> Survivors<R> {
@@ -50,6 +61,8 @@ impl<R> Survivors<R> {
         position: ptr::null(),
         vain: 0,
         watched: 0,
+        left: [(ptr::null(), 0); LATER],
+        oldest: 0,
     };
 
     /// Whether objects of some class are taken for survivors.
@@ -85,6 +98,18 @@ impl<R> Survivors<R> {
         is_watched
     }
 
+    /// Notes a block that is about to be left, to be looked at again. The one that was noted longest ago, if few of its objects live by now.
+    fn look_later<'b>(&mut self, block: &'b BumpBlock) -> Option<&'b BumpBlock> {
+        let oldest = &mut self.left[usize::from(self.oldest) % LATER];
+        let (left, era) = core::mem::replace(oldest, (ptr::from_ref(block), block.era()));
+        self.oldest = self.oldest.wrapping_add(1);
+        // SAFETY: blocks are valid as long as the heap, and each is of this one.
+        let left = unsafe { left.as_ref() }?;
+        let live = left.live(false).0;
+        let is_kept = left.is_block() && left.era() == era && live > 0;
+        (is_kept && live * FEW <= left.made()).then_some(left)
+    }
+
     /// Notes in which epoch such an object is allocated now, and whether any was left of the epoch before it.
     fn go_on_in(&mut self, era: u64, position: &Position<Row<R>>) {
         if self.era == era {
@@ -112,6 +137,23 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             survivors.watched = WATCHED;
             return;
         }
+        self.note_all(block);
+    }
+
+    /// Notes blocks, some of those which are about to be left though much lives in them, to be looked at later; and looks at as many that
+    /// were noted before. What keeps one of those is a survivor: once is enough.
+    pub(super) fn learn_later(&self, blocks: impl Iterator<Item = &'h BumpBlock>) {
+        for block in blocks.filter(|block| !block.is_dead()).take(EACH) {
+            if let Some(left) = self.survivors().look_later(block) {
+                self.note_all(left);
+                self.note_all(left);
+            }
+        }
+    }
+
+    /// Notes what lives by a block's marks. In an unchecked heap that may be more than lives: its owner's frees leave no mark.
+    fn note_all(&self, block: &BumpBlock) {
+        let survivors = self.survivors();
         for length in block.lengths() {
             if let Some(class) = Table::<C>::TABLE.index_for_size(length.bytes()) {
                 survivors.note(class);
