@@ -19,6 +19,7 @@ mod mixed;
 mod pause;
 mod reclaim;
 mod route;
+mod rows;
 mod scoped;
 mod shared;
 mod stats;

@@ -65,8 +65,21 @@ impl Diagnosis {
         self.findings.iter().flatten()
     }
 
-    fn add(&mut self, finding: Finding) {
-        self.found += 1;
+    /// Adds a finding, to one of its kind and label if there is one. Where there are more than there is room for, a label is told of as far
+    /// as it was kept.
+    fn add(&mut self, mut finding: Finding) {
+        let mut found = self.findings.iter();
+        if let Some(at) = found.position(|one| one.is_some_and(|one| finding.add(&one)))
+            && let Some(behind) = self.findings.get_mut(at..)
+        {
+            // It is about more by now, and may have another place.
+            behind.rotate_left(1);
+            if let Some(place) = behind.last_mut() {
+                *place = None;
+            }
+        } else {
+            self.found += 1;
+        }
         let is_better =
             |place: &Option<Finding>| place.is_none_or(|other| other.rank() < finding.rank());
         if let Some(at) = self.findings.iter().position(is_better)
@@ -106,6 +119,7 @@ pub fn diagnose<P: PageProvider, R: RawMutex, C: Config>(
 fn of_epoch(epoch: &EpochStats, thresholds: &Thresholds, found: &mut dyn FnMut(Finding)) {
     let culprit = Culprit {
         epoch: epoch.epoch,
+        epochs: 1,
         label: epoch.label,
         age_ns: epoch.age_ns,
         younger: epoch.younger,

@@ -26,11 +26,14 @@ impl Severity {
     }
 }
 
-/// An epoch that a finding is about.
+/// An epoch that a finding is about, or all of one label. Then the token and the ages are the oldest one's, and objects and bytes are
+/// those of all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Culprit {
     /// Its token.
     pub epoch: Epoch,
+    /// How many epochs.
+    pub epochs: u64,
     /// What it was called.
     pub label: Label,
     /// How long ago it was opened, if the provider has a clock.
@@ -43,13 +46,25 @@ pub struct Culprit {
     pub bytes: u64,
 }
 
+impl Culprit {
+    /// Takes in what is known of another epoch, or of others, of the same label.
+    fn add(&mut self, other: &Self) {
+        if other.younger > self.younger {
+            (self.epoch, self.age_ns, self.younger) = (other.epoch, other.age_ns, other.younger);
+        }
+        self.epochs += other.epochs;
+        self.live_objects += other.live_objects;
+        self.bytes += other.bytes;
+    }
+}
+
 /// Something that is wrong.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum Finding {
-    /// A closed epoch still has live objects though many were opened since: somebody keeps them.
+    /// A closed epoch still has live objects though many were opened since: somebody keeps them. One finding for each label.
     Leak(Culprit),
-    /// An open epoch that is not current, with nobody inside, though many were opened since.
+    /// An open epoch that is not current, with nobody inside, though many were opened since. One finding for each label.
     ForgottenClose(Culprit),
     /// Few live objects of an epoch keep many slabs from going back.
     Fragmentation {
@@ -221,6 +236,20 @@ impl Finding {
         }
     }
 
+    /// Takes in another finding, if both are of one kind and label: whether they are.
+    pub(super) fn add(&mut self, other: &Self) -> bool {
+        let (one, other) = match (self, other) {
+            (Self::Leak(one), Self::Leak(other)) => (one, other),
+            (Self::ForgottenClose(one), Self::ForgottenClose(other)) => (one, other),
+            _ => return false,
+        };
+        let is_one = one.label == other.label;
+        if is_one {
+            one.add(other);
+        }
+        is_one
+    }
+
     /// What comes first: the worst, then what is about the most bytes.
     pub(super) fn rank(&self) -> (Severity, u64) {
         (self.severity(), self.bytes())
@@ -241,7 +270,11 @@ impl fmt::Display for InLine<'_> {
 
 impl fmt::Display for Culprit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "epoch {} (era {}", self.epoch.index(), self.epoch.era())?;
+        let oldest = format_args!("epoch {} (era {}", self.epoch.index(), self.epoch.era());
+        match self.epochs {
+            0 | 1 => write!(f, "{oldest}")?,
+            epochs => write!(f, "{epochs} epochs, the oldest {oldest}")?,
+        }
         if !self.label.as_str().is_empty() {
             write!(f, ", \"{}\"", InLine(self.label.as_str()))?;
         }

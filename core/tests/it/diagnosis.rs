@@ -143,6 +143,59 @@ fn a_leak_in_one_epoch_is_named() {
     assert_eq!(look(&heap).found, 0, "and it is gone when they are freed");
 }
 
+/// Many epochs of one label, as a server has one for each request, are one finding: of all that they hold, and of the oldest. Catches
+/// a report in which thousands of epochs hide the others, and sums that count an epoch twice.
+#[test]
+fn epochs_of_a_label_are_one_finding() {
+    let heap = TestHeap::new(Moody::default());
+    let leak = |label: &str, objects: usize| {
+        let epoch = heap.advance().unwrap();
+        heap.set_label(epoch, label).unwrap();
+        let made = (0..objects).map(|_| heap.alloc_in(epoch, layout(256)).unwrap());
+        (epoch, made.collect::<Vec<_>>())
+    };
+    let leaks = [
+        ("session", 10),
+        ("import", 500),
+        ("session", 700),
+        ("session", 3),
+    ];
+    let leaks = leaks.map(|(label, objects)| leak(label, objects));
+    healthy(&heap, 20);
+    let found = look(&heap);
+    let all: Vec<_> = found
+        .findings()
+        .map(|finding| match finding {
+            Finding::Leak(c) => (
+                c.label.as_str(),
+                c.epoch,
+                c.epochs,
+                c.live_objects,
+                c.younger,
+            ),
+            _ => panic!("{finding:?}"),
+        })
+        .collect();
+    // The worst first, by what all of them hold.
+    assert_eq!(
+        all,
+        [
+            ("session", leaks[0].0, 3, 713, 23),
+            ("import", leaks[1].0, 1, 500, 22)
+        ]
+    );
+    assert_eq!(found.found, 2);
+    let mut text = String::new();
+    Report::new(&heap).findings(&mut text).unwrap();
+    assert!(text.contains(": 3 epochs, the oldest epoch "), "{text}");
+    for (_, objects) in leaks {
+        objects
+            .into_iter()
+            .for_each(|object| free(&heap, object, 256));
+    }
+    assert_eq!(look(&heap).found, 0);
+}
+
 /// What a program calls its epochs stays in its line, and does nothing to a terminal. Found by fuzzing: in a finding's
 /// evidence it did.
 #[test]
@@ -401,6 +454,7 @@ fn failures_and_misuse_are_named_and_ranked() {
     let unknown = Cell::new(0);
     for n in 0..28usize {
         let epoch = heap.advance().unwrap();
+        heap.set_label(epoch, &n.to_string()).unwrap();
         for _ in 0..=n {
             let _kept = heap.alloc_in(epoch, layout(4000)).unwrap();
             unknown.set(unknown.get() + 1);

@@ -1,0 +1,138 @@
+//! Rows: what an epoch that has slabs gets its memory through. An epoch has none before it needs one, and leaves it when nothing is left
+//! in it; so there are as many as epochs needed one at the same time. Which epoch has which row changes under the ring's lock.
+
+use super::Heap;
+use crate::chunk::{Kind, NO_ROW};
+use crate::config::{Config, Table};
+use crate::depot::Row;
+use crate::epoch::{Epoch, Position, Positions};
+use crate::error::AllocError;
+use crate::local::LocalRow;
+use crate::provider::PageProvider;
+use crate::sync::Ordering;
+use core::ptr::NonNull;
+use lock_api::RawMutex;
+
+impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
+    /// Gives an epoch that is open a row, of which it had no need so far.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn attach_row(&self, epoch: Epoch) -> Result<&Row<R>, AllocError> {
+        let positions = self.positions().map_err(|_| AllocError::OutOfMemory)?;
+        // Each turn but the last makes a row, and rows are bounded by their numbers.
+        loop {
+            let row = self.books.with(|books| {
+                let found = books
+                    .of(positions.get(epoch.index()), epoch)
+                    .map(|(position, _)| position);
+                let position = found.ok().filter(|position| position.is_open());
+                let position = position.ok_or(AllocError::EpochClosed)?;
+                if let Some(row) = position.row() {
+                    return Ok(Some(row));
+                }
+                let Some(row) = self.row_for(positions) else {
+                    return Ok(None);
+                };
+                self.give_row(position, epoch, row);
+                if !position.is_open_still() {
+                    self.shut_row(row);
+                    // A local may have found the row meanwhile.
+                    self.closes.fetch_add(1, Ordering::Release);
+                    return Err(AllocError::EpochClosed);
+                }
+                Ok(Some(row))
+            })?;
+            match row {
+                Some(row) => return Ok(row),
+                None => self.make_row()?,
+            }
+        }
+    }
+
+    /// Gives an epoch a drained row. Under the ring's lock.
+    pub(super) fn give_row(&self, position: &Position<Row<R>>, epoch: Epoch, row: &Row<R>) {
+        self.begin_bins(row);
+        row.use_none();
+        row.attach(Some(epoch.index() as u32));
+        // SAFETY: the row is one of this heap.
+        unsafe {
+            self.pages
+                .with_pieces(row.blocks(), |_| row.set_tag(epoch.tag()));
+        }
+        position.attach(NonNull::from(row));
+    }
+
+    /// A drained row for an epoch. A row that is not drained, because something lives in it or a local still holds words of it, is left to
+    /// drain by itself. So there are as many rows as epochs needed one at the same time, not as many as positions.
+    pub(super) fn row_for<'a>(&'a self, positions: &'a Positions<Row<R>>) -> Option<&'a Row<R>> {
+        let mut closed = self.rows().filter(|row| !row.tag().is_open());
+        let row = closed.find(|row| row.slots() == 0 && self.is_drained(row))?;
+        // The position that had the row is left.
+        if let Some(position) = row.position()
+            && let Some(position) = positions.get(position as usize)
+        {
+            position.detach();
+        }
+        Some(row)
+    }
+
+    /// Whether nothing is left of a closed row. Under the ring's lock.
+    fn is_drained(&self, row: &Row<R>) -> bool {
+        // SAFETY: the row is one of this heap.
+        unsafe { self.pages.with_pieces(row.blocks(), |pieces| pieces == 0) }
+    }
+
+    /// Makes a row that nobody has.
+    pub(super) fn make_row(&self) -> Result<(), AllocError> {
+        let classes = Table::<C>::BINS;
+        let layout = Row::<R>::layout(classes);
+        let (layout, bins_at) = layout.map_err(|_| AllocError::OutOfMemory)?;
+        let memory = self.with_reclaim(|| self.pages.take_meta(Kind::Row, layout))?;
+        self.books.with(|books| {
+            let id = books
+                .next_row()
+                .filter(|id| *id != NO_ROW)
+                .ok_or(AllocError::OutOfMemory);
+            let id = id.inspect_err(|_| {
+                // SAFETY: the memory was not used.
+                unsafe { self.pages.put_meta(Kind::Row, memory) };
+            })?;
+            // SAFETY: memory of the row's own layout, which stays until the heap is dropped.
+            let row = unsafe { Row::<R>::place(memory, bins_at, classes, id) };
+            let older = self.newest.load(Ordering::Relaxed);
+            // SAFETY: just placed, and nobody else knows it yet.
+            unsafe { row.as_ref() }
+                .older
+                .store(older, Ordering::Relaxed);
+            self.newest.store(row.as_ptr(), Ordering::Release);
+            Ok(())
+        })
+    }
+
+    /// Live objects of a row: all slots, without those that nobody holds and those that locals hold.
+    /// Exact when nobody uses the epoch meanwhile; never negative.
+    pub(super) fn live_in(&self, row: &Row<R>) -> usize {
+        let table = Table::<C>::TABLE;
+        let idle: usize = row
+            .used_bins()
+            .map(|(class, bin)| {
+                let shape = table.class(class);
+                // All of it at one go: what is decided by it may not be more than an estimate.
+                let stock = bin.stock(shape, usize::MAX);
+                stock.free_slots + stock.cached * shape.slots()
+            })
+            .sum();
+        let mut held = 0;
+        self.locals.with(|list| {
+            list.for_each(|state| {
+                // SAFETY: states in the list are valid while its lock is held.
+                unsafe {
+                    if (*state).row == row.id() {
+                        held += LocalRow::held_slots(state, Table::<C>::BINS);
+                    }
+                }
+            });
+        });
+        row.slots().saturating_sub(idle + held)
+    }
+}
