@@ -353,8 +353,8 @@ impl BumpBlock {
         fits
     }
 
-    /// How many bytes the live object has that begins at an address: for any address, at any time. Only a checked heap notes which of
-    /// them are dead.
+    /// How many bytes the live object has that begins at an address: for any address, at any time. Only a checked heap notes all
+    /// that are dead.
     pub(crate) fn find(&self, at: usize) -> Result<usize, FreeError> {
         match self.unit_at(at).and_then(|unit| self.length_at(unit)) {
             Some(length) => Ok(length.bytes()),

@@ -19,10 +19,10 @@ pub struct Closed {
     pub emptied: u64,
     /// Bytes that went back to the provider, of these or of what else was empty for longer.
     pub returned: u64,
-    /// Bytes of what it found empty that stay in memory, for what is allocated next.
+    /// Bytes of what it found empty, of which at least so many stay in memory, for what is allocated next.
     pub kept: u64,
-    /// What is left of the epoch: live objects in slabs and large ones, and blocks in which anything lives or that a local has not left
-    /// yet.
+    /// What is left of the epoch: live objects in slabs and large ones, blocks in which anything lives, and one for all blocks of a local
+    /// that has not left them yet.
     pub survivors: u64,
 }
 
@@ -52,13 +52,24 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         row
     }
 
-    /// Moves what is empty in an epoch that was just shut to the pages, and gives back what is more than the policy keeps.
-    pub(super) fn reclaim_closed(
+    /// Gives back what is empty in an epoch that was just shut, which has this row, or none.
+    pub(super) fn give_back_closed(
         &self,
         epoch: Epoch,
-        row: &Row<R>,
-        (before, began): Before,
+        row: Option<&Row<R>>,
+        before: Before,
     ) -> Closed {
+        let Some(row) = row else {
+            let pins = self
+                .position(epoch)
+                .map_or(0, |position| position.pins().count());
+            return Closed::leaving(pins, self.close_blocks());
+        };
+        self.reclaim_closed(epoch, row, before)
+    }
+
+    /// Moves what is empty in an epoch that was just shut to the pages, and gives back what is more than the policy keeps.
+    fn reclaim_closed(&self, epoch: Epoch, row: &Row<R>, (before, began): Before) -> Closed {
         // SAFETY: the row is of this heap.
         let left = unsafe { self.pages.end_era(row.blocks()) };
         let policy = self.policy();
@@ -76,12 +87,16 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             .map_or(0, |(began, ended)| ended.saturating_sub(began));
         self.counters
             .gave_back_at_close(swept.scanned, swept.moved, took);
-        let mut survivors = self.live_in(row) as u64;
+        let mut survivors = 0;
         if let Ok(positions) = self.positions() {
             self.books.with(|books| {
                 if let Ok((position, record)) = books.of(positions.get(epoch.index()), epoch) {
                     record.last_close = Some((before, after));
-                    survivors += u64::from(position.pins().count());
+                    survivors = position.pins().count().into();
+                    // If nothing was left it may serve another by now.
+                    if row.tag() == epoch.tag().closed() {
+                        survivors += self.live_in(row) as u64;
+                    }
                 }
             });
         }

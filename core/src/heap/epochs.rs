@@ -17,8 +17,8 @@ use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 use lock_api::RawMutex;
 
-/// A new epoch, and the one that was current before and is closing now: with its row, and what was before the close.
-type Opened<'h, R> = (Epoch, Option<(Epoch, &'h Row<R>, Before)>);
+/// A new epoch, and the one that was current before and is closing now: with its row, if it has one, and what was before the close.
+type Opened<'h, R> = (Epoch, Option<(Epoch, Option<&'h Row<R>>, Before)>);
 
 /// Positions that are looked at for a free one before there is one more.
 const LOOKS: usize = 16;
@@ -84,11 +84,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             Ok(self.shut(books, position))
         });
         match row {
-            Ok(Some(row)) => Ok(self.reclaim_closed(epoch, row, before)),
-            Ok(None) => {
-                let pins = position.pins();
-                Ok(Closed::leaving(pins.count(), self.close_blocks()))
-            }
+            Ok(row) => Ok(self.give_back_closed(epoch, row, before)),
             // It was closed here. A thread that opened the position since found its row empty.
             Err(_) if at_once == AtOnce::HasRow => Ok(Closed::default()),
             Err(error) => Err(error),
@@ -144,11 +140,11 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             let closing = before.filter(|_| is_last);
             (
                 true,
-                closing.and_then(|before| Some((self.shut(books, position)?, before))),
+                closing.map(|before| (self.shut(books, position), before)),
             )
         });
         if let Some((row, before)) = closed {
-            self.reclaim_closed(epoch, row, before);
+            self.give_back_closed(epoch, row, before);
         }
         was_inside
     }
@@ -287,7 +283,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             }
         };
         if let Some((old, row, before)) = closing {
-            self.reclaim_closed(old, row, before);
+            self.give_back_closed(old, row, before);
         }
         Ok(epoch)
     }
@@ -364,7 +360,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             if let Some(old) = old.filter(|old| old.index() != 0)
                 && let Ok((position, _)) = books.of(positions.get(old.index()), old)
             {
-                closing = self.shut(books, position).map(|row| (old, row, before));
+                closing = Some((old, self.shut(books, position), before));
             }
         }
         Ok((epoch, closing))

@@ -8,7 +8,8 @@
 //! pins of a record  =  bump blocks that count there  +  live objects of mixed slabs whose holder it is.
 //! ```
 //!
-//! The row is that of an epoch that the heap opens for it at first need, whose record it pins, and nobody closes. Its slabs' metadata is of a kind of its own.
+//! The row serves an epoch that the heap opens for it at first need, whose record it pins, and which nobody can close from then on. The
+//! record does not lead to the row, so nobody allocates there by a token. Its slabs' metadata is of a kind of its own.
 //!
 //! # Orderings
 //!
@@ -121,7 +122,12 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 if !position.pin(epoch.era_id(), Pin::BLOCK) {
                     return Err(AllocError::EpochClosed);
                 }
-                self.give_row(position, epoch, row);
+                // A token of it that came from nowhere may have been used already.
+                if position.row().is_some() {
+                    position.unpin(Pin::BLOCK);
+                    return Err(AllocError::EpochClosed);
+                }
+                self.begin_row(epoch, row);
                 let (id, index) = (u32::from(row.id()), epoch.index() as u32);
                 self.mixed.id.store(id, Ordering::Relaxed);
                 self.mixed.index.store(index, Ordering::Relaxed);
@@ -207,24 +213,24 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         Pin::object(Table::<C>::TABLE.class(class).size())
     }
 
-    /// The epoch of a live object in a mixed slab, while that is open; `None` within where it is not.
-    pub(crate) fn mixed_epoch(&self, object: NonNull<u8>) -> Option<Option<Epoch>> {
+    /// The epoch in which a live object stays when it grows elsewhere, as [`Local::resize`](crate::Local::resize) has it: that of one in a
+    /// bump block or in a slab that epochs share. `None` if it lies elsewhere, or its epoch is closed.
+    #[must_use]
+    pub fn epoch_to_grow_in(&self, object: NonNull<u8>) -> Option<Epoch> {
         if !Table::<C>::BUMPS {
             return None;
         }
         let entry = self.entry(object.addr().get());
+        if let Some(block) = self.block_of(entry) {
+            let epoch = Epoch::from_parts(block.index(), block.era())?;
+            let position = self.position(epoch)?;
+            return position.is_open_in(epoch.era_id()).then_some(epoch);
+        }
         let class = entry.class();
         // SAFETY: the heap outlives the call.
         let slab = unsafe { entry.slab() }.filter(|_| class < Table::<C>::TABLE.len())?;
         // SAFETY: a live object pins its slab, whose class its entry tells.
         let (index, position) = unsafe { self.held(slab, object, class) }?;
-        Some(Epoch::from_parts(index, position.open_era()))
-    }
-
-    /// Whether [`Local::resize`](crate::Local::resize) keeps an object in its epoch though it moves: one that lies in a bump block, or in
-    /// a slab that is shared by epochs.
-    #[must_use]
-    pub fn keeps_epoch(&self, object: NonNull<u8>) -> bool {
-        self.is_bumped(object) || self.mixed_epoch(object).is_some()
+        Epoch::from_parts(index, position.open_era())
     }
 }

@@ -30,6 +30,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 if let Some(row) = position.row() {
                     return Ok(Some(row));
                 }
+                if self.mixed.is_epoch(epoch.index()) {
+                    return Err(AllocError::EpochClosed);
+                }
                 let Some(row) = self.row_for(positions) else {
                     return Ok(None);
                 };
@@ -51,6 +54,12 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
 
     /// Gives an epoch a drained row. Under the ring's lock.
     pub(super) fn give_row(&self, position: &Position<Row<R>>, epoch: Epoch, row: &Row<R>) {
+        self.begin_row(epoch, row);
+        position.attach(NonNull::from(row));
+    }
+
+    /// A drained row begins to serve an epoch. Under the ring's lock.
+    pub(super) fn begin_row(&self, epoch: Epoch, row: &Row<R>) {
         self.begin_bins(row);
         row.use_none();
         row.attach(Some(epoch.index() as u32));
@@ -59,7 +68,6 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             self.pages
                 .with_pieces(row.blocks(), |_| row.set_tag(epoch.tag()));
         }
-        position.attach(NonNull::from(row));
     }
 
     /// A drained row for an epoch. A row that is not drained, because something lives in it or a local still holds words of it, is left to

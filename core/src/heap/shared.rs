@@ -127,12 +127,18 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     ) -> Result<(), FreeError> {
         // SAFETY: the caller's promise; the heap outlives the call.
         unsafe {
-            if Table::<C>::BUMPS
-                && let Some(slab) = self.entry(object.addr().get()).slab()
-            {
-                self.end_hold(slab, object, class);
+            // Before, for the slab may serve others once the slot is given.
+            let held = if Table::<C>::BUMPS {
+                let slab = self.entry(object.addr().get()).slab();
+                slab.and_then(|slab| self.held(slab, object, class))
+            } else {
+                None
+            };
+            self.free_slot(object, class)?;
+            if let Some((_, position)) = held {
+                position.unpin(Self::pin_of(class));
             }
-            self.free_slot(object, class)
+            Ok(())
         }
     }
 

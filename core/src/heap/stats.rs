@@ -363,10 +363,10 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                     )
                 };
                 stats.locals += u64::from(is_home);
-                stats.seats += 1;
+                stats.epoch_caches += 1;
                 stats.held_bytes += held;
                 if !is_open {
-                    stats.closed_seats += 1;
+                    stats.closed_epoch_caches += 1;
                     stats.held_in_closed_bytes += held;
                     if held > stats.worst.1 {
                         stats.worst = (number, held);

@@ -379,12 +379,12 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             self.learn_later(over);
         }
         for block in over {
+            if learns {
+                self.learn_from(block);
+            }
             let bumps = self.bumps();
             if ptr::eq(bumps.block, block) {
                 (bumps.era, bumps.block, bumps.bytes) = (0, ptr::null(), 0);
-            }
-            if learns {
-                self.learn_from(block);
             }
             let is_first = block.pins.load(Relaxed) && block.kind() == Kind::Large;
             if is_first && block.used() <= Kind::Small.bytes() {
@@ -395,9 +395,9 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             if !block.is_empty() {
                 self.heap.pin_block(block);
             }
-            // If the epoch was closed while blocks were looked at some of them are owned still.
+            // If the epoch was closed while blocks were looked at some of them are owned still: the last one pins the record for these.
             if block.pins.load(Relaxed)
-                && let Some(owned) = epoch_of(block).and_then(|epoch| self.blocks_of(epoch).next())
+                && let Some(owned) = epoch_of(block).and_then(|epoch| self.blocks_of(epoch).last())
             {
                 self.heap.pin_block(owned);
             }

@@ -438,20 +438,16 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         if let Some(moved) = unsafe { self.heap.resize_large(object, old, new) } {
             return Ok(moved);
         }
-        let moved = match self.heap.block_at(object.addr().get()) {
-            Some(block) => {
-                if self.extend(block, object.addr().get(), old, new) {
-                    return Ok(object);
-                }
-                // It stays in its epoch, while that is open.
-                let moved = bump::epoch_of(block).and_then(|epoch| self.alloc_in(epoch, new).ok());
-                moved.map_or_else(|| self.alloc(new), Ok)?
-            }
-            None => match self.heap.mixed_epoch(object).flatten() {
-                Some(epoch) => self.alloc_in(epoch, new).or_else(|_| self.alloc(new))?,
-                None => self.alloc(new)?,
-            },
-        };
+        let at = object.addr().get();
+        if let Some(block) = self.heap.block_at(at)
+            && self.extend(block, at, old, new)
+        {
+            return Ok(object);
+        }
+        // It stays in its epoch, while that is open.
+        let epoch = self.heap.epoch_to_grow_in(object);
+        let moved = epoch.and_then(|epoch| self.alloc_in(epoch, new).ok());
+        let moved = moved.map_or_else(|| self.alloc(new), Ok)?;
         // SAFETY: two different objects of at least this many bytes; the old one is the caller's.
         unsafe {
             moved.copy_from_nonoverlapping(object, old.size().min(new.size()));

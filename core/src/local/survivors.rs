@@ -12,6 +12,7 @@
 //! What is learned is a guess. A wrong one costs an object in an epoch some nanoseconds, or a survivor a block.
 
 use super::Local;
+use super::owned::Blocks;
 use crate::bump::BumpBlock;
 use crate::config::{Config, Table};
 use crate::depot::Row;
@@ -22,13 +23,14 @@ use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 use lock_api::RawMutex;
 
-/// Epochs in whose blocks an unchecked heap marks what dies, after a survivor.
+/// Blocks in which an unchecked heap marks what dies, after a survivor: the next ones that the local begins.
 const WATCHED: u8 = 8;
 
 /// Epochs in a row of which nothing survived, after which no class is taken for one that survives.
 const VAIN: u8 = 255;
 
-/// How many blocks were left, since one was of which much lived, when it is looked at again; and of how many of an epoch that is done.
+/// How many blocks were left, since one was of which much lived, when it is looked at again; and for how many that is done each time that
+/// the local leaves some.
 const LATER: usize = 64;
 const EACH: usize = 8;
 
@@ -46,10 +48,10 @@ pub(super) struct Survivors<R> {
     position: *const Position<Row<R>>,
     /// Epochs in a row of which none was left.
     vain: u8,
-    /// In how many epochs to come what dies is marked.
+    /// In how many blocks to come what dies is marked.
     watched: u8,
-    /// Blocks that were left with much that lived, of an epoch each, and their eras; which is the oldest.
-    left: [(*const BumpBlock, u64); LATER],
+    /// Blocks that were left while much lived, their eras, and whether their marks tell what lives; which is the oldest.
+    left: [(*const BumpBlock, u64, bool); LATER],
     oldest: u8,
 }
 
@@ -61,7 +63,7 @@ impl<R> Survivors<R> {
         position: ptr::null(),
         vain: 0,
         watched: 0,
-        left: [(ptr::null(), 0); LATER],
+        left: [(ptr::null(), 0, false); LATER],
         oldest: 0,
     };
 
@@ -91,23 +93,29 @@ impl<R> Survivors<R> {
         (self.seen, self.classes, self.vain) = (0, 0, 0);
     }
 
-    /// Whether the epoch that begins now has its blocks' dead marked.
+    /// Whether the block that begins now has its dead marked.
     pub(super) const fn watch(&mut self) -> bool {
         let is_watched = self.watched > 0;
         self.watched = self.watched.saturating_sub(1);
         is_watched
     }
 
-    /// Notes a block that is about to be left, to be looked at again. The one that was noted longest ago, if few of its objects live by now.
-    fn look_later<'b>(&mut self, block: &'b BumpBlock) -> Option<&'b BumpBlock> {
+    /// Notes a block that is about to be left, to be looked at again. The one that was noted longest ago, if few of its objects live by
+    /// now, and whether its marks tell which.
+    fn look_later<'b>(
+        &mut self,
+        block: &'b BumpBlock,
+        is_marked: bool,
+    ) -> Option<(&'b BumpBlock, bool)> {
         let oldest = &mut self.left[usize::from(self.oldest) % LATER];
-        let (left, era) = core::mem::replace(oldest, (ptr::from_ref(block), block.era()));
+        let noted = (ptr::from_ref(block), block.era(), is_marked);
+        let (left, era, is_marked) = core::mem::replace(oldest, noted);
         self.oldest = self.oldest.wrapping_add(1);
         // SAFETY: blocks are valid as long as the heap, and each is of this one.
         let left = unsafe { left.as_ref() }?;
         let live = left.live(false).0;
         let is_kept = left.is_block() && left.era() == era && live > 0;
-        (is_kept && live * FEW <= left.made()).then_some(left)
+        (is_kept && live * FEW <= left.made()).then_some((left, is_marked))
     }
 
     /// Notes in which epoch such an object is allocated now, and whether any was left of the epoch before it.
@@ -140,18 +148,25 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         self.note_all(block);
     }
 
-    /// Notes blocks, some of those which are about to be left though much lives in them, to be looked at later; and looks at as many that
-    /// were noted before. What keeps one of those is a survivor: once is enough.
-    pub(super) fn learn_later(&self, blocks: impl Iterator<Item = &'h BumpBlock>) {
-        for block in blocks.filter(|block| !block.is_dead()).take(EACH) {
-            if let Some(left) = self.survivors().look_later(block) {
-                self.note_all(left);
-                self.note_all(left);
+    /// Notes some of the blocks that are about to be left though much lives in them, to be looked at later; and looks at as many that were
+    /// noted before. What keeps one of those is a survivor: once is enough. Where marks do not tell what it is, they will in blocks to come.
+    pub(super) fn learn_later(&self, blocks: Blocks<'h>) {
+        let is_marked = |block: &BumpBlock| C::CHECKED || block.is_watched();
+        let are_marked = blocks.into_iter().any(is_marked);
+        let noted = blocks.filter(|block| !block.is_dead() && is_marked(block) == are_marked);
+        for block in noted.take(EACH) {
+            match self.survivors().look_later(block, are_marked) {
+                Some((left, true)) => {
+                    self.note_all(left);
+                    self.note_all(left);
+                }
+                Some((_, false)) => self.survivors().watched = WATCHED,
+                None => {}
             }
         }
     }
 
-    /// Notes what lives by a block's marks. In an unchecked heap that may be more than lives: its owner's frees leave no mark.
+    /// Notes what lives by a block's marks.
     fn note_all(&self, block: &BumpBlock) {
         let survivors = self.survivors();
         for length in block.lengths() {

@@ -146,9 +146,9 @@ pub struct LocalsStats {
     /// How many there are.
     pub locals: u64,
     /// Epochs that they serve, each counted for each of them.
-    pub seats: u64,
+    pub epoch_caches: u64,
     /// Of these, epochs that were closed since.
-    pub closed_seats: u64,
+    pub closed_epoch_caches: u64,
     /// Bytes of the slots that they hold.
     pub held_bytes: u64,
     /// Of these, in closed epochs.

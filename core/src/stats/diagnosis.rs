@@ -188,7 +188,7 @@ fn of_heap(
     let locals = &stats.locals;
     if locals.held_in_closed_bytes > 0 {
         found(Finding::LocalsHoldClosed {
-            seats: locals.closed_seats,
+            epoch_caches: locals.closed_epoch_caches,
             bytes: locals.held_in_closed_bytes,
             local: locals.worst.0,
         });

@@ -98,7 +98,7 @@ pub enum Finding {
     /// Locals hold slots of closed epochs: they were not used since the close.
     LocalsHoldClosed {
         /// How many epochs, each counted for each local.
-        seats: u64,
+        epoch_caches: u64,
         /// The bytes of the slots.
         bytes: u64,
         /// The number of the local that holds the most.
@@ -328,12 +328,12 @@ impl fmt::Display for Finding {
                 Bytes(*empty_bytes)
             ),
             Self::LocalsHoldClosed {
-                seats,
+                epoch_caches,
                 bytes,
                 local,
             } => write!(
                 f,
-                "{} held in {seats} closed epochs, the most by local {local}",
+                "{} held in {epoch_caches} closed epochs, the most by local {local}",
                 Bytes(*bytes)
             ),
             Self::SharedPathContended { retries, takes } => {

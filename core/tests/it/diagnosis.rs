@@ -356,7 +356,7 @@ fn locals_that_hold_words_of_closed_epochs_are_named() {
     let found = look(&heap);
     assert_eq!(names(&found), ["locals_hold_closed"], "{found:?}");
     let Some(Finding::LocalsHoldClosed {
-        seats: 1,
+        epoch_caches: 1,
         bytes,
         local,
     }) = found.findings().next()

@@ -273,7 +273,7 @@ fn misuse_is_refused() {
     assert_eq!(walk(&heap).mixed_slots, 0);
 }
 
-/// The epoch of the slabs that are shared is the heap's own. Catches one that a token from nowhere closes.
+/// The epoch of the slabs that are shared is the heap's own. Catches one that a token from nowhere closes, or takes slots of.
 #[test]
 fn the_heaps_own_epoch_stays_open() {
     let heap = TestHeap::<Bumping>::new(Host::default());
@@ -286,8 +286,17 @@ fn the_heaps_own_epoch_stays_open() {
             let Some(epoch) = Epoch::from_parts(index, era) else {
                 continue;
             };
-            refused += u32::from(heap.close(epoch) == Err(EpochError::Immortal));
+            let is_own = heap.close(epoch) == Err(EpochError::Immortal);
+            refused += u32::from(is_own);
             assert!(!heap.exit(epoch, true));
+            // A slot of its slabs without a holder would count down another epoch's record.
+            let size = layout(SURVIVOR);
+            let objects = [heap.alloc_in(epoch, size), local.alloc_in(epoch, size)];
+            assert!(!is_own || objects[0] == Err(AllocError::EpochClosed));
+            for object in objects.into_iter().flatten() {
+                // SAFETY: live, of this layout.
+                unsafe { heap.free(object, size) }.unwrap();
+            }
         }
     }
     assert!(refused > 0);
@@ -303,14 +312,18 @@ fn what_grows_stays_in_its_epoch() {
     let mut local = teach(&heap, &mut kept);
     let epoch = heap.open_epoch().unwrap();
     let object = local.alloc_in(epoch, layout(SURVIVOR)).unwrap();
-    assert!(heap.keeps_epoch(object));
+    assert_eq!(heap.epoch_to_grow_in(object), Some(epoch));
     // SAFETY: live, of this layout; the old pointer is not used again.
     let moved = unsafe { local.resize(object, layout(SURVIVOR), layout(600)) }.unwrap();
     assert_eq!(heap.epoch_stats(epoch).unwrap().live_objects(), 1);
     assert_eq!(walk(&heap).mixed_slots, 1, "only a survivor from before");
+    // In a block, in its own epoch too, until that is closed; what an older one left is in no epoch that is open.
+    assert_eq!(heap.epoch_to_grow_in(moved), Some(epoch));
+    assert_eq!(heap.epoch_to_grow_in(kept[1].0), None);
+    heap.close(epoch).unwrap();
+    assert_eq!(heap.epoch_to_grow_in(moved), None);
     // SAFETY: as above.
     unsafe { local.free(moved, layout(600)) }.unwrap();
-    assert_eq!(heap.epoch_stats(epoch).unwrap().live_objects(), 0);
 }
 
 /// What was learned is forgotten when nothing survives any more. Catches a program that pays for ever for two survivors.

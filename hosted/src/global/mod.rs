@@ -226,13 +226,10 @@ impl TemporalSlab {
                 return moved.as_ptr();
             }
             // What was laid in an epoch grows there.
-            if HEAP.keeps_epoch(object) {
-                let moved = here(|thread| Some(thread.first_local()?.resize(object, old, new)));
-                if let Some(moved) = moved {
-                    return or_null(moved);
-                }
-            }
-            let moved = self.alloc(new);
+            let epoch = HEAP.epoch_to_grow_in(object);
+            let moved = epoch
+                .and_then(|epoch| here(|thread| thread.first_local()?.alloc_in(epoch, new).ok()));
+            let moved = moved.map_or_else(|| self.alloc(new), NonNull::as_ptr);
             if !moved.is_null() {
                 moved.copy_from_nonoverlapping(object.as_ptr(), old.size().min(new.size()));
                 self.dealloc(object.as_ptr(), old);

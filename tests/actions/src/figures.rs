@@ -110,7 +110,7 @@ pub fn agree<P: PageProvider, C: Config>(heap: &Heap<P, DefaultLock, C>) -> Heap
     // Slabs that wait for the next era are of no epoch. Nor are those that a local still holds a slot of when the position
     // of their epoch serves another.
     let mut of_none = (slabs.cached, stats.residency.cached);
-    if stats.locals.closed_seats > 0 {
+    if stats.locals.closed_epoch_caches > 0 {
         let residency = &stats.residency;
         of_none.0 += slabs.held_slots;
         of_none.1 += residency.held + residency.pinned + residency.tails;

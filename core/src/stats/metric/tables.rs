@@ -345,15 +345,15 @@ pub fn of_heap(stats: &HeapStats, to: Sink<'_>) {
     gauge(to, "locals", "Locals", stats.locals.locals);
     gauge(
         to,
-        "local_seats",
+        "local_epoch_caches",
         "Epochs that locals serve",
-        stats.locals.seats,
+        stats.locals.epoch_caches,
     );
     gauge(
         to,
-        "local_closed_seats",
+        "local_closed_epoch_caches",
         "Of these, closed ones",
-        stats.locals.closed_seats,
+        stats.locals.closed_epoch_caches,
     );
     let in_closed = stats.locals.held_in_closed_bytes;
     gauge(

@@ -188,7 +188,7 @@ impl<P: PageProvider, C: Config> World<'_, P, C> {
         let Ok(new) = new else { return Ok(()) };
         let stays = self.heap.resize_in_place(at, old, new);
         // By a local it moves within its epoch, from where it is known to be of it.
-        let keeps = self.heap.keeps_epoch(at)
+        let keeps = self.heap.epoch_to_grow_in(at).is_some()
             && self.is_open(object.epoch)
             && usize::from(local) < self.locals.len();
         let moves = self.control.map_or(0, |control| control.moves());
