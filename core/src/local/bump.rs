@@ -12,7 +12,7 @@
 //! when it is flushed or dropped.
 
 use super::Local;
-use super::owned::{Blocks, Owned};
+use super::owned::Owned;
 use super::survivors::Survivors;
 use crate::bump::{BumpBlock, Freed, Kind, Length, MAX_ALIGN, MAX_SIZE, UNIT};
 use crate::config::{Config, Table};
@@ -365,7 +365,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     }
 
     /// Leaves the blocks that `is_over` says, among those of an epoch's index or of all. What lives there then outlives its epoch, if
-    /// their epochs `end`: the local learns from it, if that keeps much more than it needs.
+    /// their epochs `end`: see [`Local::is_to_learn_from`].
     fn leave_blocks(
         &mut self,
         index: Option<usize>,
@@ -374,10 +374,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     ) {
         // SAFETY: blocks are valid as long as the heap.
         let over = unsafe { self.bumps().owned.take(index, is_over) };
-        let learns = end && wastes(over);
-        if end && !learns {
-            self.learn_later(over);
-        }
+        let learns = end && self.is_to_learn_from(over);
         for block in over {
             if learns {
                 self.learn_from(block);
@@ -416,18 +413,6 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             }
         }
     }
-}
-
-/// Whether what lives in blocks that a local is about to leave keeps much more than it needs.
-fn wastes(blocks: Blocks<'_>) -> bool {
-    let (mut live, mut bytes) = (0, 0);
-    for block in blocks {
-        if !block.is_dead() {
-            live += block.live(false).1;
-        }
-        bytes += block.kind().bytes() as u64;
-    }
-    live > 0 && live < bytes / 2
 }
 
 /// The epoch that a block serves.

@@ -3,8 +3,8 @@
 //! ```text
 //! blocks are left of which less than half lives ── learn: the classes, by the marks ── a class seen twice ──> its objects go to mixed slabs
 //!    │      └─── an unchecked heap has no marks of the dead: it keeps them in the next epochs' blocks (WATCHED)
-//!    └─── of which more lives: the blocks are as full as slabs would be; some of them are looked at again, LATER blocks later,
-//!         and learned from if nearly all is dead
+//!    └─── of which more lives: the blocks are as full as slabs would be; some of them are looked at again, LATER blocks later: if nearly
+//!         all is dead in one, and it is there still, the local learns from all blocks that it leaves from then on
 //! alloc_near, lay_elsewhere ── of such a class ──> alloc_mixed: pins the epoch's record, takes a slot, says whose it is
 //! VAIN epochs of which no such object was left when the next began ──> all is forgotten
 //! ```
@@ -50,9 +50,11 @@ pub(super) struct Survivors<R> {
     vain: u8,
     /// In how many blocks to come what dies is marked.
     watched: u8,
-    /// Blocks that were left while much lived, their eras, and whether their marks tell what lives; which is the oldest.
-    left: [(*const BumpBlock, u64, bool); LATER],
+    /// Blocks that were left while much lived, and their eras; which is the oldest.
+    left: [(*const BumpBlock, u64); LATER],
     oldest: u8,
+    /// One of them was kept by few of its objects in the end.
+    suspects: bool,
 }
 
 impl<R> Survivors<R> {
@@ -63,8 +65,9 @@ impl<R> Survivors<R> {
         position: ptr::null(),
         vain: 0,
         watched: 0,
-        left: [(ptr::null(), 0, false); LATER],
+        left: [(ptr::null(), 0); LATER],
         oldest: 0,
+        suspects: false,
     };
 
     /// Whether objects of some class are taken for survivors.
@@ -91,6 +94,7 @@ impl<R> Survivors<R> {
 
     const fn forget(&mut self) {
         (self.seen, self.classes, self.vain) = (0, 0, 0);
+        self.suspects = false;
     }
 
     /// Whether the block that begins now has its dead marked.
@@ -100,22 +104,20 @@ impl<R> Survivors<R> {
         is_watched
     }
 
-    /// Notes a block that is about to be left, to be looked at again. The one that was noted longest ago, if few of its objects live by
-    /// now, and whether its marks tell which.
-    fn look_later<'b>(
-        &mut self,
-        block: &'b BumpBlock,
-        is_marked: bool,
-    ) -> Option<(&'b BumpBlock, bool)> {
+    /// Notes a block that is about to be left, to be looked at again; and looks at the one that was noted longest ago: whether few of its
+    /// objects are left.
+    fn look_later(&mut self, block: &BumpBlock) {
         let oldest = &mut self.left[usize::from(self.oldest) % LATER];
-        let noted = (ptr::from_ref(block), block.era(), is_marked);
-        let (left, era, is_marked) = core::mem::replace(oldest, noted);
+        let (left, era) = core::mem::replace(oldest, (ptr::from_ref(block), block.era()));
         self.oldest = self.oldest.wrapping_add(1);
         // SAFETY: blocks are valid as long as the heap, and each is of this one.
-        let left = unsafe { left.as_ref() }?;
-        let live = left.live(false).0;
-        let is_kept = left.is_block() && left.era() == era && live > 0;
-        (is_kept && live * FEW <= left.made()).then_some((left, is_marked))
+        if let Some(left) = unsafe { left.as_ref() }
+            && left.is_block()
+            && left.era() == era
+        {
+            let live = left.live(false).0;
+            self.suspects |= live > 0 && live * FEW <= left.made();
+        }
     }
 
     /// Notes in which epoch such an object is allocated now, and whether any was left of the epoch before it.
@@ -135,6 +137,26 @@ impl<R> Survivors<R> {
 }
 
 impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
+    /// Whether the local learns from blocks that it is about to leave: if what lives keeps much more than it needs, or did so later where
+    /// it had not seemed to. Some of the others it looks at again.
+    pub(super) fn is_to_learn_from(&self, blocks: Blocks<'h>) -> bool {
+        let (mut live, mut bytes) = (0, 0);
+        for block in blocks {
+            if !block.is_dead() {
+                live += block.live(false).1;
+            }
+            bytes += block.kind().bytes() as u64;
+        }
+        let survivors = self.survivors();
+        if live == 0 || survivors.suspects || live < bytes / 2 {
+            return live > 0;
+        }
+        for block in blocks.filter(|block| !block.is_dead()).take(EACH) {
+            survivors.look_later(block);
+        }
+        false
+    }
+
     /// Learns from a block that the local is about to leave, of an epoch that is closed or is going to be.
     pub(super) fn learn_from(&self, block: &BumpBlock) {
         if block.is_dead() {
@@ -145,30 +167,6 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             survivors.watched = WATCHED;
             return;
         }
-        self.note_all(block);
-    }
-
-    /// Notes some of the blocks that are about to be left though much lives in them, to be looked at later; and looks at as many that were
-    /// noted before. What keeps one of those is a survivor: once is enough. Where marks do not tell what it is, they will in blocks to come.
-    pub(super) fn learn_later(&self, blocks: Blocks<'h>) {
-        let is_marked = |block: &BumpBlock| C::CHECKED || block.is_watched();
-        let are_marked = blocks.into_iter().any(is_marked);
-        let noted = blocks.filter(|block| !block.is_dead() && is_marked(block) == are_marked);
-        for block in noted.take(EACH) {
-            match self.survivors().look_later(block, are_marked) {
-                Some((left, true)) => {
-                    self.note_all(left);
-                    self.note_all(left);
-                }
-                Some((_, false)) => self.survivors().watched = WATCHED,
-                None => {}
-            }
-        }
-    }
-
-    /// Notes what lives by a block's marks.
-    fn note_all(&self, block: &BumpBlock) {
-        let survivors = self.survivors();
         for length in block.lengths() {
             if let Some(class) = Table::<C>::TABLE.index_for_size(length.bytes()) {
                 survivors.note(class);
