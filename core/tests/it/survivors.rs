@@ -114,10 +114,10 @@ fn whole_epochs_stay_in_blocks<C: Config>() {
     let mut rng = Rng(1);
     let mut waiting = VecDeque::new();
     let mut live = 0;
-    for number in 0..steps(400, 12) {
+    for number in 0..400 {
         let epoch = heap.open_epoch().unwrap();
         let mut objects = Vec::new();
-        for _ in 0..steps(300, 60) {
+        for _ in 0..300 {
             let size = rng.below(700) + 1;
             live += size;
             objects.push((local.alloc_in(epoch, layout(size)).unwrap(), size));
@@ -125,7 +125,7 @@ fn whole_epochs_stay_in_blocks<C: Config>() {
         local.leave(epoch);
         heap.close(epoch).unwrap();
         waiting.push_back(objects);
-        if waiting.len() > steps(8, 3) {
+        if waiting.len() > 8 {
             for (object, size) in waiting.pop_front().unwrap() {
                 live -= size;
                 // SAFETY: live, of this layout.
@@ -150,6 +150,7 @@ fn whole_epochs_stay_in_blocks<C: Config>() {
 /// Epochs all of whose objects outlive them lie in blocks, which are as full as slabs would be, and end together. Catches a local that
 /// takes each class for one of survivors then: it would pay for every object what one that survives alone costs.
 #[test]
+#[cfg_attr(miri, ignore = "many epochs")]
 fn what_survives_whole_stays_in_blocks() {
     whole_epochs_stay_in_blocks::<Bumping>();
     whole_epochs_stay_in_blocks::<Unchecked>();
@@ -160,7 +161,7 @@ fn late_survivors_take_slots<C: Config>() {
     let heap = TestHeap::<C>::new(Host::default());
     let mut local = heap.local().unwrap();
     let mut rng = Rng(1);
-    let (epochs, size) = (steps(600, 30), 200);
+    let (epochs, size) = (600, 200);
     let (mut waiting, mut kept) = (VecDeque::new(), Vec::new());
     for _ in 0..epochs {
         let epoch = heap.open_epoch().unwrap();
@@ -200,6 +201,7 @@ fn late_survivors_take_slots<C: Config>() {
 /// A few objects of epochs that were whole when they were closed do not keep blocks for ever: a local looks at some of the blocks
 /// again. Catches one that never does: each epoch would keep its two blocks or three.
 #[test]
+#[cfg_attr(miri, ignore = "many epochs")]
 fn what_survives_in_the_end_takes_slots() {
     late_survivors_take_slots::<Bumping>();
     late_survivors_take_slots::<Unchecked>();
