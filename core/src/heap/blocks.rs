@@ -76,6 +76,11 @@ impl<R: RawMutex> Blocks<R> {
     }
 }
 
+/// The epoch that a block serves, or served.
+pub(crate) fn epoch_of(block: &BumpBlock) -> Option<Epoch> {
+    Epoch::from_parts(block.index(), block.era())
+}
+
 impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// The block that an address is in.
     #[inline(always)]

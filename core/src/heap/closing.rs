@@ -26,17 +26,6 @@ pub struct Closed {
     pub survivors: u64,
 }
 
-impl Closed {
-    /// Of an epoch that had no slabs.
-    pub(super) fn leaving(survivors: u32, returned: u64) -> Self {
-        Self {
-            returned,
-            survivors: survivors.into(),
-            ..Self::default()
-        }
-    }
-}
-
 impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// Ends allocation in a position. Under the ring's lock.
     pub(super) fn shut<'a>(
@@ -59,13 +48,19 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         row: Option<&Row<R>>,
         before: Before,
     ) -> Closed {
-        let Some(row) = row else {
-            let pins = self
-                .position(epoch)
-                .map_or(0, |position| position.pins().count());
-            return Closed::leaving(pins, self.close_blocks());
-        };
-        self.reclaim_closed(epoch, row, before)
+        match (row, self.position(epoch)) {
+            (Some(row), _) => self.reclaim_closed(epoch, row, before),
+            (None, position) => self.left_in_blocks(position),
+        }
+    }
+
+    /// What a close did to an epoch that has no slabs.
+    pub(super) fn left_in_blocks(&self, position: Option<&Position<Row<R>>>) -> Closed {
+        Closed {
+            returned: self.close_blocks(),
+            survivors: position.map_or(0, |position| position.pins().count().into()),
+            ..Closed::default()
+        }
     }
 
     /// Moves what is empty in an epoch that was just shut to the pages, and gives back what is more than the policy keeps.

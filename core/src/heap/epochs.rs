@@ -61,26 +61,21 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     pub fn close(&self, epoch: Epoch) -> Result<Closed, EpochError> {
         let positions = self.positions()?;
         let position = positions.get(epoch.index()).ok_or(EpochError::Closed)?;
-        let is_own = self.mixed.is_epoch(epoch.index()) && position.is_open_in(epoch.era_id());
-        if epoch.index() == 0 || is_own {
+        if epoch.index() == 0 {
             return Err(EpochError::Immortal);
         }
         // An epoch that needed no row gives nothing back here.
         let at_once = position.close_at_once(epoch.era_id());
         if at_once == AtOnce::Closed {
-            let pins = position.pins();
-            if pins.count() > 0 {
+            let left = self.left_in_blocks(Some(position));
+            if left.survivors > 0 {
                 self.closes.fetch_add(1, Ordering::Release);
             }
-            return Ok(Closed::leaving(pins.count(), self.close_blocks()));
+            return Ok(left);
         }
         let before = self.before_close();
         let row = self.books.with(|books| {
             books.of(Some(position), epoch)?;
-            // It became the heap's own a moment ago.
-            if self.mixed.is_epoch(epoch.index()) {
-                return Err(EpochError::Immortal);
-            }
             Ok(self.shut(books, position))
         });
         match row {
@@ -135,8 +130,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             let Some(left) = record.leave() else {
                 return (false, None);
             };
-            let may_close = epoch.index() != 0 && !self.mixed.is_epoch(epoch.index());
-            let is_last = left == 0 && may_close;
+            let is_last = left == 0 && epoch.index() != 0;
             let closing = before.filter(|_| is_last);
             (
                 true,
@@ -153,9 +147,6 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     #[must_use]
     pub fn newest_epoch_at(&self, index: usize) -> Option<Epoch> {
         let position = self.positions.get(index)?;
-        if self.mixed.is_epoch(index) {
-            return None;
-        }
         Epoch::from_parts(index as u32, position.open_era()).or_else(|| {
             let era = self.books.with(|books| books.era_at(position))?;
             Some(Epoch::new(index as u32, era))

@@ -8,8 +8,8 @@
 //! pins of a record  =  bump blocks that count there  +  live objects of mixed slabs whose holder it is.
 //! ```
 //!
-//! The row serves an epoch that the heap opens for it at first need, whose record it pins, and which nobody can close from then on. The
-//! record does not lead to the row, so nobody allocates there by a token. Its slabs' metadata is of a kind of its own.
+//! The row serves an epoch of its own, which the heap opens at first need and closes at once. It pins the record for good and the record
+//! does not lead to it, so no token does. Its slabs' metadata is of a kind of its own.
 //!
 //! # Orderings
 //!
@@ -18,6 +18,7 @@
 //! before the object is handed out, and read by the thread that gives it up.
 
 use super::Heap;
+use super::blocks::epoch_of;
 use super::shared::MARKS_AT;
 use crate::chunk::{MetaShape, NO_ROW};
 use crate::config::{Config, Table};
@@ -108,7 +109,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             .ok_or(AllocError::OutOfMemory)?;
         // Each turn but the last makes a row, and rows are bounded by their numbers.
         loop {
-            let row = self.books.with(|_| {
+            let row = self.books.with(|books| {
                 // SAFETY: a row that was set is valid for as long as the heap; it was set under this lock.
                 let there = unsafe { self.mixed.row.load(Ordering::Relaxed).as_ref() };
                 if there.is_some() {
@@ -117,16 +118,11 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 let Some(row) = self.row_for(positions) else {
                     return Ok(None);
                 };
-                // For good: a program that goes through all epochs may close this one before it is known to be the heap's own, and
-                // its record is no other's even then.
-                if !position.pin(epoch.era_id(), Pin::BLOCK) {
+                // A program that goes through all epochs may have closed this one, or allocated there.
+                if position.row().is_some() || !position.pin(epoch.era_id(), Pin::BLOCK) {
                     return Err(AllocError::EpochClosed);
                 }
-                // A token of it that came from nowhere may have been used already.
-                if position.row().is_some() {
-                    position.unpin(Pin::BLOCK);
-                    return Err(AllocError::EpochClosed);
-                }
+                books.shut(position);
                 self.begin_row(epoch, row);
                 let (id, index) = (u32::from(row.id()), epoch.index() as u32);
                 self.mixed.id.store(id, Ordering::Relaxed);
@@ -222,7 +218,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
         let entry = self.entry(object.addr().get());
         if let Some(block) = self.block_of(entry) {
-            let epoch = Epoch::from_parts(block.index(), block.era())?;
+            let epoch = epoch_of(block)?;
             let position = self.position(epoch)?;
             return position.is_open_in(epoch.era_id()).then_some(epoch);
         }

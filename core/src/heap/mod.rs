@@ -44,6 +44,7 @@ use core::ptr::{self, NonNull};
 use lock_api::RawMutex;
 
 use blocks::Blocks;
+pub(crate) use blocks::epoch_of;
 use budget::CacheBudget;
 pub use closing::Closed;
 use counters::Counters;

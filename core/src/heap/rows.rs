@@ -30,9 +30,6 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 if let Some(row) = position.row() {
                     return Ok(Some(row));
                 }
-                if self.mixed.is_epoch(epoch.index()) {
-                    return Err(AllocError::EpochClosed);
-                }
                 let Some(row) = self.row_for(positions) else {
                     return Ok(None);
                 };

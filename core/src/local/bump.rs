@@ -19,6 +19,7 @@ use crate::config::{Config, Table};
 use crate::depot::Row;
 use crate::epoch::{Epoch, Pin, Position};
 use crate::error::{AllocError, FreeError};
+use crate::heap::epoch_of;
 use crate::provider::PageProvider;
 use crate::sync::Ordering::Relaxed;
 use core::alloc::Layout;
@@ -413,11 +414,6 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             }
         }
     }
-}
-
-/// The epoch that a block serves.
-pub(super) fn epoch_of(block: &BumpBlock) -> Option<Epoch> {
-    Epoch::from_parts(block.index(), block.era())
 }
 
 /// The object that was laid at an address.

@@ -14,7 +14,7 @@ use core::ptr::NonNull;
 use temporal_slab::config::Config;
 use temporal_slab::lock_api::RawMutex;
 use temporal_slab::provider::PageProvider;
-use temporal_slab::{Census, DefaultLock, Heap};
+use temporal_slab::{AllocError, Census, DefaultLock, Epoch, Heap, Local};
 
 pub use temporal_slab_actions::{Action, Rng, World, alone, figures, host, lookups};
 
@@ -67,6 +67,41 @@ pub fn free<P: PageProvider, R: RawMutex, C: Config>(
 ) {
     // SAFETY: tests free what they allocated, once, and use it no more.
     unsafe { heap.free(object, layout(size)) }.unwrap();
+}
+
+/// Demands that an epoch takes no object more, by a local or without.
+pub fn takes_nothing<P: PageProvider, C: Config>(
+    heap: &Heap<P, DefaultLock, C>,
+    local: &mut Local<'_, P, DefaultLock, C>,
+    epoch: Epoch,
+) {
+    let closed = Err(AllocError::EpochClosed);
+    assert_eq!(local.alloc_in(epoch, layout(64)), closed);
+    assert_eq!(heap.alloc_in(epoch, layout(64)), closed);
+}
+
+/// Has the host keep what it gets back for the next run, for pages of the system's take long; or unmap it at once.
+pub fn host_keeps(_keeps: bool) {
+    #[cfg(all(
+        target_os = "linux",
+        target_env = "gnu",
+        target_pointer_width = "64",
+        not(miri)
+    ))]
+    {
+        let set = |setting, value| {
+            // SAFETY: settings of the C library's, for each of which any number is good.
+            unsafe { libc::mallopt(setting, value) };
+        };
+        set(
+            libc::M_MMAP_THRESHOLD,
+            if _keeps { 32 << 20 } else { 60_000 },
+        );
+        if _keeps {
+            set(libc::M_TRIM_THRESHOLD, i32::MAX);
+            set(libc::M_TOP_PAD, 32 << 20);
+        }
+    }
 }
 
 /// Walks a heap that nobody is using.

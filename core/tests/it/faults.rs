@@ -1,9 +1,9 @@
 //! A provider that fails at every call in turn, and one that hands out what it should not.
 
-use crate::common::Rng;
 use crate::common::figures::settled;
 use crate::common::host::HostProvider;
 use crate::common::{Action, World};
+use crate::common::{Rng, host_keeps};
 use core::alloc::Layout;
 use temporal_slab::config::Config;
 use temporal_slab::provider::{Fault, FaultyProvider, PageProvider};
@@ -32,25 +32,9 @@ fn trace() -> Vec<Action> {
     (0..OPERATIONS).map(|_| Action::random(&mut rng)).collect()
 }
 
-/// Has the host keep what it gets back for the next run: pages of the system's would be half of the time.
-fn keep_memory() {
-    #[cfg(all(
-        target_os = "linux",
-        target_env = "gnu",
-        target_pointer_width = "64",
-        not(miri)
-    ))]
-    // SAFETY: these are settings, each of which any number is good for.
-    unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, 32 << 20);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
-        libc::mallopt(libc::M_TOP_PAD, 32 << 20);
-    }
-}
-
 /// Every call that the trace makes while none fails.
 fn calls(trace: &[Action]) -> Vec<Call> {
-    keep_memory();
+    host_keeps(true);
     let provider = Faulty::new(HostProvider::default());
     let heap = TestHeap::new(&provider);
     let mut world = World::new(&heap, 3);

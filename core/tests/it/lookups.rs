@@ -21,11 +21,11 @@
 //! race of the bodies in the checked heaps, and the race with the deallocation in the unchecked heap and in the last test,
 //! each within the first seeds. ThreadSanitizer reported a use after free at once.
 //!
-//! For a longer run: `TEMPORAL_SLAB_SECONDS=60 cargo test --release -p temporal-slab --all-features --test lookups`.
+//! For a longer run: `TEMPORAL_SLAB_SECONDS=60 cargo test --release -p temporal-slab --all-features --test it lookups::`.
 
 use crate::common::host::HostProvider;
 use crate::common::lookups::{Board, Polite};
-use crate::common::{Bumping, Hard, Rng, alone, layout, steps, walk};
+use crate::common::{Bumping, Hard, Rng, alone, host_keeps, layout, steps, walk};
 use allocator_api2::alloc::Allocator;
 use allocator_api2::vec::Vec as VecIn;
 use core::ptr::NonNull;
@@ -56,20 +56,6 @@ const SIZES: [usize; 12] = [
 const THREADS: usize = steps(8, 4);
 /// Scopes of each maker under Miri; elsewhere the time decides.
 const ROUNDS: usize = 24;
-
-/// Makes the C library unmap freed memory at once instead of keeping it.
-fn give_memory_back() {
-    #[cfg(all(
-        target_os = "linux",
-        target_env = "gnu",
-        target_pointer_width = "64",
-        not(miri)
-    ))]
-    // SAFETY: a setting that any number is good for.
-    unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, 60_000);
-    }
-}
 
 type TestHeap<C, const CHUNK: usize> = Heap<HostProvider<CHUNK>, Polite, C>;
 type TestLocal<'h, C, const CHUNK: usize> = Local<'h, HostProvider<CHUNK>, Polite, C>;
@@ -254,7 +240,7 @@ impl<C: Config, const CHUNK: usize> Storm<'_, C, CHUNK> {
 
 /// Runs a storm. Returns how many lookups found an object.
 fn storm<C: Config, const CHUNK: usize>(policy: Policy, makers: usize, frees: bool) -> u64 {
-    give_memory_back();
+    host_keeps(false);
     let seconds = std::env::var("TEMPORAL_SLAB_SECONDS").ok();
     let seconds: f64 = seconds.and_then(|text| text.parse().ok()).unwrap_or(2.0);
     let heap = TestHeap::<C, CHUNK>::new(HostProvider::default());

@@ -3,7 +3,7 @@
 
 use crate::common::figures::settled;
 use crate::common::host::HostProvider;
-use crate::common::{Action, Hard, Rng, World};
+use crate::common::{Action, Bumping, Hard, Rng, World};
 use temporal_slab::config::{Checked, Config, Fine, Unchecked};
 use temporal_slab::provider::{FaultyProvider, PageProvider, StaticProvider};
 use temporal_slab::{DefaultLock, Heap};
@@ -28,59 +28,37 @@ fn go<P: PageProvider, C: Config>(mut world: World<'_, P, C>, seed: u64, steps: 
 const RUNS: u64 = if cfg!(miri) { 1 } else { 24 };
 const STEPS: usize = if cfg!(miri) { 50 } else { 1200 };
 
+/// Runs over a heap of a configuration, with chunks of a size.
+fn runs<C: Config, const CHUNK: usize>() {
+    for seed in 0..RUNS {
+        let heap = Heap::<_, DefaultLock, C>::new(HostProvider::<CHUNK>::default());
+        run(&heap, seed, STEPS);
+    }
+}
+
 #[test]
 fn checked_heap_with_small_chunks() {
-    for seed in 0..RUNS {
-        run(
-            &Heap::<_, DefaultLock, Checked>::new(HostProvider::<65536>::default()),
-            seed,
-            STEPS,
-        );
-    }
+    runs::<Checked, 65536>();
 }
 
 #[test]
 fn hardened_heap_with_small_chunks() {
-    for seed in 0..RUNS {
-        run(
-            &Heap::<_, DefaultLock, Hard>::new(HostProvider::<65536>::default()),
-            seed,
-            STEPS,
-        );
-    }
+    runs::<Hard, 65536>();
 }
 
 #[test]
 fn unchecked_heap_with_small_chunks() {
-    for seed in 0..RUNS {
-        run(
-            &Heap::<_, DefaultLock, Unchecked>::new(HostProvider::<65536>::default()),
-            seed,
-            STEPS,
-        );
-    }
+    runs::<Unchecked, 65536>();
 }
 
 #[test]
 fn fine_table_with_middle_chunks() {
-    for seed in 0..RUNS {
-        run(
-            &Heap::<_, DefaultLock, Fine>::new(HostProvider::<{ 1 << 18 }>::default()),
-            seed,
-            STEPS,
-        );
-    }
+    runs::<Fine, { 1 << 18 }>();
 }
 
 #[test]
 fn large_chunks() {
-    for seed in 0..RUNS {
-        run(
-            &Heap::<_, DefaultLock, Checked>::new(HostProvider::<{ 4 << 20 }>::default()),
-            seed,
-            STEPS,
-        );
-    }
+    runs::<Checked, { 4 << 20 }>();
 }
 
 /// A provider that loses the content of decommitted pages and wants commits.
@@ -152,16 +130,10 @@ fn sequences_that_only_grow_then_only_shrink() {
 /// Young epochs bump: their objects lie in blocks, and those that outlive them in slabs that epochs share.
 #[test]
 fn young_epochs_bump() {
-    for seed in 0..RUNS {
-        run(
-            &Heap::<_, DefaultLock, crate::common::Bumping>::new(HostProvider::<65536>::default()),
-            seed,
-            STEPS,
-        );
-    }
+    runs::<Bumping, 65536>();
 }
 
-/// As [`crate::common::Bumping`], of so few classes that a local soon sees which of them survive.
+/// As [`Bumping`], of so few classes that a local soon sees which of them survive.
 #[derive(Debug)]
 struct FewClasses;
 impl Config for FewClasses {
@@ -197,8 +169,8 @@ fn many_steps<C: Config>(seed: u64, steps: usize, each: usize) -> (usize, usize)
     seen
 }
 
-/// Ten million steps, frees of what is none among them, all of which are refused: `cargo test -p temporal-slab --all-features --test
-/// properties -- --ignored --nocapture`.
+/// Ten million steps, frees of what is none among them, all of which are refused: `cargo test -p temporal-slab --all-features --test it
+/// ten_million -- --ignored --nocapture`.
 #[test]
 #[ignore = "takes minutes"]
 fn ten_million_steps() {
@@ -206,7 +178,7 @@ fn ten_million_steps() {
     let mut seen = (0, 0);
     for seed in 0..2_000 {
         let few = many_steps::<FewClasses>(seed, 2_500, 49);
-        let many = many_steps::<crate::common::Bumping>(seed, 2_500, 49);
+        let many = many_steps::<Bumping>(seed, 2_500, 49);
         seen = (seen.0 + few.0 + many.0, seen.1 + few.1 + many.1);
         if seed % 100 == 99 {
             println!(

@@ -345,17 +345,18 @@ fn a_close_sees_what_was_given() {
 #[test]
 fn a_local_notices_a_close() {
     // It has to see the newer of one and the older of another: more than one try.
-    (0..3).for_each(|_| close_under_a_local());
+    (0..3).for_each(|_| close_under_a_local(&new_heap(), [64, 128, 256]));
 }
 
-fn close_under_a_local() {
-    let heap = new_heap();
+/// A local has a free slot, or a block, in an epoch that another thread closes, and allocates elsewhere.
+fn close_under_a_local<C: Config>(heap: &TestHeap<C>, sizes: [usize; 3]) {
+    let [size, first, other] = sizes.map(layout);
     let epoch = heap.open_epoch().unwrap();
     let closed = Told::default();
     let mut local = heap.local().unwrap();
-    let object = local.alloc_in(epoch, layout(64)).unwrap();
+    let object = local.alloc_in(epoch, size).unwrap();
     // SAFETY: it is not used.
-    unsafe { local.free(object, layout(64)) }.unwrap();
+    unsafe { local.free(object, size) }.unwrap();
     thread::scope(|scope| {
         scope.spawn(|| {
             heap.close(epoch).unwrap();
@@ -363,36 +364,23 @@ fn close_under_a_local() {
         });
         closed.wait();
         // The first of a class takes the slow path.
-        local.alloc(layout(128)).unwrap();
+        local.alloc(first).unwrap();
     });
-    local.alloc(layout(256)).unwrap();
+    local.alloc(other).unwrap();
     assert_eq!(local.stats().held_in_closed_bytes, 0);
+    assert_eq!(heap.stats().closing_epochs, 0);
 }
 
 /// As [`a_local_notices_a_close`], of a local that has a block of the epoch, which has no lists of slabs. Catches the same, and a block
 /// that keeps the record of its epoch for good.
 #[test]
 fn a_local_with_a_block_notices_a_close() {
-    for _ in 0..3 {
-        let heap = TestHeap::<Bumping>::new(HostProvider::default());
-        let epoch = heap.open_epoch().unwrap();
-        let closed = Told::default();
-        let mut local = heap.local().unwrap();
-        let object = local.alloc_in(epoch, layout(48)).unwrap();
-        // SAFETY: it is not used.
-        unsafe { local.free(object, layout(48)) }.unwrap();
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                heap.close(epoch).unwrap();
-                closed.tell(1);
-            });
-            closed.wait();
-            // The first of a class takes the slow path.
-            local.alloc(layout(48)).unwrap();
-        });
-        local.alloc(layout(64)).unwrap();
-        assert_eq!(heap.stats().closing_epochs, 0);
-    }
+    (0..3).for_each(|_| {
+        close_under_a_local(
+            &TestHeap::<Bumping>::new(HostProvider::default()),
+            [48, 48, 64],
+        );
+    });
 }
 
 /// Two threads have one local, in turns.

@@ -8,8 +8,8 @@ pub fn is_alone(test: &str) -> bool {
 }
 
 /// Runs one test of this binary in a process of its own, for tests that spoil the process they run in, or end it, or whose
-/// figures others would spoil. `test` is its whole name, with its module. In that process it gives `false`, and the test does its work. Under Miri, which
-/// starts no process, it gives `false` at once.
+/// figures others would spoil. `test` is its whole name, with its module. In that process it gives `false`, and the test
+/// does its work. Under Miri, which starts no process, it gives `false` at once.
 pub fn alone(test: &str) -> bool {
     if cfg!(miri) || is_alone(test) {
         return false;

@@ -188,9 +188,13 @@ impl<P: PageProvider, C: Config> World<'_, P, C> {
         let Ok(new) = new else { return Ok(()) };
         let stays = self.heap.resize_in_place(at, old, new);
         // By a local it moves within its epoch, from where it is known to be of it.
-        let keeps = self.heap.epoch_to_grow_in(at).is_some()
-            && self.is_open(object.epoch)
-            && usize::from(local) < self.locals.len();
+        let grows_in = self.heap.epoch_to_grow_in(at);
+        assert!(
+            grows_in.is_none_or(|epoch| epoch == object.epoch && self.is_open(epoch)),
+            "an object of {:?} would grow in {grows_in:?}",
+            object.epoch
+        );
+        let keeps = grows_in.is_some() && usize::from(local) < self.locals.len();
         let moves = self.control.map_or(0, |control| control.moves());
         // SAFETY: the model says that it is live, with this layout.
         let moved = unsafe {

@@ -1,7 +1,7 @@
 //! `cargo xtask mutants`: breaks the core in one place at a time, and sees whether a test notices.
 //!
 //! cargo-mutants makes the changes, in a copy of the repository. There are three rounds, each for what the one before did
-//! not notice: the quick tests, until the first failure; most of those that take long; and the loom models.
+//! not notice: the quick tests, until the first failure; all but those that take longest; and the loom models.
 //! What none of them notices has to have a reason in a list, and be at most a twentieth. Orderings are `cargo xtask weaken`'s.
 
 use std::collections::{BTreeMap, BTreeSet};
