@@ -15,7 +15,7 @@ pub(crate) const UNIT: usize = 16;
 pub(crate) const MAX_SIZE: usize = 8192;
 pub(crate) const MAX_ALIGN: usize = 64;
 /// The largest object whose length its first mark tells.
-const MAX_SHORT: usize = Mark::LONG.0 as usize * UNIT - Mark::LIVE.0 as usize * UNIT;
+pub(crate) const MAX_SHORT: usize = Mark::LONG.0 as usize * UNIT - Mark::LIVE.0 as usize * UNIT;
 
 /// How long an object is, as a block lays it and its mark tells: in whole units but one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,11 +28,11 @@ impl Length {
         Self(bytes.saturating_sub(1) / UNIT)
     }
 
-    /// As [`Length::of`], if that is at most `limit`, and neither empty nor long. An empty one is laid as one of a byte, elsewhere.
+    /// As [`Length::of`], if that is at most `limit` bytes and not empty. An empty one is laid as one of a byte, elsewhere.
     #[inline(always)]
-    pub(crate) const fn at_once(bytes: usize, limit: usize) -> Option<Self> {
+    pub(crate) const fn up_to(limit: usize, bytes: usize) -> Option<Self> {
         let last = bytes.wrapping_sub(1);
-        if last < MAX_SHORT && last < limit {
+        if last < limit {
             Some(Self(last / UNIT))
         } else {
             None
@@ -75,8 +75,14 @@ impl Mark {
         if length.is_long() {
             Self::LONG
         } else {
-            Self(Self::LIVE.0 + length.0 as u8)
+            Self::short(length)
         }
+    }
+
+    /// Of one that is not long.
+    #[inline(always)]
+    const fn short(length: Length) -> Self {
+        Self(Self::LIVE.0 | length.0 as u8)
     }
 
     const fn is_live(self) -> bool {
@@ -120,12 +126,12 @@ impl Kind {
 #[repr(C, align(64))]
 pub(crate) struct BumpBlock {
     slab: Slab,
-    /// Where the next object goes, and where the block begins and ends.
-    next: AtomicUsize,
+    /// What was laid since it began: `[63:32] objects | [31:0] bytes`, so that an allocation changes one word.
+    laid: AtomicU64,
+    /// Where the block begins, and how many bytes it has.
     base: AtomicUsize,
-    end: AtomicUsize,
-    /// Objects that were laid since it began, and those of them that the owner freed.
-    made: AtomicU32,
+    bytes: AtomicU32,
+    /// Of the objects those that the owner freed.
     freed: AtomicU32,
     /// The magazines of the local that lays objects here, which name it.
     owner: AtomicPtr<()>,
@@ -163,6 +169,8 @@ pub(crate) enum Freed {
 impl BumpBlock {
     /// What is added to the owner's name in a watched block, which makes it nobody's.
     const WATCHED: usize = 1;
+    /// What an object adds to `laid`, beside its bytes.
+    const OBJECT: u64 = 1 << 32;
 
     /// # Safety
     /// The slab begins a block's metadata, which lives as long as `'b`.
@@ -202,7 +210,7 @@ impl BumpBlock {
     pub(crate) fn place(&self, base: usize, kind: Kind) {
         self.granules.store(kind.granules() as u8, Relaxed);
         self.base.store(base, Relaxed);
-        self.end.store(base + kind.bytes(), Relaxed);
+        self.bytes.store(kind.bytes() as u32, Relaxed);
     }
 
     /// Whether somebody noted the block's metadata before; it is noted now.
@@ -301,38 +309,44 @@ impl BumpBlock {
 
     /// Forgets all objects, which are dead. For the owner.
     pub(crate) fn start_over(&self) {
-        self.made.store(0, Relaxed);
+        self.laid.store(0, Relaxed);
         self.freed.store(0, Relaxed);
         self.count.0.begin();
-        self.next.store(self.base(), Relaxed);
     }
 
-    /// Lays an object. For the owner.
+    /// Lays an object that is no longer than [`MAX_SHORT`], aligned to a unit. For the owner.
     #[inline(always)]
     pub(crate) fn lay(&self, length: Length) -> Option<usize> {
-        self.lay_from(self.next.load(Relaxed), length)
+        debug_assert!(!length.is_long());
+        let (unit, at) = self.advance(self.laid.load(Relaxed), length)?;
+        // SAFETY: it lies within the block.
+        unsafe { self.mark(unit) }.store(Mark::short(length).0, Relaxed);
+        Some(at)
     }
 
-    /// As [`BumpBlock::lay`], aligned to a power of two, at most [`MAX_ALIGN`].
+    /// Lays an object of any length, aligned to a power of two, at most [`MAX_ALIGN`]. For the owner.
     pub(crate) fn lay_aligned(&self, length: Length, align: usize) -> Option<usize> {
-        // Not by a division, which takes as long as the rest of an allocation or two.
-        let beyond = align.max(UNIT) - 1;
-        self.lay_from((self.next.load(Relaxed) + beyond) & !beyond, length)
+        // Not by a division, which takes as long as the rest of an allocation or two. A block begins at a page.
+        let beyond = align.max(UNIT) as u64 - 1;
+        let laid = (self.laid.load(Relaxed) + beyond) & !beyond;
+        let (unit, at) = self.advance(laid, length)?;
+        // SAFETY: it lies within the block.
+        unsafe { self.set_live(unit, length) };
+        Some(at)
     }
 
-    /// Lays an object at the first place that is free, or a little behind it.
+    /// Counts an object behind what was laid: its unit and its address, if there is room.
     #[inline(always)]
-    fn lay_from(&self, at: usize, length: Length) -> Option<usize> {
-        // It does not overflow: both are a few thousand at most beyond where a block ends.
-        let next = at + length.bytes();
-        if next > self.end.load(Relaxed) {
+    fn advance(&self, laid: u64, length: Length) -> Option<(usize, usize)> {
+        let offset = laid as u32;
+        // It does not overflow: both are some thousands.
+        if offset + length.bytes() as u32 > self.bytes.load(Relaxed) {
             return None;
         }
-        self.next.store(next, Relaxed);
-        self.made.store(self.made.load(Relaxed) + 1, Relaxed);
-        // SAFETY: it lies from `base` to `end`.
-        unsafe { self.set_live((at - self.base()) / UNIT, length) };
-        Some(at)
+        let laid = laid + Self::OBJECT + length.bytes() as u64;
+        self.laid.store(laid, Relaxed);
+        let offset = offset as usize;
+        Some((offset / UNIT, self.base() + offset))
     }
 
     /// Whether the object at `at`, of this length, is the one that was laid last, and then makes it as long as `new`, if there is
@@ -342,13 +356,16 @@ impl BumpBlock {
         let Some(unit) = self.unit_at(at) else {
             return false;
         };
-        let fits = self.next.load(Relaxed) == at + length.bytes()
-            && at + new.bytes() <= self.end.load(Relaxed)
+        let (laid, offset) = (self.laid.load(Relaxed), unit * UNIT);
+        let (end, new_end) = (offset + length.bytes(), offset + new.bytes());
+        let fits = laid as u32 as usize == end
+            && new_end <= self.bytes.load(Relaxed) as usize
             && self.length_at(unit) == Some(length);
         if fits {
-            // SAFETY: the unit is the block's, and it goes no further than to `end`.
+            // SAFETY: the unit is the block's, and it goes no further than to its end.
             unsafe { self.set_live(unit, new) };
-            self.next.store(at + new.bytes(), Relaxed);
+            let laid = laid - end as u64 + new_end as u64;
+            self.laid.store(laid, Relaxed);
         }
         fits
     }
@@ -452,13 +469,13 @@ impl BumpBlock {
 
     /// How many objects were laid since it began.
     pub(crate) fn made(&self) -> u64 {
-        self.made.load(Relaxed).into()
+        self.laid.load(Relaxed) >> 32
     }
 
     /// How many objects live by the owner's count: all but those that others freed.
     fn own_live(&self) -> u64 {
         // After a second free that nobody noticed it is some number, less than a count has room for.
-        let made = self.made.load(Relaxed);
+        let made = self.made() as u32;
         made.wrapping_sub(self.freed.load(Relaxed)).into()
     }
 
@@ -469,9 +486,7 @@ impl BumpBlock {
 
     /// How many bytes were laid.
     pub(crate) fn used(&self) -> usize {
-        let used = self.next.load(Relaxed).wrapping_sub(self.base());
-        // While it is placed anew it is not known.
-        used.min(self.kind().bytes())
+        self.laid.load(Relaxed) as u32 as usize
     }
 
     /// Whether nothing lives by the owner's count, and so nothing at all. For the owner.

@@ -10,7 +10,7 @@
 //!
 //! # Invariants
 //!
-//! - objects lie between the block's base and `next`, and their lengths are multiples of a unit, 16 bytes;
+//! - objects lie in the first bytes of the block, as many as `laid` says, and their lengths are multiples of a unit, 16 bytes;
 //! - the mark of the unit that a live object begins in tells its length. In a checked heap no other mark says that an object lives:
 //!   a free says of its own that it is dead, so a block without objects needs no clearing when it begins again;
 //! - the metadata of a block is one until the heap is dropped, as that of a slab; it begins with a slab's, whose key says that
@@ -18,7 +18,7 @@
 //!
 //! # Orderings
 //!
-//! All but the count is `Relaxed`. `next`, `made`, `freed` and the marks of objects that it lays or frees are written by the owner alone;
+//! All but the count is `Relaxed`. `laid`, `freed` and the marks of objects that it lays or frees are written by the owner alone;
 //! a thread that has an object of the block, which it got from the owner, sees what the owner wrote before. `owner` is compared with one's
 //! own name, which nobody else writes, and with nobody's; in a watched block, in which an unchecked heap notes what dies, it is the
 //! owner's name and one, so that no free there is the owner's. A look-up for any bits reads all of this as it may be, and decides by
@@ -33,4 +33,4 @@ mod count;
 mod models;
 
 #[cfg(not(loom))]
-pub(crate) use block::{BumpBlock, Freed, Kind, Length, MAX_ALIGN, MAX_SIZE, UNIT};
+pub(crate) use block::{BumpBlock, Freed, Kind, Length, MAX_ALIGN, MAX_SHORT, MAX_SIZE, UNIT};

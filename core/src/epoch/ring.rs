@@ -127,6 +127,12 @@ impl<T> Position<T> {
         self.open.load(Ordering::Relaxed) == era
     }
 
+    /// The word that says in which era the position accepts allocations, for one who asks again and again: see [`Position::is_open_at`].
+    #[cfg(not(loom))]
+    pub(crate) const fn open_word(&self) -> &AtomicU64 {
+        &self.open
+    }
+
     /// The row, if the position accepts allocations in this era.
     #[inline]
     pub(crate) fn open_row(&self, era: NonZeroU64) -> Option<&T> {

@@ -14,13 +14,14 @@
 use super::Local;
 use super::owned::Owned;
 use super::survivors::Survivors;
-use crate::bump::{BumpBlock, Freed, Kind, Length, MAX_ALIGN, MAX_SIZE, UNIT};
+use crate::bump::{BumpBlock, Freed, Kind, Length, MAX_ALIGN, MAX_SHORT, MAX_SIZE, UNIT};
 use crate::config::{Config, Table};
 use crate::depot::Row;
 use crate::epoch::{Epoch, Pin, Position};
 use crate::error::{AllocError, FreeError};
 use crate::heap::epoch_of;
 use crate::provider::PageProvider;
+use crate::sync::AtomicU64;
 use crate::sync::Ordering::Relaxed;
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
@@ -46,14 +47,7 @@ const SMALL_OBJECT: usize = 1024;
 /// A local's bump blocks. It alone changes them.
 #[derive(Debug)]
 pub(super) struct Bumps<R> {
-    /// The era of the epoch in which the local laid last, or 0: most allocations name the same epoch as the one before.
-    era: u64,
-    index: usize,
-    position: *const Position<Row<R>>,
-    block: *const BumpBlock,
-    /// Where that lies: most objects that are freed are of the block in which the local laid last.
-    base: usize,
-    bytes: usize,
+    near: Near,
     survivors: Survivors<R>,
     /// The era of an epoch that is old for the local, or 0: see [`Local::is_old`].
     old: u64,
@@ -67,14 +61,38 @@ pub(super) struct Bumps<R> {
     spares: [(*mut BumpBlock, u8); Kind::ALL.len()],
 }
 
-impl<R> Bumps<R> {
-    pub(super) const NONE: Self = Self {
-        era: 0,
+/// The block where the local laid last: most allocations name the same epoch as the one before, and most objects that are freed are of
+/// this block.
+#[derive(Debug)]
+struct Near {
+    /// Which era is open where the epoch's record is. The local owns the block, which pins the record, so that is the block's or none.
+    open: *const AtomicU64,
+    index: usize,
+    /// Objects of at most so many bytes are laid without a closer look.
+    limit: usize,
+    block: *const BumpBlock,
+    /// The addresses whose free is the local's count alone: those of the block, or none.
+    base: usize,
+    bytes: usize,
+}
+
+/// In which era there is no block: none.
+static NOWHERE: AtomicU64 = AtomicU64::new(0);
+
+impl Near {
+    const NONE: Self = Self {
+        open: &raw const NOWHERE,
         index: 0,
-        position: ptr::null(),
+        limit: 0,
         block: ptr::null(),
         base: 0,
         bytes: 0,
+    };
+}
+
+impl<R> Bumps<R> {
+    pub(super) const NONE: Self = Self {
+        near: Near::NONE,
         survivors: Survivors::NONE,
         old: 0,
         first: Kind::Small,
@@ -104,25 +122,44 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// nothing of whether there is memory: [`Local::alloc_in`] does.
     #[inline(always)]
     pub fn alloc_near(&mut self, epoch: Epoch, layout: Layout) -> Option<NonNull<u8>> {
-        let bumps = self.bumps();
-        if layout.align() > UNIT || bumps.era != epoch.era() || bumps.index != epoch.index() {
+        let near = &self.bumps().near;
+        if layout.align() > UNIT || near.index != epoch.index() {
             return None;
         }
-        let length = Length::at_once(layout.size(), Table::<C>::TABLE.largest as usize)?;
-        if bumps.survivors.are_some() {
-            let class = Table::<C>::TABLE.index_at_once(layout)?;
-            if bumps.survivors.has(class) {
-                return None;
-            }
+        // SAFETY: it is of a position of the heap, or of none.
+        let open = unsafe { (*near.open).load(Relaxed) };
+        if open != epoch.era() {
+            return None;
         }
-        // SAFETY: where an era is noted the position and the block are valid, as long as the heap.
-        unsafe {
-            if !(*bumps.position).is_open_in(epoch.era_id()) {
-                return None;
-            }
-            (*bumps.block).lay(length).map(object_at)
-        }
+        let length = match Length::up_to(near.limit, layout.size()) {
+            Some(length) => length,
+            None => self.beside_survivors(layout)?,
+        };
+        // SAFETY: where an era is open there is a block, valid as long as the heap.
+        unsafe { (*near.block).lay(length).map(object_at) }
     }
+
+    /// How long an object is laid that may be one of those that outlive their epochs, if it is none.
+    #[inline]
+    fn beside_survivors(&self, layout: Layout) -> Option<Length> {
+        let survivors = self.survivors();
+        if !survivors.are_some() {
+            return None;
+        }
+        let class = Table::<C>::TABLE.index_at_once(layout)?;
+        let length = Length::up_to(Self::LIMIT, layout.size())?;
+        (!survivors.has(class)).then_some(length)
+    }
+
+    /// What is laid without a closer look, at most.
+    const LIMIT: usize = {
+        let largest = Table::<C>::TABLE.largest as usize;
+        if largest < MAX_SHORT {
+            largest
+        } else {
+            MAX_SHORT
+        }
+    };
 
     #[cold]
     #[inline(never)]
@@ -219,17 +256,31 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     }
 
     fn go_on_in(&self, epoch: Epoch, position: &'h Position<Row<R>>, block: &BumpBlock) {
-        let bumps = self.bumps();
-        (bumps.era, bumps.index) = (epoch.era(), epoch.index());
-        bumps.position = position;
-        bumps.block = block;
-        bumps.base = block.base();
-        // The free of an object in a watched one is noted elsewhere.
-        bumps.bytes = if block.is_watched() {
+        let is_only = self.blocks_of(epoch).nth(1).is_none();
+        let limit = self.limit();
+        self.bumps().near = Near {
+            open: position.open_word(),
+            index: epoch.index(),
+            limit,
+            block,
+            base: block.base(),
+            // The free of an object in a watched one is noted elsewhere. Of several blocks any may be the next one where an object is freed:
+            // the page map finds it as quickly as a guess that is wrong.
+            bytes: if is_only && !block.is_watched() {
+                block.kind().bytes()
+            } else {
+                0
+            },
+        };
+    }
+
+    /// See [`Near::limit`].
+    fn limit(&self) -> usize {
+        if self.survivors().are_some() {
             0
         } else {
-            block.kind().bytes()
-        };
+            Self::LIMIT
+        }
     }
 
     fn take_block(&self, kind: Kind) -> Result<&'h BumpBlock, AllocError> {
@@ -262,10 +313,10 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// The block in which the local laid last, if an address is in it.
     #[inline(always)]
     pub(super) fn block_near(&self, address: usize) -> Option<&'h BumpBlock> {
-        let bumps = self.bumps();
+        let near = &self.bumps().near;
         // SAFETY: where it has a length the block is valid, as long as the heap.
-        (Table::<C>::BUMPS && address.wrapping_sub(bumps.base) < bumps.bytes)
-            .then(|| unsafe { &*bumps.block })
+        (Table::<C>::BUMPS && address.wrapping_sub(near.base) < near.bytes)
+            .then(|| unsafe { NonNull::new_unchecked(near.block.cast_mut()).as_ref() })
     }
 
     /// Frees an object in the block in which the local laid last, which is its own. `length` says how long it should be, where that
@@ -381,8 +432,8 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
                 self.learn_from(block);
             }
             let bumps = self.bumps();
-            if ptr::eq(bumps.block, block) {
-                (bumps.era, bumps.block, bumps.bytes) = (0, ptr::null(), 0);
+            if ptr::eq(bumps.near.block, block) {
+                bumps.near = Near::NONE;
             }
             let is_first = block.pins.load(Relaxed) && block.kind() == Kind::Large;
             if is_first && block.used() <= Kind::Small.bytes() {
@@ -404,6 +455,8 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
                 self.put_spare(block);
             }
         }
+        // What was learned is for the objects that follow.
+        self.bumps().near.limit = self.limit();
     }
 
     /// Gives the spare blocks back.
