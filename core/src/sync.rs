@@ -22,7 +22,7 @@ pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, O
 #[inline(always)]
 pub(crate) fn load_in_order(word: &AtomicU64) -> u64 {
     if cfg!(loom) {
-        word.fetch_or(0, Ordering::Release)
+        word.fetch_or(0, Ordering::AcqRel)
     } else {
         word.load(Ordering::SeqCst)
     }

@@ -9,15 +9,18 @@
 //! # States of a position
 //!
 //! *free* (never used, or its epoch has no live object left) -> *active* (allocation) -> *closing*
-//! (no allocation; live objects stay valid) -> free. A position is opened, and gets a row, under the ring's lock; an epoch that has no
-//! row is closed without it, by one compare-and-swap.
+//! (no allocation; live objects stay valid) -> free. A free position is *claimed* by one compare-and-swap of `open`, and is its thread's
+//! until that opens it; an active one is closed by another. Only what has to do with rows is under the ring's lock: an epoch gets one there,
+//! and loses it, so a position that has one is claimed there. What else is known of an epoch, its record, is under this lock, too. It
+//! begins anew when it is first asked for in a new era.
 //!
 //! # Orderings
 //!
 //! `open` is the era in which a position accepts allocations, or 0. It is read `Relaxed` on each
 //! allocation that names an epoch, as a hint that is right for whoever was told of the close. What
 //! decides is the row's [`Tag`], read after the allocation holds a slot of it; see `depot::Row`. That it ends is `SeqCst`: it pairs
-//! with the count of pins (`Position::pin`), and with the row that an epoch gets (`Position::close_at_once`).
+//! with the count of pins (`Position::pin`), and with the row that an epoch gets (`Position::close_at_once`). That it begins is `Release`, as
+//! is a claim that was given back.
 //! `row` is stored with `Release` when an epoch first needs one and read with `Acquire`: the reader sees
 //! a placed row.
 
@@ -35,7 +38,7 @@ use core::num::NonZeroU64;
 pub use label::Label;
 #[cfg(not(loom))]
 pub(crate) use positions::Positions;
-pub(crate) use ring::{AtOnce, Books, Pin, Position};
+pub(crate) use ring::{AtOnce, Books, Openings, Pin, Position};
 
 /// A token for an epoch of a heap.
 ///

@@ -2,7 +2,7 @@
 //!
 //! Each model was seen to fail once with the mutation named above it, and passes without.
 
-use super::ring::{AtOnce, Books, Pin, Position};
+use super::ring::{AtOnce, Books, Openings, Pin, Position};
 use super::{Epoch, EpochError, EpochState, Serves, Tag};
 use crate::sync::Lock;
 use core::ptr::NonNull;
@@ -13,6 +13,7 @@ use loom::thread;
 struct Ring {
     positions: [Position<Serves>; 3],
     rows: [Serves; 3],
+    openings: Openings,
     books: Lock<spin::Mutex<()>, Books>,
 }
 
@@ -26,44 +27,51 @@ impl Ring {
         let ring = Arc::new(Self {
             positions: [(); 3].map(|()| Position::new()),
             rows: [(); 3].map(|()| Serves::nothing()),
+            openings: Openings::new(),
             books: Lock::new(Books::new()),
         });
         ring.open(0).unwrap();
         ring
     }
 
-    /// What `Heap` does with its books to open a position.
+    /// What `Heap` does under the ring's lock to open a position, which is free, and gives it a row at once.
     fn open(&self, index: u32) -> Result<Epoch, EpochError> {
-        self.books.with(|books| self.open_in(books, index))
+        self.books.with(|_| self.open_locked(index))
     }
 
-    fn open_in(&self, books: &mut Books, index: u32) -> Result<Epoch, EpochError> {
-        let row = &self.rows[index as usize];
-        let epoch = books.open(&self.positions[index as usize], index, None)?;
+    fn open_locked(&self, index: u32) -> Result<Epoch, EpochError> {
+        let (position, row) = (&self.positions[index as usize], &self.rows[index as usize]);
+        if !position.claim() {
+            return Err(EpochError::RingFull);
+        }
+        position.detach();
+        let epoch = self.openings.open(position, index, None)?;
         row.set(epoch.tag());
-        self.positions[index as usize].attach(NonNull::from(row));
+        position.attach(NonNull::from(row));
         Ok(epoch)
     }
 
-    /// As [`Ring::open`], and the epoch has no row.
-    fn open_bare(&self, index: u32) -> Result<Epoch, EpochError> {
-        self.books
-            .with(|books| books.open(&self.positions[index as usize], index, None))
+    /// What `Heap` does without a lock to open a position.
+    fn open_bare(&self, index: u32) -> Option<Epoch> {
+        let position = &self.positions[index as usize];
+        let is_claimed = position.claim_bare();
+        is_claimed.then(|| self.openings.open(position, index, None).unwrap())
     }
 
     /// What `Heap` does to give an epoch that is open a row.
     fn attach(&self, epoch: Epoch) -> bool {
         let (position, row) = (&self.positions[epoch.index()], &self.rows[epoch.index()]);
         self.books.with(|_| {
-            if !position.is_open() {
+            if !position.pin(epoch.era_id(), Pin::BLOCK) {
                 return false;
             }
             row.set(epoch.tag());
             position.attach(NonNull::from(row));
-            let is_open = position.is_open_still();
+            let is_open = position.is_open_still(epoch.era_id());
             if !is_open {
                 row.set(row.get().closed());
             }
+            position.unpin(Pin::BLOCK);
             is_open
         })
     }
@@ -71,17 +79,17 @@ impl Ring {
     /// The next position that is not open, as the heap looks for it, made current.
     fn advance(&self) -> Result<Epoch, EpochError> {
         self.books.with(|books| {
-            let last = books.last_opened();
+            let last = self.openings.last_index();
             let mut next = (1..=3).map(|step| (last + step) % 3);
             let index = next
                 .find(|index| !self.positions[*index].is_open())
                 .ok_or(EpochError::RingFull)?;
-            let epoch = self.open_in(books, index as u32)?;
+            let epoch = self.open_locked(index as u32)?;
             let old = books.current.replace(epoch);
             if let Some(old) = old
                 && let Ok((position, _)) = books.of(self.positions.get(old.index()), old)
             {
-                books.shut(position);
+                position.shut(old.era());
             }
             Ok(epoch)
         })
@@ -92,7 +100,9 @@ impl Ring {
         self.books.with(|books| {
             let (position, _) = books.of(self.positions.get(epoch.index()), epoch)?;
             let was_open = position.is_open();
-            books.shut(position);
+            if !position.shut(epoch.era()) {
+                return Err(EpochError::Closed);
+            }
             let row = &self.rows[epoch.index()];
             row.set(row.get().closed());
             Ok(was_open)
@@ -109,8 +119,7 @@ impl Ring {
 
 /// Two threads advance: each gets an epoch of its own, one of them is current, and the other is closed.
 ///
-/// Mutation: `Books::next_era` does not count. Mutation: `Books::open` does not note `last_index`, and
-/// positions are not asked whether they are open.
+/// Mutation: `Openings::open` draws the same era again. Mutation: `Position::claim` says yes whatever is there.
 #[test]
 fn advance_against_advance() {
     loom::model(|| {
@@ -155,14 +164,14 @@ fn close_against_close() {
             ring.accepts(next),
             "a late close shut somebody else's epoch"
         );
-        assert_eq!(Books::state(&ring.positions[1]), EpochState::Active);
+        assert_eq!(Books::state(&ring.positions[1], next), EpochState::Active);
     });
 }
 
 /// A local takes a block for an epoch while another thread closes the epoch and opens its position anew, if no block is counted:
 /// not both. Catches a block of an epoch whose record is another's by now.
 ///
-/// Mutation: `Position::pin` reads the era before it counts. Mutation: `Position::is_free` reads the count before the era.
+/// Mutation: `Position::pin` reads the era before it counts. Mutation: `Position::claim` does not read the count again.
 #[test]
 fn pin_against_close_and_open() {
     loom::model(|| {
@@ -171,10 +180,7 @@ fn pin_against_close_and_open() {
         let other = Arc::clone(&ring);
         let closer = thread::spawn(move || other.positions[1].close_at_once(epoch.era_id()));
         let other = Arc::clone(&ring);
-        let opener = thread::spawn(move || {
-            let is_free = other.positions[1].is_free();
-            is_free.then(|| other.open_bare(1).unwrap())
-        });
+        let opener = thread::spawn(move || other.open_bare(1));
         let position = &ring.positions[1];
         let has_block = position.pin(epoch.era_id(), Pin::BLOCK);
         let next = opener.join().unwrap();
@@ -186,7 +192,8 @@ fn pin_against_close_and_open() {
         if has_block {
             position.unpin(Pin::BLOCK);
         }
-        assert_eq!(position.is_free(), next.is_none());
+        assert_eq!(position.is_open(), next.is_some());
+        assert_eq!(ring.open_bare(1).is_some(), next.is_none());
     });
 }
 
@@ -211,5 +218,92 @@ fn attach_against_close() {
             ring.positions[1].row().is_none_or(is_shut),
             "its row is open"
         );
+    });
+}
+
+/// Two threads open the same position, which is free, while a third reads its era. Catches a position that is opened twice, and an era that is
+/// open while the position says another one, or none.
+///
+/// Mutation: `Position::claim` is a load and a store. Mutation: `Position::open` stores the era last.
+#[test]
+fn open_against_open() {
+    loom::model(|| {
+        let ring = Ring::new();
+        let other = Arc::clone(&ring);
+        let thread = thread::spawn(move || other.open_bare(1));
+        let reader = Arc::clone(&ring);
+        let reader = thread::spawn(move || {
+            let position = &reader.positions[1];
+            let open = position.open_era();
+            (open, position.era())
+        });
+        let mine = ring.open_bare(1);
+        let theirs = thread.join().unwrap();
+        let (open, era) = reader.join().unwrap();
+        assert!(open == 0 || open == era, "{open} is open in {era}");
+        let opened = mine.or(theirs).unwrap();
+        assert!(mine.is_none() || theirs.is_none(), "opened twice");
+        assert_eq!(ring.positions[1].open_era(), opened.era());
+    });
+}
+
+/// An epoch gets its first row while it is closed and its position opened again, both without the ring's lock. Catches an era with a row of
+/// the one before.
+///
+/// Mutation: `Ring::attach` does not pin. Mutation: `Position::claim_bare` does not look for the row again.
+#[test]
+fn attach_against_close_and_open() {
+    loom::model(|| {
+        let ring = Ring::new();
+        let epoch = ring.open_bare(1).unwrap();
+        let other = Arc::clone(&ring);
+        let attacher = thread::spawn(move || other.attach(epoch));
+        let at_once = ring.positions[1].close_at_once(epoch.era_id());
+        let next = ring.open_bare(1);
+        if at_once != AtOnce::Closed {
+            assert_eq!(next, None, "it has a row, or is open");
+        }
+        let _attached = attacher.join().unwrap();
+        if next.is_some() {
+            assert!(ring.positions[1].row().is_none(), "another era's row");
+        }
+    });
+}
+
+/// Two threads open different positions without the lock. Catches an era that is given out twice.
+///
+/// Mutation: `Openings::open` loads the last era and stores the next.
+#[test]
+fn open_beside_open() {
+    loom::model(|| {
+        let ring = Ring::new();
+        let other = Arc::clone(&ring);
+        let thread = thread::spawn(move || other.open_bare(1).unwrap());
+        let mine = ring.open_bare(2).unwrap();
+        let theirs = thread.join().unwrap();
+        assert_ne!(mine.era(), theirs.era());
+    });
+}
+
+/// An epoch is closed under the lock, as a domain's last exit does, while another thread closes it without, and opens its position again.
+/// Catches a close of the next era.
+///
+/// Mutation: `Position::shut` stores what it says.
+#[test]
+fn close_against_close_and_open() {
+    loom::model(|| {
+        let ring = Ring::new();
+        let epoch = ring.open_bare(1).unwrap();
+        let other = Arc::clone(&ring);
+        let closer = thread::spawn(move || {
+            let _closed = other.close(epoch);
+        });
+        let at_once = ring.positions[1].close_at_once(epoch.era_id());
+        let next = ring.open_bare(1);
+        closer.join().unwrap();
+        assert_ne!(at_once, AtOnce::HasRow);
+        if let Some(next) = next {
+            assert_eq!(ring.positions[1].open_era(), next.era(), "it was closed");
+        }
     });
 }

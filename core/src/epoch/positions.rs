@@ -122,18 +122,14 @@ impl<T> Positions<T> {
     }
 
     /// Adds a position, if nothing lacks: its index. Under the ring's lock.
-    pub(crate) fn push(&self) -> Option<usize> {
+    pub(crate) fn push(&self, position: Position<T>) -> Option<usize> {
         let len = self.len();
         let piece = self.place(len >> self.log)?.load(Ordering::Relaxed);
         if piece.is_null() {
             return None;
         }
         // SAFETY: the piece has room for it; nobody knows of it yet.
-        unsafe {
-            piece
-                .add(len & ((1 << self.log) - 1))
-                .write(Position::new())
-        };
+        unsafe { piece.add(len & ((1 << self.log) - 1)).write(position) };
         self.len.store(len + 1, Ordering::Release);
         Some(len)
     }

@@ -1,7 +1,7 @@
 //! The ring's books: which position serves which era, and what is known of it.
 
 use super::{Epoch, EpochError, EpochState, Label};
-use crate::sync::{AtomicPtr, AtomicU64, Ordering, load_in_order};
+use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering, load_in_order};
 use core::num::NonZeroU64;
 use core::ptr::{self, NonNull};
 
@@ -16,6 +16,10 @@ pub(crate) struct Position<T> {
     row: AtomicPtr<T>,
     /// What keeps the position from another era. Orderings: see `pin`. `Relaxed` elsewhere.
     pins: AtomicU64,
+    /// The newest era here, or 0; and when it was opened, by the provider's clock and one, or 0. Written by the thread that claimed the
+    /// position, in this order; read in the other. `Release` and `Acquire`: one who sees the time of an era sees that era, or a later one.
+    era: AtomicU64,
+    opened_at: AtomicU64,
     /// Under the ring's lock.
     pub(super) record: core::cell::UnsafeCell<Record>,
 }
@@ -57,6 +61,64 @@ impl Pin {
     }
 }
 
+/// What `open` says while a thread has claimed the position: no era.
+const CLAIMED: u64 = u64::MAX;
+
+/// What is drawn and noted when an epoch is opened, without a lock.
+#[derive(Debug)]
+pub(crate) struct Openings {
+    /// `Relaxed`: each thread gets another one, and that is all.
+    last_era: AtomicU64,
+    /// The position that was opened last: the search for the next begins behind it. `Relaxed`: a hint.
+    last_index: AtomicU32,
+}
+
+impl Openings {
+    #[cfg(not(loom))]
+    pub(crate) const fn new() -> Self {
+        Self {
+            last_era: AtomicU64::new(0),
+            last_index: AtomicU32::new(0),
+        }
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn new() -> Self {
+        Self {
+            last_era: AtomicU64::new(0),
+            last_index: AtomicU32::new(0),
+        }
+    }
+
+    pub(crate) fn last_index(&self) -> usize {
+        self.last_index.load(Ordering::Relaxed) as usize
+    }
+
+    /// The era that was opened last.
+    #[cfg(not(loom))]
+    pub(crate) fn last_era(&self) -> u64 {
+        self.last_era.load(Ordering::Relaxed)
+    }
+
+    /// Opens a claimed position in a new era. There are 2^63: one in each nanosecond takes three centuries.
+    pub(crate) fn open<T>(
+        &self,
+        position: &Position<T>,
+        index: u32,
+        now: Option<u64>,
+    ) -> Result<Epoch, EpochError> {
+        let era = self.last_era.fetch_add(1, Ordering::Relaxed) + 1;
+        let Some(era) = NonZeroU64::new(era).filter(|era| era.get() >> 63 == 0) else {
+            self.last_era.fetch_sub(1, Ordering::Relaxed);
+            position.give_back();
+            return Err(EpochError::RingFull);
+        };
+        position.open(era, now);
+        self.last_index.store(index, Ordering::Relaxed);
+        Ok(Epoch::new(index, era))
+    }
+}
+
 /// What [`Position::close_at_once`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AtOnce {
@@ -66,22 +128,20 @@ pub(crate) enum AtOnce {
     HasRow,
 }
 
-/// What is known of a position's epoch.
+/// What else is known of a position's epoch.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Record {
-    /// The newest era here, or none yet.
-    pub(crate) era: Option<NonZeroU64>,
+    /// Of which era it is: of another one of its position nothing else is known.
+    era: u64,
     pub(crate) label: Label,
-    pub(crate) opened_at_ns: Option<u64>,
     pub(crate) domains: u32,
     pub(crate) last_close: Option<(u64, u64)>,
 }
 
 impl Record {
     const EMPTY: Self = Self {
-        era: None,
+        era: 0,
         label: Label::new(""),
-        opened_at_ns: None,
         domains: 0,
         last_close: None,
     };
@@ -111,7 +171,18 @@ impl<T> Position<T> {
             open: AtomicU64::new(0),
             row: AtomicPtr::new(ptr::null_mut()),
             pins: AtomicU64::new(0),
+            era: AtomicU64::new(0),
+            opened_at: AtomicU64::new(0),
             record: core::cell::UnsafeCell::new(Record::EMPTY),
+        }
+    }
+
+    /// One that the caller has claimed.
+    #[cfg(not(loom))]
+    pub(crate) fn claimed() -> Self {
+        Self {
+            open: AtomicU64::new(CLAIMED),
+            ..Self::new()
         }
     }
 
@@ -164,15 +235,24 @@ impl<T> Position<T> {
         }
     }
 
-    /// Whether the position is open, after a row was attached: see [`Position::close_at_once`].
-    pub(crate) fn is_open_still(&self) -> bool {
-        self.open.fetch_or(0, Ordering::Release) != 0
+    /// Whether the position is open in an era still, after a row was attached, while the caller has a pin: see
+    /// [`Position::close_at_once`].
+    pub(crate) fn is_open_still(&self, era: NonZeroU64) -> bool {
+        self.open.fetch_or(0, Ordering::Release) == era.get()
+    }
+
+    /// Ends an era, which may be over already. Whether the position is no other's since. Under the ring's lock.
+    pub(crate) fn shut(&self, era: u64) -> bool {
+        let shut = self
+            .open
+            .compare_exchange(era, 0, Ordering::SeqCst, Ordering::Relaxed);
+        matches!(shut, Ok(_) | Err(0))
     }
 
     /// Counts one pin more for an era, which keeps the position from another one; not if it does not accept allocations, or has more
     /// pins than can be counted.
     ///
-    /// The pin is counted and then the era is read; the thread that opens the position sees that it is closed and then reads the
+    /// The pin is counted and then the era is read; the thread that claims the position sees that it is closed and then reads the
     /// count. These four and the close are `SeqCst`, so of the two the one that comes second sees the first: the count, or the close.
     pub(crate) fn pin(&self, era: NonZeroU64, pin: Pin) -> bool {
         let before = self.pins.fetch_add(pin.0, Ordering::SeqCst);
@@ -190,14 +270,70 @@ impl<T> Position<T> {
         self.pins.fetch_add(pin.0, Ordering::Relaxed);
     }
 
-    /// Ends a pin. `Relaxed`: the thread that opens the position needs nothing of what was done with the pin.
+    /// Ends a pin. `Release`: the thread that claims the position sees the row that was attached with the pin.
     pub(crate) fn unpin(&self, pin: Pin) {
-        self.pins.fetch_sub(pin.0, Ordering::Relaxed);
+        self.pins.fetch_sub(pin.0, Ordering::Release);
     }
 
-    /// Whether it may be opened, for all that its pins say: see [`Position::pin`]. It is not open again before the ring's lock is let go.
-    pub(crate) fn is_free(&self) -> bool {
-        self.open.load(Ordering::SeqCst) == 0 && load_in_order(&self.pins) == 0
+    /// Whether it may be claimed, for all that its pins say: a hint.
+    fn is_free(&self) -> bool {
+        self.open.load(Ordering::Relaxed) == 0 && self.pins.load(Ordering::Relaxed) == 0
+    }
+
+    /// Claims the position for a new era, if it is neither open nor claimed, and no pin keeps it: see [`Position::pin`]. The caller
+    /// opens it next, or gives it back.
+    pub(crate) fn claim(&self) -> bool {
+        let is_claimed = self.is_free()
+            && self
+                .open
+                .compare_exchange(0, CLAIMED, Ordering::SeqCst, Ordering::Relaxed)
+                .is_ok();
+        if is_claimed && load_in_order(&self.pins) != 0 {
+            self.give_back();
+            return false;
+        }
+        is_claimed
+    }
+
+    /// As [`Position::claim`], if it has no row. Only under the ring's lock one with a row can be claimed: it has to leave that.
+    ///
+    /// No row comes after the look: who attaches one has a pin, and sees then that the epoch is open still.
+    pub(crate) fn claim_bare(&self) -> bool {
+        let is_bare = || self.row().is_none();
+        if !is_bare() || !self.claim() {
+            return false;
+        }
+        if !is_bare() {
+            self.give_back();
+            return false;
+        }
+        true
+    }
+
+    /// Gives a claimed position back. `Release`: who claims it next sees what was before the claim.
+    pub(crate) fn give_back(&self) {
+        self.open.store(0, Ordering::Release);
+    }
+
+    /// Opens a claimed position. `Release`: who finds it open sees its era.
+    pub(crate) fn open(&self, era: NonZeroU64, now: Option<u64>) {
+        self.era.store(era.get(), Ordering::Relaxed);
+        let opened_at = now.map_or(0, |now| now.saturating_add(1));
+        self.opened_at.store(opened_at, Ordering::Release);
+        self.open.store(era.get(), Ordering::Release);
+    }
+
+    /// The newest era, or 0.
+    pub(crate) fn era(&self) -> u64 {
+        self.era.load(Ordering::Acquire)
+    }
+
+    /// When an era was opened, if that is known and the position's newest still.
+    #[cfg(not(loom))]
+    pub(crate) fn opened_at(&self, era: NonZeroU64) -> Option<u64> {
+        let opened_at = self.opened_at.load(Ordering::Acquire);
+        let is_of_era = self.era() == era.get();
+        opened_at.checked_sub(1).filter(|_| is_of_era)
     }
 
     /// The pins. One who asks after a close sees each that was: see [`Position::pin`].
@@ -218,13 +354,15 @@ impl<T> Position<T> {
     }
 
     pub(crate) fn is_open(&self) -> bool {
-        self.open.load(Ordering::Relaxed) != 0
+        self.open_era() != 0
     }
 
-    /// The era that is open, or 0.
-    #[cfg(not(loom))]
+    /// The era that is open, or 0. `Acquire`: see [`Position::open`].
     pub(crate) fn open_era(&self) -> u64 {
-        self.open.load(Ordering::Relaxed)
+        match self.open.load(Ordering::Acquire) {
+            CLAIMED => 0,
+            era => era,
+        }
     }
 }
 
@@ -237,9 +375,6 @@ pub(crate) struct Books {
     /// The epoch that was made current last, if any was: the whole token, for its position may serve
     /// another by now.
     pub(crate) current: Option<Epoch>,
-    last_era: u64,
-    /// The position that was opened last: the search for the next begins behind it.
-    last_index: u32,
     rows: u16,
 }
 
@@ -247,24 +382,8 @@ impl Books {
     pub(crate) const fn new() -> Self {
         Self {
             current: None,
-            last_era: 0,
-            last_index: 0,
             rows: 0,
         }
-    }
-
-    pub(crate) const fn last_opened(&self) -> usize {
-        self.last_index as usize
-    }
-
-    /// The era that was opened last.
-    pub(crate) const fn last_era(&self) -> u64 {
-        self.last_era
-    }
-
-    /// The newest era of a position, if it ever had one.
-    pub(crate) fn era_at<T>(&mut self, position: &Position<T>) -> Option<NonZeroU64> {
-        self.record(position).era
     }
 
     /// A number for a new row.
@@ -272,16 +391,6 @@ impl Books {
         let id = self.rows;
         self.rows = id.checked_add(1)?;
         Some(id)
-    }
-
-    /// A new era. There are 2^63: one in each nanosecond takes three centuries.
-    fn next_era(&mut self) -> Result<NonZeroU64, EpochError> {
-        let era = self.last_era + 1;
-        if era >> 63 != 0 {
-            return Err(EpochError::RingFull);
-        }
-        self.last_era = era;
-        NonZeroU64::new(era).ok_or(EpochError::RingFull)
     }
 
     /// The record of a position.
@@ -294,7 +403,15 @@ impl Books {
     fn record<'p, T>(&mut self, position: &'p Position<T>) -> &'p mut Record {
         // SAFETY: the books are behind the ring's lock, so there is one borrow of them at a time,
         // and no caller keeps a record beyond its own.
-        unsafe { &mut *position.record.get() }
+        let record = unsafe { &mut *position.record.get() };
+        let era = position.era();
+        if record.era != era {
+            *record = Record {
+                era,
+                ..Record::EMPTY
+            };
+        }
+        record
     }
 
     /// The record of a token, if its position, which is given, is still of the token's era.
@@ -305,54 +422,27 @@ impl Books {
     ) -> Result<(&'p Position<T>, &'p mut Record), EpochError> {
         let position = position.ok_or(EpochError::Closed)?;
         let record = self.record(position);
-        if record.era != Some(epoch.era) {
+        if record.era != epoch.era() {
             return Err(EpochError::Closed);
         }
         Ok((position, record))
     }
 
-    /// Opens the position at `index` in a new era. It has no row yet.
-    pub(crate) fn open<T>(
-        &mut self,
-        position: &Position<T>,
-        index: u32,
-        now: Option<u64>,
-    ) -> Result<Epoch, EpochError> {
-        let era = self.next_era()?;
-        *self.record(position) = Record {
-            era: Some(era),
-            opened_at_ns: now,
-            ..Record::EMPTY
-        };
-        position.open.store(era.get(), Ordering::Relaxed);
-        self.last_index = index;
-        Ok(Epoch::new(index, era))
-    }
-
-    /// Stops allocation in a position.
-    pub(crate) fn shut<T>(&mut self, position: &Position<T>) {
-        position.open.store(0, Ordering::SeqCst);
-    }
-
     /// The epoch that is current: the root epoch where the one that was made so is closed.
     /// `at` gives positions.
     pub(crate) fn current<'p, T: 'p>(
-        &mut self,
+        &self,
         at: impl Fn(usize) -> Option<&'p Position<T>>,
     ) -> Option<Epoch> {
-        if let Some(current) = self.current
-            && self
-                .of(at(current.index()), current)
-                .is_ok_and(|(position, _)| position.is_open())
-        {
-            return Some(current);
-        }
-        let era = self.record(at(0)?).era?;
-        Some(Epoch::new(0, era))
+        let is_open = |epoch: Epoch| at(epoch.index())?.is_open_at(epoch.era()).then_some(epoch);
+        let era = || NonZeroU64::new(at(0)?.era());
+        self.current
+            .and_then(is_open)
+            .or_else(|| Some(Epoch::new(0, era()?)))
     }
 
-    pub(crate) fn state<T>(position: &Position<T>) -> EpochState {
-        if position.is_open() {
+    pub(crate) fn state<T>(position: &Position<T>, epoch: Epoch) -> EpochState {
+        if position.is_open_at(epoch.era()) {
             EpochState::Active
         } else {
             EpochState::Closing
@@ -367,13 +457,18 @@ mod tests {
     /// Catches an era that is given out twice, and an error that ends after some tries.
     #[test]
     fn eras_end_with_an_error() {
-        let mut books = Books::new();
-        books.last_era = (1 << 63) - 2;
-        let last = books.next_era().map(NonZeroU64::get);
+        let openings = Openings::new();
+        openings.last_era.store((1 << 63) - 2, Ordering::Relaxed);
+        let position = Position::<()>::new();
+        assert!(position.claim());
+        let last = openings.open(&position, 1, None).map(Epoch::era);
         assert_eq!(last, Ok((1 << 63) - 1));
+        assert!(position.shut((1 << 63) - 1));
         for _ in 0..3 {
-            assert_eq!(books.next_era(), Err(EpochError::RingFull));
-            assert_eq!(books.last_era(), (1 << 63) - 1);
+            assert!(position.claim_bare());
+            let next = openings.open(&position, 1, None);
+            assert_eq!(next, Err(EpochError::RingFull));
+            assert_eq!(openings.last_era(), (1 << 63) - 1);
         }
     }
 

@@ -27,13 +27,17 @@ pub struct Closed {
 }
 
 impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
-    /// Ends allocation in a position. Under the ring's lock.
+    /// Ends allocation in an era of a position. Under the ring's lock. The era's row, if it has one.
     pub(super) fn shut<'a>(
         &'a self,
-        books: &mut Books,
+        _: &mut Books,
         position: &'a Position<Row<R>>,
+        epoch: Epoch,
     ) -> Option<&'a Row<R>> {
-        books.shut(position);
+        // An era that was closed at once has no row.
+        if !position.shut(epoch.era()) {
+            return None;
+        }
         let row = position.row().inspect(|row| self.shut_row(row));
         if row.is_some() || position.pins().count() > 0 {
             self.closes.fetch_add(1, Ordering::Release);

@@ -35,7 +35,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             .ok_or(EpochError::OutOfMemory)
     }
 
-    /// Opens an epoch. The current one stays current and open.
+    /// Opens an epoch. The current one stays current and open. Where no epoch that has slabs was at its place before it, no lock is taken.
     ///
     /// # Errors
     /// If every position is open or has live objects, or there is no memory.
@@ -76,7 +76,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let before = self.before_close();
         let row = self.books.with(|books| {
             books.of(Some(position), epoch)?;
-            Ok(self.shut(books, position))
+            Ok(self.shut(books, position, epoch))
         });
         match row {
             Ok(row) => Ok(self.give_back_closed(epoch, row, before)),
@@ -108,7 +108,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let positions = self.positions()?;
         self.books.with(|books| {
             let (position, record) = books.of(positions.get(epoch.index()), epoch)?;
-            if !position.is_open() {
+            if !position.is_open_at(epoch.era()) {
                 return Err(EpochError::Closed);
             }
             record.enter();
@@ -134,7 +134,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             let closing = before.filter(|_| is_last);
             (
                 true,
-                closing.map(|before| (self.shut(books, position), before)),
+                closing.map(|before| (self.shut(books, position, epoch), before)),
             )
         });
         if let Some((row, before)) = closed {
@@ -143,14 +143,11 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         was_inside
     }
 
-    /// The newest epoch at a position, whatever became of it: for languages that keep positions. One that is open is found without a lock.
+    /// The newest epoch at a position, whatever became of it: for languages that keep positions.
     #[must_use]
     pub fn newest_epoch_at(&self, index: usize) -> Option<Epoch> {
         let position = self.positions.get(index)?;
-        Epoch::from_parts(index as u32, position.open_era()).or_else(|| {
-            let era = self.books.with(|books| books.era_at(position))?;
-            Some(Epoch::new(index as u32, era))
-        })
+        Epoch::from_parts(index as u32, position.era())
     }
 
     /// What an epoch is doing.
@@ -161,7 +158,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let positions = self.positions()?;
         self.books.with(|books| {
             let (position, _) = books.of(positions.get(epoch.index()), epoch)?;
-            Ok(Books::state(position))
+            Ok(Books::state(position, epoch))
         })
     }
 
@@ -262,6 +259,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     fn open_next(&self, make_current: bool) -> Result<Epoch, EpochError> {
         let positions = self.positions()?;
         let now = self.pages.provider().recent_ns();
+        if !make_current && let Some(epoch) = self.open_bare(positions, now)? {
+            return Ok(epoch);
+        }
         let before = make_current.then(|| self.before_close());
         // Each turn but the last makes room for more.
         let (epoch, closing) = loop {
@@ -279,6 +279,35 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         Ok(epoch)
     }
 
+    /// Opens one of the positions at hand that need no more than that, if there is one: without a lock.
+    fn open_bare(
+        &self,
+        positions: &Positions<Row<R>>,
+        now: Option<u64>,
+    ) -> Result<Option<Epoch>, EpochError> {
+        match self.find_position(positions, LOOKS, Position::claim_bare) {
+            Some((index, position)) => self.openings.open(position, index, now).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The first of so many positions that `claim` claims.
+    fn find_position<'h>(
+        &self,
+        positions: &'h Positions<Row<R>>,
+        looks: usize,
+        claim: impl Fn(&Position<Row<R>>) -> bool,
+    ) -> Option<(u32, &'h Position<Row<R>>)> {
+        let length = positions.len();
+        let mut index = self.openings.last_index();
+        (1..looks.min(length)).find_map(|_| {
+            // The root's is none of them.
+            index = if index + 1 < length { index + 1 } else { 1 };
+            let position = positions.get(index).filter(|position| claim(position))?;
+            Some((index as u32, position))
+        })
+    }
+
     /// Opens a free position, and closes the epoch that was current if the new one becomes so: with its row, if it has one.
     /// Under the ring's lock. `None` if room for more positions is to be got first.
     ///
@@ -294,67 +323,44 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         now: Option<u64>,
         before: Option<Before>,
     ) -> Result<Option<Opened<'h, R>>, EpochError> {
-        let length = positions.len();
-        let is_free = |position: &Position<Row<R>>| {
-            position.is_free()
-                && position
-                    .row()
-                    .is_none_or(|row| row.slots() == 0 || self.live_in(row) == 0)
+        let claim = |position: &Position<Row<R>>| {
+            let is_drained = |row: &Row<R>| row.slots() == 0 || self.live_in(row) == 0;
+            position.row().is_none_or(is_drained) && position.claim()
         };
-        let may_grow = length < Table::<C>::EPOCHS;
+        let may_grow = positions.len() < Table::<C>::EPOCHS;
         let looks = if may_grow {
-            length.min(LOOKS.max(Table::<C>::RING))
+            LOOKS.max(Table::<C>::RING)
         } else {
-            length
+            usize::MAX
         };
-        let mut index = books.last_opened();
-        let mut found = None;
-        for _ in 1..looks {
-            // The root's is none of them.
-            index = if index + 1 < length { index + 1 } else { 1 };
-            if positions.get(index).is_some_and(is_free) {
-                found = Some(index);
-                break;
+        let (index, position) = match self.find_position(positions, looks, claim) {
+            Some(found) => found,
+            None if may_grow => {
+                let added = positions.push(Position::claimed());
+                match added.and_then(|index| Some((index as u32, positions.get(index)?))) {
+                    Some(added) => added,
+                    None => return Ok(None),
+                }
             }
-        }
-        let index = match found {
-            Some(index) => index,
-            None if may_grow => match positions.push() {
-                Some(index) => index,
-                None => return Ok(None),
-            },
             None => return Err(EpochError::RingFull),
         };
-        self.open_at(books, positions, index, now, before).map(Some)
-    }
-
-    /// Opens the free position at an index. As [`Self::try_open`].
-    fn open_at<'h>(
-        &'h self,
-        books: &mut Books,
-        positions: &'h Positions<Row<R>>,
-        index: usize,
-        now: Option<u64>,
-        before: Option<Before>,
-    ) -> Result<Opened<'h, R>, EpochError> {
-        let position = positions.get(index).ok_or(EpochError::RingFull)?;
-        let old = before.and_then(|_| books.current(|index| positions.get(index)));
         // The row of the epoch before is left to an epoch that needs one.
         if let Some(row) = position.row() {
             position.detach();
             row.attach(None);
         }
-        let epoch = books.open(position, index as u32, now)?;
+        let old = before.and_then(|_| books.current(|index| positions.get(index)));
+        let epoch = self.openings.open(position, index, now)?;
         let mut closing = None;
         if let Some(before) = before {
             books.current = Some(epoch);
             if let Some(old) = old.filter(|old| old.index() != 0)
                 && let Ok((position, _)) = books.of(positions.get(old.index()), old)
             {
-                closing = Some((old, self.shut(books, position), before));
+                closing = Some((old, self.shut(books, position, old), before));
             }
         }
-        Ok((epoch, closing))
+        Ok(Some((epoch, closing)))
     }
 
     /// Gets memory for more positions, unless somebody else just did.
@@ -403,10 +409,10 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 return (there, false);
             };
             let positions = &self.positions;
-            while positions.len() < Table::<C>::RING && positions.push().is_some() {}
-            let position = positions.get(0);
-            let now = None;
-            let Some(Ok(root)) = position.map(|position| books.open(position, 0, now)) else {
+            while positions.len() < Table::<C>::RING && positions.push(Position::new()).is_some() {}
+            let position = positions.get(0).filter(|position| position.claim());
+            let Some(Ok(root)) = position.map(|position| self.openings.open(position, 0, None))
+            else {
                 return (there, false);
             };
             row.attach(Some(0));

@@ -109,7 +109,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             .ok_or(AllocError::OutOfMemory)?;
         // Each turn but the last makes a row, and rows are bounded by their numbers.
         loop {
-            let row = self.books.with(|books| {
+            let row = self.books.with(|_| {
                 // SAFETY: a row that was set is valid for as long as the heap; it was set under this lock.
                 let there = unsafe { self.mixed.row.load(Ordering::Relaxed).as_ref() };
                 if there.is_some() {
@@ -122,7 +122,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 if position.row().is_some() || !position.pin(epoch.era_id(), Pin::BLOCK) {
                     return Err(AllocError::EpochClosed);
                 }
-                books.shut(position);
+                position.shut(epoch.era());
                 self.begin_row(epoch, row);
                 let (id, index) = (u32::from(row.id()), epoch.index() as u32);
                 self.mixed.id.store(id, Ordering::Relaxed);

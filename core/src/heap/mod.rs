@@ -32,7 +32,7 @@ use crate::bump::Length;
 use crate::chunk::{Entry, Pages};
 use crate::config::{Config, Standard, Table};
 use crate::depot::Row;
-use crate::epoch::{Books, Positions, Tag};
+use crate::epoch::{Books, Openings, Positions, Tag};
 use crate::error::{AllocError, FreeError};
 use crate::handle::Ids;
 use crate::local::{Local, Registry};
@@ -77,6 +77,7 @@ pub struct Heap<P: PageProvider, R: RawMutex = DefaultLock, C: Config = Standard
     /// The row that was made last. `Release` when it is set, under the ring's lock; `Acquire` in `rows`: the reader sees
     /// this row and, through it, the older ones.
     newest: AtomicPtr<Row<R>>,
+    openings: Openings,
     /// The ring's lock. Taken before any other of the heap's locks, and never inside one.
     books: Lock<R, Books>,
     /// Counts epochs that were shut. `Release` in `shut_row`, `Acquire` in `closes`.
@@ -119,6 +120,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             root: AtomicPtr::new(ptr::null_mut()),
             positions: Positions::new(Table::<C>::RING),
             newest: AtomicPtr::new(ptr::null_mut()),
+            openings: Openings::new(),
             books: Lock::new(Books::new()),
             closes: AtomicU64::new(0),
             locals: Lock::new(Registry::new()),

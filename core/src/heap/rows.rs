@@ -5,7 +5,7 @@ use super::Heap;
 use crate::chunk::{Kind, NO_ROW};
 use crate::config::{Config, Table};
 use crate::depot::Row;
-use crate::epoch::{Epoch, Position, Positions};
+use crate::epoch::{Epoch, Pin, Position, Positions};
 use crate::error::AllocError;
 use crate::local::LocalRow;
 use crate::provider::PageProvider;
@@ -21,26 +21,14 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let positions = self.positions().map_err(|_| AllocError::OutOfMemory)?;
         // Each turn but the last makes a row, and rows are bounded by their numbers.
         loop {
-            let row = self.books.with(|books| {
-                let found = books
-                    .of(positions.get(epoch.index()), epoch)
-                    .map(|(position, _)| position);
-                let position = found.ok().filter(|position| position.is_open());
+            let row = self.books.with(|_| {
+                // The pin keeps the position until the row is attached: see `Position::claim_bare`.
+                let position = positions.get(epoch.index());
+                let position = position.filter(|position| position.pin(epoch.era_id(), Pin::BLOCK));
                 let position = position.ok_or(AllocError::EpochClosed)?;
-                if let Some(row) = position.row() {
-                    return Ok(Some(row));
-                }
-                let Some(row) = self.row_for(positions) else {
-                    return Ok(None);
-                };
-                self.give_row(position, epoch, row);
-                if !position.is_open_still() {
-                    self.shut_row(row);
-                    // A local may have found the row meanwhile.
-                    self.closes.fetch_add(1, Ordering::Release);
-                    return Err(AllocError::EpochClosed);
-                }
-                Ok(Some(row))
+                let row = self.attach_row_to(positions, position, epoch);
+                position.unpin(Pin::BLOCK);
+                row
             })?;
             match row {
                 Some(row) => return Ok(row),
@@ -49,10 +37,28 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
     }
 
-    /// Gives an epoch a drained row. Under the ring's lock.
-    pub(super) fn give_row(&self, position: &Position<Row<R>>, epoch: Epoch, row: &Row<R>) {
+    /// Gives an epoch that is open and pinned a drained row, if it has none and there is one. Under the ring's lock.
+    fn attach_row_to<'a>(
+        &'a self,
+        positions: &'a Positions<Row<R>>,
+        position: &'a Position<Row<R>>,
+        epoch: Epoch,
+    ) -> Result<Option<&'a Row<R>>, AllocError> {
+        if let Some(row) = position.row() {
+            return Ok(Some(row));
+        }
+        let Some(row) = self.row_for(positions) else {
+            return Ok(None);
+        };
         self.begin_row(epoch, row);
         position.attach(NonNull::from(row));
+        if position.is_open_still(epoch.era_id()) {
+            return Ok(Some(row));
+        }
+        self.shut_row(row);
+        // A local may have found the row meanwhile.
+        self.closes.fetch_add(1, Ordering::Release);
+        Err(AllocError::EpochClosed)
     }
 
     /// A drained row begins to serve an epoch. Under the ring's lock.

@@ -49,7 +49,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let errors = self.counters.error_stats();
         let large = self.counters.large_stats();
         // Before the open ones are counted, so that there are never more closes than epochs.
-        let opened = self.books.with(|books| books.last_era());
+        let opened = self.openings.last_era();
         let (open_epochs, closing_epochs) = self.count_epochs();
         let (blocks, _) = self.block_stats(None);
         let pooled = self.pooled_bytes();
@@ -187,16 +187,17 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let now = self.pages.provider().now_ns();
         let mut stats = self.books.with(|books| {
             let current = books.current(|index| positions.get(index));
-            let younger = books.last_era().saturating_sub(epoch.era());
+            let younger = self.openings.last_era().saturating_sub(epoch.era());
             let (position, record) = books.of(positions.get(epoch.index()), epoch)?;
-            let ages = now.zip(record.opened_at_ns);
+            let opened_at_ns = position.opened_at(epoch.era_id());
+            let ages = now.zip(opened_at_ns);
             Ok(EpochStats {
                 version: VERSION,
                 epoch,
-                state: Books::state(position),
+                state: Books::state(position, epoch),
                 is_current: current == Some(epoch),
                 label: record.label,
-                opened_at_ns: record.opened_at_ns,
+                opened_at_ns,
                 age_ns: ages.map(|(now, opened)| now.saturating_sub(opened)),
                 domains: record.domains,
                 younger,
@@ -249,13 +250,13 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         if self.mixed.is_epoch(index) {
             return None;
         }
-        let era = self.books.with(|books| books.era_at(position))?;
+        let epoch = Epoch::from_parts(index as u32, position.era())?;
         let is_there = position.is_open()
             || position.pins().count() > 0
-            || position.row().is_some_and(|row| {
-                row.bytes() > 0 && row.tag() == Epoch::new(index as u32, era).tag().closed()
-            });
-        is_there.then(|| Epoch::new(index as u32, era))
+            || position
+                .row()
+                .is_some_and(|row| row.bytes() > 0 && row.tag() == epoch.tag().closed());
+        is_there.then_some(epoch)
     }
 
     /// Positions that epochs have, or had: [`Heap::epoch_at`] finds those that are there below this.
