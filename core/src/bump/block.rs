@@ -128,9 +128,9 @@ pub(crate) struct BumpBlock {
     slab: Slab,
     /// What was laid since it began: `[63:32] objects | [31:0] bytes`, so that an allocation changes one word.
     laid: AtomicU64,
-    /// Where the block begins, and how many bytes it has.
+    /// Where the block begins, and how far behind that its last unit does.
     base: AtomicUsize,
-    bytes: AtomicU32,
+    last_unit: AtomicU32,
     /// Of the objects those that the owner freed.
     freed: AtomicU32,
     /// The magazines of the local that lays objects here, which name it.
@@ -210,7 +210,8 @@ impl BumpBlock {
     pub(crate) fn place(&self, base: usize, kind: Kind) {
         self.granules.store(kind.granules() as u8, Relaxed);
         self.base.store(base, Relaxed);
-        self.bytes.store(kind.bytes() as u32, Relaxed);
+        let last_unit = kind.bytes() - UNIT;
+        self.last_unit.store(last_unit as u32, Relaxed);
     }
 
     /// Whether somebody noted the block's metadata before; it is noted now.
@@ -339,12 +340,15 @@ impl BumpBlock {
     #[inline(always)]
     fn advance(&self, laid: u64, length: Length) -> Option<(usize, usize)> {
         let offset = laid as u32;
-        // It does not overflow: both are some thousands.
-        if offset + length.bytes() as u32 > self.bytes.load(Relaxed) {
+        // What is laid begins before the last unit. Nothing overflows: all are some thousands.
+        let beyond = length.bytes() as u32 - UNIT as u32;
+        if offset + beyond > self.last_unit.load(Relaxed) {
             return None;
         }
-        let laid = laid + Self::OBJECT + length.bytes() as u64;
-        self.laid.store(laid, Relaxed);
+        self.laid.store(
+            laid + (Self::OBJECT + UNIT as u64) + u64::from(beyond),
+            Relaxed,
+        );
         let offset = offset as usize;
         Some((offset / UNIT, self.base() + offset))
     }
@@ -359,7 +363,7 @@ impl BumpBlock {
         let (laid, offset) = (self.laid.load(Relaxed), unit * UNIT);
         let (end, new_end) = (offset + length.bytes(), offset + new.bytes());
         let fits = laid as u32 as usize == end
-            && new_end <= self.bytes.load(Relaxed) as usize
+            && new_end <= self.kind().bytes()
             && self.length_at(unit) == Some(length);
         if fits {
             // SAFETY: the unit is the block's, and it goes no further than to its end.

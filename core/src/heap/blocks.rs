@@ -229,7 +229,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// A block that others emptied, or whose owner left it empty: it serves its epoch no more. The caller has it.
     pub(crate) fn end_block(&self, block: &BumpBlock) {
         if block.pins.load(Ordering::Relaxed)
-            && let Some(position) = self.position_at(block.index() as usize)
+            && let Some(position) = self.positions.get(block.index() as usize)
         {
             position.unpin(Pin::BLOCK);
             block.pins.store(false, Ordering::Relaxed);

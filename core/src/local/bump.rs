@@ -191,7 +191,8 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
                 block.start_over();
             }
             if let Some(object) = block.lay_aligned(length, align) {
-                self.go_on_in(epoch, position, block);
+                let is_only = self.blocks_of(epoch).nth(1).is_none();
+                self.go_on_in(epoch, position, block, is_only);
                 return Ok(object_at(object));
             }
             blocks += 1;
@@ -226,7 +227,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             is_watched,
         );
         self.bumps().owned.add(block);
-        self.go_on_in(epoch, position, block);
+        self.go_on_in(epoch, position, block, blocks == 0);
         let at = block.lay_aligned(length, align);
         at.map(object_at).ok_or(AllocError::OutOfMemory)
     }
@@ -255,8 +256,14 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         unsafe { self.bumps().owned.of(epoch.index(), epoch.era()) }
     }
 
-    fn go_on_in(&self, epoch: Epoch, position: &'h Position<Row<R>>, block: &BumpBlock) {
-        let is_only = self.blocks_of(epoch).nth(1).is_none();
+    /// Notes the block where the local lays next, and whether it is the only one that it owns of the epoch.
+    fn go_on_in(
+        &self,
+        epoch: Epoch,
+        position: &'h Position<Row<R>>,
+        block: &BumpBlock,
+        is_only: bool,
+    ) {
         let limit = self.limit();
         self.bumps().near = Near {
             open: position.open_word(),
@@ -314,9 +321,14 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     #[inline(always)]
     pub(super) fn block_near(&self, address: usize) -> Option<&'h BumpBlock> {
         let near = &self.bumps().near;
+        if !Table::<C>::BUMPS || address.wrapping_sub(near.base) >= near.bytes {
+            return None;
+        }
         // SAFETY: where it has a length the block is valid, as long as the heap.
-        (Table::<C>::BUMPS && address.wrapping_sub(near.base) < near.bytes)
-            .then(|| unsafe { NonNull::new_unchecked(near.block.cast_mut()).as_ref() })
+        unsafe {
+            core::hint::assert_unchecked(!near.block.is_null());
+            Some(&*near.block)
+        }
     }
 
     /// Frees an object in the block in which the local laid last, which is its own. `length` says how long it should be, where that
@@ -387,7 +399,14 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     }
 
     /// Leaves the blocks of an epoch.
+    #[inline]
     pub(super) fn leave_blocks_of(&mut self, epoch: Epoch) {
+        // SAFETY: blocks are valid as long as the heap.
+        if let Some(block) = unsafe { self.bumps().owned.take_empty(epoch) } {
+            // Most epochs are over with all that was allocated there.
+            self.forget_near(block);
+            return self.end_owned(block);
+        }
         self.leave_blocks(Some(epoch.index()), true, |block| {
             block.era() == epoch.era()
         });
@@ -431,14 +450,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             if learns {
                 self.learn_from(block);
             }
-            let bumps = self.bumps();
-            if ptr::eq(bumps.near.block, block) {
-                bumps.near = Near::NONE;
-            }
-            let is_first = block.pins.load(Relaxed) && block.kind() == Kind::Large;
-            if is_first && block.used() <= Kind::Small.bytes() {
-                bumps.first = Kind::Small;
-            }
+            self.forget_near(block);
             // Before the one of its epoch that pins the record for all, which is the last in the list. Once it was left the block
             // may be somebody else's.
             if !block.is_empty() {
@@ -450,13 +462,31 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             {
                 self.heap.pin_block(owned);
             }
-            if block.leave() == Freed::Emptied {
-                self.heap.end_block(block);
-                self.put_spare(block);
-            }
+            self.end_owned(block);
         }
         // What was learned is for the objects that follow.
         self.bumps().near.limit = self.limit();
+    }
+
+    /// The local lays no more objects in a block that it owns. How much was laid in the first one of an epoch says with which kind the next
+    /// begins.
+    fn forget_near(&self, block: &BumpBlock) {
+        let bumps = self.bumps();
+        if ptr::eq(bumps.near.block, block) {
+            bumps.near = Near::NONE;
+        }
+        let is_first = block.pins.load(Relaxed) && block.kind() == Kind::Large;
+        if is_first && block.used() <= Kind::Small.bytes() {
+            bumps.first = Kind::Small;
+        }
+    }
+
+    /// Leaves a block that is in no list any more, and has it if it is empty.
+    fn end_owned(&self, block: &'h BumpBlock) {
+        if block.leave() == Freed::Emptied {
+            self.heap.end_block(block);
+            self.put_spare(block);
+        }
     }
 
     /// Gives the spare blocks back.

@@ -1,6 +1,7 @@
 //! The bump blocks that a local owns: lists by epoch, so that a local that serves many epochs at a time finds those of one.
 
 use crate::bump::BumpBlock;
+use crate::epoch::Epoch;
 use crate::sync::Ordering::Relaxed;
 use core::ptr;
 
@@ -59,6 +60,24 @@ impl Owned {
         // SAFETY: the caller's promise.
         let blocks = Blocks(unsafe { self.first[index % LISTS].as_ref() });
         blocks.filter(move |block| block.era() == era)
+    }
+
+    /// Takes the block of an epoch out, if it has one, which is empty and alone in its list.
+    ///
+    /// # Safety
+    /// As for [`Owned::of`].
+    #[inline]
+    pub(super) unsafe fn take_empty<'b>(&mut self, epoch: Epoch) -> Option<&'b BumpBlock> {
+        let first = &mut self.first[epoch.index() % LISTS];
+        // SAFETY: the caller's promise.
+        let block = unsafe { first.as_ref() }?;
+        let is_it =
+            block.era() == epoch.era() && block.sibling.load(Relaxed).is_null() && block.is_empty();
+        if is_it {
+            *first = ptr::null_mut();
+            self.count -= 1;
+        }
+        is_it.then_some(block)
     }
 
     /// Takes the blocks out that `is_over` says, of the list of an index or of all. Those of an epoch stay in their order.
