@@ -76,7 +76,7 @@ struct Near {
     bytes: usize,
 }
 
-/// In which era there is no block: none.
+/// In which era there is no block: none. `Relaxed`: a constant.
 static NOWHERE: AtomicU64 = AtomicU64::new(0);
 
 impl Near {
