@@ -17,7 +17,8 @@ pub(crate) struct Position<T> {
     /// What keeps the position from another era. Orderings: see `pin`. `Relaxed` elsewhere.
     pins: AtomicU64,
     /// The newest era here, or 0; and when it was opened, by the provider's clock and one, or 0. Written by the thread that claimed the
-    /// position, in this order; read in the other. `Release` and `Acquire`: one who sees the time of an era sees that era, or a later one.
+    /// position, in this order; read in the other. The time is stored with `Release` and read with `Acquire`: one who sees that of an era sees
+    /// the era, or a later one. The era is `Relaxed`.
     era: AtomicU64,
     opened_at: AtomicU64,
     /// Under the ring's lock.
@@ -325,7 +326,7 @@ impl<T> Position<T> {
 
     /// The newest era, or 0.
     pub(crate) fn era(&self) -> u64 {
-        self.era.load(Ordering::Acquire)
+        self.era.load(Ordering::Relaxed)
     }
 
     /// When an era was opened, if that is known and the position's newest still.

@@ -357,7 +357,7 @@ fn an_old_epoch_goes_on_with_slabs() {
     let epoch = heap.open_epoch().unwrap();
     let mut rng = Rng(3);
     let mut live = Vec::new();
-    for _ in 0..steps(200_000, 2000) {
+    for _ in 0..steps(200_000, 700) {
         let size = rng.below(200) + 1;
         live.push((local.alloc_in(epoch, layout(size)).unwrap(), size));
         if live.len() > 500 {
@@ -393,7 +393,7 @@ fn blocks_follow_the_policy() {
         heap.set_policy(policy);
         let mut local = heap.local().unwrap();
         let epoch = heap.open_epoch().unwrap();
-        let objects: Vec<_> = (0..100)
+        let objects: Vec<_> = (0..steps(100, 10))
             .map(|_| local.alloc_in(epoch, layout(1000)).unwrap())
             .collect();
         objects

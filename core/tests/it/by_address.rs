@@ -218,7 +218,7 @@ fn random_addresses() {
 /// chunks in which some that are in use push each other out, again and again.
 #[test]
 fn known_chunks_are_looked_up_without_a_lock() {
-    const CHUNKS: usize = 100;
+    const CHUNKS: usize = steps(100, 20);
     let mut memory = Box::<[u8]>::new_uninit_slice((CHUNKS + 8) << 16);
     let heap: Heap<StaticProvider<'_>, DefaultLock, Checked> =
         Heap::new(StaticProvider::new(&mut memory));
@@ -239,9 +239,9 @@ fn known_chunks_are_looked_up_without_a_lock() {
     };
     look(&mut local);
     let before = heap.stats().locks.pages.taken;
-    (0..20).for_each(|_| look(&mut local));
+    (0..steps(20, 3)).for_each(|_| look(&mut local));
     let taken = heap.stats().locks.pages.taken - before;
-    assert!(taken < 10, "{taken} for 2,000 looks");
+    assert!(taken < 10, "{taken} for looks at {CHUNKS} chunks");
 }
 
 /// Memory of a chunk that was given back is nobody's, for a local that knew the chunk, too. Catches what is remembered beyond

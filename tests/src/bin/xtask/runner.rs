@@ -1,7 +1,9 @@
 //! Runs stages and sums them up, for `cargo xtask test` and `cargo xtask sanitize`.
 
 use std::io::{self, BufRead, Write};
+use std::num::NonZero;
 use std::process::Command;
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -167,7 +169,7 @@ fn run_in_turn(
     }
 }
 
-/// Runs commands at the same time, and adds what came of each, one after the other.
+/// Runs commands at the same time, as many as there are processors, and adds what came of each, one after the other.
 fn run_together(commands: Vec<Command>, verbose: bool, outcome: &mut Outcome) -> Result<()> {
     let run = |mut command| {
         let mut own = Outcome {
@@ -176,20 +178,29 @@ fn run_together(commands: Vec<Command>, verbose: bool, outcome: &mut Outcome) ->
             output: Vec::new(),
         };
         own.ok = run_command(&mut command, verbose, &mut own)?;
-        Ok(own)
+        anyhow::Ok(own)
     };
-    let all: Vec<Result<Outcome>> = thread::scope(|scope| {
-        let threads: Vec<_> = commands
-            .into_iter()
-            .map(|command| scope.spawn(move || run(command)))
-            .collect();
-        let joined = threads.into_iter().map(|thread| thread.join());
-        joined
-            .map(|own| own.unwrap_or_else(|_| bail!("a stage's thread panicked")))
-            .collect()
-    });
-    for own in all {
-        let own = own?;
+    let count = thread::available_parallelism().map_or(1, NonZero::get);
+    let waiting = Mutex::new(commands.into_iter().enumerate());
+    let next = || waiting.lock().ok()?.next();
+    let mut all = thread::scope(|scope| {
+        let work = || -> Result<Vec<(usize, Outcome)>> {
+            let mut done = Vec::new();
+            while let Some((at, command)) = next() {
+                done.push((at, run(command)?));
+            }
+            Ok(done)
+        };
+        let threads: Vec<_> = (0..count).map(|_| scope.spawn(work)).collect();
+        let mut all = Vec::new();
+        for thread in threads {
+            let done = thread.join();
+            all.extend(done.unwrap_or_else(|_| bail!("a stage's thread panicked"))?);
+        }
+        anyhow::Ok(all)
+    })?;
+    all.sort_by_key(|(at, _)| *at);
+    for (_, own) in all {
         outcome.ok &= own.ok;
         outcome.counts += own.counts;
         outcome.output.extend_from_slice(&own.output);

@@ -14,10 +14,15 @@ const MIRI_STRICT: &str = "-Zmiri-strict-provenance";
 /// `chunk/map.rs`.
 pub(crate) const MIRI_WHOLE: &str = "-Zmiri-permissive-provenance -Zmiri-disable-isolation";
 
-/// Files of `core/tests/it`, in parts that take about as long as what is in neither.
-const PARTS: [&str; 2] = [
-    "adapters:: bounded:: bumps:: by_address:: checked:: classes:: closes:: counts:: domains::",
-    "epochs:: extents:: faults:: forged:: forgotten:: handles:: hostile:: locals:: lookups:: odd:: overflow::",
+/// The files of the core's tests that Miri runs here, in parts that take about as long: those of what is done to memory and of what threads
+/// do at the same time. The others ask for figures and texts; `cargo xtask sanitize` runs all.
+const UNDER_MIRI: [&str; 6] = [
+    "bumps:: survivors:: late:: forgotten::",
+    "handles:: values:: locals:: forged::",
+    "epochs:: remade:: pauses:: races::",
+    "scopes:: extents:: adapters:: eras::",
+    "properties::",
+    "threads:: lookups:: by_address:: checked::",
 ];
 
 /// For loom's models. How many times a thread may be preempted in one execution: bugs of atomic protocols show with two or
@@ -32,7 +37,7 @@ pub(crate) struct Stage {
     pub(crate) commands: Vec<Command>,
     /// It fails if it runs no test: a wrong `cfg` or name could empty it without anybody noticing.
     pub(crate) needs_tests: bool,
-    /// Its commands run at the same time: each uses one core for long.
+    /// Its commands run at the same time, as many as there are processors: each uses one for long.
     pub(crate) together: bool,
     /// Its commands are run again and again until so much time has passed.
     pub(crate) at_least: Duration,
@@ -111,22 +116,7 @@ pub(crate) fn all() -> Vec<Stage> {
         tests("loom", loom()),
         Stage {
             together: true,
-            ..Stage::of_tests(
-                "miri",
-                vec![
-                    miri(MIRI_STRICT, "--lib"),
-                    // In parts, so that processors share them.
-                    miri(MIRI_WHOLE, &format!("--test it -- {}", PARTS[0])),
-                    miri(MIRI_WHOLE, &format!("--test it -- {}", PARTS[1])),
-                    miri(MIRI_WHOLE, &rest()),
-                    // What narrow words can change.
-                    miri(
-                        MIRI_WHOLE,
-                        "--test it --target i686-unknown-linux-gnu -- \
-                         handles:: properties:: sizes:: threads::",
-                    ),
-                ],
-            )
+            ..Stage::of_tests("miri", under_miri())
         },
     ]
 }
@@ -153,13 +143,17 @@ fn loom() -> Command {
     command
 }
 
-/// The tests under Miri that are in no part.
-fn rest() -> String {
-    let skips = PARTS
-        .iter()
-        .flat_map(|part| part.split(' '))
-        .map(|file| format!(" --skip {file}"));
-    format!("--test it --{}", skips.collect::<String>())
+/// The core's tests under Miri, some files in a process: the longer one runs the slower it gets.
+fn under_miri() -> Vec<Command> {
+    let strict = miri(MIRI_STRICT, "--lib");
+    let files = UNDER_MIRI.map(|files| miri(MIRI_WHOLE, &format!("--test it -- {files}")));
+    // What narrow words can change.
+    let narrow = "--test it --target i686-unknown-linux-gnu -- handles::";
+    [strict]
+        .into_iter()
+        .chain(files)
+        .chain([miri(MIRI_WHOLE, narrow)])
+        .collect()
 }
 
 pub(crate) fn miri(flags: &str, what: &str) -> Command {
