@@ -19,8 +19,8 @@
 //! `open` is the era in which a position accepts allocations, or 0. It is read `Relaxed` on each
 //! allocation that names an epoch, as a hint that is right for whoever was told of the close. What
 //! decides is the row's [`Tag`], read after the allocation holds a slot of it; see `depot::Row`. That it ends is `SeqCst`: it pairs
-//! with the count of pins (`Position::pin`), and with the row that an epoch gets (`Position::close_at_once`). That it begins is `Release`, as
-//! is a claim that was given back.
+//! with the count of pins (`Position::pin`), and with the row that an epoch gets (`Position::close_at_once`). That it begins is `Release`:
+//! who finds an era open finds its number in the position.
 //! `row` is stored with `Release` when an epoch first needs one and read with `Acquire`: the reader sees
 //! a placed row.
 

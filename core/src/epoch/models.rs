@@ -307,3 +307,28 @@ fn close_against_close_and_open() {
         }
     });
 }
+
+/// An era's time is asked for while its position is closed and opened again. Catches the time of another era.
+///
+/// Mutation: `Position::opened_at` does not look at the era. Mutation: it does so before it reads the time.
+#[test]
+fn a_time_is_of_its_era() {
+    loom::model(|| {
+        let ring = Ring::new();
+        let open = |ring: &Ring, now| {
+            let position = &ring.positions[1];
+            assert!(position.claim_bare());
+            ring.openings.open(position, 1, Some(now)).unwrap()
+        };
+        let epoch = open(&ring, 10);
+        let other = Arc::clone(&ring);
+        let thread = thread::spawn(move || {
+            let closed = other.positions[1].close_at_once(epoch.era_id());
+            assert_eq!(closed, AtOnce::Closed);
+            open(&other, 20);
+        });
+        let opened_at = ring.positions[1].opened_at(epoch.era_id());
+        assert!(opened_at.is_none_or(|time| time == 10), "{opened_at:?}");
+        thread.join().unwrap();
+    });
+}

@@ -311,9 +311,9 @@ impl<T> Position<T> {
         true
     }
 
-    /// Gives a claimed position back. `Release`: who claims it next sees what was before the claim.
+    /// Gives a claimed position back. `Relaxed`: nothing was done with it.
     pub(crate) fn give_back(&self) {
-        self.open.store(0, Ordering::Release);
+        self.open.store(0, Ordering::Relaxed);
     }
 
     /// Opens a claimed position. `Release`: who finds it open sees its era.
@@ -330,7 +330,6 @@ impl<T> Position<T> {
     }
 
     /// When an era was opened, if that is known and the position's newest still.
-    #[cfg(not(loom))]
     pub(crate) fn opened_at(&self, era: NonZeroU64) -> Option<u64> {
         let opened_at = self.opened_at.load(Ordering::Acquire);
         let is_of_era = self.era() == era.get();
