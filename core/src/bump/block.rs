@@ -128,7 +128,7 @@ pub(crate) struct BumpBlock {
     slab: Slab,
     /// What was laid since it began: `[63:32] objects | [31:0] bytes`, so that an allocation changes one word.
     laid: AtomicU64,
-    /// Where the block begins, and how far behind that its last unit does.
+    /// Where the block begins, and how far behind that its last unit begins.
     base: AtomicUsize,
     last_unit: AtomicU32,
     /// Of the objects those that the owner freed.
@@ -340,7 +340,8 @@ impl BumpBlock {
     #[inline(always)]
     fn advance(&self, laid: u64, length: Length) -> Option<(usize, usize)> {
         let offset = laid as u32;
-        // What is laid begins before the last unit. Nothing overflows: all are some thousands.
+        // Its last unit is not behind the block's. Nothing overflows: all are some thousands. By what is beyond the first unit, which a
+        // caller has at hand, it takes two instructions less than by the length.
         let beyond = length.bytes() as u32 - UNIT as u32;
         if offset + beyond > self.last_unit.load(Relaxed) {
             return None;

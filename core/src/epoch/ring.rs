@@ -1,6 +1,6 @@
 //! The ring's books: which position serves which era, and what is known of it.
 
-use super::{Epoch, EpochError, EpochState, Label};
+use super::{ERAS, Epoch, EpochError, EpochState, Label};
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering, load_in_order};
 use core::num::NonZeroU64;
 use core::ptr::{self, NonNull};
@@ -10,15 +10,15 @@ use core::ptr::{self, NonNull};
 #[derive(Debug)]
 #[repr(align(64))]
 pub(crate) struct Position<T> {
-    /// `Relaxed` where it is a hint, `SeqCst` where it ends: see the head of `epoch`.
+    /// An era, 0, or [`CLAIMED`]. `Relaxed` where it is a hint, `SeqCst` where it ends and where the position is claimed, `Release` where it
+    /// begins, `Acquire` in `open_era`: see the head of `epoch`.
     open: AtomicU64,
     /// `Release` in `Position::attach`, `Acquire` in `Position::row`: who sees a row sees a placed one.
     row: AtomicPtr<T>,
-    /// What keeps the position from another era. Orderings: see `pin`. `Relaxed` elsewhere.
+    /// What keeps the position from another era. Orderings: see `pin`, `unpin` and `claim`. `Relaxed` elsewhere.
     pins: AtomicU64,
-    /// The newest era here, or 0; and when it was opened, by the provider's clock and one, or 0. Written by the thread that claimed the
-    /// position, in this order; read in the other. The time is stored with `Release` and read with `Acquire`: one who sees that of an era sees
-    /// the era, or a later one. The era is `Relaxed`.
+    /// The newest era here; 0 before the first, and while the next one begins. And when it was opened, by the provider's clock and one, or
+    /// 0. Orderings: see `Position::open`.
     era: AtomicU64,
     opened_at: AtomicU64,
     /// Under the ring's lock.
@@ -68,7 +68,7 @@ const CLAIMED: u64 = u64::MAX;
 /// What is drawn and noted when an epoch is opened, without a lock.
 #[derive(Debug)]
 pub(crate) struct Openings {
-    /// `Relaxed`: each thread gets another one, and that is all.
+    /// `Release` when an era is drawn, `Acquire` in `last_era`: who sees the era sees that a position is claimed for it.
     last_era: AtomicU64,
     /// The position that was opened last: the search for the next begins behind it. `Relaxed`: a hint.
     last_index: AtomicU32,
@@ -95,21 +95,20 @@ impl Openings {
         self.last_index.load(Ordering::Relaxed) as usize
     }
 
-    /// The era that was opened last.
-    #[cfg(not(loom))]
+    /// The era that was drawn last.
     pub(crate) fn last_era(&self) -> u64 {
-        self.last_era.load(Ordering::Relaxed)
+        self.last_era.load(Ordering::Acquire)
     }
 
-    /// Opens a claimed position in a new era. There are 2^63: one in each nanosecond takes three centuries.
+    /// Opens a claimed position in a new era, unless there are no more.
     pub(crate) fn open<T>(
         &self,
         position: &Position<T>,
         index: u32,
         now: Option<u64>,
     ) -> Result<Epoch, EpochError> {
-        let era = self.last_era.fetch_add(1, Ordering::Relaxed) + 1;
-        let Some(era) = NonZeroU64::new(era).filter(|era| era.get() >> 63 == 0) else {
+        let era = self.last_era.fetch_add(1, Ordering::Release) + 1;
+        let Some(era) = NonZeroU64::new(era).filter(|era| era.get() < ERAS) else {
             self.last_era.fetch_sub(1, Ordering::Relaxed);
             position.give_back();
             return Err(EpochError::RingFull);
@@ -132,7 +131,7 @@ pub(crate) enum AtOnce {
 /// What else is known of a position's epoch.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Record {
-    /// Of which era it is: of another one of its position nothing else is known.
+    /// Of which era it is. When it is asked for in another one it begins anew.
     era: u64,
     pub(crate) label: Label,
     pub(crate) domains: u32,
@@ -242,7 +241,7 @@ impl<T> Position<T> {
         self.open.fetch_or(0, Ordering::Release) == era.get()
     }
 
-    /// Ends an era, which may be over already. Whether the position is no other's since. Under the ring's lock.
+    /// Ends an era, which may be over already. Whether the position was neither claimed nor opened since. Under the ring's lock.
     pub(crate) fn shut(&self, era: u64) -> bool {
         let shut = self
             .open
@@ -316,24 +315,37 @@ impl<T> Position<T> {
         self.open.store(0, Ordering::Relaxed);
     }
 
-    /// Opens a claimed position. `Release`: who finds it open sees its era.
+    /// Opens a claimed position.
+    ///
+    /// Each store but the first is `Release`, and read with `Acquire`: who sees the era open, or its number, sees its time; who sees its time
+    /// does not see the number of the era before.
     pub(crate) fn open(&self, era: NonZeroU64, now: Option<u64>) {
-        self.era.store(era.get(), Ordering::Relaxed);
+        self.era.store(0, Ordering::Relaxed);
         let opened_at = now.map_or(0, |now| now.saturating_add(1));
         self.opened_at.store(opened_at, Ordering::Release);
+        self.era.store(era.get(), Ordering::Release);
         self.open.store(era.get(), Ordering::Release);
     }
 
-    /// The newest era, or 0.
+    /// The newest era, or 0: see [`Position::open`].
     pub(crate) fn era(&self) -> u64 {
-        self.era.load(Ordering::Relaxed)
+        self.era.load(Ordering::Acquire)
     }
 
-    /// When an era was opened, if that is known and the position's newest still.
+    /// The era that is open, or else the newest, or 0; and whether it is open.
+    #[cfg(not(loom))]
+    pub(crate) fn newest(&self) -> (u64, bool) {
+        match self.open_era() {
+            0 => (self.era(), false),
+            era => (era, true),
+        }
+    }
+
+    /// When an era was opened, which the caller saw here, if that is known and it is the position's newest still.
     pub(crate) fn opened_at(&self, era: NonZeroU64) -> Option<u64> {
         let opened_at = self.opened_at.load(Ordering::Acquire);
-        let is_of_era = self.era() == era.get();
-        opened_at.checked_sub(1).filter(|_| is_of_era)
+        let is_newest = self.era() == era.get();
+        opened_at.checked_sub(1).filter(|_| is_newest)
     }
 
     /// The pins. One who asks after a close sees each that was: see [`Position::pin`].
@@ -353,8 +365,10 @@ impl<T> Position<T> {
         self.row.store(ptr::null_mut(), Ordering::Relaxed);
     }
 
-    pub(crate) fn is_open(&self) -> bool {
-        self.open_era() != 0
+    /// Whether it is open, or a thread has claimed it to open it.
+    #[cfg(not(loom))]
+    pub(crate) fn is_taken(&self) -> bool {
+        self.open.load(Ordering::Relaxed) != 0
     }
 
     /// The era that is open, or 0. `Acquire`: see [`Position::open`].

@@ -3,7 +3,7 @@
 use super::Heap;
 use crate::config::Config;
 use crate::depot::Row;
-use crate::epoch::{Books, Epoch, Position};
+use crate::epoch::{Books, Epoch, EpochError, Position};
 use crate::provider::PageProvider;
 use crate::sync::Ordering;
 use lock_api::RawMutex;
@@ -27,22 +27,22 @@ pub struct Closed {
 }
 
 impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
-    /// Ends allocation in an era of a position. Under the ring's lock. The era's row, if it has one.
+    /// Ends allocation in an era of a position. Under the ring's lock. The era's row, if it has one; `Closed` if the position was claimed
+    /// since, or is not yet open in this era.
     pub(super) fn shut<'a>(
         &'a self,
         _: &mut Books,
         position: &'a Position<Row<R>>,
         epoch: Epoch,
-    ) -> Option<&'a Row<R>> {
-        // An era that was closed at once has no row.
+    ) -> Result<Option<&'a Row<R>>, EpochError> {
         if !position.shut(epoch.era()) {
-            return None;
+            return Err(EpochError::Closed);
         }
         let row = position.row().inspect(|row| self.shut_row(row));
         if row.is_some() || position.pins().count() > 0 {
             self.closes.fetch_add(1, Ordering::Release);
         }
-        row
+        Ok(row)
     }
 
     /// Gives back what is empty in an epoch that was just shut, which has this row, or none.
@@ -54,15 +54,22 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     ) -> Closed {
         match (row, self.position(epoch)) {
             (Some(row), _) => self.reclaim_closed(epoch, row, before),
-            (None, position) => self.left_in_blocks(position),
+            (None, position) => self.left_in_blocks(epoch, position),
         }
     }
 
     /// What a close did to an epoch that has no slabs.
-    pub(super) fn left_in_blocks(&self, position: Option<&Position<Row<R>>>) -> Closed {
+    pub(super) fn left_in_blocks(
+        &self,
+        epoch: Epoch,
+        position: Option<&Position<Row<R>>>,
+    ) -> Closed {
+        let pins = position.map_or(0, |position| position.pins().count().into());
+        // If nothing was left the position may be another's by now, and so may the pins.
+        let is_it = position.is_some_and(|position| position.era() == epoch.era());
         Closed {
             returned: self.close_blocks(),
-            survivors: position.map_or(0, |position| position.pins().count().into()),
+            survivors: if is_it { pins } else { 0 },
             ..Closed::default()
         }
     }

@@ -20,7 +20,7 @@ use lock_api::RawMutex;
 /// A new epoch, and the one that was current before and is closing now: with its row, if it has one, and what was before the close.
 type Opened<'h, R> = (Epoch, Option<(Epoch, Option<&'h Row<R>>, Before)>);
 
-/// Positions that are looked at for a free one before there is one more.
+/// Positions that are looked at for a free one before there is one more, and the root's.
 const LOOKS: usize = 16;
 
 impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
@@ -35,10 +35,11 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             .ok_or(EpochError::OutOfMemory)
     }
 
-    /// Opens an epoch. The current one stays current and open. Where no epoch that has slabs was at its place before it, no lock is taken.
+    /// Opens an epoch. The current one stays current and open. A position that is free and has no slabs is opened without a lock; only where
+    /// there is none among those that are looked at first, the ring's lock is taken.
     ///
     /// # Errors
-    /// If every position is open or has live objects, or there is no memory.
+    /// If every position was open or had live objects when it was looked at, or there is no memory.
     pub fn open_epoch(&self) -> Result<Epoch, EpochError> {
         self.open_next(false)
     }
@@ -67,7 +68,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         // An epoch that needed no row gives nothing back here.
         let at_once = position.close_at_once(epoch.era_id());
         if at_once == AtOnce::Closed {
-            let left = self.left_in_blocks(Some(position));
+            let left = self.left_in_blocks(epoch, Some(position));
             if left.survivors > 0 {
                 self.closes.fetch_add(1, Ordering::Release);
             }
@@ -76,11 +77,11 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let before = self.before_close();
         let row = self.books.with(|books| {
             books.of(Some(position), epoch)?;
-            Ok(self.shut(books, position, epoch))
+            self.shut(books, position, epoch)
         });
         match row {
             Ok(row) => Ok(self.give_back_closed(epoch, row, before)),
-            // It was closed here. A thread that opened the position since found its row empty.
+            // It was closed here. A thread that opened the position since found its row empty, and shut it.
             Err(_) if at_once == AtOnce::HasRow => Ok(Closed::default()),
             Err(error) => Err(error),
         }
@@ -131,11 +132,11 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 return (false, None);
             };
             let is_last = left == 0 && epoch.index() != 0;
-            let closing = before.filter(|_| is_last);
-            (
-                true,
-                closing.map(|before| (self.shut(books, position, epoch), before)),
-            )
+            let closing = before.filter(|_| is_last).and_then(|before| {
+                let row = self.shut(books, position, epoch).ok()?;
+                Some((row, before))
+            });
+            (true, closing)
         });
         if let Some((row, before)) = closed {
             self.give_back_closed(epoch, row, before);
@@ -147,7 +148,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     #[must_use]
     pub fn newest_epoch_at(&self, index: usize) -> Option<Epoch> {
         let position = self.positions.get(index)?;
-        Epoch::from_parts(index as u32, position.era())
+        Epoch::from_parts(index as u32, position.newest().0)
     }
 
     /// What an epoch is doing.
@@ -348,6 +349,11 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         if let Some(row) = position.row() {
             position.detach();
             row.attach(None);
+            // The epoch was closed at once while it got the row, and who closes it has not come to the row yet: it will not find it.
+            if row.tag().is_open() {
+                self.shut_row(row);
+                self.closes.fetch_add(1, Ordering::Release);
+            }
         }
         let old = before.and_then(|_| books.current(|index| positions.get(index)));
         let epoch = self.openings.open(position, index, now)?;
@@ -356,8 +362,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             books.current = Some(epoch);
             if let Some(old) = old.filter(|old| old.index() != 0)
                 && let Ok((position, _)) = books.of(positions.get(old.index()), old)
+                && let Ok(row) = self.shut(books, position, old)
             {
-                closing = Some((old, self.shut(books, position, old), before));
+                closing = Some((old, row, before));
             }
         }
         Ok(Some((epoch, closing)))

@@ -77,10 +77,11 @@ pub struct Heap<P: PageProvider, R: RawMutex = DefaultLock, C: Config = Standard
     /// The row that was made last. `Release` when it is set, under the ring's lock; `Acquire` in `rows`: the reader sees
     /// this row and, through it, the older ones.
     newest: AtomicPtr<Row<R>>,
+    /// What opening an epoch draws and notes.
     openings: Openings,
     /// The ring's lock. Taken before any other of the heap's locks, and never inside one.
     books: Lock<R, Books>,
-    /// Counts epochs that were shut. `Release` in `shut_row`, `Acquire` in `closes`.
+    /// Counts epochs that were closed with a row or with something left. `Release` where it changes, `Acquire` in `closes`.
     closes: AtomicU64,
     pub(crate) locals: Lock<R, Registry>,
     /// What the handles' ids lead to.

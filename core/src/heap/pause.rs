@@ -7,7 +7,7 @@
 //!
 //! What a thread does without a lock is whole at every step. What the threads that are not in the copy
 //! hold is lost to the copy: their locals, within the bound of [`Local::holding_bound`], the slots, pages and
-//! regions that were on their way, and the epochs that they had open.
+//! regions that were on their way, the epochs that they had open, and the position that each was about to open or to pin.
 //!
 //! [`Local::holding_bound`]: crate::Local::holding_bound
 

@@ -48,8 +48,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
         let errors = self.counters.error_stats();
         let large = self.counters.large_stats();
-        // Before the open ones are counted, so that there are never more closes than epochs.
+        // Before those that are open or about to be are counted, so that nothing counts as a close that was none.
         let opened = self.openings.last_era();
+        let taken = self.count_taken();
         let (open_epochs, closing_epochs) = self.count_epochs();
         let (blocks, _) = self.block_stats(None);
         let pooled = self.pooled_bytes();
@@ -92,7 +93,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             blocks,
             closes: self
                 .counters
-                .close_stats(opened.saturating_sub(open_epochs + u64::from(self.mixed.is_there()))),
+                .close_stats(opened.saturating_sub(taken + u64::from(self.mixed.is_there()))),
             errors,
             handle_ids: (u64::from(given), u64::from(ids)),
         }
@@ -233,10 +234,10 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             row.filter(|row| row.tag() == epoch.tag() || row.tag() == epoch.tag().closed())
         {
             self.fill_epoch(&mut stats, row);
-            // Its figures, unless it ended meanwhile.
-            self.books
-                .with(|books| books.of(positions.get(epoch.index()), epoch).map(|_| ()))?;
         }
+        // Its figures, unless it ended meanwhile.
+        self.books
+            .with(|books| books.of(positions.get(epoch.index()), epoch).map(|_| ()))?;
         Ok(stats)
     }
 
@@ -250,8 +251,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         if self.mixed.is_epoch(index) {
             return None;
         }
-        let epoch = Epoch::from_parts(index as u32, position.era())?;
-        let is_there = position.is_open()
+        let (era, is_open) = position.newest();
+        let epoch = Epoch::from_parts(index as u32, era)?;
+        let is_there = is_open
             || position.pins().count() > 0
             || position
                 .row()
@@ -376,6 +378,12 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             });
         });
         stats
+    }
+
+    /// Positions that are open, or claimed to be opened.
+    fn count_taken(&self) -> u64 {
+        let positions = (0..self.positions.len()).filter_map(|index| self.positions.get(index));
+        positions.filter(|position| position.is_taken()).count() as u64
     }
 
     fn count_epochs(&self) -> (u64, u64) {

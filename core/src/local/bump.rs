@@ -65,7 +65,8 @@ pub(super) struct Bumps<R> {
 /// this block.
 #[derive(Debug)]
 struct Near {
-    /// Which era is open where the epoch's record is. The local owns the block, which pins the record, so that is the block's or none.
+    /// Which era is open where the epoch's record is. Of the blocks that the local owns in the epoch the first pins the record, so it is
+    /// the block's era or none.
     open: *const AtomicU64,
     index: usize,
     /// Objects of at most so many bytes are laid without a closer look.
@@ -76,7 +77,7 @@ struct Near {
     bytes: usize,
 }
 
-/// In which era there is no block: none. `Relaxed`: a constant.
+/// The word of a local that has laid nowhere: no era. `Relaxed`: a constant.
 static NOWHERE: AtomicU64 = AtomicU64::new(0);
 
 impl Near {
@@ -135,7 +136,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             Some(length) => length,
             None => self.beside_survivors(layout)?,
         };
-        // SAFETY: where an era is open there is a block, valid as long as the heap.
+        // SAFETY: where it says an era, which a token has, there is a block, valid as long as the heap.
         unsafe { (*near.block).lay(length).map(object_at) }
     }
 
@@ -317,7 +318,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         *count += 1;
     }
 
-    /// The block in which the local laid last, if an address is in it.
+    /// The block in which the local laid last, if an address is in it whose free is the local's count alone.
     #[inline(always)]
     pub(super) fn block_near(&self, address: usize) -> Option<&'h BumpBlock> {
         let near = &self.bumps().near;
@@ -384,9 +385,9 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// As for [`Local::resize`].
     #[inline]
     pub unsafe fn resize_near(&mut self, object: NonNull<u8>, old: Layout, new: Layout) -> bool {
-        let at = object.addr().get();
-        self.block_near(at)
-            .is_some_and(|block| self.extend(block, at, old, new))
+        // SAFETY: if there is a block it is valid, as long as the heap.
+        let block = unsafe { self.bumps().near.block.as_ref() };
+        block.is_some_and(|block| self.extend(block, object.addr().get(), old, new))
     }
 
     /// Makes the object that was laid last in a block of this local longer or shorter where it is.

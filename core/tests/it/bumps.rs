@@ -193,6 +193,28 @@ fn blocks_end_once_whoever_frees_last() {
     );
 }
 
+/// The object that was laid last grows where it is in whichever block of its epoch that is. Catches vectors that are copied at each step once
+/// their epoch has a second block.
+#[test]
+fn the_last_object_of_a_later_block_grows_where_it_is() {
+    let heap = TestHeap::new(Host::default());
+    let mut local = heap.local().unwrap();
+    let epoch = heap.open_epoch().unwrap();
+    for block in 1..4 {
+        while heap.epoch_stats(epoch).unwrap().blocks.blocks < block {
+            local.alloc_in(epoch, layout(1000)).unwrap();
+        }
+        let object = local.alloc_in(epoch, layout(16)).unwrap();
+        // SAFETY: it is live and has these layouts, one after the other.
+        unsafe {
+            assert!(local.resize_near(object, layout(16), layout(700)));
+            assert!(local.resize_near(object, layout(700), layout(900)));
+            assert!(!local.resize_near(object, layout(900), layout(9000)));
+            local.free(object, layout(900)).unwrap();
+        }
+    }
+}
+
 /// The object that was laid last grows where it is, and one that cannot stays in its epoch. Catches a vector that is copied at
 /// each doubling, and one that leaves its epoch.
 #[test]

@@ -118,7 +118,10 @@ fn forged_tokens_are_refused() {
         .iter()
         .flat_map(|index| eras.iter().map(move |era| (*index, *era)));
     for (index, era) in all {
-        let token = Epoch::from_parts(index, era).unwrap();
+        let Some(token) = Epoch::from_parts(index, era) else {
+            assert!(era >> 63 == 1, "{era}");
+            continue;
+        };
         if open.contains(&token) || heap.current() == Ok(token) {
             continue;
         }

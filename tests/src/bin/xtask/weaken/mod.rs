@@ -9,7 +9,7 @@ mod checks;
 mod declared;
 mod sites;
 
-use std::fmt::Write as _;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::Instant;
@@ -29,10 +29,10 @@ const SOURCES: &str = "core/src";
 /// What to weaken.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Only sites whose name, as the table has it, contains one of these, between commas; the table stays as it is.
+    /// Only sites whose name, as the table has it, contains one of these, between commas; what the table says of the others stays.
     #[arg(long, value_name = "PATTERN")]
     only: Option<String>,
-    /// Run the loom models alone, which takes seconds for each; the table stays as it is.
+    /// Run the loom models alone, which takes seconds for each; the table learns what they notice.
     #[arg(long)]
     models: bool,
     /// List the sites and weaken none.
@@ -103,8 +103,8 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     if let Some(caught) = checks.run()? {
         bail!("{caught} fails without a change");
     }
-    let mut table = String::new();
-    let (mut bad, mut counts) = (0, [0; 3]);
+    let mut results = read_results()?;
+    let mut bad = 0;
     for (number, mutant) in mutants.iter().enumerate() {
         let name = mutant.name();
         let start = Instant::now();
@@ -120,7 +120,6 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         let result = match (caught, decision) {
             (Some(caught), None) => {
                 println!("{caught} ({seconds:.0} s)");
-                counts[usize::from(caught.is_miri)] += 1;
                 caught.to_string()
             }
             (Some(caught), Some(_)) => {
@@ -130,12 +129,11 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
             }
             (None, Some(why)) => {
                 println!("unnoticed, for a reason ({seconds:.0} s)");
-                counts[2] += 1;
                 format!("none: {why}")
             }
             (None, None) if options.models => {
                 println!("no model ({seconds:.0} s)");
-                String::new()
+                continue;
             }
             (None, None) => {
                 println!("UNNOTICED ({seconds:.0} s)");
@@ -143,33 +141,76 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
                 "**nothing**".to_owned()
             }
         };
-        writeln!(table, "{}", row(site, mutant.to, &sites, &result))?;
+        results.insert(name, result);
     }
     if options.only.is_none() && !options.models {
         for name in decisions.unused() {
             println!("{DECISIONS} has a reason for what is not there: {name}");
             bad += 1;
         }
-        let [loom, miri, reasons] = counts;
-        let head = format!(
-            "# What notices a weaker ordering\n\n\
-             Written by `cargo xtask weaken`. Each `Acquire`, `Release`, `AcqRel` and `SeqCst` of the core was weakened, one at a \
-             time, and the loom models ran, and then the tests of races under Miri, until one failed. {} orderings, \
-             {} ways to weaken one: {loom} failed a model, {miri} a test under Miri, {reasons} neither, for a reason. The test \
-             that is named is the one that was begun last.\n\n\
-             Slabs, their lists, the ring and handles are built for loom, where loom's mutex stands for a heap's locks; whole \
-             heaps run under Miri. loom takes a `SeqCst` access for one that acquires and releases, so what only `SeqCst` gives is \
-             Miri's as well. A lock's own \
-             orderings are the business of whoever brings it.\n\n\
-             | where | access | ordering | weakened to | pairs with | noticed by |\n|---|---|---|---|---|---|\n",
-            sites.len(),
-            mutants.len()
-        );
-        fs::write(root().join(TABLE), head + &table)
-            .with_context(|| format!("cannot write {TABLE}"))?;
+    }
+    match table(&sites, &results) {
+        Ok(table) => {
+            fs::write(root().join(TABLE), table)
+                .with_context(|| format!("cannot write {TABLE}"))?;
+        }
+        Err(never_run) => {
+            println!("{never_run} was never run: the table stays as it is");
+            bad += usize::from(!options.models);
+        }
     }
     println!("{} weakened, {bad} to be looked at", mutants.len());
     Ok(bad == 0)
+}
+
+/// The table, or which mutant it lacks.
+fn table(sites: &[Site], results: &BTreeMap<String, String>) -> Result<String, String> {
+    let (mut rows, mut all, mut counts) = (String::new(), 0, [0; 3]);
+    for site in sites {
+        for to in site.weaker() {
+            let name = Mutant { site, to }.name();
+            let result = results.get(&name).ok_or(name)?;
+            let by = ["loom: ", "Miri: ", "none: "];
+            if let Some(by) = by.iter().position(|by| result.starts_with(by)) {
+                counts[by] += 1;
+            }
+            rows += &row(site, to, sites, result);
+            rows += "\n";
+            all += 1;
+        }
+    }
+    let [loom, miri, reasons] = counts;
+    Ok(format!(
+        "# What notices a weaker ordering\n\n\
+         Written by `cargo xtask weaken`. Each `Acquire`, `Release`, `AcqRel` and `SeqCst` of the core was weakened, one at a \
+         time, and the loom models ran, and then the tests of races under Miri, until one failed. {} orderings, \
+         {all} ways to weaken one: {loom} failed a model, {miri} a test under Miri, {reasons} neither, for a reason. The test \
+         that is named is the one that was begun last.\n\n\
+         Slabs, their lists, the ring and handles are built for loom, where loom's mutex stands for a heap's locks; whole \
+         heaps run under Miri. loom takes a `SeqCst` access for one that acquires and releases, so what only `SeqCst` gives is \
+         Miri's as well. A lock's own \
+         orderings are the business of whoever brings it.\n\n\
+         | where | access | ordering | weakened to | pairs with | noticed by |\n|---|---|---|---|---|---|\n\
+         {rows}",
+        sites.len()
+    ))
+}
+
+/// What the table says of each mutant, by its name.
+fn read_results() -> Result<BTreeMap<String, String>> {
+    let path = root().join(TABLE);
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {TABLE}"))?;
+    let of_row = |line: &str| {
+        let line = line.strip_prefix("| ")?.strip_suffix(" |")?;
+        let [place, access, ordering, to, _, result] = *line.split(" | ").collect::<Vec<_>>()
+        else {
+            return None;
+        };
+        let plain = |cell: &str| cell.replace('`', "");
+        let name = format!("{} {} {ordering} -> {to}", plain(place), plain(access));
+        Some((name, result.to_owned()))
+    };
+    Ok(text.lines().filter_map(of_row).collect())
 }
 
 /// Every site below a folder.
