@@ -399,3 +399,21 @@ fn a_time_is_not_of_the_era_before() {
         thread.join().unwrap();
     });
 }
+
+/// An epoch is opened while the epochs that were are counted, and then those that are open. Catches one that was never closed and is taken for
+/// one that was.
+///
+/// Mutation: `Position::is_taken` asks for an era that is open.
+#[test]
+fn an_era_that_is_drawn_has_a_position() {
+    loom::model(|| {
+        let ring = Ring::new();
+        let before = ring.openings.last_era();
+        let other = Arc::clone(&ring);
+        let thread = thread::spawn(move || other.open_bare(1));
+        if ring.openings.last_era() > before {
+            assert!(ring.positions[1].is_taken(), "it is counted as closed");
+        }
+        thread.join().unwrap();
+    });
+}

@@ -366,7 +366,6 @@ impl<T> Position<T> {
     }
 
     /// Whether it is open, or a thread has claimed it to open it.
-    #[cfg(not(loom))]
     pub(crate) fn is_taken(&self) -> bool {
         self.open.load(Ordering::Relaxed) != 0
     }

@@ -351,8 +351,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             row.attach(None);
             // The epoch was closed at once while it got the row, and who closes it has not come to the row yet: it will not find it.
             if row.tag().is_open() {
-                self.shut_row(row);
-                self.closes.fetch_add(1, Ordering::Release);
+                self.shut_late(row);
             }
         }
         let old = before.and_then(|_| books.current(|index| positions.get(index)));

@@ -55,10 +55,15 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         if position.is_open_still(epoch.era_id()) {
             return Ok(Some(row));
         }
+        self.shut_late(row);
+        Err(AllocError::EpochClosed)
+    }
+
+    /// Ends allocation in a row that an epoch got while it was closed at once. Under the ring's lock.
+    pub(super) fn shut_late(&self, row: &Row<R>) {
         self.shut_row(row);
         // A local may have found the row meanwhile.
         self.closes.fetch_add(1, Ordering::Release);
-        Err(AllocError::EpochClosed)
     }
 
     /// A drained row begins to serve an epoch. Under the ring's lock.
