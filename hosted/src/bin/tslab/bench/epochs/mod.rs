@@ -10,6 +10,7 @@ use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use core::time::Duration;
+use std::sync::Arc;
 use std::thread;
 use temporal_slab::class::FINE_SIZES;
 use temporal_slab::config::Config;
@@ -169,7 +170,6 @@ struct Plan {
     beside: Beside,
     /// How many of the objects, of those that would be freed last, the other thread frees.
     given: usize,
-    mail: [Mail; 2],
 }
 
 impl Plan {
@@ -184,13 +184,11 @@ impl Plan {
         }
         let is_exchange = row.beside == Beside::Exchange;
         let given = if is_exchange { row.count / 10 } else { 0 };
-        let mail = || Mail((0..given).map(|_| AtomicPtr::default()).collect());
         Self {
             layouts: sizes.filter_map(|size| layout(size).ok()).collect(),
             order,
             beside: row.beside,
             given,
-            mail: [mail(), mail()],
         }
     }
 }
@@ -203,10 +201,14 @@ fn shuffle(order: &mut [usize]) {
     }
 }
 
-/// Objects on their way to the other thread: a place for each that is given in an epoch.
+/// Objects of one contender on their way to the other thread: a place for each that is given in an epoch.
 struct Mail(Vec<AtomicPtr<u8>>);
 
 impl Mail {
+    fn new(places: usize) -> Arc<Self> {
+        Arc::new(Self((0..places).map(|_| AtomicPtr::default()).collect()))
+    }
+
     /// Puts an object where another may be that was not taken yet: that is the caller's.
     fn put(&self, place: usize, object: *mut u8) -> Option<NonNull<u8>> {
         NonNull::new(self.0[place].swap(object, Ordering::AcqRel))
@@ -218,20 +220,20 @@ struct Worker<'t, W> {
     way: W,
     plan: &'t Plan,
     objects: Vec<NonNull<u8>>,
-    /// Which mail is to this one.
-    number: usize,
+    /// To the other and to this one.
+    mail: [Arc<Mail>; 2],
 }
 
 // SAFETY: between two rounds the objects of the list are not live; what is on its way is anybody's.
 unsafe impl<W: Way> Send for Worker<'_, W> {}
 
 impl<'t, W: Way> Worker<'t, W> {
-    fn new(way: W, plan: &'t Plan, number: usize) -> Self {
+    fn new(way: W, plan: &'t Plan, mail: [Arc<Mail>; 2]) -> Self {
         Self {
             way,
             plan,
             objects: vec![NonNull::dangling(); plan.layouts.len()],
-            number,
+            mail,
         }
     }
 
@@ -242,7 +244,6 @@ impl<'t, W: Way> Worker<'t, W> {
             layouts,
             order,
             given,
-            mail,
             ..
         } = self.plan;
         let epoch = self.way.begin();
@@ -258,8 +259,8 @@ impl<'t, W: Way> Worker<'t, W> {
         }
         for (at, place) in rest.iter().enumerate() {
             let (object, layout) = (self.objects[*place], layouts[*place]);
-            let left = mail[1 - self.number].put(at, object.as_ptr());
-            let came = mail[self.number].put(at, ptr::null_mut());
+            let left = self.mail[0].put(at, object.as_ptr());
+            let came = self.mail[1].put(at, ptr::null_mut());
             for object in [left, came].into_iter().flatten() {
                 // SAFETY: what is at this place has this layout, and who takes it has it.
                 unsafe { self.way.free(object, layout) };
@@ -273,11 +274,13 @@ fn turn<'t, W: Way + 't>(
     plan: &'t Plan,
     make: impl Fn() -> W,
 ) -> Box<dyn FnMut(u32) -> Duration + 't> {
-    let mut own = Worker::new(make(), plan, 0);
+    let mail = [Mail::new(plan.given), Mail::new(plan.given)];
+    let back = [Arc::clone(&mail[1]), Arc::clone(&mail[0])];
+    let mut own = Worker::new(make(), plan, mail);
     if plan.beside == Beside::Nothing {
         return Box::new(move |count| times(count, || own.round()));
     }
-    let mut other = Worker::new(make(), plan, 1);
+    let mut other = Worker::new(make(), plan, back);
     Box::new(move |count| {
         let is_over = AtomicBool::new(false);
         thread::scope(|scope| {
