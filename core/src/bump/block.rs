@@ -188,6 +188,7 @@ impl BumpBlock {
         &self.slab
     }
 
+    #[inline]
     pub(crate) fn kind(&self) -> Kind {
         if self.granules() == Kind::Small.granules() {
             Kind::Small
@@ -252,6 +253,7 @@ impl BumpBlock {
     }
 
     /// How long the live object is that begins at a unit.
+    #[inline]
     fn length_at(&self, unit: usize) -> Option<Length> {
         match self.says(unit) {
             Mark::LONG => Some(Length::of_digits(
@@ -282,6 +284,7 @@ impl BumpBlock {
     /// Begins to serve the epoch of an era, whose record is at an index, for the owner. The caller has the block, which is empty.
     ///
     /// Of a watched one the marks tell what lives, in an unchecked heap too: no free in it is the owner's, and others mark what they free.
+    #[inline]
     pub(crate) fn begin<M>(&self, owner: *mut M, index: u32, era: u64, is_watched: bool) {
         self.index.store(index, Relaxed);
         self.era.store(era, Relaxed);
@@ -309,6 +312,7 @@ impl BumpBlock {
     }
 
     /// Forgets all objects, which are dead. For the owner.
+    #[inline]
     pub(crate) fn start_over(&self) {
         self.laid.store(0, Relaxed);
         self.freed.store(0, Relaxed);
@@ -326,6 +330,7 @@ impl BumpBlock {
     }
 
     /// Lays an object of any length, aligned to a power of two, at most [`MAX_ALIGN`]. For the owner.
+    #[inline]
     pub(crate) fn lay_aligned(&self, length: Length, align: usize) -> Option<usize> {
         // Not by a division, which takes as long as the rest of an allocation or two. A block begins at a page.
         let beyond = align.max(UNIT) as u64 - 1;
@@ -473,11 +478,13 @@ impl BumpBlock {
     }
 
     /// How many objects were laid since it began.
+    #[inline]
     pub(crate) fn made(&self) -> u64 {
         self.laid.load(Relaxed) >> 32
     }
 
     /// How many objects live by the owner's count: all but those that others freed.
+    #[inline]
     fn own_live(&self) -> u64 {
         // After a second free that nobody noticed it is some number, less than a count has room for.
         let made = self.made() as u32;
@@ -485,21 +492,25 @@ impl BumpBlock {
     }
 
     /// Whether all objects are dead. For the owner.
+    #[inline]
     pub(crate) fn is_dead(&self) -> bool {
         self.own_live() == self.count.0.others()
     }
 
     /// How many bytes were laid.
+    #[inline]
     pub(crate) fn used(&self) -> usize {
         self.laid.load(Relaxed) as u32 as usize
     }
 
     /// Whether nothing lives by the owner's count, and so nothing at all. For the owner.
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.own_live() == 0
     }
 
     /// The owner leaves the block.
+    #[inline]
     pub(crate) fn leave(&self) -> Freed {
         self.owner.store(ptr::null_mut(), Relaxed);
         // Nobody else has an object of it, so nobody else counts.
@@ -511,10 +522,12 @@ impl BumpBlock {
     }
 
     /// The era of the epoch that it serves, or served, and where the epoch's record is.
+    #[inline]
     pub(crate) fn era(&self) -> u64 {
         self.era.load(Relaxed)
     }
 
+    #[inline]
     pub(crate) fn index(&self) -> u32 {
         self.index.load(Relaxed)
     }

@@ -36,16 +36,19 @@ impl Count {
     }
 
     /// The block is owned from now on, and has no objects.
+    #[inline]
     pub(crate) fn begin(&self) {
         self.0.store(Self::OWNED, Ordering::Relaxed);
     }
 
     /// How many objects others freed since it began. For the owner.
+    #[inline]
     pub(crate) fn others(&self) -> u64 {
         Self::OWNED.wrapping_sub(self.0.load(Ordering::Acquire))
     }
 
     /// The owner leaves, by whose count so many objects live. Whether none does: the caller then has the block.
+    #[inline]
     #[must_use]
     pub(crate) fn leave(&self, live: u64) -> bool {
         let less = Self::OWNED - live;
@@ -53,6 +56,7 @@ impl Count {
     }
 
     /// One who is not the owner freed so many objects. Whether nothing lives in a block that was left: the caller then has it.
+    #[inline]
     #[must_use]
     pub(crate) fn free(&self, objects: u64) -> bool {
         self.0.fetch_sub(objects, Ordering::AcqRel) == objects

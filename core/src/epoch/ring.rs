@@ -101,6 +101,7 @@ impl Openings {
     }
 
     /// Opens a claimed position in a new era, unless there are no more.
+    #[inline]
     pub(crate) fn open<T>(
         &self,
         position: &Position<T>,
@@ -214,6 +215,7 @@ impl<T> Position<T> {
         }
     }
 
+    #[inline]
     pub(crate) fn row(&self) -> Option<&T> {
         // SAFETY: rows stay valid for as long as the heap.
         unsafe { self.row.load(Ordering::Acquire).as_ref() }
@@ -222,6 +224,7 @@ impl<T> Position<T> {
     /// Ends the era, if it is open and has no row. If it gets one meanwhile, one of the two that meet here shuts that, or both:
     /// the era ends and then the row is looked for; a row is attached and then [`Position::is_open_still`] asks, by
     /// a read-modify-write. Of the two changes of `open` the later one sees what was before the earlier one.
+    #[inline]
     pub(crate) fn close_at_once(&self, era: NonZeroU64) -> AtOnce {
         let is_closed = self.row().is_none()
             && self
@@ -254,6 +257,7 @@ impl<T> Position<T> {
     ///
     /// The pin is counted and then the era is read; the thread that claims the position sees that it is closed and then reads the
     /// count. These four and the close are `SeqCst`, so of the two the one that comes second sees the first: the count, or the close.
+    #[inline]
     pub(crate) fn pin(&self, era: NonZeroU64, pin: Pin) -> bool {
         let before = self.pins.fetch_add(pin.0, Ordering::SeqCst);
         let is_open = self.open.load(Ordering::SeqCst) == era.get();
@@ -271,17 +275,20 @@ impl<T> Position<T> {
     }
 
     /// Ends a pin. `Release`: the thread that claims the position sees the row that was attached with the pin.
+    #[inline]
     pub(crate) fn unpin(&self, pin: Pin) {
         self.pins.fetch_sub(pin.0, Ordering::Release);
     }
 
     /// Whether it may be claimed, for all that its pins say: a hint.
+    #[inline]
     fn is_free(&self) -> bool {
         self.open.load(Ordering::Relaxed) == 0 && self.pins.load(Ordering::Relaxed) == 0
     }
 
     /// Claims the position for a new era, if it is neither open nor claimed, and no pin keeps it: see [`Position::pin`]. The caller
     /// opens it next, or gives it back.
+    #[inline]
     pub(crate) fn claim(&self) -> bool {
         let is_claimed = self.is_free()
             && self
@@ -298,6 +305,7 @@ impl<T> Position<T> {
     /// As [`Position::claim`], if it has no row. Only under the ring's lock one with a row can be claimed: it has to leave that.
     ///
     /// No row comes after the look: who attaches one has a pin, and sees then that the epoch is open still.
+    #[inline]
     pub(crate) fn claim_bare(&self) -> bool {
         let is_bare = || self.row().is_none();
         if !is_bare() || !self.claim() {
@@ -319,6 +327,7 @@ impl<T> Position<T> {
     ///
     /// Each store but the first is `Release`, and read with `Acquire`: who sees the era open, or its number, sees its time; who sees its time
     /// does not see the number of the era before.
+    #[inline]
     pub(crate) fn open(&self, era: NonZeroU64, now: Option<u64>) {
         self.era.store(0, Ordering::Relaxed);
         let opened_at = now.map_or(0, |now| now.saturating_add(1));
@@ -328,6 +337,7 @@ impl<T> Position<T> {
     }
 
     /// The newest era, or 0: see [`Position::open`].
+    #[inline]
     pub(crate) fn era(&self) -> u64 {
         self.era.load(Ordering::Acquire)
     }
@@ -350,6 +360,7 @@ impl<T> Position<T> {
 
     /// The pins. One who asks after a close sees each that was: see [`Position::pin`].
     #[cfg(not(loom))]
+    #[inline]
     pub(crate) fn pins(&self) -> Pins {
         Pins(load_in_order(&self.pins))
     }

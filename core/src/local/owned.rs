@@ -23,6 +23,7 @@ pub(super) struct Blocks<'b>(Option<&'b BumpBlock>);
 impl<'b> Iterator for Blocks<'b> {
     type Item = &'b BumpBlock;
 
+    #[inline]
     fn next(&mut self) -> Option<&'b BumpBlock> {
         let block = self.0?;
         // SAFETY: blocks are valid as long as the heap, and so are links.
@@ -37,10 +38,12 @@ impl Owned {
         count: 0,
     };
 
+    #[inline]
     pub(super) const fn count(&self) -> usize {
         self.count
     }
 
+    #[inline]
     pub(super) fn add(&mut self, block: &BumpBlock) {
         let first = &mut self.first[block.index() as usize % LISTS];
         block.sibling.store(*first, Relaxed);
@@ -52,6 +55,7 @@ impl Owned {
     ///
     /// # Safety
     /// The blocks are valid as long as `'b`.
+    #[inline]
     pub(super) unsafe fn of<'b>(
         &self,
         index: usize,
