@@ -189,7 +189,7 @@ fn table(sites: &[Site], results: &BTreeMap<String, String>) -> Result<String, S
          Slabs, their lists, the ring and handles are built for loom, where loom's mutex stands for a heap's locks; whole \
          heaps run under Miri. loom takes a `SeqCst` access for one that acquires and releases, so what only `SeqCst` gives is \
          Miri's as well. A lock's own \
-         orderings are the business of whoever brings it.\n\n\
+         orderings are the lock's.\n\n\
          | where | access | ordering | weakened to | pairs with | noticed by |\n|---|---|---|---|---|---|\n\
          {rows}",
         sites.len()
