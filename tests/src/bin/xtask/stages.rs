@@ -14,15 +14,19 @@ const MIRI_STRICT: &str = "-Zmiri-strict-provenance";
 /// `chunk/map.rs`.
 pub(crate) const MIRI_WHOLE: &str = "-Zmiri-permissive-provenance -Zmiri-disable-isolation";
 
-/// The files of the core's tests that Miri runs here, in parts that take about as long: those of what is done to memory and of what threads
-/// do at the same time. The others ask for figures and texts; `cargo xtask sanitize` runs all.
-const UNDER_MIRI: [&str; 6] = [
-    "bumps:: survivors:: late:: forgotten::",
-    "handles:: values:: locals:: forged::",
-    "epochs:: remade:: pauses:: races::",
-    "scopes:: extents:: adapters:: eras::",
+/// The files of the core's tests that Miri runs here, in parts, those that take the longest first: those of what is done to memory and of
+/// what threads do at the same time. The others ask for figures and texts; `cargo xtask sanitize` runs all.
+const UNDER_MIRI: [&str; 10] = [
     "properties::",
-    "threads:: lookups:: by_address:: checked::",
+    "threads::",
+    "epochs:: eras::",
+    "scopes:: extents::",
+    "checked:: forged::",
+    "by_address:: lookups::",
+    "bumps:: survivors::",
+    "handles:: locals::",
+    "values:: adapters::",
+    "remade:: pauses:: races:: late:: forgotten::",
 ];
 
 /// For loom's models. How many times a thread may be preempted in one execution: bugs of atomic protocols show with two or
@@ -143,17 +147,15 @@ fn loom() -> Command {
     command
 }
 
-/// The core's tests under Miri, some files in a process: the longer one runs the slower it gets.
+/// The core's tests under Miri, some files in a process: the longer one runs the slower it gets. The library's come last, which are quick.
 fn under_miri() -> Vec<Command> {
     let strict = miri(MIRI_STRICT, "--lib");
     let files = UNDER_MIRI.map(|files| miri(MIRI_WHOLE, &format!("--test it -- {files}")));
     // What narrow words can change.
     let narrow = "--test it --target i686-unknown-linux-gnu -- handles::";
-    [strict]
-        .into_iter()
-        .chain(files)
-        .chain([miri(MIRI_WHOLE, narrow)])
-        .collect()
+    let mut all = Vec::from(files);
+    all.extend([miri(MIRI_WHOLE, narrow), strict]);
+    all
 }
 
 pub(crate) fn miri(flags: &str, what: &str) -> Command {
