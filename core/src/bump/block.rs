@@ -128,9 +128,9 @@ pub(crate) struct BumpBlock {
     slab: Slab,
     /// What was laid since it began: `[63:32] objects | [31:0] bytes`, so that an allocation changes one word.
     laid: AtomicU64,
-    /// Where the block begins, and how far behind that its last unit begins.
+    /// Where the block begins, and how many bytes it has.
     base: AtomicUsize,
-    last_unit: AtomicU32,
+    bytes: AtomicU32,
     /// Of the objects those that the owner freed.
     freed: AtomicU32,
     /// The magazines of the local that lays objects here, which name it.
@@ -211,8 +211,7 @@ impl BumpBlock {
     pub(crate) fn place(&self, base: usize, kind: Kind) {
         self.granules.store(kind.granules() as u8, Relaxed);
         self.base.store(base, Relaxed);
-        let last_unit = kind.bytes() - UNIT;
-        self.last_unit.store(last_unit as u32, Relaxed);
+        self.bytes.store(kind.bytes() as u32, Relaxed);
     }
 
     /// Whether somebody noted the block's metadata before; it is noted now.
@@ -319,7 +318,7 @@ impl BumpBlock {
         self.count.0.begin();
     }
 
-    /// Lays an object that is no longer than [`MAX_SHORT`], aligned to a unit. For the owner.
+    /// Lays an object that is no longer than [`MAX_SHORT`]. For the owner.
     #[inline(always)]
     pub(crate) fn lay(&self, length: Length) -> Option<usize> {
         debug_assert!(!length.is_long());
@@ -345,16 +344,12 @@ impl BumpBlock {
     #[inline(always)]
     fn advance(&self, laid: u64, length: Length) -> Option<(usize, usize)> {
         let offset = laid as u32;
-        // Its last unit is not behind the block's. Nothing overflows: all are some thousands. By what is beyond the first unit, which a
-        // caller has at hand, it takes two instructions less than by the length.
-        let beyond = length.bytes() as u32 - UNIT as u32;
-        if offset + beyond > self.last_unit.load(Relaxed) {
+        // Nothing overflows: all are some thousands.
+        if offset + length.bytes() as u32 > self.bytes.load(Relaxed) {
             return None;
         }
-        self.laid.store(
-            laid + (Self::OBJECT + UNIT as u64) + u64::from(beyond),
-            Relaxed,
-        );
+        let laid = laid + Self::OBJECT + length.bytes() as u64;
+        self.laid.store(laid, Relaxed);
         let offset = offset as usize;
         Some((offset / UNIT, self.base() + offset))
     }
@@ -369,7 +364,7 @@ impl BumpBlock {
         let (laid, offset) = (self.laid.load(Relaxed), unit * UNIT);
         let (end, new_end) = (offset + length.bytes(), offset + new.bytes());
         let fits = laid as u32 as usize == end
-            && new_end <= self.kind().bytes()
+            && new_end <= self.bytes.load(Relaxed) as usize
             && self.length_at(unit) == Some(length);
         if fits {
             // SAFETY: the unit is the block's, and it goes no further than to its end.

@@ -27,7 +27,7 @@ impl Ring {
         let ring = Arc::new(Self {
             positions: [(); 3].map(|()| Position::new()),
             rows: [(); 3].map(|()| Serves::nothing()),
-            openings: Openings::new(),
+            openings: Openings::default(),
             books: Lock::new(Books::new()),
         });
         ring.open(0).unwrap();
@@ -53,9 +53,20 @@ impl Ring {
 
     /// What `Heap` does without a lock to open a position.
     fn open_bare(&self, index: u32) -> Option<Epoch> {
+        self.open_bare_at(index, None)
+    }
+
+    /// As [`Ring::open_bare`], at a time.
+    fn open_bare_at(&self, index: u32, now: Option<u64>) -> Option<Epoch> {
         let position = &self.positions[index as usize];
         let is_claimed = position.claim_bare();
-        is_claimed.then(|| self.openings.open(position, index, None).unwrap())
+        is_claimed.then(|| self.openings.open(position, index, now).unwrap())
+    }
+
+    /// Closes an epoch that has no row.
+    fn close_bare(&self, epoch: Epoch) {
+        let position = &self.positions[epoch.index()];
+        assert_eq!(position.close_at_once(epoch.era_id()), AtOnce::Closed);
     }
 
     /// What `Heap` does under the ring's lock to open a position, and what is left of the epoch before is its row.
@@ -331,17 +342,11 @@ fn close_against_close_and_open() {
 fn a_time_is_of_its_era() {
     loom::model(|| {
         let ring = Ring::new();
-        let open = |ring: &Ring, now| {
-            let position = &ring.positions[1];
-            assert!(position.claim_bare());
-            ring.openings.open(position, 1, Some(now)).unwrap()
-        };
-        let epoch = open(&ring, 10);
+        let epoch = ring.open_bare_at(1, Some(10)).unwrap();
         let other = Arc::clone(&ring);
         let thread = thread::spawn(move || {
-            let closed = other.positions[1].close_at_once(epoch.era_id());
-            assert_eq!(closed, AtOnce::Closed);
-            open(&other, 20);
+            other.close_bare(epoch);
+            other.open_bare_at(1, Some(20)).unwrap();
         });
         let opened_at = ring.positions[1].opened_at(epoch.era_id());
         assert!(opened_at.is_none_or(|time| time == 10), "{opened_at:?}");
@@ -378,25 +383,16 @@ fn attach_against_close_and_open_under_the_lock() {
 fn a_time_is_not_of_the_era_before() {
     loom::model(|| {
         let ring = Ring::new();
-        let position = &ring.positions[1];
-        assert!(position.claim_bare());
-        let first = ring.openings.open(position, 1, Some(10)).unwrap();
-        assert_eq!(position.close_at_once(first.era_id()), AtOnce::Closed);
+        let first = ring.open_bare_at(1, Some(10)).unwrap();
+        ring.close_bare(first);
         let other = Arc::clone(&ring);
-        let thread = thread::spawn(move || {
-            assert!(other.positions[1].claim_bare());
-            other
-                .openings
-                .open(&other.positions[1], 1, Some(20))
-                .unwrap();
-        });
-        if let Some(found) = Epoch::from_parts(1, position.era())
-            && found != first
-        {
-            let opened_at = position.opened_at(found.era_id());
+        let thread = thread::spawn(move || other.open_bare_at(1, Some(20)));
+        let found = Epoch::from_parts(1, ring.positions[1].era());
+        if let Some(found) = found.filter(|found| *found != first) {
+            let opened_at = ring.positions[1].opened_at(found.era_id());
             assert!(opened_at.is_none_or(|time| time == 20), "{opened_at:?}");
         }
-        thread.join().unwrap();
+        assert!(thread.join().unwrap().is_some());
     });
 }
 

@@ -23,8 +23,6 @@ type Place<T> = AtomicPtr<Position<T>>;
 pub(crate) struct Positions<T> {
     directories: [AtomicPtr<Place<T>>; DIRECTORIES],
     len: AtomicUsize,
-    /// The first piece, where most programs' epochs are. `Relaxed`: see the head.
-    first: AtomicPtr<Position<T>>,
     /// The positions of a piece, as a power of two.
     log: u32,
 }
@@ -43,7 +41,6 @@ impl<T> Positions<T> {
         Self {
             directories: [const { AtomicPtr::new(ptr::null_mut()) }; DIRECTORIES],
             len: AtomicUsize::new(0),
-            first: AtomicPtr::new(ptr::null_mut()),
             log: piece.next_power_of_two().ilog2(),
         }
     }
@@ -83,10 +80,6 @@ impl<T> Positions<T> {
         if index >= self.len() {
             return None;
         }
-        if index >> self.log == 0 {
-            // SAFETY: below `len` the piece is set and positions are written, in memory that stays as long as the heap.
-            return Some(unsafe { &*self.first.load(Ordering::Relaxed).add(index) });
-        }
         let (piece, in_piece) = (index >> self.log, index & ((1 << self.log) - 1));
         let places = self.log + Self::PLACES_LOG;
         // SAFETY: below `len` directories and pieces are set and positions are written, in memory that stays as long as the heap.
@@ -113,9 +106,6 @@ impl<T> Positions<T> {
         let piece = self.len() >> self.log;
         if let Some(place) = self.place(piece) {
             place.store(memory.as_ptr().cast(), Ordering::Relaxed);
-            if piece == 0 {
-                self.first.store(memory.as_ptr().cast(), Ordering::Relaxed);
-            }
             return true;
         }
         let Some((directory, _)) = self.directory(piece) else {

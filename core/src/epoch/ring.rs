@@ -67,6 +67,7 @@ const CLAIMED: u64 = u64::MAX;
 
 /// What is drawn and noted when an epoch is opened, without a lock.
 #[derive(Debug)]
+#[cfg_attr(loom, derive(Default))]
 pub(crate) struct Openings {
     /// `Release` when an era is drawn, `Acquire` in `last_era`: who sees the era sees that a position is claimed for it.
     last_era: AtomicU64,
@@ -77,14 +78,6 @@ pub(crate) struct Openings {
 impl Openings {
     #[cfg(not(loom))]
     pub(crate) const fn new() -> Self {
-        Self {
-            last_era: AtomicU64::new(0),
-            last_index: AtomicU32::new(0),
-        }
-    }
-
-    #[cfg(loom)]
-    pub(crate) fn new() -> Self {
         Self {
             last_era: AtomicU64::new(0),
             last_index: AtomicU32::new(0),

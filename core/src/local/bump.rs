@@ -69,7 +69,8 @@ struct Near {
     /// the block's era or none.
     open: *const AtomicU64,
     index: usize,
-    /// Objects of at most so many bytes are laid without a closer look.
+    /// Objects of at most so many bytes are laid without a closer look: none where the local knows classes that survive. Asked for each object,
+    /// in place of the length alone, it costs nothing; a look for classes would cost a tenth.
     limit: usize,
     block: *const BumpBlock,
     /// The addresses whose free is the local's count alone: those of the block, or none.
@@ -132,12 +133,13 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         if open != epoch.era() {
             return None;
         }
+        let block = near.block;
         let length = match Length::up_to(near.limit, layout.size()) {
             Some(length) => length,
             None => self.beside_survivors(layout)?,
         };
         // SAFETY: where it says an era, which a token has, there is a block, valid as long as the heap.
-        unsafe { (*near.block).lay(length).map(object_at) }
+        unsafe { (*block).lay(length).map(object_at) }
     }
 
     /// How long an object is laid that may be one of those that outlive their epochs, if it is none.
