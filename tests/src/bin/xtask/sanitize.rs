@@ -3,8 +3,8 @@
 //! - ThreadSanitizer has two threads meet at an access without an order between them. Each concurrent test is run again
 //!   and again for a minute, and so is the soak, which does everything at once.
 //! - AddressSanitizer has accesses outside of what lives. It does not know our objects, but all that lies around them.
-//! - Miri has both, and what pointers may be used for: in all tests of the core; and in those where threads meet by both of its models,
-//!   in as many schedules as there are seeds, with loads that may see old values.
+//! - Miri has both, and what pointers may be used for, by both of its models, in as many schedules as there are seeds,
+//!   with loads that may see old values.
 
 use std::process::Command;
 use std::time::Duration;
@@ -77,7 +77,6 @@ pub(crate) fn stages() -> Vec<Stage> {
         Stage::new("tsan-soak", vec![sanitized("thread", soak)]),
         Stage::of_tests("asan", vec![sanitized("address", &address)]),
         Stage::new("asan-soak", vec![sanitized("address", soak)]),
-        Stage::of_tests("miri", vec![miri(MIRI_WHOLE, "--test it")]),
         Stage {
             together: true,
             ..Stage::of_tests(

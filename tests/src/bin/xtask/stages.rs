@@ -14,20 +14,11 @@ const MIRI_STRICT: &str = "-Zmiri-strict-provenance";
 /// `chunk/map.rs`.
 pub(crate) const MIRI_WHOLE: &str = "-Zmiri-permissive-provenance -Zmiri-disable-isolation";
 
-/// The files of the core's tests that Miri runs here, in parts, those that take the longest first: those of what is done to memory and of
-/// what threads do at the same time. The others ask for figures and texts; `cargo xtask sanitize` runs all.
-const UNDER_MIRI: [&str; 10] = [
-    "properties::",
-    "threads::",
-    "epochs:: eras::",
-    "scopes:: extents::",
-    "checked:: forged::",
-    "by_address:: lookups::",
-    "bumps:: survivors::",
-    "handles:: locals::",
-    "values:: adapters::",
-    "remade:: pauses:: races:: late:: forgotten::",
-];
+/// The files of the core's program of tests.
+const FILES: &str = include_str!("../../../../core/tests/it/main.rs");
+
+/// Processes that share the files under Miri: the longer one runs the slower it gets, and each takes seconds to begin.
+const PARTS: usize = 12;
 
 /// For loom's models. How many times a thread may be preempted in one execution: bugs of atomic protocols show with two or
 /// three; without a bound the larger models do not end.
@@ -147,15 +138,23 @@ fn loom() -> Command {
     command
 }
 
-/// The core's tests under Miri, some files in a process: the longer one runs the slower it gets. The library's come last, which are quick.
+/// The core's tests under Miri, in parts.
 fn under_miri() -> Vec<Command> {
-    let strict = miri(MIRI_STRICT, "--lib");
-    let files = UNDER_MIRI.map(|files| miri(MIRI_WHOLE, &format!("--test it -- {files}")));
+    let whole = |what: &str| miri(MIRI_WHOLE, &format!("--test it {what}"));
+    let files: Vec<String> = FILES
+        .lines()
+        .filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';'))
+        .filter(|file| *file != "common")
+        .map(|file| format!("{file}::"))
+        .collect();
+    let part = |first: usize| files.iter().skip(first).step_by(PARTS).cloned();
+    let parts =
+        (0..PARTS).map(|first| whole(&format!("-- {}", part(first).collect::<Vec<_>>().join(" "))));
     // What narrow words can change.
-    let narrow = "--test it --target i686-unknown-linux-gnu -- handles::";
-    let mut all = Vec::from(files);
-    all.extend([miri(MIRI_WHOLE, narrow), strict]);
-    all
+    let narrow = ["handles:: sizes::", "properties::", "threads::"]
+        .map(|files| whole(&format!("--target i686-unknown-linux-gnu -- {files}")));
+    let strict = miri(MIRI_STRICT, "--lib");
+    narrow.into_iter().chain(parts).chain([strict]).collect()
 }
 
 pub(crate) fn miri(flags: &str, what: &str) -> Command {
@@ -173,6 +172,26 @@ pub(crate) fn miri(flags: &str, what: &str) -> Command {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
+
+    /// Catches a file that no part has, and one that is in two.
+    #[test]
+    fn miri_runs_each_file_once() {
+        let commands = super::under_miri();
+        let words = commands.iter().flat_map(|command| command.get_args());
+        let mut runs: Vec<_> = words
+            .filter_map(|word| word.to_str()?.strip_suffix("::"))
+            .collect();
+        runs.sort_unstable();
+        let tests = concat!(env!("CARGO_MANIFEST_DIR"), "/../core/tests/it");
+        let mut files: Vec<_> = std::fs::read_dir(tests)
+            .unwrap()
+            .filter_map(|file| Some(file.ok()?.path().file_stem()?.to_str()?.to_owned()))
+            .filter(|file| file != "main")
+            .chain(["handles", "sizes", "properties", "threads"].map(str::to_owned))
+            .collect();
+        files.sort_unstable();
+        assert_eq!(runs, files);
+    }
 
     #[test]
     fn names_are_distinct() {
