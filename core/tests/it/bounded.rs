@@ -59,7 +59,7 @@ fn storm<C: Config>(policy: Policy) {
     let mut rng = Rng(11);
     let mut live: Vec<(NonNull<u8>, usize)> = Vec::new();
     let mut epochs: [Option<Epoch>; 2] = [None; 2];
-    for step in 0..steps(3000, 4) {
+    for step in 0..steps(3000, 2) {
         // It grows and shrinks.
         let grows = step / 300 % 2 == 0;
         for _ in 0..rng.below(40) {

@@ -1,7 +1,7 @@
 //! A checked heap tells at the call what is wrong with a free, and stays as it was.
 
 use crate::common::host::HostProvider;
-use crate::common::layout;
+use crate::common::{layout, steps};
 use core::alloc::Layout;
 use core::ptr::NonNull;
 use temporal_slab::config::{Checked, Unchecked};
@@ -134,7 +134,7 @@ fn what_is_written_to_freed_objects_decides_nothing() {
     let kept = sizes.map(|size| local.alloc(layout(size)).unwrap());
     for junk in [0x00, 0xFF, 0xA5, 0x01] {
         for size in sizes {
-            let objects: Vec<_> = (0..100)
+            let objects: Vec<_> = (0..steps(100, 12))
                 .map(|_| local.alloc(layout(size)).unwrap())
                 .collect();
             for (number, object) in objects.iter().enumerate() {
@@ -176,7 +176,7 @@ fn wrong_layouts_are_refused() {
     .map(|(size, align)| Layout::from_size_align(size, align).unwrap())
     .collect();
     let (mut taken, mut refused) = (0, 0);
-    for right in layouts.iter().step_by(if cfg!(miri) { 17 } else { 1 }) {
+    for right in layouts.iter().step_by(steps(1, 29)) {
         let mut object = local.alloc(*right).unwrap();
         for (number, wrong) in layouts.iter().enumerate() {
             // SAFETY: a checked heap refuses what is wrong.

@@ -126,20 +126,21 @@ fn an_epoch_cache_outlives_its_era() {
 /// What a close looked at and gave back, what a decommit gave back, and what an epoch was refused.
 #[test]
 fn closes_decommits_and_refusals_are_counted() {
+    const SIZE: usize = steps(256, 2048);
     let heap = TestHeap::<Checked>::new(Host::default());
     heap.set_policy(Policy::OnClose);
     let epoch = heap.open_epoch().unwrap();
     let slots = heap
-        .class_stats(heap.class_of(layout(256)).unwrap())
+        .class_stats(heap.class_of(layout(SIZE)).unwrap())
         .unwrap()
         .slots_per_slab;
     // Five slabs, of which one keeps an object and one stays open where the shared path looks first.
     let mut objects: Vec<_> = (0..5 * slots)
-        .map(|_| heap.alloc_in(epoch, layout(256)).unwrap())
+        .map(|_| heap.alloc_in(epoch, layout(SIZE)).unwrap())
         .collect();
     let kept = objects.swap_remove(0);
     for object in objects {
-        free(&heap, object, 256);
+        free(&heap, object, SIZE);
     }
     let stats = heap.epoch_stats(epoch).unwrap();
     assert_eq!((stats.slabs.slabs, stats.slabs.empty()), (5, 4));
@@ -153,7 +154,7 @@ fn closes_decommits_and_refusals_are_counted() {
     let after = heap.stats().pages;
     assert!(after.decommitted_bytes > 0 && after.chunks_released == 0);
     assert_eq!(before.resident - after.resident, after.decommitted_bytes);
-    free(&heap, kept, 256);
+    free(&heap, kept, SIZE);
     // Refused by the limit: a slab, and a large object.
     let epoch = heap.open_epoch().unwrap();
     heap.set_limit(1);
@@ -331,9 +332,9 @@ fn a_first_visit_takes_two_words() {
 fn eras_are_counted_apart() {
     let heap = TestHeap::<ShortRing>::new(Host::default());
     let mut local = heap.local().unwrap();
-    for round in 0..steps(30, 8) {
+    for round in 0..steps(30, 7) {
         let epoch = heap.open_epoch().unwrap();
-        let objects: Vec<_> = (0..300)
+        let objects: Vec<_> = (0..steps(300, 80))
             .map(|_| local.alloc_in(epoch, layout(64)).unwrap())
             .collect();
         for object in objects {

@@ -1,7 +1,7 @@
 //! Epochs: tokens that cannot lie, lifetimes that do not mix. What a close does to memory is in `closes`.
 
 use crate::common::host::HostProvider;
-use crate::common::{Rng, ShortRing, free, layout, walk};
+use crate::common::{Rng, ShortRing, free, layout, steps, walk};
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use std::collections::BTreeMap;
@@ -178,7 +178,7 @@ fn a_full_ring_is_an_error_and_not_a_mix() {
 #[test]
 fn an_idle_local_does_not_fill_the_ring() {
     let heap = TestHeap::<ShortRing>::new(Host::default());
-    let mut idle: Vec<_> = (0..10).map(|_| heap.local().unwrap()).collect();
+    let mut idle: Vec<_> = (0..steps(10, 7)).map(|_| heap.local().unwrap()).collect();
     for local in &mut idle {
         let epoch = heap.open_epoch().expect("nothing is live");
         let object = local.alloc_in(epoch, layout(64)).unwrap();
@@ -252,8 +252,7 @@ fn lifetimes_do_not_mix() {
         let mut rng = Rng(seed);
         let mut open: Vec<Epoch> = vec![heap.current().unwrap()];
         let mut live: BTreeMap<usize, (NonNull<u8>, usize, Epoch)> = BTreeMap::new();
-        let steps = if cfg!(miri) { 120 } else { 3000 };
-        for step in 0..steps {
+        for step in 0..steps(3000, 80) {
             match rng.below(100) {
                 0..50 => {
                     let (epoch, size) = (open[rng.below(open.len())], 1 + rng.below(900));

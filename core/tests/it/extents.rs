@@ -50,7 +50,7 @@ fn extents_are_disjoint_and_bounded() {
     let mut local = heap.local().unwrap();
     let (mut rng, mut live) = (Rng(5), Vec::<Filled>::new());
     let mut in_place = 0;
-    for step in 0..steps(4000, 60) {
+    for step in 0..steps(4000, 30) {
         let size = match rng.below(4) {
             0 => 9 * KIB + rng.below(60 * KIB),
             1 | 2 => 60 * KIB + rng.below(400 * KIB),

@@ -64,7 +64,7 @@ fn sizes_near_the_end_are_refused_everywhere() {
     let before = walk(&heap);
     let all = layouts();
     assert!(all.len() > 100);
-    for huge in all.into_iter().step_by(steps(1, 17)) {
+    for huge in all.into_iter().step_by(steps(1, 37)) {
         assert!(is_refused(heap.alloc(huge)), "{huge:?}");
         assert!(is_refused(heap.alloc_zeroed(huge)), "{huge:?}");
         assert!(is_refused(heap.alloc_in(epoch, huge)), "{huge:?}");

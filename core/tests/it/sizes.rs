@@ -1,6 +1,7 @@
 //! Every size by every alignment: never a panic, a wrap or an object that is too small.
 
 use crate::common::host::HostProvider;
+use crate::common::steps;
 use core::alloc::Layout;
 use core::ptr::NonNull;
 use temporal_slab::config::{Checked, Config, Fine};
@@ -16,7 +17,7 @@ fn sizes() -> Vec<usize> {
         isize::MAX as usize + 1,
         usize::MAX,
     ];
-    for shift in 1..usize::BITS {
+    for shift in (1..usize::BITS).step_by(steps(1, 3)) {
         let power = 1usize << shift;
         for off in if cfg!(miri) {
             &[1][..]
@@ -82,7 +83,7 @@ fn try_all<C: Config>() {
             }
         }
     }
-    assert!(served > 100 && refused > 0);
+    assert!(served > steps(100, 40) && refused > 0);
     drop(local);
     heap.reclaim();
     // SAFETY: there are no locals and no other threads.
@@ -105,7 +106,7 @@ fn every_size_by_every_alignment_with_the_fine_table() {
 #[test]
 fn in_place_only_where_the_object_is_the_same() {
     let heap = Heap::<_, DefaultLock, Checked>::new(HostProvider::<{ 1 << 20 }>::default());
-    for old in (0..300_000usize).step_by(if cfg!(miri) { 9973 } else { 97 }) {
+    for old in (0..300_000usize).step_by(steps(97, 9973)) {
         for new in [
             old / 2,
             old.saturating_sub(1),

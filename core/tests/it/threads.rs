@@ -20,7 +20,7 @@ struct Parcel {
 unsafe impl Send for Parcel {}
 
 const THREADS: usize = if cfg!(miri) { 3 } else { 8 };
-const STEPS: usize = if cfg!(miri) { 40 } else { 60_000 };
+const STEPS: usize = if cfg!(miri) { 24 } else { 60_000 };
 /// Under Miri each thread has as many turns as the others, and most of them are not to be reclaims of nothing: there is one
 /// for every other step as it is.
 const YIELDS: usize = if cfg!(miri) { 100 } else { 1 };
