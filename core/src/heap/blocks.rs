@@ -11,7 +11,7 @@ use crate::epoch::{Epoch, Pin};
 use crate::error::{AllocError, FreeError};
 use crate::provider::PageProvider;
 use crate::slab::Key;
-use crate::snapshot::BlockStats;
+use crate::snapshot::{BlockStats, SizeCounts};
 use crate::sync::{AtomicPtr, AtomicUsize, Lock, Ordering};
 use core::ptr::{self, NonNull};
 use lock_api::RawMutex;
@@ -263,9 +263,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         Ok(())
     }
 
-    /// Where blocks are, of an epoch or of all, and how many of them count in records. At rest exact in objects.
-    pub(crate) fn block_stats(&self, of: Option<Epoch>) -> (BlockStats, u64) {
-        let (mut stats, mut pinning) = (BlockStats::default(), 0);
+    /// Where blocks are, of an epoch or of all, what lives there by size, and how many of them count in records. At rest exact in objects.
+    pub(crate) fn block_stats(&self, of: Option<Epoch>) -> (BlockStats, SizeCounts, u64) {
+        let (mut stats, mut sizes, mut pinning) = (BlockStats::default(), SizeCounts::default(), 0);
         let mut at = self.blocks.last_made.load(Ordering::Acquire);
         // SAFETY: blocks are valid as long as the heap.
         while let Some(block) = unsafe { at.as_ref() } {
@@ -284,7 +284,13 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             if objects > 0 {
                 stats.pinned_bytes += all.saturating_sub(bytes);
             }
+            if C::CHECKED && objects > 0 {
+                let lengths = block.lengths();
+                lengths.for_each(|length| sizes.count(1, length.bytes() as u64));
+            } else {
+                sizes.count(objects, bytes);
+            }
         }
-        (stats, pinning)
+        (stats, sizes, pinning)
     }
 }

@@ -12,7 +12,7 @@ use crate::local::{LocalCounters, LocalRow};
 use crate::provider::PageProvider;
 use crate::snapshot::{
     BlockStats, ClassStats, EpochStats, HeapStats, LocalsStats, LockStats, Locks, PageStats,
-    Residency, SharedPathStats, SlabStats, SlowPathStats, VERSION,
+    Residency, SharedPathStats, SizeCounts, SlabStats, SlowPathStats, VERSION,
 };
 use crate::sync::{LockCounts, Ordering::Relaxed};
 use core::alloc::Layout;
@@ -52,7 +52,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let opened = self.openings.last_era();
         let taken = self.count_taken();
         let (open_epochs, closing_epochs) = self.count_epochs();
-        let (blocks, _) = self.block_stats(None);
+        let (blocks, ..) = self.block_stats(None);
         let pooled = self.pooled_bytes();
         residency.live = residency
             .live
@@ -216,15 +216,17 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 blocks: BlockStats::default(),
                 mixed_objects: 0,
                 mixed_bytes: 0,
+                sizes: SizeCounts::default(),
             })
         })?;
         let pins = positions.get(epoch.index()).map(Position::pins);
         let pinning;
-        (stats.blocks, pinning) = self.block_stats(Some(epoch));
+        (stats.blocks, stats.sizes, pinning) = self.block_stats(Some(epoch));
         if let Some(pins) = pins {
             // What counts in its record and is no block.
             stats.mixed_objects = u64::from(pins.count()).saturating_sub(pinning);
             stats.mixed_bytes = pins.object_bytes();
+            stats.sizes.count(stats.mixed_objects, stats.mixed_bytes);
         }
         stats.bytes = stats.blocks.bytes + stats.mixed_bytes;
         stats.live_bytes = stats.blocks.live_bytes + stats.mixed_bytes;
@@ -300,6 +302,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             let slabs = slab_stats(&counts, &stock, shape.slots(), held[class]);
             let live = slabs.live_slots.saturating_mul(shape.size() as u64);
             stats.live_bytes = stats.live_bytes.saturating_add(live);
+            stats.sizes.count(slabs.live_slots, live);
             let open = slabs.whole.saturating_mul(shape.slots() as u64);
             let pinned = slabs.free_slots.saturating_sub(open);
             let bytes = pinned.saturating_mul(shape.size() as u64);
@@ -329,6 +332,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         row.counters.refused.add_to(slow);
         let (objects, bytes) = row.large();
         (stats.large_objects, stats.large_bytes) = (objects as u64, bytes as u64);
+        stats.sizes.count(stats.large_objects, stats.large_bytes);
         stats.live_bytes = stats.live_bytes.saturating_add(bytes as u64);
         stats.bytes = stats.bytes.saturating_add(row.bytes() as u64);
     }

@@ -1,6 +1,6 @@
 //! Snapshots of one class, one epoch, one local.
 
-use super::{BlockStats, LockStats, SharedPathStats, SlabStats, SlowPathStats, share};
+use super::{BlockStats, LockStats, SharedPathStats, SizeCounts, SlabStats, SlowPathStats, share};
 use crate::epoch::{Epoch, EpochState, Label};
 
 /// A class, over all epochs.
@@ -94,6 +94,8 @@ pub struct EpochStats {
     pub mixed_objects: u64,
     /// ...and their bytes: also in `bytes` and `live_bytes`.
     pub mixed_bytes: u64,
+    /// All its live objects by size.
+    pub sizes: SizeCounts,
 }
 
 impl EpochStats {

@@ -12,12 +12,14 @@
 mod epoch;
 mod heap;
 mod parts;
+mod sizes;
 
 pub use epoch::{ClassStats, EpochStats, LocalStats, LocalsStats};
 pub use heap::{
     CloseStats, ErrorStats, HeapStats, LargeStats, Locks, PageStats, Residency, RouteStats,
 };
 pub use parts::{BlockStats, LockStats, SharedPathStats, SlabStats, SlowPathStats};
+pub use sizes::SizeCounts;
 
 /// The version of the snapshots' format, and of every encoding of it.
 pub const VERSION: u32 = 1;

@@ -125,6 +125,7 @@ fn of_epoch(epoch: &EpochStats, thresholds: &Thresholds, found: &mut dyn FnMut(F
         younger: epoch.younger,
         live_objects: epoch.live_objects(),
         bytes: epoch.bytes,
+        sizes: epoch.sizes,
     };
     let is_overtaken = culprit.younger >= thresholds.younger;
     let is_old = match culprit.age_ns {

@@ -1,6 +1,7 @@
 //! What can be wrong with a heap: each kind with its evidence, and with what to do about it.
 
 use crate::epoch::{Epoch, Label};
+use crate::snapshot::SizeCounts;
 use core::fmt::{self, Write as _};
 
 /// How bad it is.
@@ -44,6 +45,8 @@ pub struct Culprit {
     pub live_objects: u64,
     /// Bytes that it holds.
     pub bytes: u64,
+    /// Its live objects by size.
+    pub sizes: SizeCounts,
 }
 
 impl Culprit {
@@ -55,6 +58,7 @@ impl Culprit {
         self.epochs += other.epochs;
         self.live_objects += other.live_objects;
         self.bytes += other.bytes;
+        self.sizes.add(&other.sizes);
     }
 }
 
@@ -287,6 +291,11 @@ impl fmt::Display for Culprit {
         write!(f, ", {} epochs old", self.younger)?;
         if let Some(age) = self.age_ns {
             write!(f, ", {:.1} s", age as f64 / 1e9)?;
+        }
+        let mut before = "; by size";
+        for (size, objects) in self.sizes.iter() {
+            write!(f, "{before} {objects} to {}", Bytes(size))?;
+            before = ",";
         }
         Ok(())
     }

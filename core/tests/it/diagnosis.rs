@@ -137,6 +137,7 @@ fn a_leak_in_one_epoch_is_named() {
         text.contains("session cache") && text.contains("1000 live objects"),
         "{text}"
     );
+    assert!(text.contains("; by size 1000 to 128 B\n"), "{text}");
     for object in kept {
         free(&heap, object, 128);
     }

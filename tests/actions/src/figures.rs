@@ -104,6 +104,7 @@ pub fn agree<P: PageProvider, C: Config>(heap: &Heap<P, DefaultLock, C>) -> Heap
         bytes += stats.bytes;
         live += stats.live_bytes;
         objects += stats.live_objects();
+        assert_eq!(stats.sizes.objects(), stats.live_objects());
         made += stats.slabs.slabs;
     }
     assert_eq!((live, objects), (stats.live_bytes, stats.live_objects()));
