@@ -438,8 +438,8 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         bumps.left = bumps.owned.count();
     }
 
-    /// Leaves the blocks that `is_over` says, among those of an epoch's index or of all. What lives there then outlives its epoch, if
-    /// their epochs `end`: see [`Local::is_to_learn_from`].
+    /// Leaves the blocks that `is_over` says, among those of an epoch's index or of all. What lives there then may outlive its epoch, if
+    /// their epochs `end`: see [`Local::note_left`].
     fn leave_blocks(
         &mut self,
         index: Option<usize>,
@@ -448,10 +448,9 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     ) {
         // SAFETY: blocks are valid as long as the heap.
         let over = unsafe { self.bumps().owned.take(index, is_over) };
-        let learns = end && self.is_to_learn_from(over);
         for block in over {
-            if learns {
-                self.learn_from(block);
+            if end {
+                self.note_left(block);
             }
             self.forget_near(block);
             // Before the one of its epoch that pins the record for all, which is the last in the list. Once it was left the block

@@ -1,24 +1,27 @@
 //! Survivors: a local learns of which classes objects outlive their epochs, and allocates those in mixed slabs.
 //!
 //! ```text
-//! blocks are left of which less than half lives ── learn: the classes, by the marks ── a class seen twice ──> its objects go to mixed slabs
-//!    │      └─── an unchecked heap has no marks of the dead: it keeps them in the next epochs' blocks (WATCHED)
-//!    └─── of which more lives: the blocks are as full as slabs would be; some of them are looked at again, LATER blocks later: if nearly
-//!         all is dead in one, and it is there still, the local learns from all blocks that it leaves from then on
+//! a block is left in which something lives ──> noted, to be looked at when LATER more were left
+//!    └─ of its epoch then, and less than half of it lives ── learn: the classes, by the marks ── a class seen twice ──> its objects
+//!       go to mixed slabs
+//!           └─ an unchecked heap has no marks of the dead: it keeps them in the blocks that the local begins next (WATCHED)
 //! alloc_near, lay_elsewhere ── of such a class ──> alloc_mixed: pins the epoch's record, takes a slot, says whose it is
-//! VAIN epochs of which no such object was left when the next began ──> all is forgotten
+//! VAIN epochs of which no such object was left as much later ──> all is forgotten
 //! ```
+//!
+//! What lives when a block is left says little: another thread may be about to free it. A block of which more than half lives is as full
+//! as slabs would be.
 //!
 //! What is learned is a guess. A wrong one costs an object in an epoch some nanoseconds, or a survivor a block.
 
 use super::Local;
-use super::owned::Blocks;
 use crate::bump::BumpBlock;
 use crate::config::{Config, Table};
 use crate::depot::Row;
 use crate::epoch::{Epoch, Position};
 use crate::error::AllocError;
 use crate::provider::PageProvider;
+use crate::sync::Ordering::Relaxed;
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 use lock_api::RawMutex;
@@ -26,16 +29,21 @@ use lock_api::RawMutex;
 /// Blocks in which an unchecked heap marks what dies, after a survivor: the next ones that the local begins.
 const WATCHED: u8 = 8;
 
-/// Epochs in a row of which nothing survived, after which no class is taken for one that survives.
-const VAIN: u8 = 255;
+/// How many blocks are left with something in them until the local looks at the first one of them again; and how many epochs it begins to
+/// serve until it looks whether something is left of the first.
+const LATER: usize = 16;
 
-/// How many blocks were left, since one was of which much lived, when it is looked at again; and for how many that is done each time that
-/// the local leaves some.
-const LATER: usize = 64;
-const EACH: usize = 8;
+/// Such looks in a row that found nothing, after which no class is taken for one that survives.
+const VAIN: u8 = 16;
 
-/// Of so many objects of such a block one may live, for the block to be kept by survivors.
-const FEW: u64 = 4;
+/// A block that was left while something lived in it.
+#[derive(Debug, Clone, Copy)]
+struct Left {
+    block: *const BumpBlock,
+    era: u64,
+    /// Its marks tell what lives.
+    is_marked: bool,
+}
 
 /// What a local knows of survivors. It alone uses it.
 #[derive(Debug)]
@@ -43,18 +51,18 @@ pub(super) struct Survivors<R> {
     /// Classes of which an object outlived its epoch, and those of which another one did: a bit for each.
     seen: u64,
     classes: u64,
-    /// The epoch in which the local allocated such an object last: its era and its record.
+    /// The epoch in which the local allocated such an object last.
     era: u64,
-    position: *const Position<Row<R>>,
-    /// Epochs in a row of which none was left.
+    /// An earlier one, its era and its record; how many such epochs came since.
+    sample: (u64, *const Position<Row<R>>),
+    since: u8,
+    /// Looks in a row that found nothing left of the sample.
     vain: u8,
     /// In how many blocks to come what dies is marked.
     watched: u8,
-    /// Blocks that were left while much lived, and their eras; which is the oldest.
-    left: [(*const BumpBlock, u64); LATER],
+    /// Blocks that were left last, and which is the oldest.
+    left: [Left; LATER],
     oldest: u8,
-    /// One of them was kept by few of its objects in the end.
-    suspects: bool,
 }
 
 impl<R> Survivors<R> {
@@ -62,12 +70,16 @@ impl<R> Survivors<R> {
         seen: 0,
         classes: 0,
         era: 0,
-        position: ptr::null(),
+        sample: (0, ptr::null()),
+        since: 0,
         vain: 0,
         watched: 0,
-        left: [(ptr::null(), 0); LATER],
+        left: [Left {
+            block: ptr::null(),
+            era: 0,
+            is_marked: false,
+        }; LATER],
         oldest: 0,
-        suspects: false,
     };
 
     /// Whether objects of some class are taken for survivors.
@@ -94,7 +106,6 @@ impl<R> Survivors<R> {
 
     const fn forget(&mut self) {
         (self.seen, self.classes, self.vain) = (0, 0, 0);
-        self.suspects = false;
     }
 
     /// Whether the block that begins now has its dead marked.
@@ -104,66 +115,66 @@ impl<R> Survivors<R> {
         is_watched
     }
 
-    /// Notes a block that is about to be left, to be looked at again; and looks at the one that was noted longest ago: whether few of its
-    /// objects are left.
-    fn look_later(&mut self, block: &BumpBlock) {
+    /// Notes a block, and gives the one that was noted LATER blocks before.
+    fn replace(&mut self, block: Left) -> Left {
         let oldest = &mut self.left[usize::from(self.oldest) % LATER];
-        let (left, era) = core::mem::replace(oldest, (ptr::from_ref(block), block.era()));
         self.oldest = self.oldest.wrapping_add(1);
-        // SAFETY: blocks are valid as long as the heap, and each is of this one.
-        if let Some(left) = unsafe { left.as_ref() }
-            && left.is_block()
-            && left.era() == era
-        {
-            let live = left.live(false).0;
-            self.suspects |= live > 0 && live * FEW <= left.made();
-        }
+        core::mem::replace(oldest, block)
     }
 
-    /// Notes in which epoch such an object is allocated now, and whether any was left of the epoch before it.
+    /// Notes in which epoch such an object is allocated now, and now and then whether any was left of one that was noted before.
     fn go_on_in(&mut self, era: u64, position: &Position<Row<R>>) {
         if self.era == era {
             return;
         }
+        self.era = era;
+        self.since += 1;
+        if usize::from(self.since) < LATER {
+            return;
+        }
+        self.since = 0;
+        let (before, its) = core::mem::replace(&mut self.sample, (era, position));
         // SAFETY: positions are valid as long as the heap.
-        let before = unsafe { self.position.as_ref() };
-        let is_vain = before.is_some_and(|before| before.pins().object_bytes() == 0);
+        let is_vain = unsafe { its.as_ref() }
+            .is_some_and(|its| its.era() != before || its.pins().object_bytes() == 0);
         self.vain = if is_vain { self.vain + 1 } else { 0 };
         if self.vain == VAIN {
             self.forget();
         }
-        (self.era, self.position) = (era, position);
     }
 }
 
 impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
-    /// Whether the local learns from blocks that it is about to leave: if what lives keeps much more than it needs, or did so later where
-    /// it had not seemed to. Some of the others it looks at again.
-    pub(super) fn is_to_learn_from(&self, blocks: Blocks<'h>) -> bool {
-        let (mut live, mut bytes) = (0, 0);
-        for block in blocks {
-            if !block.is_dead() {
-                live += block.live(false).1;
-            }
-            bytes += block.kind().bytes() as u64;
+    /// Notes a block that the local is about to leave while something lives there, of an epoch that is closed or is going to be; and learns
+    /// from the one that was noted LATER blocks before.
+    pub(super) fn note_left(&self, block: &BumpBlock) {
+        // Of the blocks of an epoch the last one may be nearly empty: that it keeps much for little says nothing.
+        let is_full = 2 * block.used() >= block.kind().bytes();
+        if block.is_empty() || !(is_full || block.pins.load(Relaxed)) {
+            return;
         }
-        let survivors = self.survivors();
-        if live == 0 || survivors.suspects || live < bytes / 2 {
-            return live > 0;
+        let left = self.survivors().replace(Left {
+            block,
+            era: block.era(),
+            is_marked: C::CHECKED || block.is_watched(),
+        });
+        // SAFETY: blocks are valid as long as the heap, and each is of this one.
+        if let Some(block) = unsafe { left.block.as_ref() }
+            && block.is_block()
+            && block.era() == left.era
+        {
+            self.learn_from(block, left.is_marked);
         }
-        for block in blocks.filter(|block| !block.is_dead()).take(EACH) {
-            survivors.look_later(block);
-        }
-        false
     }
 
-    /// Learns from a block that the local is about to leave, of an epoch that is closed or is going to be.
-    pub(super) fn learn_from(&self, block: &BumpBlock) {
-        if block.is_dead() {
+    /// Learns from a block that was left some time ago. If it ends meanwhile what is learned may be wrong.
+    fn learn_from(&self, block: &BumpBlock, is_marked: bool) {
+        let (live, bytes) = block.live(false);
+        if live == 0 || bytes >= block.kind().bytes() as u64 / 2 {
             return;
         }
         let survivors = self.survivors();
-        if !C::CHECKED && !block.is_watched() {
+        if !is_marked {
             survivors.watched = WATCHED;
             return;
         }

@@ -6,7 +6,7 @@ use crate::common::host::HostProvider;
 use crate::common::{Action, Bumping, Hard, Rng, World};
 use temporal_slab::config::{Checked, Config, Fine, Unchecked};
 use temporal_slab::provider::{FaultyProvider, PageProvider, StaticProvider};
-use temporal_slab::{DefaultLock, Heap};
+use temporal_slab::{AllocError, DefaultLock, Heap};
 
 /// Runs of random steps, each checked after every step.
 fn run<P: PageProvider, C: Config>(heap: &Heap<P, DefaultLock, C>, seed: u64, steps: usize) {
@@ -151,6 +151,23 @@ fn survivors_are_foreseen() {
     assert!(mixed > 0 || cfg!(miri));
 }
 
+/// A local leaves an epoch and a small object in it: what it sees of that often enough it takes for one that survives.
+fn outlive<P: PageProvider, C: Config>(
+    world: &mut World<'_, P, C>,
+    rng: &mut Rng,
+) -> Result<(), AllocError> {
+    let (local, epoch) = (rng.below(3) as u8, rng.next() as u8);
+    world.step(Action::Alloc {
+        local,
+        epoch,
+        size: 100,
+        align: 0,
+        zeroed: false,
+        named: false,
+    })?;
+    world.step(Action::Leave { local, epoch })
+}
+
 /// Steps, checked each so many: objects that were seen in mixed slabs, and in blocks.
 fn many_steps<C: Config>(seed: u64, steps: usize, each: usize) -> (usize, usize) {
     let heap = Heap::<_, DefaultLock, C>::new(HostProvider::<65536>::default());
@@ -159,6 +176,9 @@ fn many_steps<C: Config>(seed: u64, steps: usize, each: usize) -> (usize, usize)
     let mut seen = (0, 0);
     for step in 0..steps {
         let _refused = world.step(Action::random(&mut rng));
+        if step % 2 == 0 {
+            let _refused = outlive(&mut world, &mut rng);
+        }
         if step % each == 0 {
             let census = world.check();
             seen.0 += census.mixed_slots;

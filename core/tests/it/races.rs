@@ -197,13 +197,17 @@ fn the_row_of_mixed_slabs_is_whole() {
     let heap = TestHeap::<Seeing>::new(HostProvider::default());
     let taught = || {
         let mut local = heap.local().unwrap();
-        for _ in 0..2 {
-            let epoch = heap.open_epoch().unwrap();
+        let epoch = heap.open_epoch().unwrap();
+        // It looks at a block again when it left sixteen more.
+        let survivors = [(); 18].map(|()| {
             let survivor = local.alloc_in(epoch, layout(48)).unwrap();
             local.leave(epoch);
+            survivor
+        });
+        for survivor in survivors {
             free(&heap, survivor, 48);
-            heap.close(epoch).unwrap();
         }
+        heap.close(epoch).unwrap();
         (local, heap.open_epoch().unwrap())
     };
     let ((mut first, its), (mut then, other)) = (taught(), taught());

@@ -2,7 +2,7 @@
 
 use crate::common::hooked::{Hooked, hooked};
 use crate::common::host::HostProvider;
-use crate::common::{Bumping, Rng, layout, steps, takes_nothing, walk};
+use crate::common::{Bumping, Rng, free, layout, steps, takes_nothing, walk};
 use core::ptr::NonNull;
 use std::collections::VecDeque;
 use temporal_slab::config::Config;
@@ -62,7 +62,7 @@ fn survivors_take_slots<C: Config>() {
     let heap = TestHeap::<C>::new(Host::default());
     let mut local = heap.local().unwrap();
     let mut rng = Rng(1);
-    let (requests, entries) = (steps(20_000, 24), steps(2_000, 8));
+    let (requests, entries) = (steps(20_000, 28), steps(2_000, 8));
     let mut cache = VecDeque::new();
     for _ in 0..requests {
         cache.push_back(serve(&heap, &mut local, &mut rng));
@@ -80,8 +80,8 @@ fn survivors_take_slots<C: Config>() {
     }
     let stats = heap.stats();
     assert_eq!(stats.closing_epochs, entries as u64);
-    // But for those from before it was learned, and the local's own, no block is left.
-    assert!(stats.blocks.blocks <= 20, "{:?}", stats.blocks);
+    // But for those from before it was learned, sixteen and in an unchecked heap twice as many, and the local's own, no block is left.
+    assert!(stats.blocks.blocks <= 40, "{:?}", stats.blocks);
     let census = walk(&heap);
     assert!(
         census.mixed_slots + 20 >= entries,
@@ -156,6 +156,43 @@ fn what_survives_whole_stays_in_blocks() {
     whole_epochs_stay_in_blocks::<Unchecked>();
 }
 
+/// Requests of whose objects a tenth is freed elsewhere, some requests later. Catches a local that takes for survivors what merely goes
+/// another way: each of their classes would take a slot and count in the epoch's record.
+#[test]
+#[cfg_attr(miri, ignore = "many epochs")]
+fn what_another_thread_frees_soon_stays_in_blocks() {
+    freed_elsewhere_stays_in_blocks::<Bumping>();
+    freed_elsewhere_stays_in_blocks::<Unchecked>();
+}
+
+fn freed_elsewhere_stays_in_blocks<C: Config>() {
+    let heap = TestHeap::<C>::new(Host::default());
+    let (mut local, mut other) = (heap.local().unwrap(), heap.local().unwrap());
+    let mut rng = Rng(1);
+    let mut waiting = VecDeque::new();
+    for _ in 0..2_000 {
+        let epoch = heap.open_epoch().unwrap();
+        for number in 0..40 {
+            let size = rng.below(700) + 1;
+            let object = local.alloc_in(epoch, layout(size)).unwrap();
+            if number % 10 == 3 {
+                waiting.push_back((object, size));
+            } else {
+                // SAFETY: live, of this layout.
+                unsafe { local.free(object, layout(size)) }.unwrap();
+            }
+        }
+        assert_eq!(heap.epoch_stats(epoch).unwrap().mixed_objects, 0);
+        local.leave(epoch);
+        heap.close(epoch).unwrap();
+        while waiting.len() > 4 * 12 {
+            let (object, size) = waiting.pop_front().unwrap();
+            // SAFETY: live, of this layout.
+            unsafe { other.free(object, layout(size)) }.unwrap();
+        }
+    }
+}
+
 /// Epochs that are closed while all lives, and of which all but a few objects are freed later.
 fn late_survivors_take_slots<C: Config>() {
     let heap = TestHeap::<C>::new(Host::default());
@@ -207,13 +244,13 @@ fn what_survives_in_the_end_takes_slots() {
     late_survivors_take_slots::<Unchecked>();
 }
 
-/// Teaches a local that objects of a size survive.
+/// Teaches a local that objects of a size survive: it looks at a block again when it left sixteen more. The last one is in a slot.
 fn teach<'h>(
     heap: &'h TestHeap<Bumping>,
     kept: &mut Vec<(NonNull<u8>, Epoch)>,
 ) -> TestLocal<'h, Bumping> {
     let mut local = heap.local().unwrap();
-    kept.extend((0..3).map(|round| serve(heap, &mut local, &mut Rng(round + 1))));
+    kept.extend((0..19).map(|round| serve(heap, &mut local, &mut Rng(round + 1))));
     local
 }
 
@@ -336,7 +373,7 @@ fn what_was_learned_is_forgotten() {
     let mut kept = Vec::new();
     let mut local = teach(&heap, &mut kept);
     let mut is_mixed = true;
-    for _ in 0..260 {
+    for _ in 0..300 {
         let epoch = heap.open_epoch().unwrap();
         let object = local.alloc_in(epoch, layout(SURVIVOR)).unwrap();
         is_mixed = heap.epoch_stats(epoch).unwrap().mixed_objects > 0;
@@ -412,7 +449,7 @@ fn the_heaps_own_epoch_is_nobody_elses() {
         let heap: &'static Heap<Host, Hooked, Bumping> =
             Box::leak(Box::new(Heap::new(Host::default())));
         let mut local = heap.local().unwrap();
-        for _ in 0..2 {
+        for _ in 0..18 {
             let epoch = heap.open_epoch().unwrap();
             let _kept = local.alloc_in(epoch, layout(SURVIVOR)).unwrap();
             local.leave(epoch);
@@ -446,4 +483,34 @@ fn the_heaps_own_epoch_is_nobody_elses() {
         }
         walk(heap);
     }
+}
+
+/// What an epoch left is told by size: in blocks, in slabs, in those that epochs share, and large. Catches a kind of place that is
+/// forgotten, and objects that are counted by the room that they have instead of their own.
+#[test]
+fn what_is_left_is_told_by_size() {
+    let heap = TestHeap::<Bumping>::new(Host::default());
+    let mut kept = Vec::new();
+    let mut local = teach(&heap, &mut kept);
+    let epoch = heap.open_epoch().unwrap();
+    let left = [(300, 3), (5000, 2), (SURVIVOR, 4), (100_000, 1)];
+    let mut objects = Vec::new();
+    for (size, count) in left {
+        objects.extend((0..count).map(|_| (local.alloc_in(epoch, layout(size)).unwrap(), size)));
+    }
+    let of_slab = heap.alloc_in(epoch, layout(20)).unwrap();
+    let dead = local.alloc_in(epoch, layout(2000)).unwrap();
+    free(&heap, dead, 2000);
+    local.leave(epoch);
+    heap.close(epoch).unwrap();
+    let stats = heap.epoch_stats(epoch).unwrap();
+    let sizes: Vec<_> = stats.sizes.iter().collect();
+    let expected = [(32, 1), (128, 4), (512, 3), (8192, 2), (131_072, 1)];
+    assert_eq!(sizes, expected);
+    assert_eq!(stats.sizes.objects(), stats.live_objects());
+    for (object, size) in objects {
+        free(&heap, object, size);
+    }
+    free(&heap, of_slab, 20);
+    assert_eq!(heap.epoch_at(epoch.index()), None);
 }
