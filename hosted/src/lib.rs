@@ -13,6 +13,7 @@
 //! | [`Reclaimer`] | a thread that gives back what was not used for a while |
 //! | `export` | with the feature of that name: statistics over HTTP or a Unix socket |
 //! | [`TemporalSlab`] | the global allocator, its threads, forks, and the thread's current epoch |
+//! | `TemporalSlab::write_origins` | with the feature `origins`: where sampled objects were allocated that outlive their phases |
 //! | `task` | with the feature of that name: epochs of futures; with `tower`, of requests |
 //!
 //! One line puts a program on it:

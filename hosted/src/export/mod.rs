@@ -57,6 +57,7 @@ trait Source: Sync {
 struct Served<'h, P: PageProvider, R: RawMutex, C: Config> {
     heap: &'h Heap<P, R, C>,
     latency: Option<&'h Latency>,
+    findings_end: Option<fn(&mut dyn fmt::Write) -> fmt::Result>,
 }
 
 impl<P: PageProvider + Sync, R: RawMutex + Sync, C: Config> Source for Served<'_, P, R, C> {
@@ -70,7 +71,9 @@ impl<P: PageProvider + Sync, R: RawMutex + Sync, C: Config> Source for Served<'_
             "/metrics" => report.prometheus(to).and_then(|()| process_metrics(to)),
             "/stats.json" => report.json(to),
             "/stats.txt" => report.text(to),
-            "/findings.txt" => report.findings(to),
+            "/findings.txt" => report
+                .findings(to)
+                .and_then(|()| self.findings_end.map_or(Ok(()), |write| write(to))),
             "/process.json" => process_json(to),
             _ => return None,
         })
@@ -82,6 +85,8 @@ impl<P: PageProvider + Sync, R: RawMutex + Sync, C: Config> Source for Served<'_
 pub struct Options {
     /// Sampled times to serve, too.
     pub latency: Option<&'static Latency>,
+    /// Writes what is served behind the findings.
+    pub findings_end: Option<fn(&mut dyn fmt::Write) -> fmt::Result>,
     /// Other machines may ask. Nobody is asked who they are: keep this off unless something else does.
     pub any_machine: bool,
 }
@@ -105,6 +110,7 @@ impl Exporter {
         let source = Served {
             heap,
             latency: options.latency,
+            findings_end: options.findings_end,
         };
         let thread = std::thread::Builder::new()
             .name("tslab-export".to_owned())
@@ -176,7 +182,15 @@ where
     R: RawMutex + Sync,
     C: Config,
 {
-    serve(client, &Served { heap, latency })
+    let findings_end = None;
+    serve(
+        client,
+        &Served {
+            heap,
+            latency,
+            findings_end,
+        },
+    )
 }
 
 /// Reads a request and answers it.

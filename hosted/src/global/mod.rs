@@ -26,6 +26,8 @@ mod any;
 mod current;
 mod fork;
 mod here;
+#[cfg(feature = "origins")]
+mod origins;
 mod thread;
 
 use crate::lock::FutexLock;
@@ -89,10 +91,17 @@ impl TemporalSlab {
     }
 
     /// Times one in `every` of this thread's allocations from now on; `None` ends it. A thread that is not asked pays
-    /// nothing for this; one that is leaves the shortest path for all of its allocations. Zeroed ones in an epoch are
-    /// not among them.
+    /// nothing for this; one that is leaves the shortest path for all of its allocations.
     pub fn sample_thread(every: Option<NonZeroU32>) {
         here(|thread| thread.sample(every));
+    }
+
+    /// As [`TemporalSlab::sample_thread`], of this thread and of those that make their first call from now on. With the feature `origins`
+    /// it is noted where those objects are allocated that are of an epoch, which takes some microseconds for each: see
+    /// [`TemporalSlab::write_origins`].
+    pub fn sample_threads(every: Option<NonZeroU32>) {
+        thread::sample_new(every);
+        Self::sample_thread(every);
     }
 
     /// The times that were sampled so far, of all threads.
@@ -110,6 +119,8 @@ impl TemporalSlab {
     pub fn export(address: &str) -> io::Result<crate::export::Exporter> {
         let options = crate::export::Options {
             latency: Some(Self::latency()),
+            #[cfg(feature = "origins")]
+            findings_end: Some(Self::write_origins),
             ..Default::default()
         };
         crate::export::Exporter::start(Self::heap(), &address.parse()?, options)

@@ -19,7 +19,7 @@ use core::ffi::c_void;
 use core::mem::MaybeUninit;
 use core::num::NonZeroU32;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use temporal_slab::stats::{Latency, Sampler};
 use temporal_slab::{AllocError, Epoch, Local, Magazines};
 
@@ -35,6 +35,14 @@ const SAMPLED: u8 = 5;
 
 /// The times of all threads that were asked for them.
 pub(super) static LATENCY: Latency = Latency::new();
+
+/// One in how many allocations of a thread that begins is sampled, or 0. `Relaxed`: by itself.
+static EVERY: AtomicU32 = AtomicU32::new(0);
+
+/// Samples one in `every` allocations of threads that begin from now on, or none.
+pub(super) fn sample_new(every: Option<NonZeroU32>) {
+    EVERY.store(every.map_or(0, NonZeroU32::get), Ordering::Relaxed);
+}
 
 thread_local! {
     pub(super) static THREAD: Thread = const { Thread::new() };
@@ -52,6 +60,8 @@ pub(super) struct Thread {
     /// What times some of the thread's allocations, if it was asked for.
     sampler: Cell<Option<Sampler<'static>>>,
     is_sampled: Cell<bool>,
+    /// The allocation that goes on is one of these.
+    is_due: Cell<bool>,
     /// The innermost guard of those that route this thread: see `current`.
     pub(super) innermost: Cell<*mut super::current::Node>,
 }
@@ -65,6 +75,7 @@ impl Thread {
             epoch: Cell::new(None),
             sampler: Cell::new(None),
             is_sampled: Cell::new(false),
+            is_due: Cell::new(false),
             innermost: Cell::new(ptr::null_mut()),
         }
     }
@@ -154,7 +165,25 @@ impl Thread {
                 (false, None) => HEAP.alloc(layout),
             }
         };
+        self.note_origin(&object);
         or_null(object)
+    }
+
+    /// Notes where an object is allocated that was just timed, if it is of an epoch.
+    #[inline]
+    fn note_origin(&self, object: &Result<NonNull<u8>, AllocError>) {
+        if !self.is_due.take() {
+            return;
+        }
+        #[cfg(feature = "origins")]
+        if let (Ok(object), Some(epoch)) = (object, self.epoch.get()) {
+            // Should noting allocate, that is not noted.
+            let sampler = self.sampler.take();
+            super::origins::note(*object, epoch);
+            self.sampler.set(sampler);
+        }
+        #[cfg(not(feature = "origins"))]
+        let _ = object;
     }
 
     /// Whether the object was made as long as another layout asks where it is: one in a bump block, if it was laid last.
@@ -197,6 +226,7 @@ impl Thread {
             return alloc(local);
         };
         let object = if sampler.is_due() {
+            self.is_due.set(true);
             sampler.timed(local, layout, alloc)
         } else {
             alloc(local)
@@ -214,6 +244,12 @@ impl Thread {
         self.sampler
             .set(every.map(|every| Sampler::new(&LATENCY, every)));
         self.settle();
+    }
+
+    /// The sampler of a thread that begins, if it is to have one.
+    fn sampler_of_new() -> Option<Sampler<'static>> {
+        let every = NonZeroU32::new(EVERY.load(Ordering::Relaxed))?;
+        Some(Sampler::new(&LATENCY, every))
     }
 
     /// Takes the plain path where there is neither an epoch nor a sampler.
@@ -237,23 +273,25 @@ impl Thread {
         if self.state.get() == NEW {
             self.begin();
         }
-        if let Some(epoch) = self.epoch.get() {
-            let object = if self.has_local() {
-                // SAFETY: the thread has a local, and nobody is using it.
-                unsafe { self.local() }.alloc_zeroed_in(epoch, layout)
-            } else {
-                HEAP.alloc_zeroed_in(epoch, layout)
-            };
-            match object {
-                Err(AllocError::EpochClosed) => {}
-                object => return or_null(object),
-            }
-        } else if self.has_local() {
+        let epoch = self.epoch.get();
+        let object = if self.has_local() {
             // SAFETY: the thread has a local, and nobody is using it.
             let local = unsafe { self.local() };
-            return or_null(self.sampled(local, layout, |local| local.alloc_zeroed(layout)));
-        }
-        or_null(HEAP.alloc_zeroed(layout))
+            self.sampled(local, layout, |local| match epoch {
+                Some(epoch) => match local.alloc_zeroed_in(epoch, layout) {
+                    Err(AllocError::EpochClosed) => local.alloc_zeroed(layout),
+                    object => object,
+                },
+                None => local.alloc_zeroed(layout),
+            })
+        } else {
+            match epoch.map(|epoch| HEAP.alloc_zeroed_in(epoch, layout)) {
+                Some(Err(AllocError::EpochClosed)) | None => HEAP.alloc_zeroed(layout),
+                Some(object) => object,
+            }
+        };
+        self.note_origin(&object);
+        or_null(object)
     }
 
     /// Makes the thread's local. Without memory for it, or without a way to be told of the thread's end,
@@ -277,6 +315,11 @@ impl Thread {
         unsafe { (*self.local.get()).write(local) };
         // A guard may have come before there was memory for a local.
         self.set_state(READY);
+        if !self.is_sampled.get() {
+            let sampler = Self::sampler_of_new();
+            self.is_sampled.set(sampler.is_some());
+            self.sampler.set(sampler);
+        }
         self.settle();
     }
 
