@@ -133,8 +133,6 @@ pub(crate) struct BumpBlock {
     bytes: AtomicU32,
     /// Of the objects those that the owner freed.
     freed: AtomicU32,
-    /// The magazines of the local that lays objects here, which name it.
-    owner: AtomicPtr<()>,
     era: AtomicU64,
     /// The epoch.
     index: AtomicU32,
@@ -148,13 +146,18 @@ pub(crate) struct BumpBlock {
     pub(crate) sibling: AtomicPtr<BumpBlock>,
     /// The block whose metadata was made before this one's. Constant once it is known.
     pub(crate) older: AtomicPtr<BumpBlock>,
-    /// On a line that others write.
-    count: Line<Count>,
+    others: Others,
 }
 
+/// What others write, and all that they read to free an object of an unchecked heap: one line. Orderings: see the head of the module.
 #[derive(Debug)]
 #[repr(align(64))]
-struct Line<T>(T);
+struct Others {
+    count: Count,
+    /// The magazines of the local that lays objects here, which name it.
+    owner: AtomicPtr<()>,
+    is_watched: AtomicBool,
+}
 
 /// What a free did to a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -295,14 +298,15 @@ impl BumpBlock {
             }
         }
         let owner = owner.wrapping_byte_add(if is_watched { Self::WATCHED } else { 0 });
-        self.owner.store(owner, Relaxed);
+        self.others.owner.store(owner, Relaxed);
+        self.others.is_watched.store(is_watched, Relaxed);
         self.start_over();
     }
 
-    /// Whether the marks tell what lives though the heap is unchecked.
+    /// Whether the marks tell what lives though the heap is unchecked. The same as long as it serves an epoch.
     #[inline]
     pub(crate) fn is_watched(&self) -> bool {
-        self.owner.load(Relaxed).addr() & Self::WATCHED != 0
+        self.others.is_watched.load(Relaxed)
     }
 
     /// The lengths of what lives, by the marks.
@@ -315,7 +319,7 @@ impl BumpBlock {
     pub(crate) fn start_over(&self) {
         self.laid.store(0, Relaxed);
         self.freed.store(0, Relaxed);
-        self.count.0.begin();
+        self.others.count.begin();
     }
 
     /// Lays an object that is no longer than [`MAX_SHORT`]. For the owner.
@@ -429,7 +433,7 @@ impl BumpBlock {
 
     #[inline(always)]
     pub(crate) fn is_owned_by<M>(&self, magazines: *const M) -> bool {
-        ptr::addr_eq(self.owner.load(Relaxed), magazines)
+        ptr::addr_eq(self.others.owner.load(Relaxed), magazines)
     }
 
     /// Notes that an object was freed by the owner, which is the caller. A checked heap looks at it first: see
@@ -461,11 +465,13 @@ impl BumpBlock {
             let (mark, seen) = self.live_mark(at, length)?;
             mark.compare_exchange(seen.0, Mark::DEAD.0, Relaxed, Relaxed)
                 .map_err(|_| FreeError::DoubleFree)?;
-        } else if let Some(unit) = self.unit_at(at) {
+        } else if self.is_watched()
+            && let Some(unit) = self.unit_at(at)
+        {
             // SAFETY: the unit is the block's.
             unsafe { self.mark(unit) }.store(Mark::DEAD.0, Relaxed);
         }
-        Ok(if self.count.0.free(1) {
+        Ok(if self.others.count.free(1) {
             Freed::Emptied
         } else {
             Freed::InUse
@@ -489,7 +495,7 @@ impl BumpBlock {
     /// Whether all objects are dead. For the owner.
     #[inline]
     pub(crate) fn is_dead(&self) -> bool {
-        self.own_live() == self.count.0.others()
+        self.own_live() == self.others.count.others()
     }
 
     /// How many bytes were laid.
@@ -507,9 +513,9 @@ impl BumpBlock {
     /// The owner leaves the block.
     #[inline]
     pub(crate) fn leave(&self) -> Freed {
-        self.owner.store(ptr::null_mut(), Relaxed);
+        self.others.owner.store(ptr::null_mut(), Relaxed);
         // Nobody else has an object of it, so nobody else counts.
-        if self.is_empty() || self.count.0.leave(self.own_live()) {
+        if self.is_empty() || self.others.count.leave(self.own_live()) {
             Freed::Emptied
         } else {
             Freed::InUse
@@ -530,10 +536,10 @@ impl BumpBlock {
     /// How many objects live, and how many bytes of the block they have: by the marks in a checked heap, else as many as an object has in
     /// the mean. Exact at rest, but for the mean.
     pub(crate) fn live(&self, is_checked: bool) -> (u64, u64) {
-        let is_owned = !self.owner.load(Relaxed).is_null();
+        let is_owned = !self.others.owner.load(Relaxed).is_null();
         let made = self.made();
         let by_owner = made.saturating_sub(self.freed.load(Relaxed).into());
-        let live = self.count.0.live(is_owned, by_owner).min(made);
+        let live = self.others.count.live(is_owned, by_owner).min(made);
         let bytes = if is_checked && live > 0 {
             self.lengths().map(|length| length.bytes() as u64).sum()
         } else {

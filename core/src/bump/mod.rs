@@ -21,10 +21,10 @@
 //! All but the count is `Relaxed`. `laid`, `freed` and the marks of objects that it lays or frees are written by the owner alone;
 //! a thread that has an object of the block, which it got from the owner, sees what the owner wrote before. `owner` is compared with one's
 //! own name, which nobody else writes, and with nobody's; in a watched block, in which an unchecked heap notes what dies, it is the
-//! owner's name and one, so that no free there is the owner's. A look-up for any bits reads all of this as it may be, and decides by
-//! it no more than what a caller may do with its own object. In a checked heap one who is not the owner marks an object dead by a
-//! compare-and-swap, so that of two frees by such one is refused; in an unchecked one by a store. The owner reads and then writes: of
-//! two frees at the same moment, one of which is its own, both may pass.
+//! owner's name and one, so that no free there is the owner's. `is_watched` is the same until the block serves another epoch. A look-up
+//! for any bits reads all of this as it may be, and decides by it no more than what a caller may do with its own object. In a checked heap
+//! one who is not the owner marks an object dead by a compare-and-swap, so that of two frees by such one is refused; in a watched block by
+//! a store. The owner reads and then writes: of two frees at the same moment, one of which is its own, both may pass.
 
 #[cfg(not(loom))]
 mod block;

@@ -71,9 +71,20 @@ const CLAIMED: u64 = u64::MAX;
 pub(crate) struct Openings {
     /// `Release` when an era is drawn, `Acquire` in `last_era`: who sees the era sees that a position is claimed for it.
     last_era: AtomicU64,
-    /// The position that was opened last: the search for the next begins behind it. `Relaxed`: a hint.
+    /// The position that was found last: the search for the next begins behind it. `Relaxed`: a hint.
     last_index: AtomicU32,
+    /// The position that a CPU opened last, each on a line of its own. `Relaxed`: a hint.
+    near: [Near; NEAR],
 }
+
+/// CPUs that have a hint each; others share theirs.
+const NEAR: usize = if cfg!(loom) { 1 } else { 16 };
+
+/// On a line of its own. `Relaxed`: a hint.
+#[derive(Debug)]
+#[cfg_attr(loom, derive(Default))]
+#[repr(align(64))]
+struct Near(AtomicU32);
 
 impl Openings {
     #[cfg(not(loom))]
@@ -81,11 +92,24 @@ impl Openings {
         Self {
             last_era: AtomicU64::new(0),
             last_index: AtomicU32::new(0),
+            near: [const { Near(AtomicU32::new(0)) }; NEAR],
         }
+    }
+
+    /// Where a CPU notes the position that it opens: at its next epoch that is free again as a rule, and the CPU has its line.
+    #[cfg(not(loom))]
+    #[inline]
+    pub(crate) fn near(&self, cpu: u32) -> &AtomicU32 {
+        &self.near[cpu as usize % NEAR].0
     }
 
     pub(crate) fn last_index(&self) -> usize {
         self.last_index.load(Ordering::Relaxed) as usize
+    }
+
+    /// Notes where a position was found.
+    pub(crate) fn found(&self, index: u32) {
+        self.last_index.store(index, Ordering::Relaxed);
     }
 
     /// The era that was drawn last.
@@ -108,7 +132,6 @@ impl Openings {
             return Err(EpochError::RingFull);
         };
         position.open(era, now);
-        self.last_index.store(index, Ordering::Relaxed);
         Ok(Epoch::new(index, era))
     }
 }

@@ -286,8 +286,18 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         positions: &Positions<Row<R>>,
         now: Option<u64>,
     ) -> Result<Option<Epoch>, EpochError> {
+        let near = self.openings.near(C::cpu());
+        let index = near.load(Ordering::Relaxed);
+        // The root's is none of them.
+        let position = positions.get(index as usize).filter(|_| index > 0);
+        if let Some(position) = position.filter(|position| position.claim_bare()) {
+            return self.openings.open(position, index, now).map(Some);
+        }
         match self.find_position(positions, LOOKS, Position::claim_bare) {
-            Some((index, position)) => self.openings.open(position, index, now).map(Some),
+            Some((index, position)) => {
+                near.store(index, Ordering::Relaxed);
+                self.openings.open(position, index, now).map(Some)
+            }
             None => Ok(None),
         }
     }
@@ -305,6 +315,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             // The root's is none of them.
             index = if index + 1 < length { index + 1 } else { 1 };
             let position = positions.get(index).filter(|position| claim(position))?;
+            self.openings.found(index as u32);
             Some((index as u32, position))
         })
     }
@@ -339,7 +350,10 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             None if may_grow => {
                 let added = positions.push(Position::claimed());
                 match added.and_then(|index| Some((index as u32, positions.get(index)?))) {
-                    Some(added) => added,
+                    Some(added) => {
+                        self.openings.found(added.0);
+                        added
+                    }
                     None => return Ok(None),
                 }
             }

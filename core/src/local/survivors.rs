@@ -41,8 +41,6 @@ const VAIN: u8 = 16;
 struct Left {
     block: *const BumpBlock,
     era: u64,
-    /// Its marks tell what lives.
-    is_marked: bool,
 }
 
 /// What a local knows of survivors. It alone uses it.
@@ -77,7 +75,6 @@ impl<R> Survivors<R> {
         left: [Left {
             block: ptr::null(),
             era: 0,
-            is_marked: false,
         }; LATER],
         oldest: 0,
     };
@@ -156,25 +153,24 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         let left = self.survivors().replace(Left {
             block,
             era: block.era(),
-            is_marked: C::CHECKED || block.is_watched(),
         });
         // SAFETY: blocks are valid as long as the heap, and each is of this one.
         if let Some(block) = unsafe { left.block.as_ref() }
             && block.is_block()
             && block.era() == left.era
         {
-            self.learn_from(block, left.is_marked);
+            self.learn_from(block);
         }
     }
 
     /// Learns from a block that was left some time ago. If it ends meanwhile what is learned may be wrong.
-    fn learn_from(&self, block: &BumpBlock, is_marked: bool) {
+    fn learn_from(&self, block: &BumpBlock) {
         let (live, bytes) = block.live(false);
         if live == 0 || bytes >= block.kind().bytes() as u64 / 2 {
             return;
         }
         let survivors = self.survivors();
-        if !is_marked {
+        if !C::CHECKED && !block.is_watched() {
             survivors.watched = WATCHED;
             return;
         }

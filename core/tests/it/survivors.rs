@@ -63,8 +63,8 @@ fn survivors_take_slots<C: Config>() {
     let mut local = heap.local().unwrap();
     let mut rng = Rng(1);
     // In an unchecked heap it takes twice as long until they are known.
-    let few = if C::CHECKED { 28 } else { 48 };
-    let (requests, entries) = (steps(20_000, few), steps(2_000, 8));
+    let few = if C::CHECKED { 42 } else { 62 };
+    let (requests, entries) = (steps(20_000, few), steps(2_000, 20));
     let mut cache = VecDeque::new();
     for _ in 0..requests {
         cache.push_back(serve(&heap, &mut local, &mut rng));
