@@ -238,8 +238,7 @@ impl TemporalSlab {
             }
             // What was laid in an epoch grows there.
             let epoch = HEAP.epoch_to_grow_in(object);
-            let moved = epoch
-                .and_then(|epoch| here(|thread| thread.first_local()?.alloc_in(epoch, new).ok()));
+            let moved = epoch.and_then(|epoch| here(|thread| thread.alloc_in(epoch, new)));
             let moved = moved.map_or_else(|| self.alloc(new), NonNull::as_ptr);
             if !moved.is_null() {
                 moved.copy_from_nonoverlapping(object.as_ptr(), old.size().min(new.size()));

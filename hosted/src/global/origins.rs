@@ -197,7 +197,7 @@ impl TemporalSlab {
         for ((label, frames), (objects, bytes)) in all {
             writeln!(
                 to,
-                "of the sampled objects that outlived {label:?} {objects}, {bytes} B, were allocated by"
+                "{label:?}: {objects} sampled survivors, {bytes} B, allocated by"
             )?;
             write_frames(&frames, to)?;
         }

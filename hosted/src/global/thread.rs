@@ -165,25 +165,34 @@ impl Thread {
                 (false, None) => HEAP.alloc(layout),
             }
         };
-        self.note_origin(&object);
+        self.note_origin(&object, self.epoch.get());
         or_null(object)
+    }
+
+    /// Allocates in an epoch, whichever the thread is in, if there is a local to do so: for what grows where it was allocated.
+    pub(super) fn alloc_in(&self, epoch: Epoch, layout: Layout) -> Option<NonNull<u8>> {
+        // SAFETY: nobody is using the local.
+        let local = unsafe { self.first_local() }?;
+        let object = self.sampled(local, layout, |local| local.alloc_in(epoch, layout));
+        self.note_origin(&object, Some(epoch));
+        object.ok()
     }
 
     /// Notes where an object is allocated that was just timed, if it is of an epoch.
     #[inline]
-    fn note_origin(&self, object: &Result<NonNull<u8>, AllocError>) {
+    fn note_origin(&self, object: &Result<NonNull<u8>, AllocError>, epoch: Option<Epoch>) {
         if !self.is_due.take() {
             return;
         }
         #[cfg(feature = "origins")]
-        if let (Ok(object), Some(epoch)) = (object, self.epoch.get()) {
+        if let (Ok(object), Some(epoch)) = (object, epoch) {
             // Should noting allocate, that is not noted.
             let sampler = self.sampler.take();
             super::origins::note(*object, epoch);
             self.sampler.set(sampler);
         }
         #[cfg(not(feature = "origins"))]
-        let _ = object;
+        let _ = (object, epoch);
     }
 
     /// Whether the object was made as long as another layout asks where it is: one in a bump block, if it was laid last.
@@ -290,7 +299,7 @@ impl Thread {
                 Some(object) => object,
             }
         };
-        self.note_origin(&object);
+        self.note_origin(&object, epoch);
         or_null(object)
     }
 
