@@ -105,9 +105,13 @@ fn another_process_is_looked_at() {
         text(&process).contains(&format!("process {}", served.0.id())),
         "the other's, and not its own"
     );
-    assert_eq!(
-        tslab(&["doctor", "--from", &served.1]).status.code(),
-        Some(1)
+    let doctor = tslab(&["doctor", "--from", &served.1]);
+    assert_eq!(doctor.status.code(), Some(1));
+    // Of thousands one in 64 is sampled.
+    let doctor = text(&doctor);
+    assert!(
+        doctor.contains("; by size 5000 to 128 B") && doctor.contains("workload.rs:"),
+        "{doctor}"
     );
 }
 

@@ -22,10 +22,10 @@ const WAYS: usize = 8;
 /// Return addresses of each.
 const FRAMES: usize = 24;
 
-/// Of these so many are told, from the first on that is not of an allocator or a collection.
+/// Of these so many are told, those of allocators and of the standard library left out.
 const TOLD: usize = 6;
 
-/// How functions of the allocator and of collections are called, and where they lie: in debug information a name has no path.
+/// How functions are called that are left out, and where they lie: in debug information a name has no path.
 const BENEATH: [&str; 7] = [
     "backtrace::",
     "temporal_slab",
@@ -36,7 +36,7 @@ const BENEATH: [&str; 7] = [
     "hashbrown::",
 ];
 const BENEATH_FILES: [&str; 6] = [
-    concat!(env!("CARGO_MANIFEST_DIR"), "/src/"),
+    concat!(env!("CARGO_MANIFEST_DIR"), "/src/global/"),
     "/backtrace-",
     "/library/alloc/src/",
     "/library/core/src/",
@@ -148,9 +148,9 @@ fn survivors() -> BTreeMap<(String, [usize; FRAMES]), (u64, u64)> {
     all
 }
 
-/// Writes the functions that called, the innermost first, but for those of the allocator.
+/// Writes the functions that called, the innermost first.
 fn write_frames(frames: &[usize], to: &mut dyn Write) -> fmt::Result {
-    let (mut told, mut is_beneath, mut is_over) = (0, true, false);
+    let (mut told, mut is_over) = (0, false);
     let mut written = Ok(());
     for frame in frames.iter().take_while(|frame| **frame != 0) {
         // A return address is that of the instruction behind the call.
@@ -162,7 +162,7 @@ fn write_frames(frames: &[usize], to: &mut dyn Write) -> fmt::Result {
             let file = symbol.filename().map(|file| file.display().to_string());
             let file = file.unwrap_or_default();
             is_over |= name.contains("__rust_begin_short_backtrace");
-            is_beneath &= BENEATH.iter().any(|prefix| plain.starts_with(prefix))
+            let is_beneath = BENEATH.iter().any(|prefix| plain.starts_with(prefix))
                 || BENEATH_FILES.iter().any(|part| file.contains(part));
             if is_beneath || is_over || told == TOLD || written.is_err() {
                 return;
