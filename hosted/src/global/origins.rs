@@ -158,11 +158,14 @@ fn write_frames(frames: &[usize], to: &mut dyn Write) -> fmt::Result {
         backtrace::resolve(call, |symbol| {
             let name = symbol.name().map(|name| format!("{name:#}"));
             let name = name.as_deref().unwrap_or("(unknown)");
-            let plain = name.trim_start_matches(['<', '&']);
+            // Of `<Type as Trait>::function` the type's path, or the trait's where the type has none.
+            let mut paths = name.split(" as ");
+            let path = paths.find(|path| path.contains("::")).unwrap_or(name);
+            let path = path.trim_start_matches(['<', '&']);
             let file = symbol.filename().map(|file| file.display().to_string());
             let file = file.unwrap_or_default();
             is_over |= name.contains("__rust_begin_short_backtrace");
-            let is_beneath = BENEATH.iter().any(|prefix| plain.starts_with(prefix))
+            let is_beneath = BENEATH.iter().any(|prefix| path.starts_with(prefix))
                 || BENEATH_FILES.iter().any(|part| file.contains(part));
             if is_beneath || is_over || told == TOLD || written.is_err() {
                 return;
