@@ -289,17 +289,16 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let near = self.openings.near(C::cpu());
         let index = near.load(Ordering::Relaxed);
         // The root's is none of them.
-        let position = positions.get(index as usize).filter(|_| index > 0);
-        if let Some(position) = position.filter(|position| position.claim_bare()) {
-            return self.openings.open(position, index, now).map(Some);
-        }
-        match self.find_position(positions, LOOKS, Position::claim_bare) {
-            Some((index, position)) => {
-                near.store(index, Ordering::Relaxed);
-                self.openings.open(position, index, now).map(Some)
-            }
-            None => Ok(None),
-        }
+        let position = positions.get(index as usize);
+        let found = match position.filter(|position| index > 0 && position.claim_bare()) {
+            Some(position) => Some((index, position)),
+            None => self.find_position(positions, LOOKS, Position::claim_bare),
+        };
+        let Some((index, position)) = found else {
+            return Ok(None);
+        };
+        near.store(index, Ordering::Relaxed);
+        self.openings.open(position, index, now).map(Some)
     }
 
     /// The first of so many positions that `claim` claims.

@@ -6,7 +6,7 @@
 //!       go to mixed slabs
 //!           └─ an unchecked heap has no marks of the dead: it keeps them in the blocks that the local begins next (WATCHED)
 //! alloc_near, lay_elsewhere ── of such a class ──> alloc_mixed: pins the epoch's record, takes a slot, says whose it is
-//! VAIN epochs of which no such object was left as much later ──> all is forgotten
+//! VAIN looks in a row at one of such epochs, LATER epochs later, that find no such object left ──> all is forgotten
 //! ```
 //!
 //! What lives when a block is left says little: another thread may be about to free it. A block of which more than half lives is as full

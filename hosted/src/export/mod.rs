@@ -182,15 +182,12 @@ where
     R: RawMutex + Sync,
     C: Config,
 {
-    let findings_end = None;
-    serve(
-        client,
-        &Served {
-            heap,
-            latency,
-            findings_end,
-        },
-    )
+    let served = Served {
+        heap,
+        latency,
+        findings_end: None,
+    };
+    serve(client, &served)
 }
 
 /// Reads a request and answers it.

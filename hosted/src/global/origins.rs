@@ -22,11 +22,11 @@ const WAYS: usize = 8;
 /// Return addresses of each.
 const FRAMES: usize = 24;
 
-/// Of these so many are told, those of allocators and of the standard library left out.
-const TOLD: usize = 6;
+/// Of these so many are shown, those of allocators and of the standard library left out.
+const SHOWN: usize = 6;
 
-/// How functions are called that are left out, and where they lie: in debug information a name has no path.
-const BENEATH: [&str; 7] = [
+/// How functions are called that are not shown, and where they lie: in debug information a name has no path.
+const HIDDEN: [&str; 7] = [
     "backtrace::",
     "temporal_slab",
     "__rust",
@@ -35,7 +35,7 @@ const BENEATH: [&str; 7] = [
     "std::",
     "hashbrown::",
 ];
-const BENEATH_FILES: [&str; 6] = [
+const HIDDEN_FILES: [&str; 6] = [
     concat!(env!("CARGO_MANIFEST_DIR"), "/src/global/"),
     "/backtrace-",
     "/library/alloc/src/",
@@ -150,7 +150,7 @@ fn survivors() -> BTreeMap<(String, [usize; FRAMES]), (u64, u64)> {
 
 /// Writes the functions that called, the innermost first.
 fn write_frames(frames: &[usize], to: &mut dyn Write) -> fmt::Result {
-    let (mut told, mut is_over) = (0, false);
+    let (mut shown, mut is_over) = (0, false);
     let mut written = Ok(());
     for frame in frames.iter().take_while(|frame| **frame != 0) {
         // A return address is that of the instruction behind the call.
@@ -165,12 +165,12 @@ fn write_frames(frames: &[usize], to: &mut dyn Write) -> fmt::Result {
             let file = symbol.filename().map(|file| file.display().to_string());
             let file = file.unwrap_or_default();
             is_over |= name.contains("__rust_begin_short_backtrace");
-            let is_beneath = BENEATH.iter().any(|prefix| path.starts_with(prefix))
-                || BENEATH_FILES.iter().any(|part| file.contains(part));
-            if is_beneath || is_over || told == TOLD || written.is_err() {
+            let is_hidden = HIDDEN.iter().any(|prefix| path.starts_with(prefix))
+                || HIDDEN_FILES.iter().any(|part| file.contains(part));
+            if is_hidden || is_over || shown == SHOWN || written.is_err() {
                 return;
             }
-            told += 1;
+            shown += 1;
             // Without its types, which may be longer than the rest of the report.
             let name = name
                 .find('<')
@@ -182,7 +182,7 @@ fn write_frames(frames: &[usize], to: &mut dyn Write) -> fmt::Result {
             };
         });
     }
-    if told == 0 {
+    if shown == 0 {
         writeln!(to, "    (outside of what has names)")?;
     }
     written

@@ -255,12 +255,6 @@ impl Thread {
         self.settle();
     }
 
-    /// The sampler of a thread that begins, if it is to have one.
-    fn sampler_of_new() -> Option<Sampler<'static>> {
-        let every = NonZeroU32::new(EVERY.load(Ordering::Relaxed))?;
-        Some(Sampler::new(&LATENCY, every))
-    }
-
     /// Takes the plain path where there is neither an epoch nor a sampler.
     fn settle(&self) {
         if !self.has_local() {
@@ -324,12 +318,11 @@ impl Thread {
         unsafe { (*self.local.get()).write(local) };
         // A guard may have come before there was memory for a local.
         self.set_state(READY);
-        if !self.is_sampled.get() {
-            let sampler = Self::sampler_of_new();
-            self.is_sampled.set(sampler.is_some());
-            self.sampler.set(sampler);
+        match NonZeroU32::new(EVERY.load(Ordering::Relaxed)) {
+            // Unless it was asked for another one before there was memory.
+            every @ Some(_) if !self.is_sampled.get() => self.sample(every),
+            _ => self.settle(),
         }
-        self.settle();
     }
 
     /// Says which epoch the thread is in from now on.
