@@ -22,58 +22,47 @@ fn slice(
     Ok(NonNull::slice_from_raw_parts(object, size))
 }
 
-/// The five calls, passed on to `$target`, which a heap and a local name alike.
-macro_rules! pass_on {
-    ($this:ident => $target:expr) => {
-        #[inline]
-        fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
-            let $this = self;
-            slice($target.alloc(layout), layout.size())
-        }
-
-        #[inline]
-        fn allocate_zeroed(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
-            let $this = self;
-            slice($target.alloc_zeroed(layout), layout.size())
-        }
-
-        #[inline]
-        unsafe fn deallocate(&self, object: NonNull<u8>, layout: Layout) {
-            let $this = self;
-            // SAFETY: the caller's promise.
-            let _refused = unsafe { $target.free(object, layout) };
-        }
-
-        #[inline]
-        unsafe fn grow(
-            &self,
-            object: NonNull<u8>,
-            old: Layout,
-            new: Layout,
-        ) -> Result<NonNull<[u8]>, AllocError> {
-            let $this = self;
-            // SAFETY: the caller's promise.
-            slice(unsafe { $target.resize(object, old, new) }, new.size())
-        }
-
-        // To the heap both are a resize.
-        #[inline]
-        unsafe fn shrink(
-            &self,
-            object: NonNull<u8>,
-            old: Layout,
-            new: Layout,
-        ) -> Result<NonNull<[u8]>, AllocError> {
-            // SAFETY: the caller's promise.
-            unsafe { self.grow(object, old, new) }
-        }
-    };
-}
-
 // SAFETY: what the heap hands out stays where it is and valid until it is freed, however the heap's
 // reference is copied or moved, because the heap itself is borrowed.
 unsafe impl<P: PageProvider, R: RawMutex, C: Config> Allocator for &Heap<P, R, C> {
-    pass_on!(heap => heap);
+    #[inline]
+    fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+        slice(self.alloc(layout), layout.size())
+    }
+
+    #[inline]
+    fn allocate_zeroed(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+        slice(self.alloc_zeroed(layout), layout.size())
+    }
+
+    #[inline]
+    unsafe fn deallocate(&self, object: NonNull<u8>, layout: Layout) {
+        // SAFETY: the caller's promise.
+        let _refused = unsafe { self.free(object, layout) };
+    }
+
+    #[inline]
+    unsafe fn grow(
+        &self,
+        object: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Result<NonNull<[u8]>, AllocError> {
+        // SAFETY: the caller's promise.
+        slice(unsafe { self.resize(object, old, new) }, new.size())
+    }
+
+    /// To the heap both are a resize.
+    #[inline]
+    unsafe fn shrink(
+        &self,
+        object: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Result<NonNull<[u8]>, AllocError> {
+        // SAFETY: the caller's promise.
+        unsafe { self.grow(object, old, new) }
+    }
 }
 
 /// A local as an `Allocator`, for collections that stay on one thread: `&LocalAllocator` is one.
@@ -88,6 +77,13 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> LocalAllocator<'h, P, R, C> {
         Self {
             local: RefCell::new(local),
         }
+    }
+
+    /// The local, for a call that is over at once: one that gets no further takes [`LocalAllocator::local`].
+    #[inline(always)]
+    fn local_at_once(&self) -> Option<&Local<'h, P, R, C>> {
+        // SAFETY: what is done with it calls nothing of the heap's user, so nobody borrows the local meanwhile.
+        unsafe { self.local.try_borrow_unguarded().ok() }
     }
 
     /// The local again.
@@ -108,10 +104,36 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> LocalAllocator<'h, P, R, C> {
     }
 }
 
+/// The ends of calls that take more than a few instructions. Nothing needs to survive them.
+impl<P: PageProvider, R: RawMutex, C: Config> LocalAllocator<'_, P, R, C> {
+    #[cold]
+    #[inline(never)]
+    fn allocate_elsewhere(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+        slice(self.local.borrow_mut().alloc(layout), layout.size())
+    }
+
+    #[cold]
+    #[inline(never)]
+    unsafe fn deallocate_elsewhere(&self, object: NonNull<u8>, layout: Layout) {
+        // SAFETY: the caller's promise.
+        let _refused = unsafe { self.local.borrow_mut().free(object, layout) };
+    }
+}
+
 /// A local in an epoch as an `Allocator`; see [`LocalAllocator::in_epoch`].
 pub struct EpochAllocator<'l, 'h, P: PageProvider, R: RawMutex, C: Config> {
     of: &'l LocalAllocator<'h, P, R, C>,
     epoch: Epoch,
+}
+
+impl<P: PageProvider, R: RawMutex, C: Config> EpochAllocator<'_, '_, P, R, C> {
+    /// As [`LocalAllocator::allocate_elsewhere`].
+    #[cold]
+    #[inline(never)]
+    fn allocate_elsewhere(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+        let object = self.of.local.borrow_mut().alloc_in(self.epoch, layout);
+        slice(object, layout.size())
+    }
 }
 
 impl<P: PageProvider, R: RawMutex, C: Config> Clone for EpochAllocator<'_, '_, P, R, C> {
@@ -125,8 +147,11 @@ impl<P: PageProvider, R: RawMutex, C: Config> Copy for EpochAllocator<'_, '_, P,
 unsafe impl<P: PageProvider, R: RawMutex, C: Config> Allocator for EpochAllocator<'_, '_, P, R, C> {
     #[inline]
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
-        let object = self.of.local.borrow_mut().alloc_in(self.epoch, layout);
-        slice(object, layout.size())
+        let local = self.of.local_at_once();
+        match local.and_then(|local| local.alloc_near(self.epoch, layout)) {
+            Some(object) => slice(Ok(object), layout.size()),
+            None => self.allocate_elsewhere(layout),
+        }
     }
 
     #[inline]
@@ -135,29 +160,34 @@ unsafe impl<P: PageProvider, R: RawMutex, C: Config> Allocator for EpochAllocato
         unsafe { self.of.deallocate(object, layout) };
     }
 
+    #[inline]
     unsafe fn grow(
         &self,
         object: NonNull<u8>,
         old: Layout,
         new: Layout,
     ) -> Result<NonNull<[u8]>, AllocError> {
-        if self
-            .of
-            .local
-            .borrow()
-            .heap()
-            .resize_in_place(object, old, new)
-        {
+        let local = self.of.local_at_once();
+        // SAFETY: the caller's promise.
+        if local.is_some_and(|local| unsafe { local.resize_near(object, old, new) }) {
             return slice(Ok(object), new.size());
         }
-        // Moved within its epoch: a resize of the local's would take it to the root's.
-        let moved = self.allocate(new)?;
-        // SAFETY: two different objects, the old one the caller's, of at least these bytes.
-        unsafe {
-            moved.cast().copy_from_nonoverlapping(object, old.size());
-            self.deallocate(object, old);
-        }
-        Ok(moved)
+        let mut local = self.of.local.borrow_mut();
+        // SAFETY: the caller's promise.
+        let resized = unsafe { local.resize_in(self.epoch, object, old, new) };
+        slice(resized, new.size())
+    }
+
+    /// To the local both are a resize.
+    #[inline]
+    unsafe fn shrink(
+        &self,
+        object: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Result<NonNull<[u8]>, AllocError> {
+        // SAFETY: the caller's promise.
+        unsafe { self.grow(object, old, new) }
     }
 }
 
@@ -169,10 +199,55 @@ impl<P: PageProvider, R: RawMutex, C: Config> fmt::Debug for EpochAllocator<'_, 
     }
 }
 
-// SAFETY: as for the heap; the allocator is borrowed. The local never calls out, so the borrow of the
-// cell is never met by another.
+// SAFETY: as for the heap; the allocator is borrowed.
 unsafe impl<P: PageProvider, R: RawMutex, C: Config> Allocator for &LocalAllocator<'_, P, R, C> {
-    pass_on!(this => this.local.borrow_mut());
+    #[inline]
+    fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+        let local = self.local_at_once();
+        match local.and_then(|local| local.alloc_at_once(layout)) {
+            Some(object) => slice(Ok(object), layout.size()),
+            None => self.allocate_elsewhere(layout),
+        }
+    }
+
+    fn allocate_zeroed(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+        let object = self.local.borrow_mut().alloc_zeroed(layout);
+        slice(object, layout.size())
+    }
+
+    #[inline]
+    unsafe fn deallocate(&self, object: NonNull<u8>, layout: Layout) {
+        let local = self.local_at_once();
+        // SAFETY: the caller's promise.
+        if !local.is_some_and(|local| unsafe { local.free_at_once(object, layout) }) {
+            // SAFETY: as above; nothing has changed.
+            unsafe { self.deallocate_elsewhere(object, layout) };
+        }
+    }
+
+    #[inline]
+    unsafe fn grow(
+        &self,
+        object: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Result<NonNull<[u8]>, AllocError> {
+        // SAFETY: the caller's promise.
+        let resized = unsafe { self.local.borrow_mut().resize(object, old, new) };
+        slice(resized, new.size())
+    }
+
+    /// To the heap both are a resize.
+    #[inline]
+    unsafe fn shrink(
+        &self,
+        object: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Result<NonNull<[u8]>, AllocError> {
+        // SAFETY: the caller's promise.
+        unsafe { self.grow(object, old, new) }
+    }
 }
 
 // SAFETY: what a scope hands out stays valid until the scope is dropped or reset, and it is borrowed.

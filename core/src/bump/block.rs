@@ -362,21 +362,26 @@ impl BumpBlock {
     /// room. For the owner.
     #[inline]
     pub(crate) fn extend(&self, at: usize, length: Length, new: Length) -> bool {
-        let Some(unit) = self.unit_at(at) else {
+        let laid = self.laid.load(Relaxed);
+        let offset = at.wrapping_sub(self.base());
+        let end = offset.wrapping_add(length.bytes());
+        // Where it ends there an object begins at a unit, as what was laid does.
+        if end != laid as u32 as usize || offset >= end {
             return false;
-        };
-        let (laid, offset) = (self.laid.load(Relaxed), unit * UNIT);
-        let (end, new_end) = (offset + length.bytes(), offset + new.bytes());
-        let fits = laid as u32 as usize == end
-            && new_end <= self.bytes.load(Relaxed) as usize
-            && self.length_at(unit) == Some(length);
-        if fits {
-            // SAFETY: the unit is the block's, and it goes no further than to its end.
-            unsafe { self.set_live(unit, new) };
-            let laid = laid - end as u64 + new_end as u64;
-            self.laid.store(laid, Relaxed);
         }
-        fits
+        let (unit, new_end) = (offset / UNIT, offset + new.bytes());
+        // SAFETY: the unit is the block's.
+        let mark = Mark(unsafe { self.mark(unit) }.load(Relaxed));
+        let is_it = mark == Mark::live(length)
+            && (!length.is_long() || self.length_at(unit) == Some(length));
+        if !is_it || new_end > self.bytes.load(Relaxed) as usize {
+            return false;
+        }
+        // SAFETY: it goes no further than to the block's end.
+        unsafe { self.set_live(unit, new) };
+        let laid = laid - end as u64 + new_end as u64;
+        self.laid.store(laid, Relaxed);
+        true
     }
 
     /// How many bytes the live object has that begins at an address: for any address, at any time. Only a checked heap notes all

@@ -123,7 +123,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// Allocates in an epoch, if that takes no more than a few instructions: in the bump block where the local laid last. `None` says
     /// nothing of whether there is memory: [`Local::alloc_in`] does.
     #[inline(always)]
-    pub fn alloc_near(&mut self, epoch: Epoch, layout: Layout) -> Option<NonNull<u8>> {
+    pub fn alloc_near(&self, epoch: Epoch, layout: Layout) -> Option<NonNull<u8>> {
         let near = &self.bumps().near;
         if layout.align() > UNIT || near.index != epoch.index() {
             return None;
@@ -386,7 +386,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// # Safety
     /// As for [`Local::resize`].
     #[inline]
-    pub unsafe fn resize_near(&mut self, object: NonNull<u8>, old: Layout, new: Layout) -> bool {
+    pub unsafe fn resize_near(&self, object: NonNull<u8>, old: Layout, new: Layout) -> bool {
         // SAFETY: if there is a block it is valid, as long as the heap.
         let block = unsafe { self.bumps().near.block.as_ref() };
         block.is_some_and(|block| self.extend(block, object.addr().get(), old, new))
@@ -397,7 +397,8 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         block.is_owned_by(self.home.cells)
             && at.is_multiple_of(new.align())
             && old.size().max(new.size()) <= MAX_SIZE
-            && Table::<C>::TABLE.index_for(new).is_some()
+            && (Table::<C>::TABLE.index_at_once(new).is_some()
+                || Table::<C>::TABLE.index_for(new).is_some())
             && block.extend(at, Length::of(old.size()), Length::of(new.size()))
     }
 

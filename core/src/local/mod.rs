@@ -20,6 +20,7 @@ mod handles;
 mod magazines;
 mod owned;
 mod registry;
+mod resize;
 mod slow;
 mod stash;
 mod state;
@@ -174,6 +175,14 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         object.ok_or_else(|| self.failure())
     }
 
+    /// As [`Local::alloc`], if that takes no more than a few instructions. `None` says nothing of whether there is memory.
+    #[cfg(feature = "allocator-api2")]
+    #[inline(always)]
+    pub(crate) fn alloc_at_once(&self, layout: Layout) -> Option<NonNull<u8>> {
+        // SAFETY: the magazines are this local's.
+        unsafe { self.heap.alloc_from(self.magazines(), layout) }
+    }
+
     /// Allocates in an epoch.
     ///
     /// # Errors
@@ -306,28 +315,30 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// As for [`Heap::free`].
     #[inline(always)]
     pub unsafe fn free(&mut self, object: NonNull<u8>, layout: Layout) -> Result<(), FreeError> {
-        if let Some(block) = self.block_near(object.addr().get()) {
-            return self.free_near(block, object, Some(Length::of(layout.size())));
-        }
-        let (magazines, entry) = (
-            self.magazines(),
-            self.heap.entry_at_once(object.addr().get()),
-        );
-        // SAFETY: the caller's promise; the magazines are this local's.
-        unsafe {
-            if entry.is_home() {
-                if self
-                    .heap
-                    .free_entry_layout_to(magazines, entry, object, layout)
-                {
-                    return Ok(());
-                }
-            } else if let Some(block) = self.heap.block_of(entry) {
-                return self.free_bumped(block, object, Some(Length::of(layout.size())));
-            }
-        }
         // SAFETY: the caller's promise.
-        unsafe { self.free_other(object, layout) }
+        unsafe {
+            if self.free_at_once(object, layout) {
+                return Ok(());
+            }
+            self.free_other(object, layout)
+        }
+    }
+
+    /// As [`Local::free`], if that takes no more than a few instructions. If not, nothing has changed.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    pub(crate) unsafe fn free_at_once(&self, object: NonNull<u8>, layout: Layout) -> bool {
+        let at = object.addr().get();
+        match self.block_near(at) {
+            Some(block) => {
+                let length = Some(Length::of(layout.size()));
+                block.free_own(at, length, C::CHECKED).is_ok()
+            }
+            // SAFETY: the caller's promise; the magazines are this local's.
+            None => unsafe { self.heap.free_layout_to(self.magazines(), object, layout) },
+        }
     }
 
     /// The magazines for the root epoch: those of [`Heap::alloc_from`] and [`Heap::free_to`], for as long as this local is
@@ -416,44 +427,6 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             unsafe { object.write_bytes(0, layout.size()) };
         }
         Ok(object)
-    }
-
-    /// As [`Heap::resize`].
-    ///
-    /// # Errors
-    /// As for [`Heap::resize`].
-    ///
-    /// # Safety
-    /// As for [`Heap::resize`].
-    pub unsafe fn resize(
-        &mut self,
-        object: NonNull<u8>,
-        old: Layout,
-        new: Layout,
-    ) -> Result<NonNull<u8>, AllocError> {
-        if self.heap.resize_in_place(object, old, new) {
-            return Ok(object);
-        }
-        // SAFETY: the caller's promise.
-        if let Some(moved) = unsafe { self.heap.resize_large(object, old, new) } {
-            return Ok(moved);
-        }
-        let at = object.addr().get();
-        if let Some(block) = self.heap.block_at(at)
-            && self.extend(block, at, old, new)
-        {
-            return Ok(object);
-        }
-        // It stays in its epoch, while that is open.
-        let epoch = self.heap.epoch_to_grow_in(object);
-        let moved = epoch.and_then(|epoch| self.alloc_in(epoch, new).ok());
-        let moved = moved.map_or_else(|| self.alloc(new), Ok)?;
-        // SAFETY: two different objects of at least this many bytes; the old one is the caller's.
-        unsafe {
-            moved.copy_from_nonoverlapping(object, old.size().min(new.size()));
-            let _freed = self.free(object, old);
-        }
-        Ok(moved)
     }
 
     /// How often this local left its fast path, and what for. O(1).

@@ -1,5 +1,6 @@
 //! The heap under other people's collections.
 
+use crate::common::Bumping;
 use crate::common::host::HostProvider;
 use allocator_api2::boxed::Box as BoxIn;
 use allocator_api2::vec::Vec as VecIn;
@@ -122,6 +123,39 @@ fn collections_stay_in_their_epoch() {
     allocator.leave(epoch);
     heap.close(epoch).unwrap();
     assert_eq!(heap.epoch_bytes(epoch), Ok(0));
+}
+
+/// A vector in an epoch with blocks grows and shrinks where it is while nothing lies behind it, and moves within its epoch otherwise; once
+/// that is closed it does not grow. Catches a growth that copies what could stay, and one that goes to another epoch.
+#[test]
+fn what_grows_in_an_epoch_stays_where_it_is() {
+    let heap: Heap<HostProvider, DefaultLock, Bumping> = Heap::new(HostProvider::default());
+    let allocator = LocalAllocator::new(heap.local().unwrap());
+    let epoch = heap.open_epoch().unwrap();
+    let here = &allocator.in_epoch(epoch);
+    let mut numbers = VecIn::with_capacity_in(4, here);
+    numbers.extend(0..4u64);
+    let begin = numbers.as_ptr();
+    for n in 4..200 {
+        numbers.push(n);
+        assert_eq!(numbers.as_ptr(), begin, "{n}");
+    }
+    numbers.shrink_to_fit();
+    let behind = BoxIn::new_in(0u64, here);
+    let rooms = [numbers.as_ptr().addr(), (&raw const *behind).addr()];
+    // Sixteen bytes are what objects in a block are multiples of.
+    assert_eq!((begin.addr(), rooms[1] - rooms[0]), (rooms[0], 200 * 8));
+    numbers.push(200);
+    assert_ne!(numbers.as_ptr(), begin);
+    assert!(numbers.iter().copied().eq(0..=200));
+    assert_eq!(heap.epoch_stats(epoch).unwrap().live_objects(), 2);
+
+    allocator.leave(epoch);
+    heap.close(epoch).unwrap();
+    assert!(numbers.try_reserve(10_000).is_err());
+    assert!(numbers.iter().copied().eq(0..=200));
+    drop((numbers, behind));
+    assert_eq!(heap.stats().live_objects(), 0);
 }
 
 /// Who comes while the local is in use, as an interrupt handler does, gets none and takes the shared path, and what it

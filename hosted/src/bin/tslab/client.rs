@@ -1,12 +1,17 @@
 //! Asking an exporter.
 
 use anyhow::{Context, Result, bail, ensure};
+use core::time::Duration;
 use std::io::Read;
 use std::io::Write;
 use temporal_slab_hosted::export::{Address, connect};
 
 /// The longest answer that is taken.
 const LONGEST: u64 = 64 << 20;
+
+/// How long an answer may take: to say where objects were allocated a program reads its own debug information, which takes seconds on a
+/// busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Gets what is at a path.
 pub(crate) fn get(address: &Address, path: &str) -> Result<String> {
@@ -15,6 +20,7 @@ pub(crate) fn get(address: &Address, path: &str) -> Result<String> {
         stream,
         "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     )?;
+    stream.set_timeout(PATIENCE)?;
     let mut answer = Vec::new();
     let read = stream.take(LONGEST + 1).read_to_end(&mut answer);
     read.with_context(|| format!("{address} does not answer"))?;

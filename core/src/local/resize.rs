@@ -1,0 +1,96 @@
+//! Objects that become longer or shorter: where they are if there is room, else in another place of their epoch.
+
+use super::Local;
+use crate::config::Config;
+use crate::epoch::Epoch;
+use crate::error::AllocError;
+use crate::provider::PageProvider;
+use core::alloc::Layout;
+use core::ptr::NonNull;
+use lock_api::RawMutex;
+
+impl<P: PageProvider, R: RawMutex, C: Config> Local<'_, P, R, C> {
+    /// As [`Heap::resize`].
+    ///
+    /// # Errors
+    /// As for [`Heap::resize`].
+    ///
+    /// # Safety
+    /// As for [`Heap::resize`].
+    pub unsafe fn resize(
+        &mut self,
+        object: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Result<NonNull<u8>, AllocError> {
+        // SAFETY: the caller's promise.
+        if let Some(resized) = unsafe { self.resize_in_place(object, old, new) } {
+            return Ok(resized);
+        }
+        // It stays in its epoch, while that is open.
+        let epoch = self.heap.epoch_to_grow_in(object);
+        let moved = epoch.and_then(|epoch| self.alloc_in(epoch, new).ok());
+        let moved = moved.map_or_else(|| self.alloc(new), Ok)?;
+        // SAFETY: the caller's promise; the new object was just allocated.
+        unsafe { self.replace(object, old, moved, new) };
+        Ok(moved)
+    }
+
+    /// As [`Local::resize`], and an object that has to move goes to this epoch.
+    ///
+    /// # Errors
+    /// As for [`Local::alloc_in`]; the object is then as it was.
+    ///
+    /// # Safety
+    /// As for [`Heap::resize`].
+    pub unsafe fn resize_in(
+        &mut self,
+        epoch: Epoch,
+        object: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Result<NonNull<u8>, AllocError> {
+        // SAFETY: the caller's promise.
+        if let Some(resized) = unsafe { self.resize_in_place(object, old, new) } {
+            return Ok(resized);
+        }
+        let moved = self.alloc_in(epoch, new)?;
+        // SAFETY: the caller's promise; the new object was just allocated.
+        unsafe { self.replace(object, old, moved, new) };
+        Ok(moved)
+    }
+
+    /// Resizes an object if that takes no other object: where it is, or a large one by moving its pages.
+    ///
+    /// # Safety
+    /// As for [`Heap::resize`].
+    unsafe fn resize_in_place(
+        &self,
+        object: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Option<NonNull<u8>> {
+        if self.heap.resize_in_place(object, old, new) {
+            return Some(object);
+        }
+        // SAFETY: the caller's promise.
+        if let Some(resized) = unsafe { self.heap.resize_large(object, old, new) } {
+            return Some(resized);
+        }
+        let at = object.addr().get();
+        let block = self.heap.block_at(at)?;
+        self.extend(block, at, old, new).then_some(object)
+    }
+
+    /// Copies an object into the one that takes its place, and frees it.
+    ///
+    /// # Safety
+    /// The caller has both, of these layouts, and gives up the first.
+    unsafe fn replace(&mut self, object: NonNull<u8>, old: Layout, by: NonNull<u8>, new: Layout) {
+        // SAFETY: two different objects of at least this many bytes.
+        unsafe {
+            by.copy_from_nonoverlapping(object, old.size().min(new.size()));
+            let _freed = self.free(object, old);
+        }
+    }
+}
