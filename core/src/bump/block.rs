@@ -90,20 +90,48 @@ impl Mark {
     }
 }
 
-/// A block's length: the first of a local in an epoch is small, so that an epoch of a few objects takes little.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A block's length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     Small,
+    Medium,
     Large,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 2] = [Self::Small, Self::Large];
+    pub(crate) const ALL: [Self; 3] = [Self::Small, Self::Medium, Self::Large];
+
+    pub(crate) const fn larger(self) -> Self {
+        match self {
+            Self::Small => Self::Medium,
+            Self::Medium | Self::Large => Self::Large,
+        }
+    }
+
+    pub(crate) const fn smaller(self) -> Option<Self> {
+        match self {
+            Self::Small => None,
+            Self::Medium => Some(Self::Small),
+            Self::Large => Some(Self::Medium),
+        }
+    }
+
+    /// The largest of which so many bytes leave no large part free.
+    pub(crate) const fn for_bytes(bytes: usize) -> Self {
+        if 4 * bytes >= 3 * Self::Large.bytes() {
+            Self::Large
+        } else if bytes > Self::Small.bytes() {
+            Self::Medium
+        } else {
+            Self::Small
+        }
+    }
 
     pub(crate) const fn granules(self) -> usize {
         match self {
             Self::Small => 8,
-            Self::Large => 16,
+            Self::Medium => 16,
+            Self::Large => 64,
         }
     }
 
@@ -116,7 +144,7 @@ impl Kind {
         let bytes = size_of::<BumpBlock>() + self.bytes() / UNIT;
         match Layout::from_size_align(bytes, 64) {
             Ok(layout) => layout,
-            Err(_) => panic!("a block's metadata is a thousand bytes or so"),
+            Err(_) => panic!("a block's metadata is some thousand bytes"),
         }
     }
 }
@@ -193,8 +221,11 @@ impl BumpBlock {
 
     #[inline]
     pub(crate) fn kind(&self) -> Kind {
-        if self.granules() == Kind::Small.granules() {
+        let granules = self.granules();
+        if granules == Kind::Small.granules() {
             Kind::Small
+        } else if granules == Kind::Medium.granules() {
+            Kind::Medium
         } else {
             Kind::Large
         }

@@ -8,7 +8,7 @@ use core::alloc::Layout;
 use core::ptr;
 
 /// How many kinds of metadata there are.
-pub(super) const META_KINDS: usize = 6;
+pub(super) const META_KINDS: usize = BUMPED + 3;
 
 const READY: usize = 1;
 const BARE: usize = 2;
@@ -36,9 +36,9 @@ impl MetaShape {
         Self { layout, kind }
     }
 
-    /// A slab that begins a bump block's metadata, of the first kind of these or the second: valid as zero bytes.
-    pub(crate) const fn block(layout: Layout, is_second: bool) -> Self {
-        let kind = BUMPED + is_second as usize;
+    /// A slab that begins a bump block's metadata, of the kind of these that has a number below 3: valid as zero bytes.
+    pub(crate) const fn block(layout: Layout, number: usize) -> Self {
+        let kind = BUMPED + number;
         Self { layout, kind }
     }
 

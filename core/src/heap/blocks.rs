@@ -105,7 +105,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
 
     /// What a block's metadata needs.
     const fn block_meta(kind: Kind) -> MetaShape {
-        MetaShape::block(kind.layout(), matches!(kind, Kind::Large))
+        MetaShape::block(kind.layout(), kind as usize)
     }
 
     /// An empty block, which the caller has: from the pool, or new.

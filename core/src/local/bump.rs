@@ -27,22 +27,23 @@ use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 use lock_api::RawMutex;
 
-/// Empty blocks of a kind that a local keeps for its next epoch.
-const MAX_SPARES: u8 = 16;
+/// Empty blocks that a local keeps for its next epoch, by kind.
+const MAX_SPARES: [u8; Kind::ALL.len()] = [16, 16, 4];
 
 /// Blocks of an epoch from which on it is old if most of its objects are dead, and from which on it is old anyway.
-const MANY: usize = 8;
-const MOST: usize = 256;
+const MANY: usize = 4;
+const MOST: usize = 64;
 
 /// Bytes of blocks that a local keeps at most though nothing lives in them, for each epoch: those of the epoch, and the spares.
-pub(super) const MOST_HELD: usize =
-    MOST * Kind::Large.bytes() + MAX_SPARES as usize * (Kind::Small.bytes() + Kind::Large.bytes());
+pub(super) const MOST_HELD: usize = {
+    let [small, medium, large] = MAX_SPARES;
+    (MOST + large as usize) * Kind::Large.bytes()
+        + small as usize * Kind::Small.bytes()
+        + medium as usize * Kind::Medium.bytes()
+};
 
 /// Blocks that a local looks at for each epoch that was closed, to find those that are over.
 const LOOKS: usize = 8;
-
-/// The largest object for which a local begins with a small block.
-const SMALL_OBJECT: usize = 1024;
 
 /// A local's bump blocks. It alone changes them.
 #[derive(Debug)]
@@ -51,8 +52,8 @@ pub(super) struct Bumps<R> {
     survivors: Survivors<R>,
     /// The era of an epoch that is old for the local, or 0: see [`Local::is_old`].
     old: u64,
-    /// With which kind an epoch begins: a large one, if the epoch before needed more than a small one.
-    first: Kind,
+    /// How many bytes the local is going to lay in an epoch, by what it laid in those before: see [`Bumps::note_laid`].
+    expected: usize,
     owned: Owned,
     /// How many epochs had been closed when blocks of closed ones were last looked for, and how many blocks were left then.
     closes_seen: u64,
@@ -97,12 +98,31 @@ impl<R> Bumps<R> {
         near: Near::NONE,
         survivors: Survivors::NONE,
         old: 0,
-        first: Kind::Small,
+        expected: 0,
         owned: Owned::NONE,
         closes_seen: 0,
         left: 0,
         spares: [(ptr::null_mut(), 0); Kind::ALL.len()],
     };
+}
+
+impl<R> Bumps<R> {
+    /// Notes how many bytes were laid in an epoch that the local leaves. More is expected at once of the next, less by and by: a block that
+    /// is too long costs less than a second one.
+    #[inline]
+    fn note_laid(&mut self, laid: usize) {
+        let less = self.expected.saturating_sub(laid);
+        self.expected = laid.max(self.expected - less.div_ceil(4));
+    }
+
+    /// The kind of an epoch's next block, after so many bytes and the newest block, if there is one: by what is still to be expected, and
+    /// where more came than that, a larger one each time.
+    const fn next_kind(&self, laid: usize, newest: Option<Kind>) -> Kind {
+        match newest {
+            Some(newest) if laid >= self.expected => newest.larger(),
+            _ => Kind::for_bytes(self.expected.saturating_sub(laid)),
+        }
+    }
 }
 
 impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
@@ -188,7 +208,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         {
             return Ok(object);
         }
-        let mut blocks = 0;
+        let (mut blocks, mut laid) = (0, 0);
         for block in self.blocks_of(epoch) {
             if block.used() > 0 && block.is_dead() {
                 block.start_over();
@@ -199,21 +219,16 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
                 return Ok(object_at(object));
             }
             blocks += 1;
+            laid += block.used();
         }
         // Now and then: it takes a look at each of them.
         if blocks >= MANY && blocks.is_power_of_two() && self.is_old(epoch, blocks) {
             self.bumps().old = epoch.era();
             return self.alloc_in_slabs(epoch, layout);
         }
-        let kind = if blocks == 0 && size <= SMALL_OBJECT {
-            self.bumps().first
-        } else {
-            Kind::Large
-        };
-        if blocks > 0 {
-            self.bumps().first = Kind::Large;
-        }
-        let block = self.take_block(kind).inspect_err(|error| {
+        let newest = self.blocks_of(epoch).next().map(BumpBlock::kind);
+        let kind = self.bumps().next_kind(laid, newest);
+        let block = self.take_block(kind, length).inspect_err(|error| {
             self.count_refusal(*error);
             self.heap.refused(*error, None, None);
         })?;
@@ -293,11 +308,16 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         }
     }
 
-    fn take_block(&self, kind: Kind) -> Result<&'h BumpBlock, AllocError> {
-        match self.take_spare(kind) {
-            Some(block) => Ok(block),
-            None => self.heap.take_block(kind),
+    /// An empty block, of this kind or, where there is no memory for that, of a smaller one that holds an object of this length.
+    fn take_block(&self, kind: Kind, length: Length) -> Result<&'h BumpBlock, AllocError> {
+        if let Some(block) = self.take_spare(kind) {
+            return Ok(block);
         }
+        self.heap.take_block(kind).or_else(|error| {
+            let smaller = kind.smaller();
+            let smaller = smaller.filter(|smaller| smaller.bytes() >= length.bytes());
+            smaller.map_or(Err(error), |smaller| self.take_block(smaller, length))
+        })
     }
 
     fn take_spare(&self, kind: Kind) -> Option<&'h BumpBlock> {
@@ -312,7 +332,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// Keeps an empty block, which the local has, or gives it back.
     fn put_spare(&self, block: &'h BumpBlock) {
         let (first, count) = &mut self.bumps().spares[block.kind() as usize];
-        if *count >= MAX_SPARES || !self.heap.keeps_blocks() {
+        if *count >= MAX_SPARES[block.kind() as usize] || !self.heap.keeps_blocks() {
             return self.heap.put_block(block);
         }
         block.sibling.store(*first, Relaxed);
@@ -408,6 +428,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         // SAFETY: blocks are valid as long as the heap.
         if let Some(block) = unsafe { self.bumps().owned.take_empty(epoch) } {
             // Most epochs are over with all that was allocated there.
+            self.bumps().note_laid(block.used());
             self.forget_near(block);
             return self.end_owned(block);
         }
@@ -449,7 +470,10 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     ) {
         // SAFETY: blocks are valid as long as the heap.
         let over = unsafe { self.bumps().owned.take(index, is_over) };
+        let (mut laid, mut epochs) = (0, 0);
         for block in over {
+            laid += block.used();
+            epochs += usize::from(block.pins.load(Relaxed));
             if end {
                 self.note_left(block);
             }
@@ -469,18 +493,16 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         }
         // What was learned is for the objects that follow.
         self.bumps().near.limit = self.limit();
+        if let Some(laid) = laid.checked_div(epochs) {
+            self.bumps().note_laid(laid);
+        }
     }
 
-    /// The local lays no more objects in a block that it owns. How much was laid in the first one of an epoch says with which kind the next
-    /// begins.
+    /// The local lays no more objects in a block that it owns.
     fn forget_near(&self, block: &BumpBlock) {
         let bumps = self.bumps();
         if ptr::eq(bumps.near.block, block) {
             bumps.near = Near::NONE;
-        }
-        let is_first = block.pins.load(Relaxed) && block.kind() == Kind::Large;
-        if is_first && block.used() <= Kind::Small.bytes() {
-            bumps.first = Kind::Small;
         }
     }
 

@@ -1,10 +1,12 @@
 //! Survivors: a local learns of which classes objects outlive their epochs, and allocates those in mixed slabs.
 //!
 //! ```text
-//! a block is left in which something lives ──> noted, to be looked at when LATER more were left
+//! a block is left in which something lives ──> noted, to be looked at each time when LATER more were left
+//!    ├─ more than half of it lives still ──> it stays noted, for LOOKS looks
 //!    └─ of its epoch then, and less than half of it lives ── learn: the classes, by the marks ── a class seen twice ──> its objects
 //!       go to mixed slabs
-//!           └─ an unchecked heap has no marks of the dead: it keeps them in the blocks that the local begins next (WATCHED)
+//!           └─ an unchecked heap has no marks of the dead: it keeps them in the blocks that the local begins next (WATCHED), and in the
+//!              first ones after a block was left with something in it
 //! alloc_near, lay_elsewhere ── of such a class ──> alloc_mixed: pins the epoch's record, takes a slot, says whose it is
 //! VAIN looks in a row at one of such epochs, LATER epochs later, that find no such object left ──> all is forgotten
 //! ```
@@ -33,14 +35,29 @@ const WATCHED: u8 = 8;
 /// serve until it looks whether something is left of the first.
 const LATER: usize = 16;
 
+/// How often a block is looked at of which more than half lives: most of a program's objects may be freed long after their epoch.
+const LOOKS: u8 = 64;
+
 /// Such looks in a row that found nothing, after which no class is taken for one that survives.
 const VAIN: u8 = 16;
 
-/// A block that was left while something lived in it.
+/// Where objects of so many classes outlive their epochs, those of any class may.
+const MANY: u32 = 8;
+
+/// A block that was left while something lived in it, and how often it was looked at since.
 #[derive(Debug, Clone, Copy)]
 struct Left {
     block: *const BumpBlock,
     era: u64,
+    looks: u8,
+}
+
+impl Left {
+    const NONE: Self = Self {
+        block: ptr::null(),
+        era: 0,
+        looks: 0,
+    };
 }
 
 /// What a local knows of survivors. It alone uses it.
@@ -56,11 +73,12 @@ pub(super) struct Survivors<R> {
     since: u8,
     /// Looks in a row that found nothing left of the sample.
     vain: u8,
-    /// In how many blocks to come what dies is marked.
+    /// In how many blocks to come what dies is marked; whether it ever was.
     watched: u8,
-    /// Blocks that were left last, and which is the oldest.
+    has_watched: bool,
+    /// Blocks that were left, and which is to be looked at next.
     left: [Left; LATER],
-    oldest: u8,
+    next: u8,
 }
 
 impl<R> Survivors<R> {
@@ -72,11 +90,9 @@ impl<R> Survivors<R> {
         since: 0,
         vain: 0,
         watched: 0,
-        left: [Left {
-            block: ptr::null(),
-            era: 0,
-        }; LATER],
-        oldest: 0,
+        has_watched: false,
+        left: [Left::NONE; LATER],
+        next: 0,
     };
 
     /// Whether objects of some class are taken for survivors.
@@ -91,13 +107,16 @@ impl<R> Survivors<R> {
         self.classes >> (class % 64) & 1 == 1
     }
 
-    /// Notes an object of a class that outlived its epoch.
+    /// Notes an object of a class that outlived its epoch. Where there was one there may be more, of other classes, too.
     const fn note(&mut self, class: usize) {
         let bit = 1 << (class % 64);
+        if self.classes & bit == 0 {
+            self.watched = WATCHED;
+        }
         self.classes |= self.seen & bit;
         self.seen |= bit;
-        if self.has(class) {
-            self.watched = 0;
+        if self.classes.count_ones() >= MANY {
+            self.classes = u64::MAX;
         }
     }
 
@@ -112,11 +131,15 @@ impl<R> Survivors<R> {
         is_watched
     }
 
-    /// Notes a block, and gives the one that was noted LATER blocks before.
-    fn replace(&mut self, block: Left) -> Left {
-        let oldest = &mut self.left[usize::from(self.oldest) % LATER];
-        self.oldest = self.oldest.wrapping_add(1);
-        core::mem::replace(oldest, block)
+    /// The block to look at next.
+    fn next_left(&self) -> Left {
+        self.left[usize::from(self.next) % LATER]
+    }
+
+    /// Notes what is to be looked at in its place from now on.
+    fn replace_left(&mut self, by: Left) {
+        self.left[usize::from(self.next) % LATER] = by;
+        self.next = self.next.wrapping_add(1);
     }
 
     /// Notes in which epoch such an object is allocated now, and now and then whether any was left of one that was noted before.
@@ -142,43 +165,61 @@ impl<R> Survivors<R> {
 }
 
 impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
-    /// Notes a block that the local is about to leave while something lives there, of an epoch that is closed or is going to be; and learns
-    /// from the one that was noted LATER blocks before.
+    /// Looks at one of the blocks that were noted, and notes in its place the one that the local is about to leave while something lives
+    /// there, of an epoch that is closed or is going to be.
     pub(super) fn note_left(&self, block: &BumpBlock) {
         // Of the blocks of an epoch the last one may be nearly empty: that it keeps much for little says nothing.
         let is_full = 2 * block.used() >= block.kind().bytes();
         if block.is_empty() || !(is_full || block.pins.load(Relaxed)) {
             return;
         }
-        let left = self.survivors().replace(Left {
-            block,
-            era: block.era(),
-        });
-        // SAFETY: blocks are valid as long as the heap, and each is of this one.
-        if let Some(block) = unsafe { left.block.as_ref() }
-            && block.is_block()
-            && block.era() == left.era
-        {
-            self.learn_from(block);
+        let survivors = self.survivors();
+        if !survivors.has_watched {
+            (survivors.has_watched, survivors.watched) = (true, LATER as u8);
         }
+        let left = survivors.next_left();
+        // SAFETY: blocks are valid as long as the heap, and each is of this one.
+        let noted = unsafe { left.block.as_ref() };
+        let noted = noted.filter(|noted| noted.is_block() && noted.era() == left.era);
+        let is_open = noted.filter(|noted| !self.learn_from(noted) && left.looks < LOOKS);
+        // One that tells classes is worth more than one that does not.
+        let stays = is_open.is_some_and(|noted| noted.is_watched() || !block.is_watched());
+        let replacement = if stays {
+            Left {
+                looks: left.looks + 1,
+                ..left
+            }
+        } else {
+            Left {
+                block,
+                era: block.era(),
+                looks: 0,
+            }
+        };
+        self.survivors().replace_left(replacement);
     }
 
-    /// Learns from a block that was left some time ago. If it ends meanwhile what is learned may be wrong.
-    fn learn_from(&self, block: &BumpBlock) {
+    /// Learns from a block that was left some time ago, unless more than half of it lives: whether it did. If it ends meanwhile what is
+    /// learned may be wrong.
+    fn learn_from(&self, block: &BumpBlock) -> bool {
         let (live, bytes) = block.live(false);
-        if live == 0 || bytes >= block.kind().bytes() as u64 / 2 {
-            return;
+        if bytes >= block.kind().bytes() as u64 / 2 {
+            return false;
         }
         let survivors = self.survivors();
+        if live == 0 {
+            return true;
+        }
         if !C::CHECKED && !block.is_watched() {
             survivors.watched = WATCHED;
-            return;
+            return true;
         }
         for length in block.lengths() {
             if let Some(class) = Table::<C>::TABLE.index_for_size(length.bytes()) {
                 survivors.note(class);
             }
         }
+        true
     }
 
     /// Allocates in a mixed slab, for an epoch whose record this is, if its class is one whose objects survive. `None` if it is not, or

@@ -20,6 +20,60 @@ fn free(local: &mut TestLocal<'_>, object: NonNull<u8>, size: usize) {
     unsafe { local.free(object, layout(size)) }.unwrap();
 }
 
+/// Serves an epoch of so many objects of a size, and says how many bytes of blocks it had in the end.
+fn blocks_for(heap: &TestHeap, local: &mut TestLocal<'_>, count: usize, size: usize) -> u64 {
+    let epoch = heap.open_epoch().unwrap();
+    let objects: Vec<_> = (0..count)
+        .map(|_| local.alloc_in(epoch, layout(size)).unwrap())
+        .collect();
+    let bytes = heap.epoch_stats(epoch).unwrap().blocks.bytes;
+    for object in objects {
+        free(local, object, size);
+    }
+    local.leave(epoch);
+    heap.close(epoch).unwrap();
+    bytes
+}
+
+/// An epoch has blocks by what those before it needed: one where one does, a small one for little, and the largest where there is memory for
+/// it. Catches an epoch of a few objects that takes 64 KiB, one of 60 KiB that takes many blocks again and again, and an allocation that
+/// is refused though a smaller block would do.
+#[test]
+fn blocks_are_as_long_as_epochs_before_needed() {
+    const KIB: u64 = 1024;
+    let heap = TestHeap::new(Host::default());
+    let mut local = heap.local().unwrap();
+    assert_eq!(blocks_for(&heap, &mut local, 4, 100), 8 * KIB);
+    assert_eq!(blocks_for(&heap, &mut local, 15, 4000), (8 + 16 + 64) * KIB);
+    assert_eq!(blocks_for(&heap, &mut local, 15, 4000), 64 * KIB);
+    assert_eq!(blocks_for(&heap, &mut local, 15, 4000), 64 * KIB);
+    // Less is expected by and by.
+    let shrinking: Vec<_> = (0..10)
+        .map(|_| blocks_for(&heap, &mut local, 4, 100) / KIB)
+        .collect();
+    assert!(
+        shrinking.is_sorted_by(|one, next| one >= next),
+        "{shrinking:?}"
+    );
+    assert_eq!((shrinking[0], shrinking[9]), (64, 8));
+
+    assert_eq!(blocks_for(&heap, &mut local, 15, 4000), (8 + 16 + 64) * KIB);
+    let epoch = heap.open_epoch().unwrap();
+    let kept: Vec<_> = (0..15)
+        .map(|_| local.alloc_in(epoch, layout(4000)).unwrap())
+        .collect();
+    local.flush();
+    heap.reclaim();
+    heap.set_limit(heap.stats().pages.committed as usize + 48 * 1024);
+    let epoch = heap.open_epoch().unwrap();
+    let object = local.alloc_in(epoch, layout(4000)).unwrap();
+    assert_eq!(heap.epoch_stats(epoch).unwrap().blocks.bytes, 16 * KIB);
+    free(&mut local, object, 4000);
+    for object in kept {
+        free(&mut local, object, 4000);
+    }
+}
+
 /// Objects of an epoch lie one behind the other, are told apart, and go with it. Catches objects that overlap, a count that is
 /// off, and a block that is not used again.
 #[test]

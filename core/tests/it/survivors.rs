@@ -247,6 +247,60 @@ fn what_survives_in_the_end_takes_slots() {
 }
 
 /// Teaches a local that objects of a size survive: it looks at a block again when it left sixteen more. The last one is in a slot.
+/// Epochs of many blocks each, of which all but a hundredth is freed when twelve more were closed.
+fn old_blocks_teach<C: Config>() {
+    const EPOCHS: usize = 60;
+    let heap = TestHeap::<C>::new(Host::default());
+    let mut local = heap.local().unwrap();
+    let mut rng = Rng(1);
+    let (mut waiting, mut kept) = (VecDeque::new(), Vec::new());
+    let mut before = 0;
+    for number in 0..EPOCHS {
+        let epoch = heap.open_epoch().unwrap();
+        let objects: Vec<_> = (0..3000)
+            .map(|_| {
+                let size = rng.below(400) + 1;
+                (local.alloc_in(epoch, layout(size)).unwrap(), size)
+            })
+            .collect();
+        local.leave(epoch);
+        heap.close(epoch).unwrap();
+        waiting.push_back(objects);
+        if waiting.len() > 12 {
+            for (object, size) in waiting.pop_front().unwrap() {
+                if rng.below(100) == 0 {
+                    kept.push((object, size));
+                    continue;
+                }
+                // SAFETY: live, of this layout.
+                unsafe { local.free(object, layout(size)) }.unwrap();
+            }
+        }
+        if number == EPOCHS * 2 / 3 {
+            before = heap.stats().blocks.bytes;
+        }
+    }
+    let blocks = heap.stats().blocks;
+    assert!(blocks.bytes <= before, "{before} and {blocks:?}");
+    for (object, size) in kept.into_iter().chain(waiting.into_iter().flatten()) {
+        // SAFETY: live, of this layout.
+        unsafe { local.free(object, layout(size)) }.unwrap();
+    }
+    drop(local);
+    heap.reclaim();
+    let census = walk(&heap);
+    assert_eq!((census.blocks, census.slabs), (0, 0));
+}
+
+/// A local learns what survives, of whatever sizes, though most of a block dies when a hundred others were left since. Catches one that looks at a
+/// block once, while most of it lives: each epoch's blocks would be kept for a few objects.
+#[test]
+#[cfg_attr(miri, ignore = "many epochs")]
+fn what_dies_long_after_its_epoch_teaches() {
+    old_blocks_teach::<Bumping>();
+    old_blocks_teach::<Unchecked>();
+}
+
 fn teach<'h>(
     heap: &'h TestHeap<Bumping>,
     kept: &mut Vec<(NonNull<u8>, Epoch)>,
