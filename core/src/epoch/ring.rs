@@ -71,7 +71,7 @@ const CLAIMED: u64 = u64::MAX;
 pub(crate) struct Openings {
     /// `Release` when an era is drawn, `Acquire` in `last_era`: who sees the era sees that a position is claimed for it.
     last_era: AtomicU64,
-    /// The position that was found last: the search for the next begins behind it. `Relaxed`: a hint.
+    /// The position that was looked at last: the next search begins behind it. `Relaxed`: a hint.
     last_index: AtomicU32,
     /// The position that a CPU opened last, each on a line of its own. `Relaxed`: a hint.
     near: [Near; NEAR],
@@ -107,8 +107,8 @@ impl Openings {
         self.last_index.load(Ordering::Relaxed) as usize
     }
 
-    /// Notes where a position was found.
-    pub(crate) fn found(&self, index: u32) {
+    /// Notes how far positions were looked at.
+    pub(crate) fn looked_at(&self, index: u32) {
         self.last_index.store(index, Ordering::Relaxed);
     }
 

@@ -301,7 +301,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         self.openings.open(position, index, now).map(Some)
     }
 
-    /// The first of so many positions that `claim` claims.
+    /// The first of so many positions that `claim` claims. The next search goes on behind them, also where there is none: what follows may be
+    /// free though these have survivors.
     fn find_position<'h>(
         &self,
         positions: &'h Positions<Row<R>>,
@@ -310,13 +311,14 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     ) -> Option<(u32, &'h Position<Row<R>>)> {
         let length = positions.len();
         let mut index = self.openings.last_index();
-        (1..looks.min(length)).find_map(|_| {
+        let found = (1..looks.min(length)).find_map(|_| {
             // The root's is none of them.
             index = if index + 1 < length { index + 1 } else { 1 };
             let position = positions.get(index).filter(|position| claim(position))?;
-            self.openings.found(index as u32);
             Some((index as u32, position))
-        })
+        });
+        self.openings.looked_at(index as u32);
+        found
     }
 
     /// Opens a free position, and closes the epoch that was current if the new one becomes so: with its row, if it has one.
@@ -349,10 +351,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             None if may_grow => {
                 let added = positions.push(Position::claimed());
                 match added.and_then(|index| Some((index as u32, positions.get(index)?))) {
-                    Some(added) => {
-                        self.openings.found(added.0);
-                        added
-                    }
+                    Some(added) => added,
                     None => return Ok(None),
                 }
             }

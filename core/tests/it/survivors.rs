@@ -301,6 +301,48 @@ fn what_dies_long_after_its_epoch_teaches() {
     old_blocks_teach::<Unchecked>();
 }
 
+/// There are hardly more records than epochs that have a survivor at a time, however long a program runs, whichever of them end; the first
+/// two hundred never do. Catches a search that looks at these again and again: each open would add a record.
+#[test]
+#[cfg_attr(miri, ignore = "many epochs")]
+fn records_are_used_again_behind_survivors() {
+    for is_random in [false, true] {
+        let heap = TestHeap::<Bumping>::new(Host::default());
+        let mut local = heap.local().unwrap();
+        let mut rng = Rng(1);
+        let (mut of_old, mut kept) = (Vec::new(), VecDeque::new());
+        for _ in 0..12_000 {
+            let epoch = heap.open_epoch().unwrap();
+            let object = local.alloc_in(epoch, layout(SURVIVOR)).unwrap();
+            local.leave(epoch);
+            heap.close(epoch).unwrap();
+            if of_old.len() < 200 {
+                of_old.push(object);
+                continue;
+            }
+            kept.push_back(object);
+            if kept.len() > 2000 {
+                if is_random {
+                    let last = kept.len() - 1;
+                    kept.swap(rng.below(last), last);
+                }
+                let object = if is_random {
+                    kept.pop_back()
+                } else {
+                    kept.pop_front()
+                };
+                // SAFETY: live, of this layout.
+                unsafe { local.free(object.unwrap(), layout(SURVIVOR)) }.unwrap();
+            }
+        }
+        assert!(heap.ring() < 2600, "{} records", heap.ring());
+        for object in kept.into_iter().chain(of_old) {
+            // SAFETY: live, of this layout.
+            unsafe { local.free(object, layout(SURVIVOR)) }.unwrap();
+        }
+    }
+}
+
 fn teach<'h>(
     heap: &'h TestHeap<Bumping>,
     kept: &mut Vec<(NonNull<u8>, Epoch)>,
