@@ -25,12 +25,13 @@ const STORMS: &str = "--test it -- \
                       under_contention threads_share_a_domain readers_and_removers";
 
 /// The tests of the core in which threads meet, and those of them that Miri runs.
-const MEETINGS: [(&str, &str); 10] = [
+const MEETINGS: [(&str, &str); 11] = [
     ("tsan-threads", "--test it -- threads::"),
     ("tsan-handles", "--test it -- handles::"),
     ("tsan-values", "--test it -- values::"),
     ("tsan-epochs", "--test it -- epochs::"),
     ("tsan-eras", "--test it -- eras::"),
+    ("tsan-blocks", "--test it -- bumps:: survivors::"),
     ("tsan-domains", "--test it -- domains::"),
     ("tsan-scopes", "--test it -- scopes::"),
     ("tsan-stats", "--test it -- stats:: counts::"),
@@ -60,7 +61,7 @@ pub(crate) fn stages() -> Vec<Stage> {
         .collect();
     // What is skipped measures the resident set, which is the sanitizer's here.
     let hosted = "test --release -p temporal-slab-hosted --features export,checked \
-                  --test global --test reclaim --test signals --test lookups -- \
+                  --test global --test reclaim --test signals --test lookups --test survivors -- \
                   --skip threads_come_and_go";
     let skips: String = NOT_ADDRESS
         .iter()
