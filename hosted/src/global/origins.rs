@@ -120,7 +120,8 @@ pub(super) fn note(object: NonNull<u8>, epoch: Epoch) {
     }
 }
 
-/// Those that live though their epoch was closed: objects and bytes, by the epoch's label and by return addresses.
+/// Those that live though their epoch was closed: objects and bytes, by the epoch's label and by return addresses. Where the epoch left
+/// others some may be taken for those that came to their places.
 fn survivors() -> BTreeMap<(String, [usize; FRAMES]), (u64, u64)> {
     let mut noted = Vec::with_capacity(PLACES);
     // For a moment, or for ever in the child of a fork that happened in it.
@@ -131,9 +132,17 @@ fn survivors() -> BTreeMap<(String, [usize; FRAMES]), (u64, u64)> {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    let mut all = BTreeMap::new();
+    let (mut all, mut has_left) = (BTreeMap::new(), BTreeMap::new());
     for origin in noted {
         let Some(epoch) = origin.epoch else { continue };
+        // Of an epoch that left nothing the object was freed, and another may be where it was.
+        let left = || HEAP.epoch_stats(epoch).map(|stats| stats.live_objects());
+        if !*has_left
+            .entry(epoch.era())
+            .or_insert_with(|| left() != Ok(0))
+        {
+            continue;
+        }
         let object = NonNull::new(core::ptr::with_exposed_provenance_mut(origin.object));
         let size = object.and_then(|object| HEAP.size_of(object).ok());
         if HEAP.state(epoch) == Ok(EpochState::Closing)
