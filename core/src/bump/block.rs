@@ -1,153 +1,14 @@
 //! A block: its metadata, what its owner does, and what is found by an address.
 
 use super::count::Count;
+use super::kind::Kind;
+use super::mark::{Length, MAX_SIZE, Mark, UNIT};
 use crate::class::GRANULE;
 use crate::error::FreeError;
 use crate::slab::{Key, Slab};
 use crate::sync::Ordering::Relaxed;
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
-use core::alloc::Layout;
 use core::ptr;
-
-/// What objects are multiples of, and a mark stands for.
-pub(crate) const UNIT: usize = 16;
-/// The largest object, and the largest alignment.
-pub(crate) const MAX_SIZE: usize = 8192;
-pub(crate) const MAX_ALIGN: usize = 64;
-/// The largest object whose length its first mark tells.
-pub(crate) const MAX_SHORT: usize = Mark::LONG.0 as usize * UNIT - Mark::LIVE.0 as usize * UNIT;
-
-/// How long an object is, as a block lays it and its mark tells: in whole units but one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Length(usize);
-
-impl Length {
-    /// Of an object of so many bytes. No block has one that is longer than [`MAX_SIZE`].
-    #[inline(always)]
-    pub(crate) const fn of(bytes: usize) -> Self {
-        Self(bytes.saturating_sub(1) / UNIT)
-    }
-
-    /// As [`Length::of`], if that is at most `limit` bytes and not empty. An empty one is laid as one of a byte, elsewhere.
-    #[inline(always)]
-    pub(crate) const fn up_to(limit: usize, bytes: usize) -> Option<Self> {
-        let last = bytes.wrapping_sub(1);
-        if last < limit {
-            Some(Self(last / UNIT))
-        } else {
-            None
-        }
-    }
-
-    #[inline(always)]
-    pub(crate) const fn bytes(self) -> usize {
-        (self.0 + 1) * UNIT
-    }
-
-    const fn is_long(self) -> bool {
-        self.0 >= (Mark::LONG.0 - Mark::LIVE.0) as usize
-    }
-
-    /// What the two marks behind that of a long one say: less than [`Mark::LIVE`].
-    const fn digits(self) -> [u8; 2] {
-        [(self.0 >> 7) as u8 & 0x7F, self.0 as u8 & 0x7F]
-    }
-
-    const fn of_digits([high, low]: [u8; 2]) -> Self {
-        Self((high as usize) << 7 | low as usize)
-    }
-}
-
-/// What is known of a unit of a block: nothing, that an object lived there which is dead, or that one lives, with its length. Within a
-/// long one the next two marks tell that.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Mark(u8);
-
-impl Mark {
-    /// An object began here that is dead: of this block, or of one that the metadata was before.
-    const DEAD: Self = Self(1);
-    /// The mark of a live object of one unit. Those of longer ones follow.
-    const LIVE: Self = Self(128);
-    const LONG: Self = Self(255);
-
-    #[inline(always)]
-    const fn live(length: Length) -> Self {
-        if length.is_long() {
-            Self::LONG
-        } else {
-            Self::short(length)
-        }
-    }
-
-    /// Of one that is not long.
-    #[inline(always)]
-    const fn short(length: Length) -> Self {
-        Self(Self::LIVE.0 | length.0 as u8)
-    }
-
-    const fn is_live(self) -> bool {
-        self.0 >= Self::LIVE.0
-    }
-}
-
-/// A block's length.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Kind {
-    Small,
-    Medium,
-    Large,
-}
-
-impl Kind {
-    pub(crate) const ALL: [Self; 3] = [Self::Small, Self::Medium, Self::Large];
-
-    pub(crate) const fn larger(self) -> Self {
-        match self {
-            Self::Small => Self::Medium,
-            Self::Medium | Self::Large => Self::Large,
-        }
-    }
-
-    pub(crate) const fn smaller(self) -> Option<Self> {
-        match self {
-            Self::Small => None,
-            Self::Medium => Some(Self::Small),
-            Self::Large => Some(Self::Medium),
-        }
-    }
-
-    /// The largest of which so many bytes leave no large part free.
-    pub(crate) const fn for_bytes(bytes: usize) -> Self {
-        if 4 * bytes >= 3 * Self::Large.bytes() {
-            Self::Large
-        } else if bytes > Self::Small.bytes() {
-            Self::Medium
-        } else {
-            Self::Small
-        }
-    }
-
-    pub(crate) const fn granules(self) -> usize {
-        match self {
-            Self::Small => 8,
-            Self::Medium => 16,
-            Self::Large => 64,
-        }
-    }
-
-    pub(crate) const fn bytes(self) -> usize {
-        self.granules() * GRANULE
-    }
-
-    /// The layout of a block's metadata.
-    pub(crate) const fn layout(self) -> Layout {
-        let bytes = size_of::<BumpBlock>() + self.bytes() / UNIT;
-        match Layout::from_size_align(bytes, 64) {
-            Ok(layout) => layout,
-            Err(_) => panic!("a block's metadata is some thousand bytes"),
-        }
-    }
-}
 
 /// The metadata of a block; its marks follow it, a byte for each unit. Orderings: see the head of the module.
 #[derive(Debug)]
@@ -253,6 +114,7 @@ impl BumpBlock {
         self.is_known.swap(true, Relaxed)
     }
 
+    #[inline(always)]
     fn units(&self) -> usize {
         self.granules() * (GRANULE / UNIT)
     }
@@ -269,6 +131,7 @@ impl BumpBlock {
     }
 
     /// What the mark of a unit says; of none that is the block's it is nothing.
+    #[inline]
     fn says(&self, unit: usize) -> Mark {
         if unit >= self.units() {
             return Mark(0);
@@ -447,24 +310,35 @@ impl BumpBlock {
         }
     }
 
-    /// The mark of the live object that begins at an address, of this length where that is known; and what it says. For a
-    /// checked heap.
+    /// The mark of the live object that begins at a unit, of this length where that is known; and what it says. For a checked heap.
+    ///
+    /// # Safety
+    /// The unit is the block's.
     #[inline(always)]
-    fn live_mark(&self, at: usize, length: Option<Length>) -> Result<(&AtomicU8, Mark), FreeError> {
-        if let Some(unit) = self.unit_at(at) {
-            // SAFETY: the unit is the block's.
-            let mark = unsafe { self.mark(unit) };
-            let seen = Mark(mark.load(Relaxed));
-            let is_it = match length {
-                Some(length) if length.is_long() => self.length_at(unit) == Some(length),
-                Some(length) => seen == Mark::live(length),
-                None => seen.is_live(),
-            };
-            if is_it {
-                return Ok((mark, seen));
-            }
-        }
-        Err(self.refusal(at))
+    unsafe fn live_mark(&self, unit: usize, length: Option<Length>) -> Option<(&AtomicU8, Mark)> {
+        // SAFETY: the caller's promise.
+        let mark = unsafe { self.mark(unit) };
+        let seen = Mark(mark.load(Relaxed));
+        let is_it = match length {
+            Some(length) if length.is_long() => self.length_at(unit) == Some(length),
+            Some(length) => seen == Mark::live(length),
+            None => seen.is_live(),
+        };
+        is_it.then_some((mark, seen))
+    }
+
+    /// As [`BumpBlock::live_mark`], by an address.
+    #[inline(always)]
+    fn live_mark_at(
+        &self,
+        at: usize,
+        length: Option<Length>,
+    ) -> Result<(&AtomicU8, Mark), FreeError> {
+        // SAFETY: the unit is the block's.
+        let mark = self
+            .unit_at(at)
+            .and_then(|unit| unsafe { self.live_mark(unit, length) });
+        mark.ok_or_else(|| self.refusal(at))
     }
 
     #[inline(always)]
@@ -482,11 +356,40 @@ impl BumpBlock {
         is_checked: bool,
     ) -> Result<(), FreeError> {
         if is_checked {
-            let (mark, _) = self.live_mark(at, length)?;
+            let (mark, _) = self.live_mark_at(at, length)?;
             mark.store(Mark::DEAD.0, Relaxed);
         }
-        self.freed.store(self.freed.load(Relaxed) + 1, Relaxed);
+        self.count_own();
         Ok(())
+    }
+
+    /// As [`BumpBlock::free_own`], of an object that begins so many bytes behind the block's begin. Whether there was one: if not, nothing
+    /// has changed.
+    ///
+    /// # Safety
+    /// The block has more bytes.
+    #[inline(always)]
+    pub(crate) unsafe fn free_own_at(
+        &self,
+        offset: usize,
+        length: Option<Length>,
+        is_checked: bool,
+    ) -> bool {
+        if is_checked {
+            // SAFETY: the caller's promise.
+            let mark = unsafe { self.live_mark(offset / UNIT, length) };
+            let Some((mark, _)) = mark.filter(|_| offset.is_multiple_of(UNIT)) else {
+                return false;
+            };
+            mark.store(Mark::DEAD.0, Relaxed);
+        }
+        self.count_own();
+        true
+    }
+
+    #[inline(always)]
+    fn count_own(&self) {
+        self.freed.store(self.freed.load(Relaxed) + 1, Relaxed);
     }
 
     /// As [`BumpBlock::free_own`], by one who is not the owner.
@@ -498,7 +401,7 @@ impl BumpBlock {
         is_checked: bool,
     ) -> Result<Freed, FreeError> {
         if is_checked {
-            let (mark, seen) = self.live_mark(at, length)?;
+            let (mark, seen) = self.live_mark_at(at, length)?;
             mark.compare_exchange(seen.0, Mark::DEAD.0, Relaxed, Relaxed)
                 .map_err(|_| FreeError::DoubleFree)?;
         } else if self.is_watched()

@@ -29,8 +29,16 @@
 #[cfg(not(loom))]
 mod block;
 mod count;
+#[cfg(not(loom))]
+mod kind;
+#[cfg(not(loom))]
+mod mark;
 #[cfg(all(test, loom))]
 mod models;
 
 #[cfg(not(loom))]
-pub(crate) use block::{BumpBlock, Freed, Kind, Length, MAX_ALIGN, MAX_SHORT, MAX_SIZE, UNIT};
+pub(crate) use block::{BumpBlock, Freed};
+#[cfg(not(loom))]
+pub(crate) use kind::Kind;
+#[cfg(not(loom))]
+pub(crate) use mark::{Length, MAX_ALIGN, MAX_SHORT, MAX_SIZE, UNIT};

@@ -4,7 +4,7 @@
 //! Local::alloc_in ──> alloc_near: the block where it laid last ──> done
 //!        └─ lay_elsewhere ── another block of the epoch; one whose objects are dead; a spare; the pool; new pages
 //!                   └────── the epoch is old, or the object large ──> slabs
-//! Local::free ──> block_near, else by the page map: a block of its own, without an atomic ──> done
+//! Local::free ──> free_near, else by the page map: a block of its own, without an atomic ──> done
 //!        └─ free_bumped ──> free_others: the shared count; the last one has the block
 //! ```
 //!
@@ -340,31 +340,20 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         *count += 1;
     }
 
-    /// The block in which the local laid last, if an address is in it whose free is the local's count alone.
+    /// Frees the object that begins at an address, if that is in the block in which the local laid last and the free is the local's count
+    /// alone. If not, nothing has changed. `length` says how long it should be, where that is known.
     #[inline(always)]
-    pub(super) fn block_near(&self, address: usize) -> Option<&'h BumpBlock> {
+    pub(super) fn free_near(&self, at: usize, length: Option<Length>) -> bool {
         let near = &self.bumps().near;
-        if !Table::<C>::BUMPS || address.wrapping_sub(near.base) >= near.bytes {
-            return None;
+        let offset = at.wrapping_sub(near.base);
+        if !Table::<C>::BUMPS || offset >= near.bytes {
+            return false;
         }
-        // SAFETY: where it has a length the block is valid, as long as the heap.
+        // SAFETY: where there is a length there is a block, valid as long as the heap, of so many bytes.
         unsafe {
             core::hint::assert_unchecked(!near.block.is_null());
-            Some(&*near.block)
+            (*near.block).free_own_at(offset, length, C::CHECKED)
         }
-    }
-
-    /// Frees an object in the block in which the local laid last, which is its own. `length` says how long it should be, where that
-    /// is known.
-    #[inline(always)]
-    pub(super) fn free_near(
-        &self,
-        block: &BumpBlock,
-        object: NonNull<u8>,
-        length: Option<Length>,
-    ) -> Result<(), FreeError> {
-        let freed = block.free_own(object.addr().get(), length, C::CHECKED);
-        freed.map_err(|error| self.heap.refused_free(error))
     }
 
     /// Frees an object in a block. `length` says how long it should be, where that is known.
@@ -381,7 +370,8 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         if !block.is_owned_by(self.home.cells) {
             return self.free_others(block, object, length);
         }
-        self.free_near(block, object, length)
+        let freed = block.free_own(object.addr().get(), length, C::CHECKED);
+        freed.map_err(|error| self.heap.refused_free(error))
     }
 
     /// Frees an object in a block that is not this local's.

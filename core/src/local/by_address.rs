@@ -17,8 +17,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Local<'_, P, R, C> {
     /// As there.
     #[inline]
     pub unsafe fn free_any(&mut self, object: NonNull<u8>) -> Result<(), FreeError> {
-        if let Some(block) = self.block_near(object.addr().get()) {
-            return self.free_near(block, object, None);
+        if self.free_near(object.addr().get(), None) {
+            return Ok(());
         }
         let (magazines, entry) = (
             self.magazines(),

@@ -330,15 +330,12 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// As there.
     #[inline(always)]
     pub(crate) unsafe fn free_at_once(&self, object: NonNull<u8>, layout: Layout) -> bool {
-        let at = object.addr().get();
-        match self.block_near(at) {
-            Some(block) => {
-                let length = Some(Length::of(layout.size()));
-                block.free_own(at, length, C::CHECKED).is_ok()
-            }
-            // SAFETY: the caller's promise; the magazines are this local's.
-            None => unsafe { self.heap.free_layout_to(self.magazines(), object, layout) },
+        let length = Some(Length::of(layout.size()));
+        if self.free_near(object.addr().get(), length) {
+            return true;
         }
+        // SAFETY: the caller's promise; the magazines are this local's.
+        unsafe { self.heap.free_layout_to(self.magazines(), object, layout) }
     }
 
     /// The magazines for the root epoch: those of [`Heap::alloc_from`] and [`Heap::free_to`], for as long as this local is
