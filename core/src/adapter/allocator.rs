@@ -1,6 +1,6 @@
 //! `allocator-api2`'s `Allocator`, so that `hashbrown`, `Vec` and others work in a heap.
 
-use crate::config::Config;
+use crate::config::{Config, Table};
 use crate::epoch::Epoch;
 use crate::error;
 use crate::heap::Heap;
@@ -79,7 +79,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> LocalAllocator<'h, P, R, C> {
         }
     }
 
-    /// The local, for a call that is over at once: one that gets no further takes [`LocalAllocator::local`].
+    /// The local, for a call that takes a few instructions. If that is not enough the call begins again with the cell borrowed.
     #[inline(always)]
     fn local_at_once(&self) -> Option<&Local<'h, P, R, C>> {
         // SAFETY: what is done with it calls nothing of the heap's user, so nobody borrows the local meanwhile.
@@ -106,13 +106,11 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> LocalAllocator<'h, P, R, C> {
 
 /// The ends of calls that take more than a few instructions. Nothing needs to survive them.
 impl<P: PageProvider, R: RawMutex, C: Config> LocalAllocator<'_, P, R, C> {
-    #[cold]
     #[inline(never)]
     fn allocate_elsewhere(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
         slice(self.local.borrow_mut().alloc(layout), layout.size())
     }
 
-    #[cold]
     #[inline(never)]
     unsafe fn deallocate_elsewhere(&self, object: NonNull<u8>, layout: Layout) {
         // SAFETY: the caller's promise.
@@ -128,7 +126,6 @@ pub struct EpochAllocator<'l, 'h, P: PageProvider, R: RawMutex, C: Config> {
 
 impl<P: PageProvider, R: RawMutex, C: Config> EpochAllocator<'_, '_, P, R, C> {
     /// As [`LocalAllocator::allocate_elsewhere`].
-    #[cold]
     #[inline(never)]
     fn allocate_elsewhere(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
         let object = self.of.local.borrow_mut().alloc_in(self.epoch, layout);
@@ -147,6 +144,10 @@ impl<P: PageProvider, R: RawMutex, C: Config> Copy for EpochAllocator<'_, '_, P,
 unsafe impl<P: PageProvider, R: RawMutex, C: Config> Allocator for EpochAllocator<'_, '_, P, R, C> {
     #[inline]
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+        if !Table::<C>::BUMPS {
+            let object = self.of.local.borrow_mut().alloc_in(self.epoch, layout);
+            return slice(object, layout.size());
+        }
         let local = self.of.local_at_once();
         match local.and_then(|local| local.alloc_near(self.epoch, layout)) {
             Some(object) => slice(Ok(object), layout.size()),

@@ -3,7 +3,6 @@
 use super::count::Count;
 use super::kind::Kind;
 use super::mark::{Length, MAX_SIZE, Mark, UNIT};
-use crate::class::GRANULE;
 use crate::error::FreeError;
 use crate::slab::{Key, Slab};
 use crate::sync::Ordering::Relaxed;
@@ -15,19 +14,18 @@ use core::ptr;
 #[repr(C, align(64))]
 pub(crate) struct BumpBlock {
     slab: Slab,
-    /// What was laid since it began: `[63:32] objects | [31:0] bytes`, so that an allocation changes one word.
+    /// What was laid since it began: `[63:32] objects | [31:0] units`, so that an allocation changes one word.
     laid: AtomicU64,
-    /// Where the block begins, and how many bytes it has.
+    /// Where the block begins, and how many units it has: these are the same whenever the metadata is of a block, so that no look-up goes
+    /// beyond its marks.
     base: AtomicUsize,
-    bytes: AtomicU32,
+    units: AtomicU32,
     /// Of the objects those that the owner freed.
     freed: AtomicU32,
     era: AtomicU64,
     /// The epoch.
     index: AtomicU32,
     is_known: AtomicBool,
-    /// Of the block. The same whenever the metadata is of a block, so that no look-up goes beyond its marks.
-    granules: AtomicU8,
     /// It is counted in the epoch's record. Of the blocks that a local owns in an epoch the first is, of those that were left
     /// each.
     pub(crate) pins: AtomicBool,
@@ -61,7 +59,7 @@ pub(crate) enum Freed {
 impl BumpBlock {
     /// What is added to the owner's name in a watched block, which makes it nobody's.
     const WATCHED: usize = 1;
-    /// What an object adds to `laid`, beside its bytes.
+    /// What an object adds to `laid`, beside its units.
     const OBJECT: u64 = 1 << 32;
 
     /// # Safety
@@ -82,19 +80,14 @@ impl BumpBlock {
 
     #[inline]
     pub(crate) fn kind(&self) -> Kind {
-        let granules = self.granules();
-        if granules == Kind::Small.granules() {
+        let bytes = self.units() * UNIT;
+        if bytes == Kind::Small.bytes() {
             Kind::Small
-        } else if granules == Kind::Medium.granules() {
+        } else if bytes == Kind::Medium.bytes() {
             Kind::Medium
         } else {
             Kind::Large
         }
-    }
-
-    #[inline]
-    fn granules(&self) -> usize {
-        self.granules.load(Relaxed).into()
     }
 
     #[inline(always)]
@@ -104,9 +97,8 @@ impl BumpBlock {
 
     /// The block lies at an address from now on. The caller has it, and it is empty: no mark says that an object lives.
     pub(crate) fn place(&self, base: usize, kind: Kind) {
-        self.granules.store(kind.granules() as u8, Relaxed);
         self.base.store(base, Relaxed);
-        self.bytes.store(kind.bytes() as u32, Relaxed);
+        self.units.store((kind.bytes() / UNIT) as u32, Relaxed);
     }
 
     /// Whether somebody noted the block's metadata before; it is noted now.
@@ -116,7 +108,7 @@ impl BumpBlock {
 
     #[inline(always)]
     fn units(&self) -> usize {
-        self.granules() * (GRANULE / UNIT)
+        self.units.load(Relaxed) as usize
     }
 
     /// The mark of a unit.
@@ -205,7 +197,7 @@ impl BumpBlock {
 
     /// The lengths of what lives, by the marks.
     pub(crate) fn lengths(&self) -> impl Iterator<Item = Length> {
-        (0..self.used() / UNIT).filter_map(|unit| self.length_at(unit))
+        (0..self.laid_units()).filter_map(|unit| self.length_at(unit))
     }
 
     /// Forgets all objects, which are dead. For the owner.
@@ -230,7 +222,7 @@ impl BumpBlock {
     #[inline]
     pub(crate) fn lay_aligned(&self, length: Length, align: usize) -> Option<usize> {
         // Not by a division, which takes as long as the rest of an allocation or two. A block begins at a page.
-        let beyond = align.max(UNIT) as u64 - 1;
+        let beyond = (align / UNIT).max(1) as u64 - 1;
         let laid = (self.laid.load(Relaxed) + beyond) & !beyond;
         let (unit, at) = self.advance(laid, length)?;
         // SAFETY: it lies within the block.
@@ -241,40 +233,33 @@ impl BumpBlock {
     /// Counts an object behind what was laid: its unit and its address, if there is room.
     #[inline(always)]
     fn advance(&self, laid: u64, length: Length) -> Option<(usize, usize)> {
-        let offset = laid as u32;
+        let unit = laid as u32;
         // Nothing overflows: all are some thousands.
-        if offset + length.bytes() as u32 > self.bytes.load(Relaxed) {
+        if unit + length.units() as u32 > self.units.load(Relaxed) {
             return None;
         }
-        let laid = laid + Self::OBJECT + length.bytes() as u64;
+        let laid = laid + Self::OBJECT + length.units() as u64;
         self.laid.store(laid, Relaxed);
-        let offset = offset as usize;
-        Some((offset / UNIT, self.base() + offset))
+        Some((unit as usize, self.base() + unit as usize * UNIT))
     }
 
     /// Whether the object at `at`, of this length, is the one that was laid last, and then makes it as long as `new`, if there is
     /// room. For the owner.
     #[inline]
     pub(crate) fn extend(&self, at: usize, length: Length, new: Length) -> bool {
-        let laid = self.laid.load(Relaxed);
-        let offset = at.wrapping_sub(self.base());
-        let end = offset.wrapping_add(length.bytes());
-        // Where it ends there an object begins at a unit, as what was laid does.
-        if end != laid as u32 as usize || offset >= end {
+        let Some(unit) = self.unit_at(at) else {
             return false;
-        }
-        let (unit, new_end) = (offset / UNIT, offset + new.bytes());
+        };
+        let laid = self.laid.load(Relaxed);
+        let (end, new_end) = (unit + length.units(), unit + new.units());
         // SAFETY: the unit is the block's.
-        let mark = Mark(unsafe { self.mark(unit) }.load(Relaxed));
-        let is_it = mark == Mark::live(length)
-            && (!length.is_long() || self.length_at(unit) == Some(length));
-        if !is_it || new_end > self.bytes.load(Relaxed) as usize {
+        let is_it = unsafe { self.live_mark(unit, Some(length)) }.is_some();
+        if end != laid as u32 as usize || !is_it || new_end > self.units() {
             return false;
         }
         // SAFETY: it goes no further than to the block's end.
         unsafe { self.set_live(unit, new) };
-        let laid = laid - end as u64 + new_end as u64;
-        self.laid.store(laid, Relaxed);
+        self.laid.store(laid - end as u64 + new_end as u64, Relaxed);
         true
     }
 
@@ -291,7 +276,7 @@ impl BumpBlock {
     #[cold]
     fn refusal(&self, at: usize) -> FreeError {
         let offset = at.wrapping_sub(self.base());
-        if offset >= self.granules() * GRANULE {
+        if offset >= self.units() * UNIT {
             return FreeError::Foreign;
         }
         let (unit, is_at_unit) = (offset / UNIT, offset.is_multiple_of(UNIT));
@@ -440,6 +425,11 @@ impl BumpBlock {
     /// How many bytes were laid.
     #[inline]
     pub(crate) fn used(&self) -> usize {
+        self.laid_units() * UNIT
+    }
+
+    #[inline]
+    fn laid_units(&self) -> usize {
         self.laid.load(Relaxed) as u32 as usize
     }
 

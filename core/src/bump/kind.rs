@@ -31,7 +31,7 @@ impl Kind {
         }
     }
 
-    /// The largest of which so many bytes leave no large part free.
+    /// For so many bytes that are to be expected: the largest of which a quarter at most stays free, or else a shorter one.
     pub(crate) const fn for_bytes(bytes: usize) -> Self {
         if 4 * bytes >= 3 * Self::Large.bytes() {
             Self::Large

@@ -31,8 +31,13 @@ impl Length {
     }
 
     #[inline(always)]
+    pub(super) const fn units(self) -> usize {
+        self.0 + 1
+    }
+
+    #[inline(always)]
     pub(crate) const fn bytes(self) -> usize {
-        (self.0 + 1) * UNIT
+        self.units() * UNIT
     }
 
     pub(super) const fn is_long(self) -> bool {

@@ -8,7 +8,7 @@ use core::alloc::Layout;
 use core::ptr;
 
 /// How many kinds of metadata there are.
-pub(super) const META_KINDS: usize = BUMPED + 3;
+pub(super) const META_KINDS: usize = BUMPED + MetaShape::BLOCKS;
 
 const READY: usize = 1;
 const BARE: usize = 2;
@@ -25,6 +25,9 @@ pub(crate) struct MetaShape {
 }
 
 impl MetaShape {
+    /// How many kinds of bump blocks there are.
+    pub(crate) const BLOCKS: usize = 3;
+
     /// A slab, and what follows it: valid as zero bytes.
     pub(crate) const fn plain(layout: Layout) -> Self {
         Self { layout, kind: 0 }
@@ -36,7 +39,7 @@ impl MetaShape {
         Self { layout, kind }
     }
 
-    /// A slab that begins a bump block's metadata, of the kind of these that has a number below 3: valid as zero bytes.
+    /// A slab that begins a bump block's metadata, of the kind of these with a number: valid as zero bytes.
     pub(crate) const fn block(layout: Layout, number: usize) -> Self {
         let kind = BUMPED + number;
         Self { layout, kind }

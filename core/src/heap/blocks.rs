@@ -105,11 +105,13 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
 
     /// What a block's metadata needs.
     const fn block_meta(kind: Kind) -> MetaShape {
+        const { assert!(Kind::ALL.len() == MetaShape::BLOCKS) };
         MetaShape::block(kind.layout(), kind as usize)
     }
 
-    /// An empty block, which the caller has: from the pool, or new.
-    pub(crate) fn take_block(&self, kind: Kind) -> Result<&BumpBlock, AllocError> {
+    /// An empty block, which the caller has: from the pool, or new. Where there is no memory for one, what is empty goes back if the caller
+    /// `reclaims`.
+    pub(crate) fn take_block(&self, kind: Kind, reclaims: bool) -> Result<&BumpBlock, AllocError> {
         let pooled = self.blocks.pool.with(|pool| pool.pop(kind));
         if let Some(block) = pooled {
             self.budget.take(kind.bytes());
@@ -117,7 +119,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
         let root = self.root()?;
         let granules = kind.granules() as u32;
-        let (slab, run, _) = self.with_reclaim(|| {
+        let take = || {
             let make_room = |short| self.make_room(root, short);
             let meta = Self::block_meta(kind);
             // SAFETY: the row is one of this heap.
@@ -125,7 +127,12 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 self.pages
                     .take_slab(root.blocks(), meta, granules, granules, || true, make_room)
             }
-        })?;
+        };
+        let (slab, run, _) = if reclaims {
+            self.with_reclaim(take)?
+        } else {
+            take()?
+        };
         let body = run.body(root, granules);
         // SAFETY: the metadata is of this kind, and it and its run were just taken.
         unsafe {

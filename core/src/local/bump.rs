@@ -107,12 +107,16 @@ impl<R> Bumps<R> {
 }
 
 impl<R> Bumps<R> {
-    /// Notes how many bytes were laid in an epoch that the local leaves. More is expected at once of the next, less by and by: a block that
-    /// is too long costs less than a second one.
+    /// Notes how many bytes were laid in an epoch that the local leaves: at least as many are expected of the next, or as many as a block holds.
     #[inline]
     fn note_laid(&mut self, laid: usize) {
-        let less = self.expected.saturating_sub(laid);
-        self.expected = laid.max(self.expected - less.div_ceil(4));
+        self.expected = self.expected.max(laid.min(Kind::Large.bytes()));
+    }
+
+    /// Notes that the local begins an epoch: less is expected of the next, whether or not it ever leaves this one. So large blocks for
+    /// epochs that turn out to be small are few.
+    const fn note_begun(&mut self) {
+        self.expected -= self.expected.div_ceil(4);
     }
 
     /// The kind of an epoch's next block, after so many bytes and the newest block, if there is one: by what is still to be expected, and
@@ -228,6 +232,9 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         }
         let newest = self.blocks_of(epoch).next().map(BumpBlock::kind);
         let kind = self.bumps().next_kind(laid, newest);
+        if newest.is_none() {
+            self.bumps().note_begun();
+        }
         let block = self.take_block(kind, length).inspect_err(|error| {
             self.count_refusal(*error);
             self.heap.refused(*error, None, None);
@@ -308,15 +315,25 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         }
     }
 
-    /// An empty block, of this kind or, where there is no memory for that, of a smaller one that holds an object of this length.
+    /// An empty block of this kind. Where there is none, and no memory for one, one of a smaller kind that holds an object of this length; then
+    /// one for which what is empty elsewhere goes back; and then whatever the local has that is longer.
     fn take_block(&self, kind: Kind, length: Length) -> Result<&'h BumpBlock, AllocError> {
-        if let Some(block) = self.take_spare(kind) {
-            return Ok(block);
+        let fits = |kind: &Kind| kind.bytes() >= length.bytes();
+        let kinds = core::iter::successors(Some(kind), |kind| kind.smaller().filter(fits));
+        let mut shortest = kind;
+        for kind in kinds {
+            if let Some(block) = self.take_spare(kind) {
+                return Ok(block);
+            }
+            if let Ok(block) = self.heap.take_block(kind, false) {
+                return Ok(block);
+            }
+            shortest = kind;
         }
-        self.heap.take_block(kind).or_else(|error| {
-            let smaller = kind.smaller();
-            let smaller = smaller.filter(|smaller| smaller.bytes() >= length.bytes());
-            smaller.map_or(Err(error), |smaller| self.take_block(smaller, length))
+        self.heap.take_block(shortest, true).or_else(|error| {
+            let mut all = Kind::ALL.into_iter().filter(fits);
+            let spare = all.find_map(|kind| self.take_spare(kind));
+            spare.ok_or(error)
         })
     }
 

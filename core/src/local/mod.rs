@@ -346,8 +346,8 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         Magazines(self.home.cells)
     }
 
-    /// Frees an object whose class takes a search, for whose slot there is no room at hand, of another epoch, or that no
-    /// class serves.
+    /// Frees an object whose class takes a search, for whose slot there is no room at hand, of another epoch, in a block that is not this
+    /// local's, or that no class serves.
     ///
     /// # Safety
     /// As for [`Heap::free`].

@@ -10,13 +10,13 @@ use core::ptr::NonNull;
 use lock_api::RawMutex;
 
 impl<P: PageProvider, R: RawMutex, C: Config> Local<'_, P, R, C> {
-    /// As [`Heap::resize`].
+    /// As [`Heap::resize`](crate::Heap::resize).
     ///
     /// # Errors
-    /// As for [`Heap::resize`].
+    /// As for [`Heap::resize`](crate::Heap::resize).
     ///
     /// # Safety
-    /// As for [`Heap::resize`].
+    /// As for [`Heap::resize`](crate::Heap::resize).
     pub unsafe fn resize(
         &mut self,
         object: NonNull<u8>,
@@ -36,13 +36,14 @@ impl<P: PageProvider, R: RawMutex, C: Config> Local<'_, P, R, C> {
         Ok(moved)
     }
 
-    /// As [`Local::resize`], and an object that has to move goes to this epoch.
+    /// As [`Local::resize`], and an object that has to be copied goes to this epoch. What can be made longer where it is, or by moving its pages,
+    /// stays in its own, also if that is closed.
     ///
     /// # Errors
     /// As for [`Local::alloc_in`]; the object is then as it was.
     ///
     /// # Safety
-    /// As for [`Heap::resize`].
+    /// As for [`Heap::resize`](crate::Heap::resize).
     pub unsafe fn resize_in(
         &mut self,
         epoch: Epoch,
@@ -63,7 +64,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Local<'_, P, R, C> {
     /// Resizes an object if that takes no other object: where it is, or a large one by moving its pages.
     ///
     /// # Safety
-    /// As for [`Heap::resize`].
+    /// As for [`Heap::resize`](crate::Heap::resize).
     unsafe fn resize_in_place(
         &self,
         object: NonNull<u8>,

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! a block is left in which something lives ──> noted, to be looked at each time when LATER more were left
-//!    ├─ more than half of it lives still ──> it stays noted, for LOOKS looks
-//!    └─ of its epoch then, and less than half of it lives ── learn: the classes, by the marks ── a class seen twice ──> its objects
-//!       go to mixed slabs
+//!    ├─ half of it lives still ──> it stays noted, for LOOKS looks
+//!    └─ of its epoch then, and less than half of it lives ── learn: the classes, by the marks ── a class seen in two blocks, or any
+//!       after MANY ──> its objects go to mixed slabs
 //!           └─ an unchecked heap has no marks of the dead: it keeps them in the blocks that the local begins next (WATCHED), and in the
 //!              first ones after a block was left with something in it
 //! alloc_near, lay_elsewhere ── of such a class ──> alloc_mixed: pins the epoch's record, takes a slot, says whose it is
@@ -14,7 +14,8 @@
 //! What lives when a block is left says little: another thread may be about to free it. A block of which more than half lives is as full
 //! as slabs would be.
 //!
-//! What is learned is a guess. A wrong one costs an object in an epoch some nanoseconds, or a survivor a block.
+//! What is learned is a guess. A wrong one costs an object in an epoch some ten nanoseconds, two changes of a count that threads may share,
+//! or a survivor a block.
 
 use super::Local;
 use crate::bump::BumpBlock;
@@ -35,8 +36,9 @@ const WATCHED: u8 = 8;
 /// serve until it looks whether something is left of the first.
 const LATER: usize = 16;
 
-/// How often a block is looked at of which more than half lives: most of a program's objects may be freed long after their epoch.
-const LOOKS: u8 = 64;
+/// How often a block is looked at of which more than half lives: most of a program's objects may be freed long after their epoch. Three quarters
+/// of the places are for such blocks: some may live whole for good.
+const LOOKS: u8 = 16;
 
 /// Such looks in a row that found nothing, after which no class is taken for one that survives.
 const VAIN: u8 = 16;
@@ -63,7 +65,7 @@ impl Left {
 /// What a local knows of survivors. It alone uses it.
 #[derive(Debug)]
 pub(super) struct Survivors<R> {
-    /// Classes of which an object outlived its epoch, and those of which another one did: a bit for each.
+    /// Classes of which an object outlived its epoch, and those of which one of another block did: a bit for each.
     seen: u64,
     classes: u64,
     /// The epoch in which the local allocated such an object last.
@@ -107,14 +109,14 @@ impl<R> Survivors<R> {
         self.classes >> (class % 64) & 1 == 1
     }
 
-    /// Notes an object of a class that outlived its epoch. Where there was one there may be more, of other classes, too.
-    const fn note(&mut self, class: usize) {
-        let bit = 1 << (class % 64);
-        if self.classes & bit == 0 {
+    /// Notes of which classes, a bit for each, objects of a block outlived their epoch. Where there were some there may be more, of other
+    /// classes, too.
+    const fn note(&mut self, classes: u64) {
+        if classes & !self.classes != 0 {
             self.watched = WATCHED;
         }
-        self.classes |= self.seen & bit;
-        self.seen |= bit;
+        self.classes |= self.seen & classes;
+        self.seen |= classes;
         if self.classes.count_ones() >= MANY {
             self.classes = u64::MAX;
         }
@@ -153,6 +155,11 @@ impl<R> Survivors<R> {
             return;
         }
         self.since = 0;
+        let (before, its) = self.sample;
+        // SAFETY: positions are valid as long as the heap.
+        if unsafe { its.as_ref() }.is_some_and(|its| its.is_open_at(before)) {
+            return;
+        }
         let (before, its) = core::mem::replace(&mut self.sample, (era, position));
         // SAFETY: positions are valid as long as the heap.
         let is_vain = unsafe { its.as_ref() }
@@ -181,9 +188,11 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         // SAFETY: blocks are valid as long as the heap, and each is of this one.
         let noted = unsafe { left.block.as_ref() };
         let noted = noted.filter(|noted| noted.is_block() && noted.era() == left.era);
-        let is_open = noted.filter(|noted| !self.learn_from(noted) && left.looks < LOOKS);
+        let is_full_still = noted.filter(|noted| !self.look_at(noted));
         // One that tells classes is worth more than one that does not.
-        let stays = is_open.is_some_and(|noted| noted.is_watched() || !block.is_watched());
+        let stays = is_full_still.is_some_and(|noted| noted.is_watched() || !block.is_watched())
+            && left.looks < LOOKS
+            && !survivors.next.is_multiple_of(4);
         let replacement = if stays {
             Left {
                 looks: left.looks + 1,
@@ -199,9 +208,9 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         self.survivors().replace_left(replacement);
     }
 
-    /// Learns from a block that was left some time ago, unless more than half of it lives: whether it did. If it ends meanwhile what is
-    /// learned may be wrong.
-    fn learn_from(&self, block: &BumpBlock) -> bool {
+    /// Looks at a block that was left some time ago, and learns what survives there, if that can be told. Whether the look is over: if not, half
+    /// of the block lives. If it ends meanwhile what is learned may be wrong.
+    fn look_at(&self, block: &BumpBlock) -> bool {
         let (live, bytes) = block.live(false);
         if bytes >= block.kind().bytes() as u64 / 2 {
             return false;
@@ -214,11 +223,11 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             survivors.watched = WATCHED;
             return true;
         }
-        for length in block.lengths() {
-            if let Some(class) = Table::<C>::TABLE.index_for_size(length.bytes()) {
-                survivors.note(class);
-            }
-        }
+        let classes = block
+            .lengths()
+            .filter_map(|length| Table::<C>::TABLE.index_for_size(length.bytes()))
+            .fold(0, |classes, class| classes | 1 << (class % 64));
+        survivors.note(classes);
         true
     }
 

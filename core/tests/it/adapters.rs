@@ -126,7 +126,7 @@ fn collections_stay_in_their_epoch() {
 }
 
 /// A vector in an epoch with blocks grows and shrinks where it is while nothing lies behind it, and moves within its epoch otherwise; once
-/// that is closed it does not grow. Catches a growth that copies what could stay, and one that goes to another epoch.
+/// that is closed and left it does not grow. Catches a growth that copies what could stay, and one that goes to another epoch.
 #[test]
 fn what_grows_in_an_epoch_stays_where_it_is() {
     let heap: Heap<HostProvider, DefaultLock, Bumping> = Heap::new(HostProvider::default());

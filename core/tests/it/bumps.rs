@@ -35,9 +35,8 @@ fn blocks_for(heap: &TestHeap, local: &mut TestLocal<'_>, count: usize, size: us
     bytes
 }
 
-/// An epoch has blocks by what those before it needed: one where one does, a small one for little, and the largest where there is memory for
-/// it. Catches an epoch of a few objects that takes 64 KiB, one of 60 KiB that takes many blocks again and again, and an allocation that
-/// is refused though a smaller block would do.
+/// An epoch has blocks by what those before it needed: one where one does, a small one for little, and fewer bytes by and by.
+/// Catches epochs of a few objects that take 64 KiB, and one of 60 KiB that takes many blocks again and again.
 #[test]
 fn blocks_are_as_long_as_epochs_before_needed() {
     const KIB: u64 = 1024;
@@ -57,6 +56,29 @@ fn blocks_are_as_long_as_epochs_before_needed() {
     );
     assert_eq!((shrinking[0], shrinking[9]), (64, 8));
 
+    // Also where epochs stay open.
+    blocks_for(&heap, &mut local, 15, 4000);
+    let open: Vec<_> = (0..100)
+        .map(|_| {
+            let epoch = heap.open_epoch().unwrap();
+            (local.alloc_in(epoch, layout(100)).unwrap(), epoch)
+        })
+        .collect();
+    let bytes = heap.stats().blocks.bytes;
+    assert!(bytes <= (100 * 8 + 4 * 64 + 8 * 16) * KIB, "{bytes}");
+    for (object, epoch) in open {
+        free(&mut local, object, 100);
+        local.leave(epoch);
+        heap.close(epoch).unwrap();
+    }
+}
+
+/// Where there is no memory for the block that is expected a shorter one does. Catches an allocation that is refused then.
+#[test]
+fn a_shorter_block_does_where_memory_is_short() {
+    const KIB: u64 = 1024;
+    let heap = TestHeap::new(Host::default());
+    let mut local = heap.local().unwrap();
     assert_eq!(blocks_for(&heap, &mut local, 15, 4000), (8 + 16 + 64) * KIB);
     let epoch = heap.open_epoch().unwrap();
     let kept: Vec<_> = (0..15)

@@ -121,7 +121,7 @@ pub(super) fn note(object: NonNull<u8>, epoch: Epoch) {
 }
 
 /// Those that live though their epoch was closed: objects and bytes, by the epoch's label and by return addresses. Where the epoch left
-/// others some may be taken for those that came to their places.
+/// others, what came to the place of one that was freed may be taken for it.
 fn survivors() -> BTreeMap<(String, [usize; FRAMES]), (u64, u64)> {
     let mut noted = Vec::with_capacity(PLACES);
     // For a moment, or for ever in the child of a fork that happened in it.
@@ -135,7 +135,10 @@ fn survivors() -> BTreeMap<(String, [usize; FRAMES]), (u64, u64)> {
     let (mut all, mut has_left) = (BTreeMap::new(), BTreeMap::new());
     for origin in noted {
         let Some(epoch) = origin.epoch else { continue };
-        // Of an epoch that left nothing the object was freed, and another may be where it was.
+        if HEAP.state(epoch) != Ok(EpochState::Closing) {
+            continue;
+        }
+        // Of an epoch that left nothing the object was freed, and another may be where it was. It takes a look at each block.
         let left = || HEAP.epoch_stats(epoch).map(|stats| stats.live_objects());
         if !*has_left
             .entry(epoch.era())
@@ -145,8 +148,7 @@ fn survivors() -> BTreeMap<(String, [usize; FRAMES]), (u64, u64)> {
         }
         let object = NonNull::new(core::ptr::with_exposed_provenance_mut(origin.object));
         let size = object.and_then(|object| HEAP.size_of(object).ok());
-        if HEAP.state(epoch) == Ok(EpochState::Closing)
-            && let Some(size) = size
+        if let Some(size) = size
             && let Ok(label) = HEAP.label(epoch)
         {
             let key = (label.as_str().to_owned(), origin.frames);
