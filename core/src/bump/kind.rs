@@ -31,7 +31,8 @@ impl Kind {
         }
     }
 
-    /// For so many bytes that are to be expected: the largest of which a quarter at most stays free, or else a shorter one.
+    /// The kind to take where so many bytes are expected: a large block if they fill three quarters of it, and a medium one if a small one is too
+    /// short.
     pub(crate) const fn for_bytes(bytes: usize) -> Self {
         if 4 * bytes >= 3 * Self::Large.bytes() {
             Self::Large

@@ -39,7 +39,7 @@ impl MetaShape {
         Self { layout, kind }
     }
 
-    /// A slab that begins a bump block's metadata, of the kind of these with a number: valid as zero bytes.
+    /// A slab that begins the metadata of a bump block, whose kind has this number: valid as zero bytes.
     pub(crate) const fn block(layout: Layout, number: usize) -> Self {
         let kind = BUMPED + number;
         Self { layout, kind }

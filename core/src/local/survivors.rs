@@ -36,8 +36,8 @@ const WATCHED: u8 = 8;
 /// serve until it looks whether something is left of the first.
 const LATER: usize = 16;
 
-/// How often a block is looked at of which more than half lives: most of a program's objects may be freed long after their epoch. Three quarters
-/// of the places are for such blocks: some may live whole for good.
+/// How often a block is looked at of which half lives: most of a program's objects may be freed long after their epoch. Three quarters of the
+/// places are for such blocks, and no more: some may live whole for good.
 const LOOKS: u8 = 16;
 
 /// Such looks in a row that found nothing, after which no class is taken for one that survives.
@@ -184,7 +184,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         if !survivors.has_watched {
             (survivors.has_watched, survivors.watched) = (true, LATER as u8);
         }
-        let left = survivors.next_left();
+        let (place, left) = (survivors.next, survivors.next_left());
         // SAFETY: blocks are valid as long as the heap, and each is of this one.
         let noted = unsafe { left.block.as_ref() };
         let noted = noted.filter(|noted| noted.is_block() && noted.era() == left.era);
@@ -192,7 +192,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         // One that tells classes is worth more than one that does not.
         let stays = is_full_still.is_some_and(|noted| noted.is_watched() || !block.is_watched())
             && left.looks < LOOKS
-            && !survivors.next.is_multiple_of(4);
+            && !place.is_multiple_of(4);
         let replacement = if stays {
             Left {
                 looks: left.looks + 1,
