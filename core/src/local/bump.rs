@@ -232,9 +232,6 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         }
         let newest = self.blocks_of(epoch).next().map(BumpBlock::kind);
         let kind = self.bumps().next_kind(laid, newest);
-        if newest.is_none() {
-            self.bumps().note_begun();
-        }
         let block = self.take_block(kind, length).inspect_err(|error| {
             self.count_refusal(*error);
             self.heap.refused(*error, None, None);
@@ -242,6 +239,9 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         if blocks == 0 && !position.pin(epoch.era_id(), Pin::BLOCK) {
             self.put_spare(block);
             return Err(self.refused_closed(epoch));
+        }
+        if blocks == 0 {
+            self.bumps().note_begun();
         }
         block.pins.store(blocks == 0, Relaxed);
         let is_watched = !C::CHECKED && self.survivors().watch();

@@ -1,6 +1,6 @@
 //! The program that churns, in a process of its own, and what is resident meanwhile.
 
-use super::shape::{Epochs, Fate, Shape};
+use super::shape::{Epochs, Fate, Pattern, Shape};
 use crate::bench::contender::{Contender, Kind, Ours, Visitor, failed};
 use crate::bench::epochs::Bumping;
 use core::alloc::Layout;
@@ -135,7 +135,7 @@ impl Memory for InEpochs {
     fn alloc(&mut self, layout: Layout, fate: Fate) -> NonNull<u8> {
         let object = match fate {
             Fate::Pinned => self.local.alloc(layout),
-            Fate::Request | Fate::Leaked => self.local.alloc_in(self.epoch, layout),
+            Fate::Request | Fate::Leaked | Fate::Cached => self.local.alloc_in(self.epoch, layout),
         };
         match object {
             Ok(object) => object,
@@ -212,7 +212,11 @@ unsafe fn drain(memory: &mut impl Memory, objects: &mut Objects, live: &mut u64)
 fn run(memory: &mut impl Memory, shape: &Shape) -> Account {
     let mut waiting: VecDeque<Objects> = VecDeque::with_capacity(shape.lag + 2);
     let mut spare: Vec<Objects> = (0..shape.lag + 2).map(|_| room(Shape::MOST)).collect();
-    let mut pinned = room(Shape::MOST * shape.requests / 100 + 1);
+    let mut pinned = room(match shape.pattern {
+        Pattern::Pinned => Shape::MOST * shape.requests / 100 + 1,
+        _ => 0,
+    });
+    let mut cache = room(Shape::CACHE);
     let mut looks = vec![
         Look {
             live: 1,
@@ -232,11 +236,11 @@ fn run(memory: &mut impl Memory, shape: &Shape) -> Account {
     for request in 0..shape.requests {
         memory.begin(shape, request);
         let mut of_request = spare.pop().unwrap_or_default();
-        for _ in 0..shape.objects(request) {
+        for place in 0..shape.objects(request) {
             draw = draw
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1_442_695_040_888_963_407);
-            let (size, fate) = shape.object(request, draw);
+            let (size, fate) = shape.object(request, place, draw);
             let layout = Layout::from_size_align(size, 8).unwrap_or(Layout::new::<u64>());
             let object = memory.alloc(layout, fate);
             // SAFETY: the object is ours and this long.
@@ -245,6 +249,14 @@ fn run(memory: &mut impl Memory, shape: &Shape) -> Account {
                 Fate::Request => of_request.push((object, layout)),
                 Fate::Pinned => pinned.push((object, layout)),
                 Fate::Leaked => {}
+                Fate::Cached if cache.len() < Shape::CACHE => cache.push((object, layout)),
+                Fate::Cached => {
+                    let place = &mut cache[(draw >> 33) as usize % Shape::CACHE];
+                    let (old, its) = core::mem::replace(place, (object, layout));
+                    // SAFETY: what is in the cache is live.
+                    unsafe { memory.free(old, its) };
+                    live -= its.size() as u64;
+                }
             }
             live += size as u64;
             objects += 1;
@@ -267,8 +279,11 @@ fn run(memory: &mut impl Memory, shape: &Shape) -> Account {
         unsafe { drain(memory, &mut objects, &mut live) };
         spare.push(objects);
     }
-    // SAFETY: what is pinned is live until here.
-    unsafe { drain(memory, &mut pinned, &mut live) };
+    // SAFETY: what is pinned, or in the cache, is live until here.
+    unsafe {
+        drain(memory, &mut pinned, &mut live);
+        drain(memory, &mut cache, &mut live);
+    }
     memory.end();
     let elapsed = begin.elapsed() - looking;
     looks.push(look(&|| memory.committed(), live));

@@ -1,5 +1,6 @@
 //! What a program does with memory over time.
 
+use crate::bench::Options;
 use serde::{Deserialize, Serialize};
 
 /// How its load changes.
@@ -17,16 +18,19 @@ pub(crate) enum Pattern {
     Hotspot,
     /// Other sizes in each quarter of the time.
     PhaseShift,
+    /// Many short requests, and one object of each takes the place of another one in a cache.
+    Cache,
 }
 
 impl Pattern {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Steady,
         Self::Burst,
         Self::Pinned,
         Self::Leak,
         Self::Hotspot,
         Self::PhaseShift,
+        Self::Cache,
     ];
 
     pub(crate) const fn name(self) -> &'static str {
@@ -37,6 +41,7 @@ impl Pattern {
             Self::Leak => "leak",
             Self::Hotspot => "hotspot",
             Self::PhaseShift => "phase-shift",
+            Self::Cache => "cache",
         }
     }
 }
@@ -76,8 +81,9 @@ pub(crate) struct Shape {
     pub(crate) requests: usize,
 }
 
-/// Objects of an ordinary request.
+/// Objects of an ordinary request, and of one that puts an object into a cache.
 const OBJECTS: usize = 400;
+const FEW: usize = 20;
 /// The parts of the time in which bursts come and go.
 const PARTS: usize = 20;
 
@@ -89,11 +95,36 @@ pub(crate) enum Fate {
     /// Known to live to the end of the run.
     Pinned,
     Leaked,
+    /// Freed when another one takes its place in the cache.
+    Cached,
 }
 
 impl Shape {
     /// Objects of the largest request.
     pub(crate) const MOST: usize = OBJECTS * 8;
+    /// Objects of the cache.
+    pub(crate) const CACHE: usize = 20_000;
+
+    /// The shape of a pattern's programs. Those with a cache have an epoch for each request, whose other objects go with it.
+    pub(super) fn of(pattern: Pattern, options: &Options) -> Self {
+        let requests = if options.quick { 1_000 } else { 4_000 };
+        let shape = Self {
+            pattern,
+            epochs: options.epochs,
+            lag: usize::from(options.lag),
+            leaked: options.leaked,
+            requests,
+        };
+        if pattern != Pattern::Cache {
+            return shape;
+        }
+        Self {
+            epochs: Epochs::Request,
+            lag: 0,
+            requests: requests * OBJECTS / FEW * 2,
+            ..shape
+        }
+    }
 
     /// Which part of the run a request is in.
     pub(crate) fn part(&self, request: usize) -> usize {
@@ -106,6 +137,9 @@ impl Shape {
     }
 
     pub(crate) fn objects(&self, request: usize) -> usize {
+        if self.pattern == Pattern::Cache {
+            return FEW;
+        }
         let bursts = matches!(self.pattern, Pattern::Burst | Pattern::Pinned);
         let is_burst = self.part(request) % 5 == 2;
         match (bursts, is_burst) {
@@ -115,8 +149,8 @@ impl Shape {
         }
     }
 
-    /// The size and the fate of an object, by a number that nobody foresees.
-    pub(crate) fn object(&self, request: usize, draw: u64) -> (usize, Fate) {
+    /// The size and the fate of an object of a request, by its place there and a number that nobody foresees.
+    pub(crate) fn object(&self, request: usize, place: usize, draw: u64) -> (usize, Fate) {
         let between = |low: usize, high: usize| low + (draw >> 33) as usize % (high - low);
         let size = match self.pattern {
             Pattern::Hotspot if (draw >> 20) % 10 < 9 => 128,
@@ -135,7 +169,9 @@ impl Shape {
             (Pattern::Leak, 0) => 10,
             (_, leaked) => leaked,
         };
-        let fate = if of_thousand < leaked {
+        let fate = if self.pattern == Pattern::Cache && place == 0 {
+            Fate::Cached
+        } else if of_thousand < leaked {
             Fate::Leaked
         } else if self.pattern == Pattern::Pinned && of_thousand >= 995 {
             Fate::Pinned
@@ -170,7 +206,7 @@ mod tests {
             let mut draw = 1u64;
             let all = (0..100_000usize).filter(|_| {
                 draw = draw.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                shape.object(0, draw).1 == fate
+                shape.object(0, 1, draw).1 == fate
             });
             all.count()
         };
@@ -178,7 +214,10 @@ mod tests {
         assert!((800..1200).contains(&fates(shape(Pattern::Leak), Fate::Leaked)));
         assert!((350..650).contains(&fates(shape(Pattern::Pinned), Fate::Pinned)));
         let shift = shape(Pattern::PhaseShift);
-        assert!(shift.object(0, u64::MAX).0 < 64 && shift.object(999, 0).0 >= 1024);
+        assert!(shift.object(0, 0, u64::MAX).0 < 64 && shift.object(999, 0, 0).0 >= 1024);
+        let cache = shape(Pattern::Cache);
+        let fates = (0..cache.objects(0)).map(|place| cache.object(0, place, 1).1);
+        assert_eq!(fates.filter(|fate| *fate == Fate::Cached).count(), 1);
         assert!(shift.is_turn(50) && !shift.is_turn(51));
     }
 
