@@ -44,7 +44,7 @@ pub(super) fn run(context: &mut Context<'_>) -> Result<()> {
 
 fn measure(context: &mut Context<'_>, pattern: Pattern) -> Result<()> {
     let rounds = if context.options.quick { 1 } else { 3 };
-    let shape = Shape::of(pattern, &context.options);
+    let shape = Shape::of(pattern, context.options);
     let mut names = vec!["ours", WITH_EPOCHS, WITH_WARM_EPOCHS];
     names.extend(context.peers.iter().map(|peer| peer.name()));
     let mut found: Vec<Vec<Account>> = vec![Vec::new(); names.len()];
