@@ -22,6 +22,22 @@ fn slice(
     Ok(NonNull::slice_from_raw_parts(object, size))
 }
 
+/// To a heap and to a local both are a resize.
+macro_rules! shrink_as_grow {
+    () => {
+        #[inline]
+        unsafe fn shrink(
+            &self,
+            object: NonNull<u8>,
+            old: Layout,
+            new: Layout,
+        ) -> Result<NonNull<[u8]>, AllocError> {
+            // SAFETY: the caller's promise.
+            unsafe { self.grow(object, old, new) }
+        }
+    };
+}
+
 // SAFETY: what the heap hands out stays where it is and valid until it is freed, however the heap's
 // reference is copied or moved, because the heap itself is borrowed.
 unsafe impl<P: PageProvider, R: RawMutex, C: Config> Allocator for &Heap<P, R, C> {
@@ -52,17 +68,7 @@ unsafe impl<P: PageProvider, R: RawMutex, C: Config> Allocator for &Heap<P, R, C
         slice(unsafe { self.resize(object, old, new) }, new.size())
     }
 
-    /// To the heap both are a resize.
-    #[inline]
-    unsafe fn shrink(
-        &self,
-        object: NonNull<u8>,
-        old: Layout,
-        new: Layout,
-    ) -> Result<NonNull<[u8]>, AllocError> {
-        // SAFETY: the caller's promise.
-        unsafe { self.grow(object, old, new) }
-    }
+    shrink_as_grow!();
 }
 
 /// A local as an `Allocator`, for collections that stay on one thread: `&LocalAllocator` is one.
@@ -125,11 +131,16 @@ pub struct EpochAllocator<'l, 'h, P: PageProvider, R: RawMutex, C: Config> {
 }
 
 impl<P: PageProvider, R: RawMutex, C: Config> EpochAllocator<'_, '_, P, R, C> {
+    #[inline]
+    fn allocate_in(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+        let object = self.of.local.borrow_mut().alloc_in(self.epoch, layout);
+        slice(object, layout.size())
+    }
+
     /// As [`LocalAllocator::allocate_elsewhere`].
     #[inline(never)]
     fn allocate_elsewhere(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
-        let object = self.of.local.borrow_mut().alloc_in(self.epoch, layout);
-        slice(object, layout.size())
+        self.allocate_in(layout)
     }
 }
 
@@ -145,8 +156,7 @@ unsafe impl<P: PageProvider, R: RawMutex, C: Config> Allocator for EpochAllocato
     #[inline]
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
         if !Table::<C>::BUMPS {
-            let object = self.of.local.borrow_mut().alloc_in(self.epoch, layout);
-            return slice(object, layout.size());
+            return self.allocate_in(layout);
         }
         let local = self.of.local_at_once();
         match local.and_then(|local| local.alloc_near(self.epoch, layout)) {
@@ -179,17 +189,7 @@ unsafe impl<P: PageProvider, R: RawMutex, C: Config> Allocator for EpochAllocato
         slice(resized, new.size())
     }
 
-    /// To the local both are a resize.
-    #[inline]
-    unsafe fn shrink(
-        &self,
-        object: NonNull<u8>,
-        old: Layout,
-        new: Layout,
-    ) -> Result<NonNull<[u8]>, AllocError> {
-        // SAFETY: the caller's promise.
-        unsafe { self.grow(object, old, new) }
-    }
+    shrink_as_grow!();
 }
 
 impl<P: PageProvider, R: RawMutex, C: Config> fmt::Debug for EpochAllocator<'_, '_, P, R, C> {
@@ -238,17 +238,7 @@ unsafe impl<P: PageProvider, R: RawMutex, C: Config> Allocator for &LocalAllocat
         slice(resized, new.size())
     }
 
-    /// To the heap both are a resize.
-    #[inline]
-    unsafe fn shrink(
-        &self,
-        object: NonNull<u8>,
-        old: Layout,
-        new: Layout,
-    ) -> Result<NonNull<[u8]>, AllocError> {
-        // SAFETY: the caller's promise.
-        unsafe { self.grow(object, old, new) }
-    }
+    shrink_as_grow!();
 }
 
 // SAFETY: what a scope hands out stays valid until the scope is dropped or reset, and it is borrowed.

@@ -23,17 +23,14 @@ impl<P: PageProvider, R: RawMutex, C: Config> Local<'_, P, R, C> {
         old: Layout,
         new: Layout,
     ) -> Result<NonNull<u8>, AllocError> {
+        let alloc = |local: &mut Self| {
+            // It stays in its epoch, while that is open.
+            let epoch = local.heap.epoch_to_grow_in(object);
+            let moved = epoch.and_then(|epoch| local.alloc_in(epoch, new).ok());
+            moved.map_or_else(|| local.alloc(new), Ok)
+        };
         // SAFETY: the caller's promise.
-        if let Some(resized) = unsafe { self.resize_in_place(object, old, new) } {
-            return Ok(resized);
-        }
-        // It stays in its epoch, while that is open.
-        let epoch = self.heap.epoch_to_grow_in(object);
-        let moved = epoch.and_then(|epoch| self.alloc_in(epoch, new).ok());
-        let moved = moved.map_or_else(|| self.alloc(new), Ok)?;
-        // SAFETY: the caller's promise; the new object was just allocated.
-        unsafe { self.replace(object, old, moved, new) };
-        Ok(moved)
+        unsafe { self.resize_or_move(object, old, new, alloc) }
     }
 
     /// As [`Local::resize`], and an object that has to be copied goes to this epoch. What can be made longer where it is, or by moving its pages,
@@ -52,12 +49,30 @@ impl<P: PageProvider, R: RawMutex, C: Config> Local<'_, P, R, C> {
         new: Layout,
     ) -> Result<NonNull<u8>, AllocError> {
         // SAFETY: the caller's promise.
+        unsafe { self.resize_or_move(object, old, new, |local| local.alloc_in(epoch, new)) }
+    }
+
+    /// Resizes an object where it is, or copies it to one that `alloc` allocates, and frees it.
+    ///
+    /// # Safety
+    /// As for [`Heap::resize`](crate::Heap::resize).
+    unsafe fn resize_or_move(
+        &mut self,
+        object: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+        alloc: impl FnOnce(&mut Self) -> Result<NonNull<u8>, AllocError>,
+    ) -> Result<NonNull<u8>, AllocError> {
+        // SAFETY: the caller's promise.
         if let Some(resized) = unsafe { self.resize_in_place(object, old, new) } {
             return Ok(resized);
         }
-        let moved = self.alloc_in(epoch, new)?;
-        // SAFETY: the caller's promise; the new object was just allocated.
-        unsafe { self.replace(object, old, moved, new) };
+        let moved = alloc(self)?;
+        // SAFETY: two different objects of at least this many bytes; the old one is the caller's.
+        unsafe {
+            moved.copy_from_nonoverlapping(object, old.size().min(new.size()));
+            let _freed = self.free(object, old);
+        }
         Ok(moved)
     }
 
@@ -81,17 +96,5 @@ impl<P: PageProvider, R: RawMutex, C: Config> Local<'_, P, R, C> {
         let at = object.addr().get();
         let block = self.heap.block_at(at)?;
         self.extend(block, at, old, new).then_some(object)
-    }
-
-    /// Copies an object into the one that takes its place, and frees it.
-    ///
-    /// # Safety
-    /// The caller has both, of these layouts, and gives up the first.
-    unsafe fn replace(&mut self, object: NonNull<u8>, old: Layout, by: NonNull<u8>, new: Layout) {
-        // SAFETY: two different objects of at least this many bytes.
-        unsafe {
-            by.copy_from_nonoverlapping(object, old.size().min(new.size()));
-            let _freed = self.free(object, old);
-        }
     }
 }

@@ -24,6 +24,7 @@ mod handles;
 mod hardened;
 mod hostile;
 mod late;
+mod learning;
 mod locals;
 mod lookups;
 mod odd;

@@ -31,7 +31,7 @@ const MEETINGS: [(&str, &str); 11] = [
     ("tsan-values", "--test it -- values::"),
     ("tsan-epochs", "--test it -- epochs::"),
     ("tsan-eras", "--test it -- eras::"),
-    ("tsan-blocks", "--test it -- bumps:: survivors::"),
+    ("tsan-blocks", "--test it -- bumps:: survivors:: learning::"),
     ("tsan-domains", "--test it -- domains::"),
     ("tsan-scopes", "--test it -- scopes::"),
     ("tsan-stats", "--test it -- stats:: counts::"),
