@@ -31,7 +31,7 @@ fn cache() -> usize {
             let size = rng.log(least, most);
             while held + size > BYTES {
                 let object = objects.swap_remove(rng.below(objects.len()));
-                held -= object.1.size();
+                held -= object.1;
                 read_and_put(object);
             }
             objects.push(get_touched(size));
