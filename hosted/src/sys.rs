@@ -98,6 +98,8 @@ pub(crate) enum Advice {
     Free,
     /// Huge pages are welcome.
     Huge,
+    /// They are not, from now on.
+    Small,
     /// They are to be present and writable.
     PopulateWrite,
 }
@@ -112,6 +114,7 @@ pub(crate) unsafe fn advise(base: *mut u8, size: usize, advice: Advice) -> bool 
         Advice::DontNeed => libc::MADV_DONTNEED,
         Advice::Free => libc::MADV_FREE,
         Advice::Huge => libc::MADV_HUGEPAGE,
+        Advice::Small => libc::MADV_NOHUGEPAGE,
         Advice::PopulateWrite => libc::MADV_POPULATE_WRITE,
     };
     loop {
@@ -124,6 +127,16 @@ pub(crate) unsafe fn advise(base: *mut u8, size: usize, advice: Advice) -> bool 
             return false;
         }
     }
+}
+
+/// Whether the page at an address, a multiple of its size, is in memory. Nothing, if none is mapped there.
+pub(crate) fn is_present(page: usize) -> Option<bool> {
+    let _errno = KeepErrno::new();
+    let mut told = 0u8;
+    let address = ptr::without_provenance_mut(page);
+    // SAFETY: it writes a byte for each page that is asked about, which is one, and looks at none.
+    let done = unsafe { libc::mincore(address, 1, &raw mut told) } == 0;
+    done.then_some(told & 1 == 1)
 }
 
 /// Makes a mapping longer or shorter where it is; whether there was room.

@@ -574,6 +574,39 @@ fn huge_pages_by_choice() {
     assert!(heap.bytes().resident < MIB);
 }
 
+/// Long objects that are used whole come in huge pages, without being asked for, and go with them; the kernel has no more mappings for
+/// it. Catches advice that stays and splits them, and memory that does not go back.
+#[test]
+fn long_objects_come_in_huge_pages() {
+    const SIZE: usize = 24 * MIB;
+    if alone("long_objects_come_in_huge_pages") {
+        return;
+    }
+    let enabled = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
+    let may = enabled.is_ok_and(|text| text.contains("[madvise]") || text.contains("[always]"));
+    let heap = TestHeap::new(MmapProvider::new());
+    heap.set_policy(Policy::Eager);
+    let mut local = heap.local().unwrap();
+    let mut one = || {
+        let before = page_faults();
+        let object = touched(&mut local, SIZE);
+        let (faults, huge) = (page_faults() - before, Rollup::read().unwrap().huge_bytes);
+        // SAFETY: it is live and used no more.
+        unsafe { local.free(object, layout(SIZE)) }.unwrap();
+        (faults, huge)
+    };
+    let (first, small) = one();
+    let before = mappings().unwrap();
+    assert!(first > 6000 && small == 0, "{first} faults, {small} bytes");
+    let all: Vec<_> = (0..20).map(|_| one()).collect();
+    println!("faults, and bytes in huge pages: {all:?}; the system allows it: {may}");
+    let few = all.iter().filter(|(faults, _)| *faults < 1200).count();
+    let huge = all.iter().filter(|(_, huge)| *huge >= 18 * MIB as u64);
+    assert!(!may || (few >= 10 && huge.count() >= 10), "{all:?}");
+    assert!(mappings().unwrap() <= before + 1);
+    assert!(heap.bytes().resident < MIB && Rollup::read().unwrap().huge_bytes == 0);
+}
+
 /// A size or an alignment that is none is refused. Catches arithmetic that overflows, and what is mapped and then lost.
 #[test]
 fn what_is_no_layout_is_refused() {

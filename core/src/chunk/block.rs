@@ -3,9 +3,23 @@
 
 use crate::class::GRANULE;
 
+/// The blocks of a huge page of the common systems.
+pub(crate) const UNIT: u32 = 32;
+
 /// A mask of `len` (1 to 64) granules from `start`.
 pub(crate) const fn mask(start: u32, len: u32) -> u64 {
     (u64::MAX >> (64 - len)) << start
+}
+
+/// The bits of a set, the lowest first.
+#[inline(always)]
+pub(crate) fn ones(set: u64) -> impl Iterator<Item = u32> {
+    let mut left = set;
+    core::iter::from_fn(move || {
+        let index = (left != 0).then(|| left.trailing_zeros())?;
+        left &= left - 1;
+        Some(index)
+    })
 }
 
 /// The lowest `start`, a multiple of `align` (a power of two), at which `len` granules are free.

@@ -24,6 +24,7 @@ mod transit;
 mod tree;
 #[cfg(feature = "walker")]
 mod view;
+mod whole;
 
 use crate::class::{BLOCK, GRANULE};
 use crate::error::AllocError;
@@ -37,6 +38,7 @@ use core::alloc::Layout;
 use core::ptr::NonNull;
 use lock_api::RawMutex;
 use runs::State;
+use whole::Whole;
 
 pub(crate) use arena::Kind;
 pub(crate) use map::{Entry, Geometry, NO_ROW, PageMap, set_entries};
@@ -59,6 +61,10 @@ pub(crate) struct Run {
     gone: bool,
     /// It is the first of a block of which nothing is in memory and that is to be made present.
     opens: bool,
+    /// How many of its blocks nothing is in memory of and, of an extent, one of these that is neither its first nor its last,
+    /// or 0.
+    fresh: u32,
+    watch: u32,
 }
 
 impl Run {
@@ -77,6 +83,7 @@ impl Run {
         Self {
             clean: self.clean && behind.clean,
             gone: self.gone || behind.gone,
+            fresh: self.fresh + behind.fresh,
             ..self
         }
     }
@@ -118,6 +125,7 @@ pub(crate) struct Pages<P, R> {
     failed_acquires: AtomicU64,
     acquired_chunks: AtomicU64,
     released_chunks: AtomicU64,
+    whole: Whole,
     /// Counts what came back: slabs, pages, regions.
     returned: AtomicUsize,
 }
@@ -140,6 +148,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
             failed_acquires: AtomicU64::new(0),
             acquired_chunks: AtomicU64::new(0),
             released_chunks: AtomicU64::new(0),
+            whole: Whole::new(),
             returned: AtomicUsize::new(0),
         }
     }
@@ -300,6 +309,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         base: usize,
         granules: u32,
     ) {
+        self.end_whole(base, granules as usize * GRANULE);
         // SAFETY: the caller's promise.
         self.put(slab, |state| unsafe {
             (*row).gave(granules as usize * GRANULE);
@@ -394,7 +404,10 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
             ..run
         };
         match self.ready(&run, bytes) {
-            Ok(zero) => Ok((slab, run, zero)),
+            Ok(zero) => {
+                self.expect_whole(&run, bytes);
+                Ok((slab, run, zero))
+            }
             Err(error) => {
                 // SAFETY: nothing of it was used.
                 unsafe {

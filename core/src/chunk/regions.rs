@@ -173,10 +173,8 @@ impl<P: PageProvider> State<P> {
     /// # Safety
     /// `chunk` is here.
     pub(super) unsafe fn touch_chunk(&mut self, chunk: *mut Chunk) {
-        for index in 0..Geometry::<P>::BLOCKS as u32 {
-            // SAFETY: the chunk is valid.
-            unsafe { self.change(chunk, index, |block, _| block.dirty = !0) };
-        }
+        // SAFETY: the chunk is valid.
+        unsafe { self.change(chunk, Self::all_blocks(), |block, _| block.dirty = !0) };
     }
 
     /// Lets an unused region go: for the provider.
@@ -188,9 +186,7 @@ impl<P: PageProvider> State<P> {
         // SAFETY: the chunks are here.
         unsafe {
             while !chunk.is_null() {
-                for index in 0..Geometry::<P>::BLOCKS {
-                    self.change(chunk, index as u32, |block, _| block.dirty = 0);
-                }
+                self.change(chunk, Self::all_blocks(), |block, _| block.dirty = 0);
                 self.chunks -= 1;
                 map.remove(chunk);
                 self.open.remove(chunk);

@@ -14,7 +14,7 @@
 //! what a decommit would give back. `State::warm` is the sum over all blocks, at all times.
 
 use super::arena::Arena;
-use super::block::{PageShape, longest_run, mask};
+use super::block::{PageShape, longest_run, mask, ones};
 use super::chain::{Chain, Linked, Links};
 use super::map::{Geometry, VACANT};
 use super::meta::META_KINDS;
@@ -280,7 +280,7 @@ impl<P: PageProvider> State<P> {
             let granules = mask((at % 64) as u32, (next - at) as u32);
             // SAFETY: the chunk is valid while a run of it is out.
             unsafe {
-                self.change(chunk, (at / 64) as u32, |block, _| {
+                self.change(chunk, 1 << (at / 64), |block, _| {
                     block.dirty |= granules;
                     block.gone &= !granules;
                 });
@@ -300,27 +300,34 @@ impl<P: PageProvider> State<P> {
         unsafe {
             let index = (offset / BLOCK) as u32;
             (*(*Self::block(chunk, index)).row).gave(len as usize * GRANULE);
-            self.change(chunk, index, |block, _| block.free |= granules);
-            self.settle_block(chunk, index);
+            self.change(chunk, 1 << index, |block, _| block.free |= granules);
+            self.settle(chunk, 1 << index);
         }
     }
 
-    /// Puts a block back into its chunk if it is wholly free.
+    /// Puts the blocks of a set that are wholly free back into their chunk.
     ///
     /// # Safety
-    /// The chunk is valid, and no granule of the block is in use or in transit if all are free.
-    pub(super) unsafe fn settle_block(&mut self, chunk: *mut Chunk, index: u32) {
-        // SAFETY: the chunk, its blocks and the row that owns the block are valid.
+    /// The chunk is valid, and no granule of a block is in use or in transit if all are free.
+    pub(super) unsafe fn settle(&mut self, chunk: *mut Chunk, blocks: u64) {
+        let mut free = 0;
+        // SAFETY: the chunk, its blocks and the rows that own them are valid.
         unsafe {
-            let block = Self::block(chunk, index);
-            if (*block).free != !0 {
+            for index in ones(blocks) {
+                let block = Self::block(chunk, index);
+                if (*block).free != !0 {
+                    continue;
+                }
+                if !(*block).row.is_null() {
+                    (&mut (*(*block).row).buckets)[(*block).bucket as usize].remove(block);
+                    (*block).row = ptr::null_mut();
+                }
+                free |= 1 << index;
+            }
+            if free == 0 {
                 return;
             }
-            if !(*block).row.is_null() {
-                (&mut (*(*block).row).buckets)[(*block).bucket as usize].remove(block);
-                (*block).row = ptr::null_mut();
-            }
-            (*chunk).free_blocks |= 1 << index;
+            (*chunk).free_blocks |= free;
             if (*chunk).free_blocks == Self::all_blocks() {
                 (*(*chunk).lead).in_use -= 1;
                 self.empty_regions += usize::from((*(*chunk).lead).in_use == 0);
@@ -329,7 +336,7 @@ impl<P: PageProvider> State<P> {
         }
     }
 
-    /// Changes a block's bits and keeps everything that is derived from them: the row's buckets, the
+    /// Changes the bits of a set of blocks and keeps everything that is derived from them: the rows' buckets, the
     /// chunk's and the heap's warm bytes, and the resident bytes.
     ///
     /// # Safety
@@ -337,34 +344,38 @@ impl<P: PageProvider> State<P> {
     pub(super) unsafe fn change(
         &mut self,
         chunk: *mut Chunk,
-        index: u32,
-        f: impl FnOnce(&mut Block, PageShape),
+        blocks: u64,
+        mut f: impl FnMut(&mut Block, PageShape),
     ) {
         let page = self.page;
-        // SAFETY: the chunk, its blocks, and the row that owns the block are valid.
+        let (mut before, mut after) = (Sums::default(), Sums::default());
+        let mut touched = 0;
+        // SAFETY: the chunk, its blocks, and the rows that own blocks are valid.
         unsafe {
-            let block = Self::block(chunk, index);
-            let (warm, resident) = (warm_bytes(&*block, page), resident_bytes(&*block, page));
-            f(&mut *block, page);
-            let now = warm_bytes(&*block, page);
-            self.warm = self.warm - warm + now;
+            for index in ones(blocks) {
+                let block = Self::block(chunk, index);
+                before.add(&*block, page);
+                f(&mut *block, page);
+                after.add(&*block, page);
+                touched |= u64::from((*block).dirty != 0) << index;
+                if let Some(row) = (*block).row.as_mut() {
+                    row.buckets[(*block).bucket as usize].remove(block);
+                    let longest = longest_run((*block).free);
+                    if longest > 0 {
+                        (*block).bucket = longest.ilog2() as u8;
+                        row.buckets[(*block).bucket as usize].insert(block);
+                    }
+                }
+            }
+            self.warm = self.warm - before.warm + after.warm;
             self.least_warm = self.least_warm.min(self.warm);
-            self.resident = self.resident - resident + resident_bytes(&*block, page);
-            (*chunk).warm = (*chunk).warm - warm + now;
-            (*chunk).touched &= !(1 << index);
-            (*chunk).touched |= u64::from((*block).dirty != 0) << index;
+            self.resident = self.resident - before.resident + after.resident;
+            (*chunk).warm = (*chunk).warm - before.warm + after.warm;
+            (*chunk).touched = (*chunk).touched & !blocks | touched;
             if (*chunk).warm == 0 {
                 self.warm_chunks.remove(chunk);
-            } else if now > warm {
+            } else if after.warm > before.warm {
                 self.warm_chunks.insert(chunk);
-            }
-            if let Some(row) = (*block).row.as_mut() {
-                row.buckets[(*block).bucket as usize].remove(block);
-                let longest = longest_run((*block).free);
-                if longest > 0 {
-                    (*block).bucket = longest.ilog2() as u8;
-                    row.buckets[(*block).bucket as usize].insert(block);
-                }
             }
         }
     }
@@ -413,6 +424,21 @@ impl<P: PageProvider> State<P> {
                 .byte_sub(size_of::<Chunk>())
                 .cast()
         }
+    }
+}
+
+/// Bytes of blocks by where they are.
+#[derive(Debug, Default)]
+struct Sums {
+    warm: usize,
+    resident: usize,
+}
+
+impl Sums {
+    #[inline(always)]
+    fn add(&mut self, block: &Block, page: PageShape) {
+        self.warm += warm_bytes(block, page);
+        self.resident += resident_bytes(block, page);
     }
 }
 

@@ -6,7 +6,7 @@
 //! - Each search is bounded, but for the last one before a request is refused.
 
 use super::Run;
-use super::block::{fit, mask};
+use super::block::{fit, mask, ones};
 use super::chain::Chain;
 use super::map::Geometry;
 use super::runs::{Block, Chunk, LONG, RowBlocks, Short, State};
@@ -67,13 +67,13 @@ impl<P: PageProvider> State<P> {
         unsafe {
             if let Some((block, start)) = Self::find_run(&(*row).buckets, len, align, effort) {
                 let chunk = Self::chunk_of(block);
-                return Ok(self.carve(chunk, u32::from((*block).index), mask(start, len)));
+                return Ok(self.carve(chunk, 1 << (*block).index, mask(start, len)));
             }
             let (chunk, index) = self.find_blocks(1, effort)?;
             self.close_blocks(chunk, 1 << index);
             let block = Self::block(chunk, index);
             (*block).row = row;
-            let run = self.carve(chunk, index, mask(0, len));
+            let run = self.carve(chunk, 1 << index, mask(0, len));
             Ok(Run {
                 opens: run.opens && (*row).pieces >= SMALL_ROW,
                 ..run
@@ -97,21 +97,31 @@ impl<P: PageProvider> State<P> {
             None => return Err(Short::Chunk),
         };
         let (mut index, mut left) = (first, granules);
-        let mut whole: Option<Run> = None;
+        let (mut whole, mut watch): (Option<Run>, _) = (None, 0);
         while left > 0 {
-            let here = left.min(64);
             // SAFETY: the chunk and those behind it in its region are valid, and the blocks are free and whole.
-            let run = unsafe {
+            let (run, count, untouched) = unsafe {
                 if index as usize == Geometry::<P>::BLOCKS {
                     (chunk, index) = ((*chunk).next, 0);
                 }
-                self.close_blocks(chunk, 1 << index);
-                self.carve(chunk, index, mask(0, here))
+                // Whole blocks, as many as are left in the chunk, or the part of the last one.
+                let count = (left / 64).min(Geometry::<P>::BLOCKS as u32 - index).max(1);
+                let untouched = !(*chunk).touched & mask(index, count);
+                self.close_blocks(chunk, mask(index, count));
+                let run = self.carve(chunk, mask(index, count), mask(0, left.min(64)));
+                (run, count, untouched)
             };
+            let number = |block: u32| (granules - left) / 64 + block - index;
+            let inner = |block: &u32| (blocks / 2..blocks - 1).contains(&number(*block));
+            if watch == 0 {
+                watch = ones(untouched).find(inner).map_or(0, number);
+            }
+            (index, left) = (index + count, left.saturating_sub(count * 64));
             whole = Some(whole.map_or(run, |whole| whole.and(run)));
-            (index, left) = (index + 1, left - here);
         }
-        whole.ok_or(Short::Chunk)
+        whole
+            .map(|whole| Run { watch, ..whole })
+            .ok_or(Short::Chunk)
     }
 
     /// Free blocks in a row: in one chunk if there are so many, else in one region, and then where the most of them are in
@@ -257,7 +267,7 @@ impl<P: PageProvider> State<P> {
                 } else if (*Self::block(at, index)).free & mask(low, here) != mask(low, here) {
                     return None;
                 }
-                self.carve(at, index, mask(low, here))
+                self.carve(at, 1 << index, mask(low, here))
             };
             whole = Some(whole.map_or(run, |whole| whole.and(run)));
             from += here;
@@ -286,21 +296,32 @@ impl<P: PageProvider> State<P> {
             (chunk, index) = (unsafe { (*chunk).next }, index - all);
         }
         while number * 64 > granules {
-            number -= 1;
-            let keep = granules.saturating_sub(number * 64).min(64);
-            let had = (old - number * 64).min(64);
+            let last = number - 1;
+            let keep = granules.saturating_sub(last * 64).min(64);
+            let had = (old - last * 64).min(64);
+            // Whole blocks, as many as are left in the chunk, or a part of one.
+            let is_whole = keep == 0 && had == 64;
+            let wanted = if is_whole {
+                number - granules.div_ceil(64)
+            } else {
+                1
+            };
+            let count = wanted.min(index + 1);
+            let blocks = mask(index + 1 - count, count);
             // And no more: what is behind its end may be in transit.
             let back = mask(keep, had - keep);
             // SAFETY: as above.
             unsafe {
-                self.change(chunk, index, |block, _| block.free |= back);
-                self.settle_block(chunk, index);
+                self.change(chunk, blocks, |block, _| block.free |= back);
+                self.settle(chunk, blocks);
+                number -= count;
                 if number * 64 <= granules {
                     return;
                 }
-                (chunk, index) = match index {
-                    0 => ((*chunk).prev, all - 1),
-                    _ => (chunk, index - 1),
+                (chunk, index) = if index + 1 == count {
+                    ((*chunk).prev, all - 1)
+                } else {
+                    (chunk, index - count)
                 };
             }
         }
@@ -347,19 +368,19 @@ impl<P: PageProvider> State<P> {
         Ok(found)
     }
 
-    /// Marks free granules as handed out.
+    /// Marks the same free granules of each of some blocks in a row as handed out.
     ///
     /// # Safety
-    /// They are free granules of this block.
-    unsafe fn carve(&mut self, chunk: *mut Chunk, index: u32, granules: u64) -> Run {
+    /// They are free granules of these blocks, which are of this chunk: all of each, if there are several.
+    unsafe fn carve(&mut self, chunk: *mut Chunk, blocks: u64, granules: u64) -> Run {
+        let (mut clean, mut gone, commits) = (true, false, self.commits);
+        let first = blocks.trailing_zeros();
         // SAFETY: the chunk and its blocks are valid.
         unsafe {
-            let block = Self::block(chunk, index);
-            let clean = (*block).dirty & granules == 0;
-            let gone = (*block).gone & granules != 0;
-            let opens = (*chunk).touched & (1 << index) == 0;
-            let commits = self.commits;
-            self.change(chunk, index, |block, _| {
+            let fresh = blocks & !(*chunk).touched;
+            self.change(chunk, blocks, |block, _| {
+                clean &= block.dirty & granules == 0;
+                gone |= block.gone & granules != 0;
                 let present = if commits {
                     granules & !block.gone
                 } else {
@@ -369,13 +390,15 @@ impl<P: PageProvider> State<P> {
                 block.dirty |= present;
                 block.gone &= !present;
             });
-            let offset = index as usize * BLOCK + granules.trailing_zeros() as usize * GRANULE;
+            let offset = first as usize * BLOCK + granules.trailing_zeros() as usize * GRANULE;
             Run {
                 base: (*chunk).base.add(offset),
                 chunk,
                 clean,
                 gone,
-                opens,
+                opens: fresh >> first & 1 == 1,
+                fresh: fresh.count_ones(),
+                watch: 0,
             }
         }
     }

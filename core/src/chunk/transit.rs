@@ -2,8 +2,7 @@
 //! before it decommits them or makes them present, and brought back after. While they are *in transit* nobody can have them, and
 //! their chunk cannot be released.
 
-use super::block::{PageShape, mask};
-use super::map::Geometry;
+use super::block::{PageShape, UNIT, mask, ones};
 use super::runs::{Block, Chunk, State};
 use crate::class::{BLOCK, GRANULE};
 use crate::provider::{PageProvider, Region};
@@ -32,30 +31,18 @@ impl<P: PageProvider> State<P> {
         }
         // SAFETY: a linked chunk and its blocks are valid.
         unsafe {
+            // Whole blocks, if there are any: as long a run as there is from the first one on.
+            let whole = first_run((*chunk).free_blocks & (*chunk).touched);
             let (mut blocks, mut bytes) = (0u64, 0);
-            let mut part = None;
-            for index in 0..Geometry::<P>::BLOCKS as u32 {
-                let block = &*Self::block(chunk, index);
-                let warm = if block.free == 0 || block.dirty == 0 {
-                    0
-                } else {
-                    self.page.within(block.free) & self.page.touching(block.dirty)
-                };
-                let is_free = (*chunk).free_blocks >> index & 1 == 1;
-                if warm == 0 {
-                    if blocks != 0 {
-                        break;
-                    }
-                } else if is_free {
-                    blocks |= 1 << index;
-                    bytes += warm.count_ones() as usize * GRANULE;
-                    if bytes >= most {
-                        break;
-                    }
-                } else if blocks != 0 {
+            for index in ones(whole) {
+                blocks |= 1 << index;
+                let touched = self.page.touching((*Self::block(chunk, index)).dirty);
+                bytes += touched.count_ones() as usize * GRANULE;
+                // What may be a huge page goes as a whole.
+                let unit = mask(index / UNIT * UNIT, UNIT);
+                let is_inside = whole & unit == unit && !(index + 1).is_multiple_of(UNIT);
+                if bytes >= most && !is_inside {
                     break;
-                } else if part.is_none() {
-                    part = Some((index, first_run(warm)));
                 }
             }
             let base = (*chunk).base;
@@ -67,9 +54,7 @@ impl<P: PageProvider> State<P> {
                 let touched = |index| self.page.touching((*Self::block(chunk, index)).dirty);
                 let lead = touched(first).trailing_zeros();
                 let tail = touched(first + count - 1).leading_zeros();
-                for index in first..first + count {
-                    self.change(chunk, index, |block, _| block.free = 0);
-                }
+                self.change(chunk, blocks, |block, _| block.free = 0);
                 return Some(Transit {
                     chunk,
                     blocks,
@@ -81,8 +66,13 @@ impl<P: PageProvider> State<P> {
                     )?,
                 });
             }
-            let (index, granules) = part?;
-            self.change(chunk, index, |block, _| block.free &= !granules);
+            let part = |index| {
+                let block = &*Self::block(chunk, index);
+                let warm = self.page.within(block.free) & self.page.touching(block.dirty);
+                (warm != 0).then(|| (index, first_run(warm)))
+            };
+            let (index, granules) = ones((*chunk).touched).find_map(part)?;
+            self.change(chunk, 1 << index, |block, _| block.free &= !granules);
             let start = index as usize * BLOCK + granules.trailing_zeros() as usize * GRANULE;
             Some(Transit {
                 chunk,
@@ -111,28 +101,24 @@ impl<P: PageProvider> State<P> {
         };
         // SAFETY: memory in transit keeps its chunk from being released.
         unsafe {
-            let mut blocks = transit.blocks;
-            let mut granules = transit.ends.0;
-            while blocks != 0 {
-                let index = blocks.trailing_zeros();
-                blocks &= blocks - 1;
-                if blocks == 0 {
-                    granules &= transit.ends.1;
-                }
-                self.change(chunk, index, |block, page| {
-                    block.free = !0;
-                    give(block, granules, page);
-                });
-                self.settle_block(chunk, index);
-                granules = !0;
-            }
+            let blocks = transit.blocks;
+            let first = blocks.trailing_zeros();
+            let last = 63 - blocks.leading_zeros().min(63);
+            self.change(chunk, blocks, |block, page| {
+                let index = u32::from(block.index);
+                let lead = if index == first { transit.ends.0 } else { !0 };
+                let tail = if index == last { transit.ends.1 } else { !0 };
+                block.free = !0;
+                give(block, lead & tail, page);
+            });
+            self.settle(chunk, blocks);
             let (index, granules) = transit.part;
             if granules != 0 {
-                self.change(chunk, index, |block, page| {
+                self.change(chunk, 1 << index, |block, page| {
                     block.free |= granules;
                     give(block, granules, page);
                 });
-                self.settle_block(chunk, index);
+                self.settle(chunk, 1 << index);
             }
             if !done {
                 self.warm_chunks.remove(chunk);
@@ -167,9 +153,7 @@ impl<P: PageProvider> State<P> {
             }
             let blocks = mask(index + 1, count);
             self.close_blocks(chunk, blocks);
-            for index in index + 1..=index + count {
-                self.change(chunk, index, |block, _| block.free = 0);
-            }
+            self.change(chunk, blocks, |block, _| block.free = 0);
             let region = region(
                 (*chunk).base.add((index + 1) as usize * BLOCK),
                 count as usize * BLOCK,
@@ -184,17 +168,12 @@ impl<P: PageProvider> State<P> {
 
     /// Brings the blocks back into circulation, as warm ones.
     pub(super) fn end_ahead(&mut self, ahead: &Ahead) {
-        let mut blocks = ahead.blocks;
-        while blocks != 0 {
-            let index = blocks.trailing_zeros();
-            blocks &= blocks - 1;
-            // SAFETY: memory in transit keeps its chunk from being released.
-            unsafe {
-                self.change(ahead.chunk, index, |block, _| {
-                    (block.free, block.dirty, block.gone) = (!0, !0, 0);
-                });
-                self.settle_block(ahead.chunk, index);
-            }
+        // SAFETY: memory in transit keeps its chunk from being released.
+        unsafe {
+            self.change(ahead.chunk, ahead.blocks, |block, _| {
+                (block.free, block.dirty, block.gone) = (!0, !0, 0);
+            });
+            self.settle(ahead.chunk, ahead.blocks);
         }
     }
 }
@@ -203,10 +182,11 @@ impl<P: PageProvider> State<P> {
 const AHEAD_SHARE: usize = 64;
 const MAX_AHEAD: usize = 3;
 
-/// The lowest run of set bits.
+/// The lowest run of set bits, if any is set.
 fn first_run(bits: u64) -> u64 {
-    let start = bits.trailing_zeros();
-    mask(start, (bits >> start).trailing_ones())
+    // Adding one at its start carries to its end.
+    let start = bits & bits.wrapping_neg();
+    bits & !bits.wrapping_add(start)
 }
 
 fn region(base: *mut u8, size: usize) -> Option<Region> {

@@ -371,6 +371,10 @@ unsafe impl<P: PageProvider, const DECOMMIT: bool, const LEDGER: usize> PageProv
         self.inner.now_ns()
     }
 
+    fn is_present(&self, page: usize) -> Option<bool> {
+        self.inner.is_present(page)
+    }
+
     fn resident_bytes(&self) -> Option<u64> {
         self.inner.resident_bytes()
     }

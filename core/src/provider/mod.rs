@@ -136,8 +136,9 @@ pub unsafe trait PageProvider {
     unsafe fn commit(&self, pages: Region) -> Result<(), ProviderError>;
 
     /// Makes untouched pages present, so that the first touches of them do not fault one by one: those of a
-    /// block that an epoch begins to draw from that is not small, and of some behind it, if there is
-    /// [`Capabilities::POPULATE`], or of a chunk that is reserved, whether there is or not. A hint. Their content stays as it is.
+    /// block that an epoch begins to draw from that is not small, and of some behind it, and of long objects where such are
+    /// used whole, if there is [`Capabilities::POPULATE`], or of a chunk that is reserved, whether there is or not. A hint. Their
+    /// content stays as it is.
     ///
     /// # Safety
     /// `pages` is whole pages inside one acquired region; parts may be in use.
@@ -177,6 +178,13 @@ pub unsafe trait PageProvider {
 
     /// What the platform says is resident, if it says.
     fn resident_bytes(&self) -> Option<u64> {
+        None
+    }
+
+    /// Whether the page at an address is in memory, if the platform says: a page that was acquired, or has been released since.
+    /// Where it does the heap learns whether long objects are used whole.
+    fn is_present(&self, page: usize) -> Option<bool> {
+        let _ = page;
         None
     }
 }
@@ -222,5 +230,8 @@ unsafe impl<P: PageProvider + ?Sized> PageProvider for &P {
     }
     fn resident_bytes(&self) -> Option<u64> {
         (**self).resident_bytes()
+    }
+    fn is_present(&self, page: usize) -> Option<bool> {
+        (**self).is_present(page)
     }
 }

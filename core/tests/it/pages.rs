@@ -4,6 +4,7 @@ use crate::common::host::HostProvider;
 use crate::common::{free, layout};
 use core::cell::{Cell, RefCell};
 use core::ptr::NonNull;
+use std::collections::BTreeSet;
 use temporal_slab::config::Unchecked;
 use temporal_slab::provider::{Capabilities, PageProvider, ProviderError, Region};
 use temporal_slab::{AllocError, DefaultLock, Heap, Policy};
@@ -276,4 +277,116 @@ fn a_close_gives_back_what_the_epoch_had() {
         assert!(left <= most - takes, "{left} of {most} for {size}");
         assert!(size > 0 || left == warm, "{left} of {warm}");
     }
+}
+
+/// Touched pages of a provider whose chunks are long.
+#[derive(Debug, Default)]
+struct Touched {
+    host: HostProvider<{ 4 << 20 }>,
+    tells: Cell<bool>,
+    asked: RefCell<Vec<usize>>,
+    touched: RefCell<BTreeSet<usize>>,
+    populated: RefCell<Vec<Region>>,
+}
+
+impl Touched {
+    const PAGE: usize = 4096;
+
+    fn touch(&self, address: usize) {
+        self.touched.borrow_mut().insert(address / Self::PAGE);
+    }
+
+    fn touch_all(&self, object: NonNull<u8>, size: usize) {
+        let first = object.addr().get();
+        (first..first + size)
+            .step_by(Self::PAGE)
+            .for_each(|address| self.touch(address));
+    }
+}
+
+// SAFETY: memory comes from the host's provider.
+unsafe impl PageProvider for Touched {
+    const CHUNK_SIZE: usize = 4 << 20;
+    fn acquire(&self, size: usize, align: usize) -> Option<Region> {
+        self.host.acquire(size, align)
+    }
+    unsafe fn release(&self, region: Region) {
+        // SAFETY: passed on.
+        unsafe { self.host.release(region) };
+    }
+    unsafe fn decommit(&self, pages: Region) -> Result<(), ProviderError> {
+        let first = pages.base.addr().get() / Self::PAGE;
+        self.touched
+            .borrow_mut()
+            .retain(|page| !(first..first + pages.size / Self::PAGE).contains(page));
+        // SAFETY: passed on.
+        unsafe { self.host.decommit(pages) }
+    }
+    unsafe fn commit(&self, _pages: Region) -> Result<(), ProviderError> {
+        Ok(())
+    }
+    unsafe fn populate(&self, pages: Region) {
+        self.populated.borrow_mut().push(pages);
+        self.touch_all(pages.base, pages.size);
+    }
+    fn is_present(&self, page: usize) -> Option<bool> {
+        assert_eq!(page % Self::PAGE, 0);
+        self.asked.borrow_mut().push(page);
+        let touched = self.touched.borrow();
+        self.tells
+            .get()
+            .then(|| touched.contains(&(page / Self::PAGE)))
+    }
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::FRESH_ZERO
+            | Capabilities::DECOMMIT
+            | Capabilities::DECOMMIT_ZERO
+            | Capabilities::LAZY_COMMIT
+            | Capabilities::POPULATE
+    }
+}
+
+/// Long objects of a program that uses them whole are made present when they are handed out, all of each and nothing beside it;
+/// of one that touches their ends, or whose provider does not tell, none is. One that is left as it is from time to time tells when that
+/// changes. Catches memory for what nobody touches, for a change that is not seen, and for a page of which nothing is known.
+#[test]
+fn long_objects_that_are_used_whole_are_made_present() {
+    const SIZE: usize = 9 << 20;
+    let provider = Touched::default();
+    let heap = Heap::<&Touched, DefaultLock, Unchecked>::new(&provider);
+    heap.set_policy(Policy::Eager);
+    // One of each in turn, so that each begins in memory that went back. How many were made present.
+    let round = |times: usize, touch: &dyn Fn(NonNull<u8>)| {
+        let mut present = 0;
+        for _ in 0..times {
+            let object = heap.alloc(layout(SIZE)).unwrap();
+            let populated = provider.populated.take();
+            let (base, end) = (object.addr().get(), object.addr().get() + SIZE);
+            for region in &populated {
+                assert_eq!((region.base.addr().get(), region.size), (base, SIZE));
+            }
+            present += populated.len();
+            touch(object);
+            free(&heap, object, SIZE);
+            let asked = provider.asked.take();
+            assert!(asked.iter().all(|page| (base..end).contains(page)));
+        }
+        present
+    };
+    let whole = |object: NonNull<u8>| provider.touch_all(object, SIZE);
+    let ends = |object: NonNull<u8>| {
+        provider.touch(object.addr().get());
+        provider.touch(object.addr().get() + SIZE - 1);
+    };
+    // A provider that says nothing.
+    assert_eq!(round(100, &whole), 0);
+    provider.tells.set(true);
+    assert_eq!(round(100, &ends), 0);
+    let present = round(100, &whole);
+    assert!((70..100).contains(&present), "{present}");
+    // It is seen within one in 32, and then nothing is made present any more.
+    let present = round(100, &ends);
+    assert!(present <= 32, "{present}");
+    assert_eq!(round(100, &ends), 0);
+    heap.reclaim();
 }

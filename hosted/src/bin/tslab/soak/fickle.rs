@@ -95,6 +95,10 @@ unsafe impl PageProvider for Fickle {
         self.inner.now_ns()
     }
 
+    fn is_present(&self, page: usize) -> Option<bool> {
+        self.inner.is_present(page)
+    }
+
     fn resident_bytes(&self) -> Option<u64> {
         self.inner.resident_bytes()
     }
