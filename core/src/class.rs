@@ -20,32 +20,40 @@ pub const BLOCK: usize = 64 * GRANULE;
 pub const CLASS_PAGE: usize = 4096;
 
 /// The largest size that a class may have.
-pub const MAX_CLASS_SIZE: usize = 8192;
+pub const MAX_CLASS_SIZE: usize = 128 * 1024;
 
 /// The most classes that a table may have.
 pub const MAX_CLASSES: usize = 48;
 
-/// The longest slab, in granules.
-const MAX_SLAB_GRANULES: usize = 32;
+/// The longest slab of several slots, and the longest that is a run inside a block, in granules.
+pub(crate) const MAX_RUN_GRANULES: usize = 32;
 
 /// Up to this size slabs are as long as a power of two, and aligned to their length: where a slot begins is known from
 /// its address alone.
 pub(crate) const MAX_NATURAL_SIZE: usize = 2048;
 
+/// Above this size a slab is one slot, as long as a number of granules: its memory goes with its object.
+const MAX_SHARED_SIZE: usize = 8192;
+
 /// What requests are rounded to before the table load.
 const QUANTUM: usize = 16;
 
-const LOOKUP: usize = MAX_CLASS_SIZE / QUANTUM + 1;
+const LOOKUP: usize = MAX_SHARED_SIZE / QUANTUM + 1;
+
+/// And above [`MAX_SHARED_SIZE`].
+const LARGE_LOOKUP: usize = MAX_CLASS_SIZE / GRANULE + 1;
 
 /// The default classes: the eight of the seed design with smaller and larger ones about them.
 pub const DEFAULT_SIZES: &[usize] = &[
     16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192,
 ];
 
-/// A finer table for general use: four steps to each doubling.
+/// A finer table for general use: four steps to each doubling, up to the buffers of readers and writers.
 pub const FINE_SIZES: &[usize] = &[
     16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 896, 1024,
-    1280, 1536, 1792, 2048, 2560, 3072, 3584, 4096, 5120, 6144, 7168, 8192,
+    1280, 1536, 1792, 2048, 2560, 3072, 3584, 4096, 5120, 6144, 7168, 8192, 10_240, 12_288, 14_336,
+    16_384, 20_480, 24_576, 28_672, 32_768, 40_960, 49_152, 57_344, 65_536, 81_920, 98_304,
+    114_688, 131_072,
 ];
 
 /// One class: its size, and the shape of its slabs.
@@ -102,8 +110,8 @@ impl Class {
             all: if slots == 64 { !0 } else { (1 << slots) - 1 },
             size: size as u32,
             reciprocal: ((1u64 << 32).div_ceil(size as u64)) as u32,
-            magazine: clamp(32 * 1024 / size, 8, 64) as u16,
-            stash: clamp(32 * 1024 / size, 8, 64) as u16 / 2,
+            magazine: magazine(size),
+            stash: clamp(magazine(size) as usize / 2, 1, 32) as u16,
             granules: granules as u8,
             align: if size <= MAX_NATURAL_SIZE {
                 granules as u8
@@ -152,6 +160,16 @@ impl Class {
         self.granules as usize * GRANULE
     }
 
+    /// The first granules of a slab of which the page map says whose they are. Of one that is an extent nothing begins in the
+    /// others.
+    pub(crate) const fn named_granules(&self) -> usize {
+        if self.granules as usize <= MAX_RUN_GRANULES {
+            self.granules as usize
+        } else {
+            1
+        }
+    }
+
     /// What of an address is its offset in a slab of this class, and the factor by which that becomes a slot; both are 0
     /// where an address does not tell.
     ///
@@ -166,11 +184,20 @@ impl Class {
     }
 
     /// The slot that the byte at `offset` in a slab belongs to. Exact for offsets below a block,
-    /// since `offset * (reciprocal * size - 2^32) < 2^16 * 2^13 < 2^32`. For any other, which a wild pointer may have, it is
-    /// some number, and its caller looks whether that is so.
+    /// since `offset * (reciprocal * size - 2^32) < 2^16 * 2^13 < 2^32`; where a slab is one slot, at its beginning. For any other, which
+    /// a wild pointer may have, it is some number, and its caller looks whether that is so.
     #[inline]
     pub(crate) const fn slot_of(&self, offset: usize) -> u32 {
         ((offset as u64).wrapping_mul(self.reciprocal as u64) >> 32) as u32
+    }
+}
+
+/// About 32 KiB, and more where these would be few.
+const fn magazine(size: usize) -> u16 {
+    if size <= MAX_SHARED_SIZE {
+        clamp(32 * 1024 / size, 8, 64) as u16
+    } else {
+        clamp(64 * 1024 / size, 1, 8) as u16
     }
 }
 
@@ -185,18 +212,21 @@ const fn clamp(value: usize, low: usize, high: usize) -> usize {
 }
 
 /// Bytes of a slab whose length is a power of two: 64 slots of the largest power of two that is not above the size, or
-/// [`MAX_SLAB_GRANULES`].
+/// [`MAX_RUN_GRANULES`].
 const fn natural_bytes(size: usize) -> usize {
-    clamp(64 << size.ilog2(), GRANULE, MAX_SLAB_GRANULES * GRANULE)
+    clamp(64 << size.ilog2(), GRANULE, MAX_RUN_GRANULES * GRANULE)
 }
 
 /// As many slots as fit into a slab of [`natural_bytes`]. Of larger sizes the number of slots that wastes the least of its
-/// last granule: at most [`MAX_SLAB_GRANULES`], and not fewer than three quarters of what would fit.
+/// last granule: at most [`MAX_RUN_GRANULES`], and not fewer than three quarters of what would fit. Of the largest one.
 const fn best_slots(size: usize) -> usize {
     if size <= MAX_NATURAL_SIZE {
         return clamp(natural_bytes(size) / size, 1, 64);
     }
-    let most = clamp(MAX_SLAB_GRANULES * GRANULE / size, 1, 64);
+    if size > MAX_SHARED_SIZE {
+        return 1;
+    }
+    let most = clamp(MAX_RUN_GRANULES * GRANULE / size, 1, 64);
     let mut best = most;
     let mut candidate = most;
     while candidate * 4 > most * 3 {
@@ -235,10 +265,12 @@ const _: () = assert!(MAX_CLASSES * 3 <= PLACES && MAX_CLASSES * 3 < 251);
 /// A checked class table. Build it in a `const`: every mistake is then a compile error.
 #[derive(Debug)]
 pub struct ClassTable {
+    /// By quanta, up to [`MAX_SHARED_SIZE`], and by granules above it.
     lookup: [u8; LOOKUP],
+    large_lookup: [u8; LARGE_LOOKUP],
     classes: [Class; PLACES],
     len: u8,
-    /// The largest class's size: what `lookup` is filled for.
+    /// The largest class's size: what both are filled for.
     pub(crate) largest: u32,
 }
 
@@ -247,7 +279,7 @@ impl ClassTable {
     ///
     /// # Panics
     /// In a `const`, and so at compile time: if `sizes` is empty, has more than [`MAX_CLASSES`]
-    /// entries, is not strictly ascending, or has a size that is zero, not a multiple of 16, or
+    /// entries, is not strictly ascending, or has a size that is zero, not a multiple of 16 (above 8 KiB of 1024), or
     /// above [`MAX_CLASS_SIZE`].
     #[must_use]
     pub const fn build(sizes: &[usize]) -> Self {
@@ -258,11 +290,12 @@ impl ClassTable {
         );
         let mut table = Self {
             lookup: [0; LOOKUP],
+            large_lookup: [0; LARGE_LOOKUP],
             classes: [Class::NONE; PLACES],
             len: sizes.len() as u8,
             largest: sizes[sizes.len() - 1] as u32,
         };
-        let mut from = 0;
+        let (mut from, mut from_large) = (0, 0);
         let mut index = 0;
         while index < sizes.len() {
             let size = sizes[index];
@@ -271,7 +304,11 @@ impl ClassTable {
                 size.is_multiple_of(QUANTUM),
                 "class sizes are multiples of 16"
             );
-            assert!(size <= MAX_CLASS_SIZE, "class sizes end at 8192");
+            assert!(size <= MAX_CLASS_SIZE, "class sizes end at 131072");
+            assert!(
+                size <= MAX_SHARED_SIZE || size.is_multiple_of(GRANULE),
+                "class sizes above 8192 are multiples of 1024"
+            );
             assert!(
                 index == 0 || size > sizes[index - 1],
                 "class sizes are strictly ascending"
@@ -280,9 +317,13 @@ impl ClassTable {
             table.classes[index] = class;
             table.classes[sizes.len() + index] = class.tagged();
             table.classes[2 * sizes.len() + index] = class.tagged();
-            while from <= size / QUANTUM {
+            while from <= size / QUANTUM && from < LOOKUP {
                 table.lookup[from] = index as u8;
                 from += 1;
+            }
+            while from_large <= size / GRANULE {
+                table.large_lookup[from_large] = index as u8;
+                from_large += 1;
             }
             index += 1;
         }
@@ -362,7 +403,11 @@ impl ClassTable {
         if size > self.largest as usize {
             return None;
         }
-        Some(self.lookup[size.div_ceil(QUANTUM)] as usize)
+        Some(if size <= MAX_SHARED_SIZE {
+            self.lookup[size.div_ceil(QUANTUM)] as usize
+        } else {
+            self.large_lookup[size.div_ceil(GRANULE)] as usize
+        })
     }
 
     /// The smallest class that holds `layout`, or `None` where a class does not serve it.
@@ -381,14 +426,13 @@ impl ClassTable {
         if align > CLASS_PAGE || size > self.largest as usize {
             return None;
         }
-        // `size` is at most 8192 and `align` at most 4096, both checked: no overflow. A size of
+        // `size` is at most 131072 and `align` at most 4096, both checked: no overflow. A size of
         // zero takes a slot of `align` bytes.
         let size = if size == 0 { align } else { size };
         let rounded = (size + align - 1) & !(align - 1);
-        if rounded > self.largest as usize {
+        let Some(mut index) = self.index_for_size(rounded) else {
             return None;
-        }
-        let mut index = self.lookup[rounded / QUANTUM] as usize;
+        };
         while index < self.len() {
             // `align` is a power of two.
             if self.class(index).size & (align as u32 - 1) == 0 {
@@ -411,7 +455,7 @@ mod tests {
     #[test]
     fn every_small_layout_gets_the_smallest_class_that_fits() {
         for table in [&DEFAULT, &FINE] {
-            for size in (0..=MAX_CLASS_SIZE + 64).step_by(if cfg!(miri) { 149 } else { 1 }) {
+            for size in (0..=MAX_CLASS_SIZE + 64).step_by(if cfg!(miri) { 1493 } else { 1 }) {
                 for shift in 0..=13 {
                     let align = 1usize << shift;
                     let layout = Layout::from_size_align(size, align).unwrap();
@@ -430,7 +474,8 @@ mod tests {
     fn slots_are_exact_at_every_offset() {
         for table in [&DEFAULT, &FINE] {
             for class in table.classes() {
-                for offset in (0..BLOCK).step_by(if cfg!(miri) { 311 } else { 1 }) {
+                let end = if class.slots() > 1 { BLOCK } else { 1 };
+                for offset in (0..end).step_by(if cfg!(miri) { 311 } else { 1 }) {
                     assert_eq!(class.slot_of(offset) as usize, offset / class.size());
                 }
             }
@@ -475,14 +520,15 @@ mod tests {
         }
     }
 
-    /// Catches a slab that is longer than half a block, has no slot, or wastes over a twentieth.
+    /// Catches a slab of several slots that is longer than half a block, and one that has no slot, or wastes over a twentieth.
     #[test]
     fn slabs_fit_and_waste_little() {
         for table in [&DEFAULT, &FINE] {
             for class in table.classes() {
                 let used = class.slots() * class.size();
                 assert!(class.slots() >= 1 && class.slots() <= 64);
-                assert!(used <= class.slab_bytes() && class.slab_bytes() <= BLOCK / 2);
+                assert!(used <= class.slab_bytes());
+                assert!(class.slots() == 1 || class.slab_bytes() <= BLOCK / 2);
                 assert!(
                     (class.slab_bytes() - used) * 20 <= class.slab_bytes(),
                     "{class:?}"

@@ -26,7 +26,7 @@ mod tree;
 mod view;
 mod whole;
 
-use crate::class::{BLOCK, GRANULE};
+use crate::class::{BLOCK, GRANULE, MAX_RUN_GRANULES};
 use crate::error::AllocError;
 use crate::provider::{Capabilities, PageProvider, Region};
 use crate::slab::{Body, Slab};
@@ -46,6 +46,11 @@ pub(crate) use meta::MetaShape;
 pub(crate) use runs::{Chunk, RowBlocks, Short};
 #[cfg(feature = "walker")]
 pub(crate) use view::BlockView;
+
+/// Whether a slab so long is an extent, and no run in a block.
+const fn is_extent(granules: u32) -> bool {
+    granules as usize > MAX_RUN_GRANULES
+}
 
 /// The longest extent that is made present whole.
 const MAX_POPULATED: usize = 8 * BLOCK;
@@ -240,10 +245,9 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
             && PageShape::new(self.provider.page_size()).is_some()
     }
 
-    /// A slab's metadata and a run for it, from the blocks of `row`. The flag tells whether the run
-    /// reads as zero. Before memory is touched for the first time for it, or a chunk is got, `make_room` may make room,
-    /// and says whether it did.
-    /// `is_open` is asked under the lock whether the row may still grow.
+    /// A slab's metadata and memory for it: a run from the blocks of `row` or, above half a block, an extent. The flag tells
+    /// whether it reads as zero. Before memory is touched for the first time for it, or a chunk is got, `make_room` may make room,
+    /// and says whether it did. `is_open` is asked under the lock whether the row may still grow.
     ///
     /// # Safety
     /// `row` is a row of this heap.
@@ -256,52 +260,58 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         is_open: impl Fn() -> bool,
         make_room: impl Fn(Short) -> bool,
     ) -> Result<(&'s Slab, Run, bool), AllocError> {
+        let (bytes, is_extent) = (granules as usize * GRANULE, is_extent(granules));
         let (slab, run) = self.supplied(make_room, |state, effort| {
             if !is_open() {
                 return Err(Short::Closed);
             }
             let slab = state.take_slab(meta)?;
-            // SAFETY: the caller's row.
-            unsafe { state.take_run(row, granules, align, effort) }
-                // SAFETY: as above.
-                .inspect(|_| unsafe { (*row).took(granules as usize * GRANULE) })
+            let taken = if is_extent {
+                state.take_extent(granules, effort)
+            } else {
+                // SAFETY: the caller's row.
+                unsafe { state.take_run(row, granules, align, effort) }
+            };
+            taken
+                // SAFETY: the caller's row.
+                .inspect(|_| unsafe { (*row).took(bytes) })
                 .map(|run| (slab, run))
                 // SAFETY: the slab was just taken, so it is owned and has not begun a life.
                 .inspect_err(|_| unsafe { state.put_slab(slab, meta) })
         })?;
-        let bytes = granules as usize * GRANULE;
+        // A long object of which only parts are used is not to be in memory whole.
+        let run = Run {
+            opens: run.opens && bytes <= MAX_POPULATED,
+            ..run
+        };
         match self.ready(&run, bytes) {
-            Ok(zero) => Ok((slab, run, zero)),
+            Ok(zero) => {
+                if is_extent {
+                    self.expect_whole(&run, bytes);
+                }
+                Ok((slab, run, zero))
+            }
             Err(error) => {
                 // SAFETY: as above, and nothing of the run was used.
-                unsafe { self.put_slab(Some((slab, meta)), run.chunk, run.base.addr(), granules) };
+                unsafe {
+                    self.put_slab(
+                        row,
+                        Some((slab, meta)),
+                        run.chunk,
+                        run.base.addr(),
+                        granules,
+                    )
+                };
                 Err(error)
             }
         }
     }
 
-    /// Takes a run back, and its slab's metadata unless that is used up.
+    /// Takes a slab's memory back, and its metadata unless that is used up.
     ///
     /// # Safety
-    /// They belong together and are the caller's alone; the slab's life was ended.
+    /// They belong together, were taken for this row, and are the caller's alone; the slab's life was ended.
     pub(crate) unsafe fn put_slab(
-        &self,
-        slab: Option<(&Slab, MetaShape)>,
-        chunk: *mut Chunk,
-        base: usize,
-        granules: u32,
-    ) {
-        // SAFETY: the caller's promise.
-        self.put(slab, |state| unsafe {
-            state.put_run(chunk, base, granules)
-        });
-    }
-
-    /// As [`Self::put_slab`], for an extent.
-    ///
-    /// # Safety
-    /// As for [`Self::put_slab`].
-    pub(crate) unsafe fn put_extent(
         &self,
         row: *mut RowBlocks,
         slab: Option<(&Slab, MetaShape)>,
@@ -309,12 +319,26 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         base: usize,
         granules: u32,
     ) {
-        self.end_whole(base, granules as usize * GRANULE);
-        // SAFETY: the caller's promise.
-        self.put(slab, |state| unsafe {
-            (*row).gave(granules as usize * GRANULE);
-            state.shrink_extent(chunk, base, granules, 0);
+        let bytes = granules as usize * GRANULE;
+        if is_extent(granules) {
+            self.end_whole(base, bytes);
+        }
+        self.state.with(|state| {
+            // SAFETY: the caller's promise.
+            unsafe {
+                if let Some((slab, meta)) = slab {
+                    state.put_slab(slab, meta);
+                }
+                (*row).gave(bytes);
+                if is_extent(granules) {
+                    state.shrink_extent(chunk, base, granules, 0);
+                } else {
+                    state.put_run(chunk, base, granules);
+                }
+            }
+            self.note(state);
         });
+        self.returned.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Makes an extent longer or shorter where it is. Whether what it has more reads as zero; `None`, and nothing changed,
@@ -355,73 +379,9 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         .ok()
     }
 
-    fn put(&self, slab: Option<(&Slab, MetaShape)>, put_run: impl FnOnce(&mut State<P>)) {
-        self.state.with(|state| {
-            if let Some((slab, meta)) = slab {
-                // SAFETY: the callers' callers own it, and ended its life.
-                unsafe { state.put_slab(slab, meta) };
-            }
-            put_run(state);
-            self.note(state);
-        });
-        self.returned.fetch_add(1, Ordering::Relaxed);
-    }
-
     /// Changes whenever memory comes back: what failed for lack of it may then be tried again.
     pub(crate) fn returned(&self) -> usize {
         self.returned.load(Ordering::Relaxed)
-    }
-
-    /// A slab's metadata and an extent of so many granules; otherwise as [`Self::take_slab`].
-    ///
-    /// # Safety
-    /// As for [`Self::take_slab`].
-    pub(crate) unsafe fn take_extent<'s>(
-        &self,
-        row: *mut RowBlocks,
-        meta: MetaShape,
-        granules: u32,
-        is_open: impl Fn() -> bool,
-        make_room: impl Fn(Short) -> bool,
-    ) -> Result<(&'s Slab, Run, bool), AllocError> {
-        let bytes = granules as usize * GRANULE;
-        let (slab, run) = self.supplied(make_room, |state, effort| {
-            if !is_open() {
-                return Err(Short::Closed);
-            }
-            let slab = state.take_slab(meta)?;
-            state
-                .take_extent(granules, effort)
-                // SAFETY: the caller's row.
-                .inspect(|_| unsafe { (*row).took(bytes) })
-                .map(|run| (slab, run))
-                // SAFETY: the slab was just taken.
-                .inspect_err(|_| unsafe { state.put_slab(slab, meta) })
-        })?;
-        // A long object of which only parts are used is not to be in memory whole.
-        let run = Run {
-            opens: run.opens && bytes <= MAX_POPULATED,
-            ..run
-        };
-        match self.ready(&run, bytes) {
-            Ok(zero) => {
-                self.expect_whole(&run, bytes);
-                Ok((slab, run, zero))
-            }
-            Err(error) => {
-                // SAFETY: nothing of it was used.
-                unsafe {
-                    self.put_extent(
-                        row,
-                        Some((slab, meta)),
-                        run.chunk,
-                        run.base.addr(),
-                        granules,
-                    )
-                };
-                Err(error)
-            }
-        }
     }
 
     /// Makes a run usable; whether it reads as zero.

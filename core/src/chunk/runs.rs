@@ -299,7 +299,6 @@ impl<P: PageProvider> State<P> {
         // SAFETY: the chunk is valid while a run of it was out.
         unsafe {
             let index = (offset / BLOCK) as u32;
-            (*(*Self::block(chunk, index)).row).gave(len as usize * GRANULE);
             self.change(chunk, 1 << index, |block, _| block.free |= granules);
             self.settle(chunk, 1 << index);
         }

@@ -107,7 +107,15 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
     #[cold]
     fn supply_extent(&self, blocks: u32) -> Result<(), AllocError> {
         let needed = (blocks as usize).div_ceil(Geometry::<P>::BLOCKS);
-        let roomy = needed.max(EXTENT_CHUNKS);
+        let is_lazy = self
+            .provider
+            .capabilities()
+            .contains(Capabilities::LAZY_COMMIT);
+        let roomy = if is_lazy {
+            needed.max(EXTENT_CHUNKS)
+        } else {
+            needed
+        };
         if roomy > needed && self.supply_chunks(roomy, false).is_ok() {
             return Ok(());
         }

@@ -18,16 +18,14 @@ type Provider<'m> = FaultyProvider<StaticProvider<'m, { 4 * BLOCK }>, true, 64>;
 
 /// Something that is out.
 enum Out<'s> {
-    Short(&'s Slab, Run, u32),
-    Extent(&'s Slab, Run, u32),
+    Slab(*mut RowBlocks, &'s Slab, Run, u32),
     Region(NonNull<u8>, usize),
 }
 
 impl Out<'_> {
     fn bytes(&self) -> (*mut u8, usize) {
         match self {
-            Out::Short(_, run, granules) => (run.base, *granules as usize * GRANULE),
-            Out::Extent(_, run, granules) => (run.base, *granules as usize * GRANULE),
+            Out::Slab(_, _, run, granules) => (run.base, *granules as usize * GRANULE),
             Out::Region(base, size) => (base.as_ptr(), *size),
         }
     }
@@ -80,16 +78,17 @@ fn runs_and_regions_are_disjoint_and_come_back() {
                     unsafe { pages.take_slab(row, meta, granules, align, || true, |_| false) };
                 taken.map(|(slab, run, _)| {
                     assert!(run.base.addr().is_multiple_of(align as usize * GRANULE));
-                    Out::Short(slab, run, granules)
+                    Out::Slab(row, slab, run, granules)
                 })
             }
             6 => {
-                let granules = 1 + random(4 * 64) as u32;
+                // More than half a block.
+                let granules = 33 + random(4 * 64 - 32) as u32;
                 // SAFETY: the rows outlive the pages' use of them.
-                let taken = unsafe { pages.take_extent(rows, meta, granules, || true, |_| false) };
+                let taken = unsafe { pages.take_slab(rows, meta, granules, 1, || true, |_| false) };
                 taken.map(|(slab, run, _)| {
                     assert!(run.base.addr().is_multiple_of(BLOCK));
-                    Out::Extent(slab, run, granules)
+                    Out::Slab(rows, slab, run, granules)
                 })
             }
             7 => {
@@ -113,16 +112,10 @@ fn runs_and_regions_are_disjoint_and_come_back() {
                 // SAFETY: it was out and is used no more.
                 unsafe {
                     match gone {
-                        Out::Short(slab, run, n) => {
-                            pages.put_slab(Some((slab, meta)), run.chunk, run.base.addr(), n)
+                        Out::Slab(row, slab, run, n) => {
+                            let slab = Some((slab, meta));
+                            pages.put_slab(row, slab, run.chunk, run.base.addr(), n);
                         }
-                        Out::Extent(slab, run, n) => pages.put_extent(
-                            rows,
-                            Some((slab, meta)),
-                            run.chunk,
-                            run.base.addr(),
-                            n,
-                        ),
                         Out::Region(base, n) => {
                             pages
                                 .put_region(base.addr().get(), n, |_| true, |_| {})
@@ -215,7 +208,7 @@ fn chunks_are_for_objects_alone() {
     let meta = MetaShape::plain(Layout::new::<Slab>());
     for chunks in 1..4 {
         // SAFETY: the row outlives the pages' use of it.
-        let taken = unsafe { pages.take_extent(&raw mut row, meta, 4 * 64, || true, |_| false) };
+        let taken = unsafe { pages.take_slab(&raw mut row, meta, 4 * 64, 1, || true, |_| false) };
         assert!(taken.is_ok());
         assert_eq!(pages.bytes().meta, META_REGION);
         assert_eq!(

@@ -27,7 +27,7 @@ const SURE: u32 = WATCH + 4;
 /// One in so many is watched all the same.
 const AGAIN: u32 = 32;
 
-/// What is known of long extents.
+/// What is known of long extents. All `Relaxed`: see the head.
 #[derive(Debug)]
 pub(super) struct Whole {
     /// The address of the page that is watched, or 0.

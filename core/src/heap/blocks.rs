@@ -7,6 +7,7 @@ use super::{Heap, Policy, ROOT_ROW};
 use crate::bump::{BumpBlock, Freed, Kind, Length};
 use crate::chunk::{Entry, MetaShape, set_entries};
 use crate::config::{Config, Table};
+use crate::depot::Row;
 use crate::epoch::{Epoch, Pin};
 use crate::error::{AllocError, FreeError};
 use crate::provider::PageProvider;
@@ -202,8 +203,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             slab.adopt(Key::new(ROOT_ROW, Key::NO_BLOCK), body);
             let is_reusable = slab.end_life();
             let meta = is_reusable.then_some((slab, Self::block_meta(kind)));
+            let row = &*body.row.cast::<Row<R>>();
             self.pages
-                .put_slab(meta, chunk, base, kind.granules() as u32);
+                .put_slab(row.blocks(), meta, chunk, base, kind.granules() as u32);
         }
     }
 

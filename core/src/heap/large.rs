@@ -51,7 +51,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             Route::Extent { granules } => {
                 let taken = self.with_reclaim(|| {
                     // SAFETY: the row is one of this heap.
-                    unsafe { pages.take_extent(blocks_of, meta, granules, is_open, make_room) }
+                    unsafe { pages.take_slab(blocks_of, meta, granules, 1, is_open, make_room) }
                 })?;
                 Ok(self.begin_single(row, taken, Key::EXTENT, granules))
             }
@@ -217,18 +217,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             self.route_of(class).remove(bytes);
             self.wipe(object, bytes);
             set_entries::<P>(body.chunk.cast(), address, 1, Entry::NONE);
-            if class == Key::RUN {
-                self.pages
-                    .put_slab(metadata, body.chunk.cast(), address, body.granules);
-            } else {
-                self.pages.put_extent(
-                    row.blocks(),
-                    metadata,
-                    body.chunk.cast(),
-                    address,
-                    body.granules,
-                );
-            }
+            let chunk = body.chunk.cast();
+            self.pages
+                .put_slab(row.blocks(), metadata, chunk, address, body.granules);
             (!row.tag().is_open(), bytes)
         };
         self.settle_row(is_closed, bytes);

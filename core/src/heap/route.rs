@@ -1,13 +1,13 @@
 //! Which of the four ways serves a layout. One function decides, so every path agrees.
 
 use crate::chunk::Geometry;
-use crate::class::{BLOCK, CLASS_PAGE, GRANULE};
+use crate::class::{BLOCK, CLASS_PAGE, GRANULE, MAX_RUN_GRANULES};
 use crate::config::{Config, Table};
 use crate::provider::{Capabilities, PageProvider};
 use core::alloc::Layout;
 
 /// The longest run inside one block.
-const MAX_RUN: usize = BLOCK / 2;
+const MAX_RUN: usize = MAX_RUN_GRANULES * GRANULE;
 
 /// The longest extent.
 pub(crate) const MAX_EXTENT: usize = 64 << 20;
@@ -19,7 +19,7 @@ pub(crate) enum Route {
     Class(usize),
     /// By a run of granules in a block, aligned to so many granules.
     Run { granules: u32, align: u32 },
-    /// By an extent of so many granules, which begins a block.
+    /// By an extent of so many granules, which begins a block and is longer than a run.
     Extent { granules: u32 },
     /// By a region of its own, of so many bytes, aligned to a chunk or more.
     Region { bytes: usize, align: usize },
@@ -49,8 +49,9 @@ impl Route {
             0
         };
         if align <= BLOCK && size <= longest {
+            // Longer than a run, which is how the pages tell them apart. The rest of its block would be nobody's anyway.
             return Self::Extent {
-                granules: size.div_ceil(GRANULE) as u32,
+                granules: size.div_ceil(GRANULE).max(MAX_RUN_GRANULES + 1) as u32,
             };
         }
         match size.checked_next_multiple_of(provider.page_size().max(GRANULE)) {

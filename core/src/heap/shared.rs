@@ -327,7 +327,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 unsafe {
                     let slab = Some((slab, self.meta_of(row, shape, false)));
                     let base = run.base.addr();
-                    self.pages.put_slab(slab, run.chunk, base, granules);
+                    self.pages
+                        .put_slab(row.blocks(), slab, run.chunk, base, granules);
                 }
             })?;
             tagged.set_base(run.base);
@@ -342,7 +343,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             slab.adopt(Key::new(row.id(), class as u8), body);
             let is_home = row.id() == ROOT_ROW && class < Table::<C>::TABLE.len();
             let entry = Entry::new(slab, class as u8, is_home);
-            set_entries::<P>(run.chunk, run.base.addr(), granules as usize, entry);
+            set_entries::<P>(run.chunk, run.base.addr(), shape.named_granules(), entry);
         }
         Ok((slab, zero))
     }
@@ -386,10 +387,11 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             }
             self.count_slab(row, class, false);
             let metadata = is_reusable.then_some((slab, self.meta_of(row, shape, is_ready)));
-            set_entries::<P>(body.chunk.cast(), base, granules as usize, Entry::NONE);
+            let chunk = body.chunk.cast();
+            set_entries::<P>(chunk, base, shape.named_granules(), Entry::NONE);
             let is_closed = !row.tag().is_open();
             self.pages
-                .put_slab(metadata, body.chunk.cast(), base, granules);
+                .put_slab(row.blocks(), metadata, chunk, base, granules);
             is_closed
         }
     }

@@ -9,7 +9,7 @@
 use super::{Heap, ROOT_ROW};
 use crate::bump::BumpBlock;
 use crate::chunk::{BlockView, NO_ROW};
-use crate::class::{GRANULE, Purpose};
+use crate::class::{GRANULE, MAX_RUN_GRANULES, Purpose};
 use crate::config::{Config, Table};
 use crate::depot::Row;
 use crate::handle::{FreeWord, RawHandle, TaggedSlab};
@@ -232,18 +232,20 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 "the page map knows a slab's class, and whether it is the root's",
                 address,
             );
+            let is_extent = body.granules as usize > MAX_RUN_GRANULES;
+            if is_extent {
+                let here = body.granules.min(64);
+                verdict.demand(
+                    granule == 0 && in_use == u64::MAX >> (64 - here) && !is_owned,
+                    "an extent begins a block",
+                    address,
+                );
+                *long_left = body.granules - here;
+            }
             match key.class() {
                 Key::EXTENT => {
-                    let here = body.granules.min(64);
-                    verdict.demand(
-                        granule == 0 && in_use == u64::MAX >> (64 - here) && !is_owned,
-                        "an extent begins a block",
-                        address,
-                    );
-                    *long_left = body.granules - here;
                     census.runs += 1;
                     census.run_bytes += body.granules as usize * GRANULE;
-                    return;
                 }
                 Key::RUN => {
                     verdict.demand(slab.free() == 0, "a single object's word is 0", address);
@@ -275,6 +277,9 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                         each(slab);
                     }
                 }
+            }
+            if is_extent {
+                return;
             }
             verdict.demand(
                 key.row() == block.row,

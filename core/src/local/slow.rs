@@ -138,9 +138,9 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             bump(&self.counters().depot_visits);
             // A cell that is used much takes several words with one visit to the lock.
             let room = if cell.is_full_size() && cell.visits.get() >= VISITS_TO_GROW {
-                cell.stash_room() / 2
+                (cell.stash_room() / 2).max(1)
             } else {
-                2
+                cell.stash_room().min(2)
             };
             let from_cache = cache.row.bin(class).take(shape, room, |slab, word| {
                 cell.stash_push(Held { slab, word });

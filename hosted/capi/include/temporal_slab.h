@@ -453,7 +453,7 @@ size_t slab_usable_size(SlabAllocator *alloc, void *object);
 
 /*
  Allocates an object that is known by a handle, which is written to `out`. Its size is at most that of the largest
- class, 8192 bytes. Null if it failed; `out` is then 0.
+ class, 131072 bytes. Null if it failed; `out` is then 0.
 
  # Safety
  `alloc` is an allocator or null, and `out` may be written to or is null.
