@@ -192,12 +192,12 @@ impl Class {
     }
 }
 
-/// About 32 KiB, and more where these would be few.
+/// About 32 KiB, and more where these would be few; one object of the largest.
 const fn magazine(size: usize) -> u16 {
     if size <= MAX_SHARED_SIZE {
         clamp(32 * 1024 / size, 8, 64) as u16
     } else {
-        clamp(64 * 1024 / size, 1, 8) as u16
+        (128 * 1024 / size) as u16
     }
 }
 
@@ -247,7 +247,7 @@ const fn tail_waste(bytes: usize) -> usize {
 pub const MIN_HANDLE_SIZE: usize = 64;
 
 /// What a slab of a class is for, which decides where in the table its class is looked up: the table
-/// has each class once for each purpose.
+/// has each class once for each purpose that it has; those above 8 KiB are plain ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// Objects that are known by their address.
@@ -270,6 +270,8 @@ pub struct ClassTable {
     large_lookup: [u8; LARGE_LOOKUP],
     classes: [Class; PLACES],
     len: u8,
+    /// Of these, how many handles can name objects of, but for the smallest.
+    named: u8,
     /// The largest class's size: what both are filled for.
     pub(crate) largest: u32,
 }
@@ -293,6 +295,7 @@ impl ClassTable {
             large_lookup: [0; LARGE_LOOKUP],
             classes: [Class::NONE; PLACES],
             len: sizes.len() as u8,
+            named: 0,
             largest: sizes[sizes.len() - 1] as u32,
         };
         let (mut from, mut from_large) = (0, 0);
@@ -315,8 +318,7 @@ impl ClassTable {
             );
             let class = Class::of(size);
             table.classes[index] = class;
-            table.classes[sizes.len() + index] = class.tagged();
-            table.classes[2 * sizes.len() + index] = class.tagged();
+            table.named += (size <= MAX_SHARED_SIZE) as u8;
             while from <= size / QUANTUM && from < LOOKUP {
                 table.lookup[from] = index as u8;
                 from += 1;
@@ -325,6 +327,12 @@ impl ClassTable {
                 table.large_lookup[from_large] = index as u8;
                 from_large += 1;
             }
+            index += 1;
+        }
+        let mut index = 0;
+        while index < 2 * table.named() {
+            let plain = table.classes[index % table.named()];
+            table.classes[sizes.len() + index] = plain.tagged();
             index += 1;
         }
         table
@@ -350,10 +358,20 @@ impl ClassTable {
         &self.classes[index & (PLACES - 1)]
     }
 
+    /// The class that a handle names by a number, which counts from the first one that is no plain class.
+    #[inline]
+    pub(crate) const fn handle_class(&self, number: usize) -> &Class {
+        self.class(self.len() + number)
+    }
+
     /// The index of a plain class for another purpose.
     #[inline]
     pub(crate) const fn index_of(&self, class: usize, purpose: Purpose) -> usize {
-        class + purpose as usize * self.len()
+        match purpose {
+            Purpose::Plain => class,
+            Purpose::Tagged => self.len() + class,
+            Purpose::Scoped => self.listed() + class,
+        }
     }
 
     /// What the class with this index is for.
@@ -361,16 +379,29 @@ impl ClassTable {
     pub(crate) const fn purpose(&self, index: usize) -> Purpose {
         if index < self.len() {
             Purpose::Plain
-        } else if index < 2 * self.len() {
+        } else if index < self.listed() {
             Purpose::Tagged
         } else {
             Purpose::Scoped
         }
     }
 
-    /// How many kinds of slabs a depot lists: plain and tagged ones of each class.
+    /// The classes below this one are those of handles, too: from the first one that is large enough.
+    #[inline]
+    pub(crate) const fn named(&self) -> usize {
+        self.named as usize
+    }
+
+    /// How many kinds of slabs a depot lists: plain and tagged ones.
+    #[inline]
     pub(crate) const fn listed(&self) -> usize {
-        2 * self.len()
+        self.len() + self.named()
+    }
+
+    /// How many kinds of slabs there are.
+    #[cfg(feature = "walker")]
+    pub(crate) const fn kinds(&self) -> usize {
+        self.len() + 2 * self.named()
     }
 
     /// The smallest class whose objects handles can name that holds `layout`.
@@ -381,9 +412,12 @@ impl ClassTable {
         } else {
             layout.size()
         };
-        match Layout::from_size_align(size, layout.align()) {
-            Ok(layout) => self.index_for(layout),
-            Err(_) => None,
+        let Ok(layout) = Layout::from_size_align(size, layout.align()) else {
+            return None;
+        };
+        match self.index_for(layout) {
+            Some(class) if class < self.named() => Some(class),
+            _ => None,
         }
     }
 

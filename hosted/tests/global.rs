@@ -144,7 +144,7 @@ fn sizes_and_reallocation() {
     for step in 0..4000usize {
         let size = match rng.below(10) {
             0..6 => rng.below(9000),
-            6..8 => 8192 - 2 + rng.below(4),
+            6..8 => [8192, 32 << 10, 128 << 10][rng.below(3)] - 2 + rng.below(4),
             8 => rng.below(300_000),
             _ => rng.below(6 << 20),
         };

@@ -373,7 +373,9 @@ impl<P: PageProvider> State<P> {
             (*chunk).touched = (*chunk).touched & !blocks | touched;
             if (*chunk).warm == 0 {
                 self.warm_chunks.remove(chunk);
-            } else if after.warm > before.warm {
+            } else if after.warm > before.warm && self.warm_chunks.first() != chunk {
+                // What became warm last is taken first, and goes back last.
+                self.warm_chunks.remove(chunk);
                 self.warm_chunks.insert(chunk);
             }
         }

@@ -1,5 +1,5 @@
 //! Whether long extents are used whole. Where they are, one is made present when it is handed out, which takes a fraction of
-//! a fault for each page.
+//! a fault for each page; where they are not, what must be zero is not written.
 //!
 //! One extent at a time is *watched*: it is left as it is, and one of its pages, of which nothing was in memory, tells
 //! whether it was touched, at the latest when the extent comes back. Several in a row that were touched speak for all that
@@ -87,6 +87,34 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         let page = self.whole.page.load(Relaxed);
         if page.wrapping_sub(base) < bytes {
             self.look(true);
+        }
+    }
+
+    /// Makes the bytes of an object that was just handed out zero. Pages of a long one go back instead, unless such are used whole: they
+    /// are zero when they are touched, and most of them may never be.
+    ///
+    /// # Safety
+    /// The object is the caller's, and so long.
+    pub(crate) unsafe fn zero(&self, object: NonNull<u8>, bytes: usize) {
+        let can = Capabilities::DECOMMIT_ZERO | Capabilities::LAZY_COMMIT;
+        let goes_back = bytes >= LONG
+            && self.whole.score.load(Relaxed) < SURE
+            && self.can_decommit()
+            && self.provider.capabilities().contains(can);
+        // From the object's first whole page on, to its last one.
+        let page = self.provider.page_size();
+        let lead = object.addr().get().wrapping_neg() % page;
+        let size = bytes.saturating_sub(lead) / page * page;
+        // SAFETY: they are inside the object; whole pages of it that nobody uses yet may be decommitted.
+        unsafe {
+            let base = object.add(lead.min(bytes));
+            if goes_back && self.provider.decommit(Region { base, size }).is_ok() {
+                object.write_bytes(0, lead);
+                let behind = lead + size;
+                object.add(behind).write_bytes(0, bytes - behind);
+            } else {
+                object.write_bytes(0, bytes);
+            }
         }
     }
 

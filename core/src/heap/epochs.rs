@@ -195,14 +195,12 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// As for [`Heap::alloc_in`].
     pub fn alloc_zeroed_in(&self, epoch: Epoch, layout: Layout) -> Result<NonNull<u8>, AllocError> {
         let row = self.open_row(epoch)?;
-        let (object, is_zero) = match Table::<C>::TABLE.index_for(layout) {
-            Some(class) => (self.alloc_slot(row, epoch.tag(), class)?, false),
-            None => self.alloc_large(row, epoch.tag(), layout)?,
+        let Some(class) = Table::<C>::TABLE.index_for(layout) else {
+            return self.alloc_large_zeroed(row, epoch.tag(), layout);
         };
-        if !is_zero {
-            // SAFETY: the object has at least this size.
-            unsafe { object.write_bytes(0, layout.size()) };
-        }
+        let object = self.alloc_slot(row, epoch.tag(), class)?;
+        // SAFETY: the object has at least this size.
+        unsafe { object.write_bytes(0, layout.size()) };
         Ok(object)
     }
 

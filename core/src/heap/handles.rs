@@ -15,7 +15,7 @@ use lock_api::RawMutex;
 
 impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// Allocates an object that is named by a handle, in the root epoch; from where, see
-    /// [`Heap::alloc`]. It has 64 bytes at least and at most those of the largest class.
+    /// [`Heap::alloc`]. It has 64 bytes at least, and at most 8 KiB or those of the largest class.
     ///
     /// # Errors
     /// As for [`Heap::alloc`], or if the object is too large for every class or the ids of handles are
@@ -46,7 +46,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         if !handle.is_well_formed() {
             return None;
         }
-        let size = Table::<C>::TABLE.class(handle.class()).size();
+        let size = Table::<C>::TABLE.handle_class(handle.class()).size();
         self.ids.find(handle)?.find(handle, size)
     }
 
@@ -217,7 +217,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// the handle, so this is no claim any more.
     #[inline]
     pub(crate) fn is_scoped(handle: RawHandle) -> bool {
-        handle.class() >= Table::<C>::TABLE.len()
+        handle.class() >= Table::<C>::TABLE.named()
     }
 
     /// Gives the slot of an object that was ended back.
@@ -311,8 +311,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     #[cold]
     pub(super) fn clearer(&self, handle: RawHandle, error: HandleError) -> HandleError {
         let table = Table::<C>::TABLE;
-        let shape = table.class(handle.class());
-        let can_be = handle.class() < table.listed()
+        let shape = table.handle_class(handle.class());
+        let can_be = handle.class() < 2 * table.named()
             && shape.size() >= MIN_HANDLE_SIZE
             && handle.slot() < shape.slots();
         if can_be {

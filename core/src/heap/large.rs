@@ -31,6 +31,21 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             .map_err(|error| self.refused(error, Some(row), None))
     }
 
+    /// As [`Heap::alloc_large`], and the bytes of the layout are zero.
+    pub(crate) fn alloc_large_zeroed(
+        &self,
+        row: &Row<R>,
+        tag: Tag,
+        layout: Layout,
+    ) -> Result<NonNull<u8>, AllocError> {
+        let (object, is_zero) = self.alloc_large(row, tag, layout)?;
+        if !is_zero {
+            // SAFETY: the object has at least this size, and nobody uses it yet.
+            unsafe { self.pages.zero(object, layout.size()) };
+        }
+        Ok(object)
+    }
+
     fn try_alloc_large(
         &self,
         row: &Row<R>,

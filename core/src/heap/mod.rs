@@ -159,14 +159,12 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// As for [`Heap::alloc`].
     pub fn alloc_zeroed(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
         let row = self.root()?;
-        let (object, is_zero) = match Table::<C>::TABLE.index_for(layout) {
-            Some(class) => (self.alloc_slot(row, Tag::ROOT, class)?, false),
-            None => self.alloc_large(row, Tag::ROOT, layout)?,
+        let Some(class) = Table::<C>::TABLE.index_for(layout) else {
+            return self.alloc_large_zeroed(row, Tag::ROOT, layout);
         };
-        if !is_zero {
-            // SAFETY: the object has at least this size.
-            unsafe { object.write_bytes(0, layout.size()) };
-        }
+        let object = self.alloc_slot(row, Tag::ROOT, class)?;
+        // SAFETY: the object has at least this size.
+        unsafe { object.write_bytes(0, layout.size()) };
         Ok(object)
     }
 

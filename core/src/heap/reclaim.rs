@@ -304,6 +304,12 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     fn trim(&self, bytes: usize) -> u64 {
         let batch = BATCH.min(bytes / 2);
         let keep = bytes - batch;
+        // Where caches hold the most of it they give up a share, too: what waits there may be of a phase that is over, and
+        // would leave the pages of this one no room.
+        let cached = self.budget.bytes();
+        if cached > keep / 2 {
+            self.empty_caches(cached - batch.min(cached));
+        }
         let mut returned = self.cool_all_but(keep);
         if self.reclaimable() > keep {
             self.empty_caches(keep / 2);

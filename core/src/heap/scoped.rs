@@ -33,7 +33,7 @@ struct Open {
 impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// What a scope's slabs need of its memory, and where the open ones begin in it.
     fn scope_slabs_layout() -> Result<(Layout, usize), AllocError> {
-        let open = Layout::array::<Open>(Table::<C>::TABLE.len());
+        let open = Layout::array::<Open>(Table::<C>::TABLE.named());
         let layout = open.and_then(|open| Layout::new::<ScopeSlabs>().extend(open));
         layout.map_err(|_| AllocError::TooLarge)
     }
@@ -47,7 +47,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         // SAFETY: the memory is of this layout and nobody else's.
         unsafe {
             let open: NonNull<Open> = memory.add(open_at).cast();
-            for class in 0..Table::<C>::TABLE.len() {
+            for class in 0..Table::<C>::TABLE.named() {
                 open.add(class).write(Open {
                     slab: ptr::null(),
                     used: 0,

@@ -270,7 +270,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     #[inline]
     fn value_of<T>(&self, tagged: &TaggedSlab, handle: RawHandle) -> NonNull<T> {
         let size = crate::config::Table::<C>::TABLE
-            .class(handle.class())
+            .handle_class(handle.class())
             .size();
         // SAFETY: the slot's bit is held, so the slab is pinned; slots lie inside its run.
         unsafe {

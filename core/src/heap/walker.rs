@@ -339,7 +339,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         census: &mut Census,
     ) -> Option<SlabCensus> {
         if !verdict.demand(
-            class < Table::<C>::TABLE.len() * 3,
+            class < Table::<C>::TABLE.kinds(),
             "a slab is of a class of the table",
             address,
         ) {

@@ -185,6 +185,12 @@ impl Cell {
         is_live.then_some(slot)
     }
 
+    /// Whether [`Cell::live_slot`] finds slots of this class.
+    #[inline]
+    pub(super) const fn is_natural(&self) -> bool {
+        self.mask != 0
+    }
+
     /// The entry that was pushed last. `wide` is what the cell was made with.
     #[inline(always)]
     pub(super) fn pop(&self, wide: bool) -> Option<Entry> {

@@ -21,6 +21,7 @@ use crate::class::MAX_CLASSES;
 use crate::config::{Config, Table};
 use crate::heap::{self, Heap};
 use crate::provider::PageProvider;
+use crate::slab::Slab;
 use crate::sync::Ordering;
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
@@ -233,8 +234,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         &self,
         cell: &Cell,
         object: *mut u8,
-        slab: *const crate::slab::Slab,
-        class: impl FnOnce() -> usize,
+        slab: *const Slab,
+        class: impl Fn() -> usize,
     ) -> bool {
         let address = object.addr();
         let Some(room) = cell.room() else {
@@ -243,7 +244,12 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let mut kept = Entry::unmarked(address as u64);
         if C::CHECKED {
             // SAFETY: the caller's promise.
-            let Some(slot) = (unsafe { cell.live_slot(slab, address) }) else {
+            let found = unsafe { cell.live_slot(slab, address) };
+            let Some(slot) = found.or_else(|| {
+                let is_long = !cell.is_natural();
+                // SAFETY: the slab is a plain one of the cell's class, of a checked heap.
+                is_long.then(|| unsafe { live_slot_by_base::<C>(slab, class(), address) })?
+            }) else {
                 return false;
             };
             // SAFETY: the slot is one of the slab's.
@@ -258,6 +264,32 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         unsafe { cell.push_to(room, kept, C::CHECKED) };
         true
     }
+}
+
+/// As [`Cell::live_slot`], of a class of whose slabs an address does not tell where they begin.
+///
+/// # Safety
+/// As there.
+#[inline(never)]
+unsafe fn live_slot_by_base<C: Config>(
+    slab: *const Slab,
+    class: usize,
+    address: usize,
+) -> Option<heap::SlotName> {
+    let shape = Table::<C>::TABLE.class(class);
+    // SAFETY: slabs are metadata and stay so; what is read of them is atomic. A live object pins its slab; if there is none its mark
+    // says so.
+    let (_, body) = unsafe { &*slab }.seen();
+    let base = body.base.addr();
+    let offset = address.wrapping_sub(base);
+    let slot = shape.slot_of(offset);
+    if slot >= shape.slots() as u32 || slot as usize * shape.size() != offset {
+        return None;
+    }
+    let slot = heap::SlotName::new(slab, slot as usize);
+    // SAFETY: the slot is below 64, and the slab's.
+    let is_live = unsafe { slot.mark() }.load(Ordering::Relaxed) == heap::LIVE;
+    is_live.then_some(slot)
 }
 
 /// Takes what is at hand in a cell of a plain class.

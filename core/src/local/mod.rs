@@ -408,17 +408,15 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// As for [`Local::alloc`].
     pub fn alloc_zeroed(&mut self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
         let cache = self.home;
-        let (object, is_zero) = match Table::<C>::TABLE.index_for(layout) {
-            Some(class) => {
-                if self.cell(cache, class).is_used_up() {
-                    // The slot that a refill hands out comes from its word too: make the word first.
-                    self.restock(cache, Tag::ROOT, class)?;
-                }
-                let is_zero = self.cell(cache, class).is_next_fresh();
-                (self.alloc(layout)?, is_zero)
-            }
-            None => self.heap.alloc_large(cache.row, Tag::ROOT, layout)?,
+        let Some(class) = Table::<C>::TABLE.index_for(layout) else {
+            return self.heap.alloc_large_zeroed(cache.row, Tag::ROOT, layout);
         };
+        if self.cell(cache, class).is_used_up() {
+            // The slot that a refill hands out comes from its word too: make the word first.
+            self.restock(cache, Tag::ROOT, class)?;
+        }
+        let is_zero = self.cell(cache, class).is_next_fresh();
+        let object = self.alloc(layout)?;
         if !is_zero {
             // SAFETY: the object has at least this size.
             unsafe { object.write_bytes(0, layout.size()) };

@@ -390,3 +390,42 @@ fn long_objects_that_are_used_whole_are_made_present() {
     assert_eq!(round(100, &ends), 0);
     heap.reclaim();
 }
+
+/// A long object that is to be zero is not written where such are not used whole: its pages go back, and its ends, which others may have
+/// written to, are zero as well. Catches a byte that is left, and memory for what nobody touches.
+#[test]
+fn long_objects_are_zero_without_being_written() {
+    const SIZE: usize = (5 << 20) + 12_345;
+    let provider = Touched::default();
+    let heap = Heap::<&Touched, DefaultLock, Unchecked>::new(&provider);
+    heap.set_policy(Policy::Never);
+    let mut local = heap.local().unwrap();
+    let epoch = heap.open_epoch().unwrap();
+    for round in 0..9 {
+        let dirty = heap.alloc(layout(SIZE)).unwrap();
+        // SAFETY: it is ours, and so long.
+        unsafe { dirty.write_bytes(0xEE, SIZE) };
+        provider.touch_all(dirty, SIZE);
+        free(&heap, dirty, SIZE);
+        let object = match round % 3 {
+            0 => heap.alloc_zeroed(layout(SIZE)),
+            1 => local.alloc_zeroed(layout(SIZE)),
+            _ => heap.alloc_zeroed_in(epoch, layout(SIZE)),
+        };
+        let object = object.unwrap();
+        assert_eq!(object, dirty, "the memory that is warm");
+        let pages = object.addr().get() / Touched::PAGE..;
+        let left = provider
+            .touched
+            .borrow()
+            .range(pages)
+            .take_while(|page| **page < (object.addr().get() + SIZE) / Touched::PAGE)
+            .count();
+        assert_eq!(left, 0, "pages that stayed");
+        // SAFETY: it is ours, and every byte of it was set.
+        let bytes = unsafe { core::slice::from_raw_parts(object.as_ptr(), SIZE) };
+        assert!(bytes.iter().all(|byte| *byte == 0));
+        free(&heap, object, SIZE);
+    }
+    heap.close(epoch).unwrap();
+}

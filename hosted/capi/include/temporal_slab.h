@@ -20,7 +20,7 @@ typedef enum {
    */
   SLAB_ERROR_ARGUMENT = 1,
   /*
-   The size is larger than the address space allows; or, of an object with a handle, than the largest class.
+   The size is larger than the address space allows; or, of an object with a handle, than 8192 bytes or the largest class.
    */
   SLAB_ERROR_SIZE = 2,
   /*
@@ -452,8 +452,8 @@ void slab_free(SlabAllocator *alloc,
 size_t slab_usable_size(SlabAllocator *alloc, void *object);
 
 /*
- Allocates an object that is known by a handle, which is written to `out`. Its size is at most that of the largest
- class, 131072 bytes. Null if it failed; `out` is then 0.
+ Allocates an object that is known by a handle, which is written to `out`. Its size is at most
+ 8192 bytes. Null if it failed; `out` is then 0.
 
  # Safety
  `alloc` is an allocator or null, and `out` may be written to or is null.

@@ -77,8 +77,8 @@ pub unsafe extern "C" fn slab_usable_size(alloc: *mut SlabAllocator, object: *mu
     })
 }
 
-/// Allocates an object that is known by a handle, which is written to `out`. Its size is at most that of the largest
-/// class, 131072 bytes. Null if it failed; `out` is then 0.
+/// Allocates an object that is known by a handle, which is written to `out`. Its size is at most
+/// 8192 bytes. Null if it failed; `out` is then 0.
 ///
 /// # Safety
 /// `alloc` is an allocator or null, and `out` may be written to or is null.

@@ -185,7 +185,7 @@ static void handles(SlabAllocator *alloc) {
     FAILS(BAD_HANDLE, get_obj(alloc, other));
     FAILS(BAD_HANDLE, get_obj(alloc, 0));
     FAILS(ARGUMENT, alloc_obj_epoch(alloc, 10, epoch, NULL));
-    FAILS(SIZE, alloc_obj_epoch(alloc, 200000, epoch, &other));
+    FAILS(SIZE, alloc_obj_epoch(alloc, 100000, epoch, &other));
     CHECK(other == 0);
     FAILS(BAD_EPOCH, alloc_obj_epoch(alloc, 10, 5000000, &other));
     /* Known by its handle, and not to be freed by its address. */
@@ -396,7 +396,7 @@ static void extremes(SlabAllocator *alloc) {
         CHECK(!slab_malloc_epoch(alloc, SIZE_MAX / 2 + 20 - less, 0) &&
               !slab_malloc_epoch(alloc, SIZE_MAX - less, 0));
     FAILS(SIZE, alloc_obj_epoch(alloc, UINT32_MAX, 0, &handle));
-    FAILS(SIZE, alloc_obj_epoch(alloc, 131073, 0, &handle));
+    FAILS(SIZE, alloc_obj_epoch(alloc, 8193, 0, &handle));
     for (i = 0; i < 1024; i++)
         CHECK(epoch_domain_enter(domain));
     FAILS(MISUSE, epoch_domain_enter(domain));

@@ -232,7 +232,8 @@ impl<P: PageProvider, C: Config> World<'_, P, C> {
             foreseen.may(AllocError::Limit);
         }
         if named {
-            let largest = C::SIZES.last().copied().unwrap_or(0);
+            let with_handles = C::SIZES.iter().filter(|size| **size <= 8192);
+            let largest = with_handles.max().copied().unwrap_or(0);
             let is_served = layout.size().max(64) <= largest && layout.align() <= 4096;
             if !is_served {
                 foreseen.must(AllocError::TooLarge);

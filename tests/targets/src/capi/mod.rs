@@ -208,7 +208,7 @@ impl Program {
         });
         assert!(counters.empty_slab_recycled <= counters.new_slab_count);
         // SAFETY: as above.
-        let is_class = worked(&is_wrong(number < 96), || unsafe {
+        let is_class = worked(&is_wrong(number < 80), || unsafe {
             slab_stats_class(at, number, &raw mut class)
         });
         assert_eq!(class.version, u32::from(is_class));

@@ -15,7 +15,7 @@ use temporal_slab_c_linked::{
 pub(super) const LARGE: usize = 3 << 20;
 
 /// The largest object with a handle.
-const LARGEST_CLASS: usize = 131_072;
+const LARGEST_CLASS: usize = 8192;
 
 /// As many objects as there may be at a time.
 const MANY: usize = 200;
