@@ -33,7 +33,7 @@ pub(crate) const MAX_RUN_GRANULES: usize = 32;
 pub(crate) const MAX_NATURAL_SIZE: usize = 2048;
 
 /// Above this size a slab is one slot, as long as a number of granules: its memory goes with its object.
-const MAX_SHARED_SIZE: usize = 8192;
+pub(crate) const MAX_SHARED_SIZE: usize = 8192;
 
 /// What requests are rounded to before the table load.
 const QUANTUM: usize = 16;
@@ -437,11 +437,19 @@ impl ClassTable {
         if size > self.largest as usize {
             return None;
         }
-        Some(if size <= MAX_SHARED_SIZE {
-            self.lookup[size.div_ceil(QUANTUM)] as usize
-        } else {
-            self.large_lookup[size.div_ceil(GRANULE)] as usize
-        })
+        if size > MAX_SHARED_SIZE {
+            return Some(self.large_lookup[size.div_ceil(GRANULE)] as usize);
+        }
+        self.index_for_short(size)
+    }
+
+    /// As [`ClassTable::index_for_size`], where the class is known by one load: up to 8 KiB.
+    #[inline(always)]
+    pub(crate) const fn index_for_short(&self, size: usize) -> Option<usize> {
+        if size > MAX_SHARED_SIZE || size > self.largest as usize {
+            return None;
+        }
+        Some(self.lookup[size.div_ceil(QUANTUM)] as usize)
     }
 
     /// The smallest class that holds `layout`, or `None` where a class does not serve it.

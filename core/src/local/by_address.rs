@@ -45,6 +45,10 @@ impl<P: PageProvider, R: RawMutex, C: Config> Local<'_, P, R, C> {
     #[cold]
     #[inline(never)]
     unsafe fn free_any_elsewhere(&mut self, object: NonNull<u8>) -> Result<(), FreeError> {
+        // SAFETY: the caller's promise; the magazines are this local's.
+        if unsafe { self.heap.free_long_to(self.magazines(), object) } {
+            return Ok(());
+        }
         let entry = self.heap.entry(object.addr().get());
         if let Some(block) = self.heap.block_of(entry) {
             // SAFETY: the caller's promise.

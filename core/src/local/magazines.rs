@@ -17,7 +17,7 @@ use super::cell::{Cell, Entry};
 use super::slot_name;
 use crate::bump::Length;
 use crate::chunk;
-use crate::class::MAX_CLASSES;
+use crate::class::{MAX_CLASSES, MAX_SHARED_SIZE};
 use crate::config::{Config, Table};
 use crate::heap::{self, Heap};
 use crate::provider::PageProvider;
@@ -88,7 +88,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     }
 
     /// As [`Heap::alloc_from`], of so many bytes, which may be more than a layout can have, aligned to 16, and only of slots
-    /// that were freed before.
+    /// that were freed before, of up to 8 KiB.
     ///
     /// # Safety
     /// As there.
@@ -101,14 +101,14 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         if C::SHUFFLED {
             return None;
         }
-        let class = Table::<C>::TABLE.index_for_size(size)?;
+        let class = Table::<C>::TABLE.index_for_short(size)?;
         // SAFETY: as above.
         let cell = unsafe { &*magazines.0.add(class) };
         cell.pop(C::CHECKED).map(live::<C>)
     }
 
-    /// As [`Heap::alloc_bytes_from`], where that found nothing: of slots of which none was handed out since they came from a
-    /// slab. Some more go to the magazine, for the next calls.
+    /// As [`Heap::alloc_bytes_from`], where that found nothing: of larger slots, and of those of which none was handed out since
+    /// they came from a slab. Some more of these go to the magazine, for the next calls.
     ///
     /// # Safety
     /// As there.
@@ -120,6 +120,11 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let class = Table::<C>::TABLE.index_for_size(size)?;
         // SAFETY: as above.
         let cell = unsafe { &*magazines.0.add(class) };
+        if size > MAX_SHARED_SIZE
+            && let Some(entry) = cell.pop(C::CHECKED)
+        {
+            return Some(live::<C>(entry));
+        }
         let object = next::<C>(cell, class, None);
         if object.is_some() {
             fill::<C>(cell, class);
@@ -162,7 +167,14 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         // SAFETY: cells are 64 bytes long, and there is one for each class of the table.
         let cell = unsafe { &*magazines.0.byte_add(entry.class_by_64()) };
         // SAFETY: the caller gives up the object; the entry is its own.
-        unsafe { self.keep_slot(cell, object, entry.slab_at(), || entry.class()) }
+        unsafe {
+            self.keep_slot(
+                cell,
+                object,
+                || entry.class(),
+                || cell.live_slot(entry.slab_at(), object.addr()),
+            )
+        }
     }
 
     /// As [`Heap::free_to`], of an object of a layout.
@@ -206,7 +218,12 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         // SAFETY: there is a cell for each class of the table; the caller gives up the object, which is of this class.
         unsafe {
             let cell = &*magazines.0.add(class);
-            self.keep_slot(cell, object.as_ptr(), entry.slab_at(), || class)
+            self.keep_slot(
+                cell,
+                object.as_ptr(),
+                || class,
+                || cell.live_slot(entry.slab_at(), object.addr().get()),
+            )
         }
     }
 
@@ -224,18 +241,38 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         })
     }
 
+    /// Frees an object of the root epoch in a checked heap, of a class of whose slabs an address does not tell where they
+    /// begin. If it does not, nothing has changed.
+    ///
+    /// # Safety
+    /// As for [`Heap::free_to`].
+    pub(super) unsafe fn free_long_to(&self, magazines: Magazines, object: NonNull<u8>) -> bool {
+        let address = object.addr().get();
+        let entry = self.entry_at_once(address);
+        if !C::CHECKED || C::SHUFFLED || !entry.is_home() {
+            return false;
+        }
+        let class = entry.class();
+        // SAFETY: there is a cell for each class of the table; the slab is a plain one of this class.
+        unsafe {
+            let cell = &*magazines.0.add(class);
+            let live = || live_slot_by_base::<C>(entry.slab_at(), class, address);
+            !cell.is_natural() && self.keep_slot(cell, object.as_ptr(), || class, live)
+        }
+    }
+
     /// Keeps the slot of an object that ends in a cell of its class, if there is room and, in a checked heap, a live object
     /// begins there.
     ///
     /// # Safety
-    /// As for [`Heap::free_any`]; `slab` is a plain one of the cell's class.
+    /// As for [`Heap::free_any`]; the object is in a plain slab of the cell's class.
     #[inline(always)]
     unsafe fn keep_slot(
         &self,
         cell: &Cell,
         object: *mut u8,
-        slab: *const Slab,
-        class: impl Fn() -> usize,
+        class: impl FnOnce() -> usize,
+        live_slot: impl FnOnce() -> Option<heap::SlotName>,
     ) -> bool {
         let address = object.addr();
         let Some(room) = cell.room() else {
@@ -243,13 +280,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         };
         let mut kept = Entry::unmarked(address as u64);
         if C::CHECKED {
-            // SAFETY: the caller's promise.
-            let found = unsafe { cell.live_slot(slab, address) };
-            let Some(slot) = found.or_else(|| {
-                let is_long = !cell.is_natural();
-                // SAFETY: the slab is a plain one of the cell's class, of a checked heap.
-                is_long.then(|| unsafe { live_slot_by_base::<C>(slab, class(), address) })?
-            }) else {
+            let Some(slot) = live_slot() else {
                 return false;
             };
             // SAFETY: the slot is one of the slab's.
@@ -270,7 +301,6 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
 ///
 /// # Safety
 /// As there.
-#[inline(never)]
 unsafe fn live_slot_by_base<C: Config>(
     slab: *const Slab,
     class: usize,

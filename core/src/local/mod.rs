@@ -357,6 +357,10 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         unsafe {
             match Table::<C>::TABLE.index_for(layout) {
                 Some(class) => {
+                    let entry = self.heap.entry_at_once(object.addr().get());
+                    if entry.class() == class && self.heap.free_long_to(self.magazines(), object) {
+                        return Ok(());
+                    }
                     if let Some(block) = self.heap.block_at(object.addr().get()) {
                         return self.free_bumped(block, object, Some(Length::of(layout.size())));
                     }
