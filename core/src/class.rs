@@ -2,7 +2,7 @@
 //!
 //! Principles:
 //! - A request becomes a class by one table load; nothing here touches memory that is not `const`.
-//! - A slab has at most 64 slots, because its state is one `u64`, and at most half a block.
+//! - A slab has at most 64 slots, because its state is one `u64`. If it has several it is at most half a block long.
 //! - Objects are aligned to the largest power of two that divides their class's size, up to a page,
 //!   so alignment is met by choosing a class and never by asking for more.
 //! - A table that cannot work does not compile.
@@ -27,6 +27,11 @@ pub const MAX_CLASSES: usize = 48;
 
 /// The longest slab of several slots, and the longest that is a run inside a block, in granules.
 pub(crate) const MAX_RUN_GRANULES: usize = 32;
+
+/// Whether a slab of so many granules is an extent, and no run inside a block.
+pub(crate) const fn is_extent(granules: usize) -> bool {
+    granules > MAX_RUN_GRANULES
+}
 
 /// Up to this size slabs are as long as a power of two, and aligned to their length: where a slot begins is known from
 /// its address alone.
@@ -163,10 +168,10 @@ impl Class {
     /// The first granules of a slab of which the page map says whose they are. Of one that is an extent nothing begins in the
     /// others.
     pub(crate) const fn named_granules(&self) -> usize {
-        if self.granules as usize <= MAX_RUN_GRANULES {
-            self.granules as usize
-        } else {
+        if is_extent(self.granules as usize) {
             1
+        } else {
+            self.granules as usize
         }
     }
 
@@ -192,7 +197,7 @@ impl Class {
     }
 }
 
-/// About 32 KiB, and more where these would be few; one object of the largest.
+/// How many entries a magazine has: about 32 KiB, at least 8 and at most 64; above 8 KiB as many as are 128 KiB.
 const fn magazine(size: usize) -> u16 {
     if size <= MAX_SHARED_SIZE {
         clamp(32 * 1024 / size, 8, 64) as u16
@@ -218,7 +223,8 @@ const fn natural_bytes(size: usize) -> usize {
 }
 
 /// As many slots as fit into a slab of [`natural_bytes`]. Of larger sizes the number of slots that wastes the least of its
-/// last granule: at most [`MAX_RUN_GRANULES`], and not fewer than three quarters of what would fit. Of the largest one.
+/// last granule: at most [`MAX_RUN_GRANULES`], and not fewer than three quarters of what would fit. One above
+/// [`MAX_SHARED_SIZE`].
 const fn best_slots(size: usize) -> usize {
     if size <= MAX_NATURAL_SIZE {
         return clamp(natural_bytes(size) / size, 1, 64);

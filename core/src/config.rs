@@ -22,7 +22,10 @@ use core::marker::PhantomData;
 /// const T: temporal_slab::class::ClassTable = temporal_slab::class::ClassTable::build(&[24]);
 /// ```
 /// ```compile_fail,E0080
-/// const T: temporal_slab::class::ClassTable = temporal_slab::class::ClassTable::build(&[16384]);
+/// const T: temporal_slab::class::ClassTable = temporal_slab::class::ClassTable::build(&[262144]);
+/// ```
+/// ```compile_fail,E0080
+/// const T: temporal_slab::class::ClassTable = temporal_slab::class::ClassTable::build(&[10000]);
 /// ```
 /// ```compile_fail,E0080
 /// const SIZES: [usize; 49] = { let mut s = [16; 49]; let mut i = 0; while i < 49 { s[i] = 16 * (i + 1); i += 1; } s };

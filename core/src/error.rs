@@ -28,7 +28,7 @@ impl fmt::Display for AllocError {
             Self::HandlesExhausted => "the ids of handles are used up: allocate without a handle",
             Self::TooLarge => {
                 "the size, rounded to pages, is larger than the address space allows, or an object \
-                 with a handle is larger than 8 KiB or the largest class"
+                 with a handle is larger than the largest class of up to 8 KiB"
             }
         })
     }

@@ -4,7 +4,7 @@
 //! - A region is one mapping, next to the last one where there is room: aligned regions leave no holes
 //!   between them, and the kernel joins neighbours into one mapping of its own.
 //! - Inside a region nothing is ever unmapped or protected. Pages go back by advice, which splits no
-//!   mapping; whole regions go back by `munmap`.
+//!   mapping; whole regions go back by `munmap`. Advice on huge pages may split one, at the ends of chunks.
 //! - No locks and no allocation: it runs inside the allocator, in any thread, and across forks.
 //! - Every refusal of the kernel is an answer, not a panic.
 //!
@@ -274,8 +274,13 @@ unsafe impl PageProvider for MmapProvider {
     }
 
     unsafe fn populate(&self, pages: Region) {
-        // Hints: where the kernel is too old for them the pages come one by one, as they are touched. Huge ones are welcome now
-        // and not later: what is touched after they went back is to bring no more than a page.
+        // A hint: where the kernel is too old for it the pages come one by one.
+        // SAFETY: the caller's promise; this loses nothing.
+        unsafe { sys::advise(pages.base.as_ptr(), pages.size, Advice::PopulateWrite) };
+    }
+
+    unsafe fn populate_whole(&self, pages: Region) {
+        // Huge pages are welcome now and not later: what is touched after they went back is to bring no more than a page.
         let huge = huge_pages(pages).filter(|_| !self.huge);
         let advise = |pages: Region, advice| {
             // SAFETY: the caller's promise; this loses nothing.
@@ -286,7 +291,7 @@ unsafe impl PageProvider for MmapProvider {
         }
         advise(pages, Advice::PopulateWrite);
         if let Some(huge) = huge {
-            // Of whole chunks: with the same advice neighbours are one mapping.
+            // Of whole chunks, which regions of them are made of: with the same advice neighbours are one mapping.
             advise(chunks_around(huge), Advice::Small);
         }
     }

@@ -583,7 +583,8 @@ fn long_objects_come_in_huge_pages() {
         return;
     }
     let enabled = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
-    let may = enabled.is_ok_and(|text| text.contains("[madvise]") || text.contains("[always]"));
+    // Where the system gives them unasked there is nothing to see.
+    let may = enabled.is_ok_and(|text| text.contains("[madvise]"));
     let heap = TestHeap::new(MmapProvider::new());
     heap.set_policy(Policy::Eager);
     let mut local = heap.local().unwrap();
@@ -597,7 +598,10 @@ fn long_objects_come_in_huge_pages() {
     };
     let (first, small) = one();
     let before = mappings().unwrap();
-    assert!(first > 6000 && small == 0, "{first} faults, {small} bytes");
+    assert!(
+        !may || first > 6000 && small == 0,
+        "{first} faults, {small} bytes"
+    );
     let all: Vec<_> = (0..20).map(|_| one()).collect();
     println!("faults, and bytes in huge pages: {all:?}; the system allows it: {may}");
     let few = all.iter().filter(|(faults, _)| *faults < 1200).count();

@@ -26,7 +26,7 @@ mod tree;
 mod view;
 mod whole;
 
-use crate::class::{BLOCK, GRANULE, MAX_RUN_GRANULES};
+use crate::class::{BLOCK, GRANULE, MAX_RUN_GRANULES, is_extent};
 use crate::error::AllocError;
 use crate::provider::{Capabilities, PageProvider, Region};
 use crate::slab::{Body, Slab};
@@ -38,6 +38,7 @@ use core::alloc::Layout;
 use core::ptr::NonNull;
 use lock_api::RawMutex;
 use runs::State;
+use take::SMALL_ROW;
 use whole::Whole;
 
 pub(crate) use arena::Kind;
@@ -46,11 +47,6 @@ pub(crate) use meta::MetaShape;
 pub(crate) use runs::{Chunk, RowBlocks, Short};
 #[cfg(feature = "walker")]
 pub(crate) use view::BlockView;
-
-/// Whether a slab so long is an extent, and no run in a block.
-const fn is_extent(granules: u32) -> bool {
-    granules as usize > MAX_RUN_GRANULES
-}
 
 /// The longest extent that is made present whole.
 const MAX_POPULATED: usize = 8 * BLOCK;
@@ -260,17 +256,24 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         is_open: impl Fn() -> bool,
         make_room: impl Fn(Short) -> bool,
     ) -> Result<(&'s Slab, Run, bool), AllocError> {
-        let (bytes, is_extent) = (granules as usize * GRANULE, is_extent(granules));
+        let (bytes, is_extent) = (granules as usize * GRANULE, is_extent(granules as usize));
         let (slab, run) = self.supplied(make_room, |state, effort| {
             if !is_open() {
                 return Err(Short::Closed);
             }
             let slab = state.take_slab(meta)?;
-            let taken = if is_extent {
-                state.take_extent(granules, effort)
-            } else {
-                // SAFETY: the caller's row.
-                unsafe { state.take_run(row, granules, align, effort) }
+            // SAFETY: the caller's row.
+            let taken = unsafe {
+                if is_extent {
+                    let is_small = (*row).pieces < SMALL_ROW;
+                    let taken = state.take_extent(granules, effort);
+                    taken.map(|run| Run {
+                        opens: run.opens && !is_small,
+                        ..run
+                    })
+                } else {
+                    state.take_run(row, granules, align, effort)
+                }
             };
             taken
                 // SAFETY: the caller's row.
@@ -279,11 +282,6 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
                 // SAFETY: the slab was just taken, so it is owned and has not begun a life.
                 .inspect_err(|_| unsafe { state.put_slab(slab, meta) })
         })?;
-        // A long object of which only parts are used is not to be in memory whole.
-        let run = Run {
-            opens: run.opens && bytes <= MAX_POPULATED,
-            ..run
-        };
         match self.ready(&run, bytes) {
             Ok(zero) => {
                 if is_extent {
@@ -320,7 +318,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         granules: u32,
     ) {
         let bytes = granules as usize * GRANULE;
-        if is_extent(granules) {
+        if is_extent(granules as usize) {
             self.end_whole(base, bytes);
         }
         self.state.with(|state| {
@@ -330,7 +328,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
                     state.put_slab(slab, meta);
                 }
                 (*row).gave(bytes);
-                if is_extent(granules) {
+                if is_extent(granules as usize) {
                     state.shrink_extent(chunk, base, granules, 0);
                 } else {
                     state.put_run(chunk, base, granules);
@@ -354,6 +352,11 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         granules: u32,
     ) -> Option<bool> {
         if granules < old {
+            let (kept, given) = (
+                granules as usize * GRANULE,
+                (old - granules) as usize * GRANULE,
+            );
+            self.end_whole(base.addr() + kept, given);
             // SAFETY: the caller's promise.
             self.state.with(|state| unsafe {
                 state.shrink_extent(chunk, base.addr(), old, granules);
@@ -368,15 +371,17 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
             self.note(state);
             run
         })?;
-        let zero = self.ready(&run, (granules - old) as usize * GRANULE);
-        zero.inspect_err(|_| {
-            // SAFETY: nothing of what it got was used.
-            self.state.with(|state| unsafe {
-                state.shrink_extent(chunk, base.addr(), granules, old);
-                self.note(state);
-            });
-        })
-        .ok()
+        let bytes = (granules - old) as usize * GRANULE;
+        let zero = self.ready(&run, bytes);
+        zero.inspect(|_| self.expect_whole(&run, bytes))
+            .inspect_err(|_| {
+                // SAFETY: nothing of what it got was used.
+                self.state.with(|state| unsafe {
+                    state.shrink_extent(chunk, base.addr(), granules, old);
+                    self.note(state);
+                });
+            })
+            .ok()
     }
 
     /// Changes whenever memory comes back: what failed for lack of it may then be tried again.
@@ -405,7 +410,9 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         }
         // A page that is longer than a block has others' memory in it, or what is not in the chunk.
         let fits = || PageShape::new(self.provider.page_size()).is_some();
-        if run.opens && can.contains(Capabilities::POPULATE) && fits() {
+        // A long object of which only parts are used is not to be in memory whole.
+        let opens = run.opens && bytes <= MAX_POPULATED;
+        if opens && can.contains(Capabilities::POPULATE) && fits() {
             self.populate_block(run, bytes);
         }
         let zero = if run.gone {
@@ -422,7 +429,12 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
     fn populate_block(&self, run: &Run, bytes: usize) {
         let page = self.provider.page_size();
         let lead = run.base.addr() % page;
-        let rest = BLOCK - run.base.addr() % BLOCK;
+        // What is behind an extent in its last block is nobody's.
+        let rest = if bytes > MAX_RUN_GRANULES * GRANULE {
+            bytes
+        } else {
+            BLOCK - run.base.addr() % BLOCK
+        };
         // SAFETY: blocks are multiples of pages, so the page begins in the same chunk.
         let base = unsafe { NonNull::new_unchecked(run.base.sub(lead)) };
         let size = (lead + rest.max(bytes)).next_multiple_of(page);

@@ -274,18 +274,21 @@ impl<P: PageProvider> State<P> {
     /// `base` is that of a run of `count` granules that was handed out from `chunk`.
     pub(super) unsafe fn mark_present(&mut self, chunk: *mut Chunk, base: usize, count: usize) {
         let first = (base & (Geometry::<P>::CHUNK - 1)) / GRANULE;
-        let (mut at, end) = (first, first + count);
+        let (mut chunk, mut at, mut end) = (chunk, first, first + count);
         while at < end {
-            let next = end.min((at / 64 + 1) * 64);
-            let granules = mask((at % 64) as u32, (next - at) as u32);
-            // SAFETY: the chunk is valid while a run of it is out.
+            // SAFETY: the chunks that a run is in are valid while it is out, and one behind the other.
             unsafe {
+                if at == Geometry::<P>::ENTRIES {
+                    (chunk, at, end) = ((*chunk).next, 0, end - at);
+                }
+                let next = end.min((at / 64 + 1) * 64);
+                let granules = mask((at % 64) as u32, (next - at) as u32);
                 self.change(chunk, 1 << (at / 64), |block, _| {
                     block.dirty |= granules;
                     block.gone &= !granules;
                 });
+                at = next;
             }
-            at = next;
         }
     }
 

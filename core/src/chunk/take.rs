@@ -6,11 +6,11 @@
 //! - Each search is bounded, but for the last one before a request is refused.
 
 use super::Run;
-use super::block::{fit, mask, ones};
+use super::block::{UNIT, fit, mask, ones};
 use super::chain::Chain;
 use super::map::Geometry;
 use super::runs::{Block, Chunk, LONG, RowBlocks, Short, State};
-use crate::class::{BLOCK, GRANULE};
+use crate::class::{BLOCK, GRANULE, MAX_CLASS_SIZE};
 use crate::provider::PageProvider;
 
 /// How long to look for a run in blocks that are partly in use.
@@ -23,6 +23,9 @@ pub(super) enum Effort {
     /// To the end: the provider refused.
     Full,
 }
+
+/// The blocks of the longest slab of a class.
+const SHORT: u32 = (MAX_CLASS_SIZE / BLOCK) as u32;
 
 /// Regions of several chunks that are looked at for an extent.
 const REGION_LOOKS: usize = 64;
@@ -46,7 +49,7 @@ struct Place {
 }
 
 /// Pieces up to which an epoch is small: what is not touched of its blocks is not to be in memory.
-const SMALL_ROW: usize = 8;
+pub(super) const SMALL_ROW: usize = 8;
 
 /// Chunks with warm pages that are looked at for a free block that is in memory.
 const WARM_LOOKS: usize = 16;
@@ -85,11 +88,14 @@ impl<P: PageProvider> State<P> {
     /// nobody's until the extent comes back.
     pub(super) fn take_extent(&mut self, granules: u32, effort: Effort) -> Result<Run, Short> {
         let blocks = granules.div_ceil(64);
-        // Whether there are empty slabs that could be used instead is asked for less than a block.
-        let effort = if effort == Effort::Thrifty {
-            Effort::Bounded
-        } else {
-            effort
+        let effort = match effort {
+            // Whether there are empty slabs that could be used instead is asked for what is about as long as these.
+            Effort::Thrifty if blocks <= SHORT => match self.find_blocks(blocks, effort) {
+                Err(Short::Fresh) => return Err(Short::Fresh),
+                _ => Effort::Bounded,
+            },
+            Effort::Thrifty => Effort::Bounded,
+            effort => effort,
         };
         let (mut chunk, first) = match self.find_extent(blocks, effort) {
             Some(found) => found,
@@ -112,9 +118,10 @@ impl<P: PageProvider> State<P> {
                 (run, count, untouched)
             };
             let number = |block: u32| (granules - left) / 64 + block - index;
-            let inner = |block: &u32| (blocks / 2..blocks - 1).contains(&number(*block));
-            if watch == 0 {
-                watch = ones(untouched).find(inner).map_or(0, number);
+            // The last one but for its end, which may be touched for itself.
+            let inner = |block: &u32| (1..blocks - 1).contains(&number(*block));
+            if blocks >= UNIT {
+                watch = ones(untouched).filter(inner).last().map_or(watch, number);
             }
             (index, left) = (index + count, left.saturating_sub(count * 64));
             whole = Some(whole.map_or(run, |whole| whole.and(run)));
@@ -295,7 +302,7 @@ impl<P: PageProvider> State<P> {
             // SAFETY: the caller's promise; an extent goes on in the next chunk of its region.
             (chunk, index) = (unsafe { (*chunk).next }, index - all);
         }
-        while number * 64 > granules {
+        loop {
             let last = number - 1;
             let keep = granules.saturating_sub(last * 64).min(64);
             let had = (old - last * 64).min(64);

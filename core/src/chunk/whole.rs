@@ -20,9 +20,11 @@ const LONG: usize = UNIT as usize * BLOCK;
 /// Blocks of an extent of which nothing is in memory, from which on it is worth a call to the provider.
 const MANY: u32 = 8;
 
-/// The score after an extent that was not used whole, at which watching begins, and at which extents are made present.
+/// The score after an extent that was not used whole.
 const DOUBT: u32 = 0;
+/// The score from which on extents are watched.
 const WATCH: u32 = 8;
+/// The score at which they are made present.
 const SURE: u32 = WATCH + 4;
 /// One in so many is watched all the same.
 const AGAIN: u32 = 32;
@@ -48,7 +50,7 @@ impl Whole {
 }
 
 impl<P: PageProvider, R: RawMutex> Pages<P, R> {
-    /// Makes an extent that was just handed out present, if such are used whole, or watches it.
+    /// Makes an extent that was just handed out, or what it grew by, present, if such are used whole, or watches it.
     #[inline]
     pub(super) fn expect_whole(&self, run: &Run, bytes: usize) {
         if bytes >= LONG && run.fresh >= MANY {
@@ -64,58 +66,76 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
             return;
         }
         self.look(false);
+        if self.is_left() {
+            let page = run.base.addr() + run.watch as usize * BLOCK;
+            self.watch(if run.watch == 0 { 0 } else { page });
+            return;
+        }
+        let page = self.provider.page_size();
+        let lead = run.base.addr() % page;
+        let size = (lead + bytes).next_multiple_of(page);
+        if let Some(base) = NonNull::new(run.base.wrapping_sub(lead)) {
+            // SAFETY: whole pages inside the extent's region: blocks are multiples of pages.
+            unsafe { self.provider.populate_whole(Region { base, size }) };
+        }
+    }
+
+    /// Whether the long extent that is handed out now is left as it is.
+    fn is_left(&self) -> bool {
         let whole = &self.whole;
         let count = whole.count.fetch_add(1, Relaxed);
         let score = whole.score.load(Relaxed);
         if score < WATCH {
             whole.score.store(score + 1, Relaxed);
-        } else if score < SURE || count.is_multiple_of(AGAIN) {
-            if whole.page.load(Relaxed) == 0 && run.watch != 0 {
-                let page = run.base.addr() + run.watch as usize * BLOCK;
-                whole.page.store(page, Relaxed);
-            }
-        } else if let Some(base) = NonNull::new(run.base) {
-            let size = bytes.next_multiple_of(self.provider.page_size());
-            // SAFETY: whole pages inside the extent's region: it begins with a block.
-            unsafe { self.provider.populate(Region { base, size }) };
+        }
+        score < SURE || count.is_multiple_of(AGAIN)
+    }
+
+    /// Watches a page of which nothing is in memory, if none is watched and there is no doubt left.
+    fn watch(&self, page: usize) {
+        let whole = &self.whole;
+        if whole.page.load(Relaxed) == 0 && whole.score.load(Relaxed) >= WATCH {
+            whole.page.store(page, Relaxed);
         }
     }
 
     /// Looks at the page that is watched, if it is in an extent that comes back: for the last time.
     #[inline]
     pub(super) fn end_whole(&self, base: usize, bytes: usize) {
-        let page = self.whole.page.load(Relaxed);
-        if page.wrapping_sub(base) < bytes {
+        if self.is_watched(base, bytes) {
             self.look(true);
         }
     }
 
-    /// Makes the bytes of an object that was just handed out zero. Pages of a long one go back instead, unless such are used whole: they
-    /// are zero when they are touched, and most of them may never be.
+    /// Makes the bytes of an object that was just handed out zero. Pages of a long one go back instead, unless such are used
+    /// whole: they are zero when they are touched, and most of them may never be. Like all that is handed out they count as
+    /// in memory.
     ///
     /// # Safety
     /// The object is the caller's, and so long.
     pub(crate) unsafe fn zero(&self, object: NonNull<u8>, bytes: usize) {
         let can = Capabilities::DECOMMIT_ZERO | Capabilities::LAZY_COMMIT;
         let goes_back = bytes >= LONG
-            && self.whole.score.load(Relaxed) < SURE
             && self.can_decommit()
-            && self.provider.capabilities().contains(can);
-        // From the object's first whole page on, to its last one.
-        let page = self.provider.page_size();
-        let lead = object.addr().get().wrapping_neg() % page;
-        let size = bytes.saturating_sub(lead) / page * page;
-        // SAFETY: they are inside the object; whole pages of it that nobody uses yet may be decommitted.
+            && self.provider.capabilities().contains(can)
+            && (self.is_watched(object.addr().get(), bytes) || self.is_left());
+        let size = bytes / self.provider.page_size() * self.provider.page_size();
+        let pages = Region { base: object, size };
+        // SAFETY: an object so long begins a block, and so a page; whole pages of it that nobody uses yet may be decommitted.
         unsafe {
-            let base = object.add(lead.min(bytes));
-            if goes_back && self.provider.decommit(Region { base, size }).is_ok() {
-                object.write_bytes(0, lead);
-                let behind = lead + size;
-                object.add(behind).write_bytes(0, bytes - behind);
-            } else {
+            if !goes_back || self.provider.decommit(pages).is_err() {
                 object.write_bytes(0, bytes);
+                return;
             }
+            object.add(size).write_bytes(0, bytes - size);
         }
+        self.watch(object.addr().get() + size / 2 / BLOCK * BLOCK);
+    }
+
+    /// Whether the page that is watched is in so many bytes.
+    fn is_watched(&self, base: usize, bytes: usize) -> bool {
+        let page = self.whole.page.load(Relaxed);
+        page.wrapping_sub(base) < bytes
     }
 
     #[cold]
@@ -125,7 +145,11 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         if page == 0 {
             return;
         }
-        let is_present = self.provider.is_present(page) == Some(true);
+        let Some(is_present) = self.provider.is_present(page) else {
+            // The platform does not say, or the page is gone: then another one is watched.
+            whole.page.store(0, Relaxed);
+            return;
+        };
         if is_present || is_last {
             whole.page.store(0, Relaxed);
             let score = whole.score.load(Relaxed);

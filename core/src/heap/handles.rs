@@ -15,10 +15,10 @@ use lock_api::RawMutex;
 
 impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// Allocates an object that is named by a handle, in the root epoch; from where, see
-    /// [`Heap::alloc`]. It has 64 bytes at least, and at most 8 KiB or those of the largest class.
+    /// [`Heap::alloc`]. It has 64 bytes at least, and at most those of the largest class of up to 8 KiB.
     ///
     /// # Errors
-    /// As for [`Heap::alloc`], or if the object is too large for every class or the ids of handles are
+    /// As for [`Heap::alloc`], or if the object is too large for a handle or the ids of handles are
     /// used up.
     pub fn alloc_handle(&self, layout: Layout) -> Result<RawHandle, AllocError> {
         self.alloc_named(self.root()?, Tag::ROOT, layout)

@@ -304,8 +304,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     fn trim(&self, bytes: usize) -> u64 {
         let batch = BATCH.min(bytes / 2);
         let keep = bytes - batch;
-        // Where caches hold the most of it they give up a share, too: what waits there may be of a phase that is over, and
-        // would leave the pages of this one no room.
+        // Where caches hold the most of it they give up a share, too. Else a program whose objects are slabs at first and then extents
+        // would be left with as little for these as the slabs leave, at each free.
         let cached = self.budget.bytes();
         if cached > keep / 2 {
             self.empty_caches(cached - batch.min(cached));

@@ -9,7 +9,7 @@
 use super::{Heap, ROOT_ROW};
 use crate::bump::BumpBlock;
 use crate::chunk::{BlockView, NO_ROW};
-use crate::class::{GRANULE, MAX_RUN_GRANULES, Purpose};
+use crate::class::{GRANULE, Purpose, is_extent};
 use crate::config::{Config, Table};
 use crate::depot::Row;
 use crate::handle::{FreeWord, RawHandle, TaggedSlab};
@@ -232,7 +232,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 "the page map knows a slab's class, and whether it is the root's",
                 address,
             );
-            let is_extent = body.granules as usize > MAX_RUN_GRANULES;
+            let is_extent = is_extent(body.granules as usize);
             if is_extent {
                 let here = body.granules.min(64);
                 verdict.demand(

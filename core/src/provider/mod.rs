@@ -136,14 +136,22 @@ pub unsafe trait PageProvider {
     unsafe fn commit(&self, pages: Region) -> Result<(), ProviderError>;
 
     /// Makes untouched pages present, so that the first touches of them do not fault one by one: those of a
-    /// block that an epoch begins to draw from that is not small, and of some behind it, and of long objects where such are
-    /// used whole, if there is [`Capabilities::POPULATE`], or of a chunk that is reserved, whether there is or not. A hint. Their
-    /// content stays as it is.
+    /// block that an epoch begins to draw from that is not small, and of some behind it, if there is
+    /// [`Capabilities::POPULATE`], or of a chunk that is reserved, whether there is or not. A hint. Their content stays as it is.
     ///
     /// # Safety
     /// `pages` is whole pages inside one acquired region; parts may be in use.
     unsafe fn populate(&self, pages: Region) {
         let _ = pages;
+    }
+
+    /// As [`populate`](Self::populate), of a long object that is expected to be used whole: in pages as large as there are.
+    ///
+    /// # Safety
+    /// As there.
+    unsafe fn populate_whole(&self, pages: Region) {
+        // SAFETY: the caller's promise.
+        unsafe { self.populate(pages) }
     }
 
     /// Makes a region longer or shorter, moved to where there is room if need be. Post: on `Some` the old
@@ -211,6 +219,10 @@ unsafe impl<P: PageProvider + ?Sized> PageProvider for &P {
     unsafe fn populate(&self, pages: Region) {
         // SAFETY: the caller keeps the same contract.
         unsafe { (**self).populate(pages) }
+    }
+    unsafe fn populate_whole(&self, pages: Region) {
+        // SAFETY: the caller keeps the same contract.
+        unsafe { (**self).populate_whole(pages) }
     }
     unsafe fn remap(&self, region: Region, size: usize, align: usize) -> Option<Region> {
         // SAFETY: the caller keeps the same contract.

@@ -64,10 +64,20 @@ fn large_chunks() {
 /// A provider that loses the content of decommitted pages and wants commits.
 #[test]
 fn lossy_decommit() {
+    lossy::<Checked>();
+}
+
+/// The same with classes whose slabs are longer than its chunks.
+#[test]
+fn lossy_decommit_with_the_fine_table() {
+    lossy::<Fine>();
+}
+
+fn lossy<C: Config>() {
     for seed in 0..RUNS {
         let provider: FaultyProvider<_, true> =
             FaultyProvider::new(HostProvider::<65536>::default());
-        let heap = Heap::<_, DefaultLock, Checked>::new(&provider);
+        let heap = Heap::<_, DefaultLock, C>::new(&provider);
         run(&heap, seed, STEPS);
         drop(heap);
         settled(provider.accounts());

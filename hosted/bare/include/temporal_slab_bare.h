@@ -20,7 +20,7 @@ typedef enum {
    */
   SLAB_BARE_ERROR_ARGUMENT = 1,
   /*
-   The size is larger than the address space allows; or, of an object with a handle, than 8192 bytes or the largest class.
+   The size is larger than the address space allows; or, of an object with a handle, than 8192 bytes.
    */
   SLAB_BARE_ERROR_SIZE = 2,
   /*

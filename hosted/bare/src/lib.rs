@@ -44,7 +44,7 @@ pub enum SlabBareError {
     None = 0,
     /// A pointer is null that must not be, or a number is out of range.
     Argument = 1,
-    /// The size is larger than the address space allows; or, of an object with a handle, than 8192 bytes or the largest class.
+    /// The size is larger than the address space allows; or, of an object with a handle, than 8192 bytes.
     Size = 2,
     /// The epoch is closed.
     ClosedEpoch = 3,

@@ -20,7 +20,7 @@ typedef enum {
    */
   SLAB_ERROR_ARGUMENT = 1,
   /*
-   The size is larger than the address space allows; or, of an object with a handle, than 8192 bytes or the largest class.
+   The size is larger than the address space allows; or, of an object with a handle, than 8192 bytes.
    */
   SLAB_ERROR_SIZE = 2,
   /*
@@ -458,10 +458,7 @@ size_t slab_usable_size(SlabAllocator *alloc, void *object);
  # Safety
  `alloc` is an allocator or null, and `out` may be written to or is null.
  */
-void *alloc_obj_epoch(SlabAllocator *alloc,
-                      uint32_t size,
-                      EpochId epoch,
-                      SlabHandle *out);
+void *alloc_obj_epoch(SlabAllocator *alloc, uint32_t size, EpochId epoch, SlabHandle *out);
 
 /*
  Where the object of a handle is, if it lives; else null.

@@ -74,6 +74,11 @@ unsafe impl PageProvider for Fickle {
         unsafe { self.inner.populate(pages) }
     }
 
+    unsafe fn populate_whole(&self, pages: Region) {
+        // SAFETY: passed on.
+        unsafe { self.inner.populate_whole(pages) }
+    }
+
     unsafe fn remap(&self, region: Region, size: usize, align: usize) -> Option<Region> {
         if self.refuses() {
             return None;
