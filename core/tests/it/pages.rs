@@ -350,6 +350,7 @@ unsafe impl PageProvider for Touched {
 /// of one that touches their ends, or whose provider does not tell, none is. One that is left as it is from time to time tells when that
 /// changes. Catches memory for what nobody touches, for a change that is not seen, and for a page of which nothing is known.
 #[test]
+#[cfg_attr(miri, ignore = "megabytes, page by page and byte by byte")]
 fn long_objects_that_are_used_whole_are_made_present() {
     const SIZE: usize = 9 << 20;
     let provider = Touched::default();
@@ -396,6 +397,7 @@ fn long_objects_that_are_used_whole_are_made_present() {
 /// A long object that is to be zero is not written where such are not used whole: its pages go back, and its ends, which others may have
 /// written to, are zero as well. Catches a byte that is left, and memory for what nobody touches.
 #[test]
+#[cfg_attr(miri, ignore = "megabytes, page by page and byte by byte")]
 fn long_objects_are_zero_without_being_written() {
     const SIZE: usize = (5 << 20) + 12_345;
     let provider = Touched::default();
