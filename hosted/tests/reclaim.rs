@@ -3,19 +3,16 @@
 
 mod common;
 
-use common::{Rng, alone, layout};
+use common::{Rng, TestHeap, TestLocal, alone, layout, touched};
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
-use temporal_slab::config::Unchecked;
-use temporal_slab::{DefaultLock, Heap, Local, Policy};
+use temporal_slab::Policy;
 use temporal_slab_hosted::rss::Usage;
 use temporal_slab_hosted::{MmapProvider, Reclaimer};
 
-type TestHeap = Heap<MmapProvider, DefaultLock, Unchecked>;
-type TestLocal<'h> = Local<'h, MmapProvider, DefaultLock, Unchecked>;
 const MIB: u64 = 1 << 20;
 
 /// The tests take turns: each wants the machine for itself.
@@ -31,14 +28,7 @@ fn resident() -> u64 {
 }
 
 fn fill(local: &mut TestLocal<'_>, count: usize, size: usize) -> Vec<NonNull<u8>> {
-    let mut objects = Vec::with_capacity(count);
-    for _ in 0..count {
-        let object = local.alloc(layout(size)).unwrap();
-        // SAFETY: the object is ours and this long.
-        unsafe { object.write_bytes(1, size) };
-        objects.push(object);
-    }
-    objects
+    (0..count).map(|_| touched(local, size)).collect()
 }
 
 fn free_all(

@@ -14,6 +14,10 @@ pub mod lookups;
 mod rng;
 
 use core::alloc::Layout;
+use core::ptr::NonNull;
+use temporal_slab::config::Unchecked;
+use temporal_slab::{DefaultLock, Heap, Local};
+use temporal_slab_hosted::MmapProvider;
 
 pub use alone::{alone, is_alone};
 pub use rng::Rng;
@@ -21,4 +25,28 @@ pub use rng::Rng;
 /// A layout of so many bytes.
 pub fn layout(size: usize) -> Layout {
     Layout::from_size_align(size, 8).unwrap()
+}
+
+/// A heap on the system's pages.
+pub type TestHeap = Heap<MmapProvider, DefaultLock, Unchecked>;
+pub type TestLocal<'h> = Local<'h, MmapProvider, DefaultLock, Unchecked>;
+
+pub const MIB: usize = 1 << 20;
+
+/// An object of which every byte was written.
+pub fn touched(local: &mut TestLocal<'_>, size: usize) -> NonNull<u8> {
+    let object = local.alloc(layout(size)).unwrap();
+    // SAFETY: the object is ours and this long.
+    unsafe { object.write_bytes(1, size) };
+    object
+}
+
+/// The faults of this process so far that needed no disk.
+pub fn page_faults() -> i64 {
+    // SAFETY: the structure is ours, and zero bytes are one.
+    unsafe {
+        let mut usage: libc::rusage = core::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_SELF, &raw mut usage);
+        usage.ru_minflt
+    }
 }
