@@ -54,10 +54,8 @@ impl Key {
     pub(crate) const NO_BLOCK: u8 = 251;
     /// The class of a bump block's slab.
     pub(crate) const BLOCK: u8 = 252;
-    /// The class of a slab that is one object of some granules.
-    pub(crate) const RUN: u8 = 254;
-    /// The class of a slab that is one object of blocks: an extent.
-    pub(crate) const EXTENT: u8 = 255;
+    /// The class of a slab that is one object which no class serves, a run or an extent by its length.
+    pub(crate) const SINGLE: u8 = 254;
     /// The key of a slab that was one object and is on its way back.
     const DEAD: Self = Self::new(u16::MAX, 253);
 
@@ -476,7 +474,7 @@ mod tests {
     /// anew.
     #[test]
     fn a_single_object_is_claimed_in_the_life_that_was_seen() {
-        let (slab, key) = (Slab::new(), Key::new(0, Key::RUN));
+        let (slab, key) = (Slab::new(), Key::new(0, Key::SINGLE));
         // SAFETY: nobody else knows the slab.
         unsafe { slab.adopt(key, Slab::NOWHERE) };
         let seen = slab.identity();

@@ -38,7 +38,6 @@ use core::alloc::Layout;
 use core::ptr::NonNull;
 use lock_api::RawMutex;
 use runs::State;
-use take::SMALL_ROW;
 use whole::Whole;
 
 pub(crate) use arena::Kind;
@@ -48,7 +47,10 @@ pub(crate) use runs::{Chunk, RowBlocks, Short};
 #[cfg(feature = "walker")]
 pub(crate) use view::BlockView;
 
-/// The longest extent that is made present whole.
+/// Pieces up to which an epoch is small: what is not touched of its blocks is not to be in memory.
+const SMALL_ROW: usize = 8;
+
+/// The longest extent that is made present whole, whether such are used whole or not.
 const MAX_POPULATED: usize = 8 * BLOCK;
 
 /// A run of granules that was handed out.
@@ -263,24 +265,21 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
             }
             let slab = state.take_slab(meta)?;
             // SAFETY: the caller's row.
-            let taken = unsafe {
-                if is_extent {
-                    let is_small = (*row).pieces < SMALL_ROW;
-                    let taken = state.take_extent(granules, effort);
-                    taken.map(|run| Run {
-                        opens: run.opens && !is_small,
-                        ..run
-                    })
+            unsafe {
+                let is_small = (*row).pieces < SMALL_ROW;
+                let taken = if is_extent {
+                    state.take_extent(granules, effort)
                 } else {
                     state.take_run(row, granules, align, effort)
-                }
-            };
-            taken
-                // SAFETY: the caller's row.
-                .inspect(|_| unsafe { (*row).took(bytes) })
-                .map(|run| (slab, run))
-                // SAFETY: the slab was just taken, so it is owned and has not begun a life.
-                .inspect_err(|_| unsafe { state.put_slab(slab, meta) })
+                };
+                taken.map(|run| {
+                    (*row).took(bytes);
+                    let opens = run.opens && !is_small;
+                    (slab, Run { opens, ..run })
+                })
+            }
+            // SAFETY: the slab was just taken, so it is owned and has not begun a life.
+            .inspect_err(|_| unsafe { state.put_slab(slab, meta) })
         })?;
         match self.ready(&run, bytes) {
             Ok(zero) => {

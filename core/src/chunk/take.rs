@@ -48,9 +48,6 @@ struct Place {
     touched: u32,
 }
 
-/// Pieces up to which an epoch is small: what is not touched of its blocks is not to be in memory.
-pub(super) const SMALL_ROW: usize = 8;
-
 /// Chunks with warm pages that are looked at for a free block that is in memory.
 const WARM_LOOKS: usize = 16;
 
@@ -76,11 +73,7 @@ impl<P: PageProvider> State<P> {
             self.close_blocks(chunk, 1 << index);
             let block = Self::block(chunk, index);
             (*block).row = row;
-            let run = self.carve(chunk, 1 << index, mask(0, len));
-            Ok(Run {
-                opens: run.opens && (*row).pieces >= SMALL_ROW,
-                ..run
-            })
+            Ok(self.carve(chunk, 1 << index, mask(0, len)))
         }
     }
 

@@ -68,7 +68,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                     self.wipe_slot(object, class);
                     self.free_slot_held(object, class)
                 }
-                Found::Single(_) => self.free_single(object, |_, _| true),
+                Found::Single(_) => self.free_single(object, |_| true),
                 Found::Region(bytes) => self.free_region(object, bytes, |_| true),
                 Found::Bumped(_) => self
                     .block_at(object.addr().get())
@@ -88,14 +88,14 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         if let Some(block) = self.block_of(entry) {
             return block.find(address).map(Found::Bumped);
         }
-        if entry.class() < usize::from(Key::RUN) {
+        if entry.class() != usize::from(Key::SINGLE) {
             return self
                 .find_slot(slab, entry.class(), address)
                 .map(Found::Slot);
         }
         let (seen, body) = slab.seen();
         let class = seen.key().class();
-        if class < Key::RUN || slab.seen().0 != seen {
+        if class != Key::SINGLE || slab.seen().0 != seen {
             // Freed since the entry was read, and maybe something else by now.
             return Err(FreeError::DoubleFree);
         }

@@ -5,14 +5,14 @@
 
 use super::counters::RouteCounters;
 use super::{Heap, Route};
-use crate::chunk::{Entry, Run, set_entries};
-use crate::class::GRANULE;
+use crate::chunk::{Entry, set_entries};
+use crate::class::{GRANULE, is_extent};
 use crate::config::Config;
 use crate::depot::Row;
 use crate::epoch::Tag;
 use crate::error::{AllocError, FreeError};
 use crate::provider::{Capabilities, PageProvider};
-use crate::slab::{Key, Slab};
+use crate::slab::Key;
 use core::alloc::Layout;
 use core::ptr::NonNull;
 use lock_api::RawMutex;
@@ -53,27 +53,13 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         layout: Layout,
     ) -> Result<(NonNull<u8>, bool), AllocError> {
         let pages = &self.pages;
-        let (is_open, make_room) = (|| row.tag() == tag, |short| self.make_room(row, short));
-        let (blocks_of, meta) = (row.blocks(), Self::PLAIN_META);
         match Route::of::<P, C>(layout, pages.provider()) {
-            Route::Run { granules, align } => {
-                let taken = self.with_reclaim(|| {
-                    // SAFETY: the row is one of this heap.
-                    unsafe { pages.take_slab(blocks_of, meta, granules, align, is_open, make_room) }
-                })?;
-                Ok(self.begin_single(row, taken, Key::RUN, granules))
-            }
-            Route::Extent { granules } => {
-                let taken = self.with_reclaim(|| {
-                    // SAFETY: the row is one of this heap.
-                    unsafe { pages.take_slab(blocks_of, meta, granules, 1, is_open, make_room) }
-                })?;
-                Ok(self.begin_single(row, taken, Key::EXTENT, granules))
-            }
+            Route::Run { granules, align } => self.alloc_single(row, tag, granules, align),
+            Route::Extent { granules } => self.alloc_single(row, tag, granules, 1),
             Route::Region { bytes, align } => {
                 let taken = self.with_reclaim(|| {
                     // SAFETY: the row is one of this heap.
-                    unsafe { pages.take_region(blocks_of, bytes, align, is_open) }
+                    unsafe { pages.take_region(row.blocks(), bytes, align, || row.tag() == tag) }
                 })?;
                 row.add_large(bytes);
                 self.counters.regions.add(bytes);
@@ -83,38 +69,43 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
     }
 
-    /// Makes a slab of one object of what was taken.
-    fn begin_single(
+    /// Makes a slab of one object.
+    fn alloc_single(
         &self,
         row: &Row<R>,
-        (slab, run, zero): (&Slab, Run, bool),
-        class: u8,
+        tag: Tag,
         granules: u32,
-    ) -> (NonNull<u8>, bool) {
+        align: u32,
+    ) -> Result<(NonNull<u8>, bool), AllocError> {
+        let (slab, run, zero) = self.with_reclaim(|| {
+            let (is_open, make_room) = (|| row.tag() == tag, |short| self.make_room(row, short));
+            let meta = Self::PLAIN_META;
+            // SAFETY: the row is one of this heap.
+            unsafe {
+                self.pages
+                    .take_slab(row.blocks(), meta, granules, align, is_open, make_room)
+            }
+        })?;
         let bytes = granules as usize * GRANULE;
         row.add_large(bytes);
-        self.route_of(class).add(bytes);
-        let body = run.body(row, granules);
+        self.singles(granules).add(bytes);
+        let (class, body) = (Key::SINGLE, run.body(row, granules));
+        let entry = Entry::new(slab, class, false);
         // SAFETY: the slab and its run were just taken, so they are this context's alone.
         unsafe {
             slab.adopt(Key::new(row.id(), class), body);
             // The first granule alone: nothing begins in the others.
-            set_entries::<P>(
-                run.chunk,
-                run.base.addr(),
-                1,
-                Entry::new(slab, class, false),
-            );
-            (NonNull::new_unchecked(run.base), zero)
+            set_entries::<P>(run.chunk, run.base.addr(), 1, entry);
+            Ok((NonNull::new_unchecked(run.base), zero))
         }
     }
 
-    /// The counters of a slab of one object.
-    pub(super) fn route_of(&self, class: u8) -> &RouteCounters {
-        if class == Key::RUN {
-            &self.counters.runs
-        } else {
+    /// The counters of slabs of one object, of this length.
+    fn singles(&self, granules: u32) -> &RouteCounters {
+        if is_extent(granules as usize) {
             &self.counters.long_runs
+        } else {
+            &self.counters.runs
         }
     }
 
@@ -136,15 +127,15 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// # Safety
     /// As for [`Heap::free`].
     unsafe fn try_free_large(&self, object: NonNull<u8>, layout: Layout) -> Result<(), FreeError> {
-        let (class, length) = match Route::of::<P, C>(layout, self.pages.provider()) {
-            Route::Run { granules, .. } => (Key::RUN, granules),
+        let length = match Route::of::<P, C>(layout, self.pages.provider()) {
+            Route::Run { granules, .. } => granules,
             // A region may have been made shorter.
             Route::Extent { .. } if self.is_region(object) => {
                 let bytes = self.region_bytes(layout).ok_or(FreeError::WrongLayout)?;
                 // SAFETY: the caller's promise.
                 return unsafe { self.free_region(object, bytes, |is_short| is_short) };
             }
-            Route::Extent { granules } => (Key::EXTENT, granules),
+            Route::Extent { granules } => granules,
             Route::Region { bytes, .. } => {
                 // SAFETY: the caller's promise.
                 return unsafe { self.free_region(object, bytes, |is_short| !is_short) };
@@ -152,7 +143,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             Route::Class(_) | Route::TooLarge => return Err(FreeError::WrongLayout),
         };
         // SAFETY: the caller's promise.
-        unsafe { self.free_single(object, |of, long| of == class && long == length) }
+        unsafe { self.free_single(object, |granules| granules == length) }
     }
 
     /// Frees an object that has a region of its own of so many bytes.
@@ -189,14 +180,14 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         Ok(())
     }
 
-    /// Frees a single object in a chunk, if `is_it` says of its class and its length that it is the one that is meant.
+    /// Frees a single object in a chunk, if `is_it` says of its length that it is the one that is meant.
     ///
     /// # Safety
     /// As for [`Heap::free`].
     pub(super) unsafe fn free_single(
         &self,
         object: NonNull<u8>,
-        is_it: impl FnOnce(u8, u32) -> bool,
+        is_it: impl FnOnce(u32) -> bool,
     ) -> Result<(), FreeError> {
         let address = object.addr().get();
         // SAFETY: the heap outlives the call.
@@ -205,15 +196,14 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         // of the body is followed before the claim is won.
         let (seen, body) = slab.seen();
         let key = seen.key();
-        let class = key.class();
-        if class < Key::RUN {
+        if key.class() != Key::SINGLE {
             return Err(if key.is_dead() {
                 FreeError::DoubleFree
             } else {
                 FreeError::WrongLayout
             });
         }
-        if !is_it(class, body.granules) {
+        if !is_it(body.granules) {
             return Err(FreeError::WrongLayout);
         }
         if body.base.addr() != address {
@@ -229,7 +219,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             let row = &*body.row.cast::<Row<R>>();
             let bytes = body.granules as usize * GRANULE;
             row.remove_large(bytes);
-            self.route_of(class).remove(bytes);
+            self.singles(body.granules).remove(bytes);
             self.wipe(object, bytes);
             set_entries::<P>(body.chunk.cast(), address, 1, Entry::NONE);
             let chunk = body.chunk.cast();
@@ -301,7 +291,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             return false;
         };
         let (seen, body) = slab.seen();
-        let is_it = seen.key().class() == Key::EXTENT
+        let is_it = seen.key().class() == Key::SINGLE
             && body.granules == from
             && body.base.addr() == address;
         if !is_it {

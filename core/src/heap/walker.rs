@@ -243,11 +243,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 *long_left = body.granules - here;
             }
             match key.class() {
-                Key::EXTENT => {
-                    census.runs += 1;
-                    census.run_bytes += body.granules as usize * GRANULE;
-                }
-                Key::RUN => {
+                Key::SINGLE => {
                     verdict.demand(slab.free() == 0, "a single object's word is 0", address);
                     census.runs += 1;
                     census.run_bytes += body.granules as usize * GRANULE;
@@ -289,7 +285,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             for other in granule..(granule + body.granules).min(64) {
                 let other_address = base + other as usize * GRANULE;
                 let found = self.entry(other_address);
-                let expected = found == entry || (key.class() == Key::RUN && found.is_none());
+                let expected = found == entry || (key.class() == Key::SINGLE && found.is_none());
                 verdict.demand(
                     block.free >> other & 1 == 0 && (expected || other == granule),
                     "a run's granules are its own",
