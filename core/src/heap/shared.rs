@@ -408,19 +408,20 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
         // `Relaxed`, and not one read-modify-write: two threads that free the same object at the
         // same moment may both pass, and are found when their words meet.
-        self.check_slot(slab, class, address)?
-            .store(FREE, Ordering::Relaxed);
+        let slot = self.check_slot(slab, class, address)?;
+        // SAFETY: the slot is one of the slab's, in a checked heap.
+        unsafe { slot.mark() }.store(FREE, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Checks that a live slot of `slab`, which is of this class, begins at an address: its mark. For a checked heap.
+    /// Checks that a live slot of `slab`, which is of this class, begins at an address: which. For a checked heap.
     #[inline]
-    pub(crate) fn check_slot<'s>(
+    pub(crate) fn check_slot(
         &self,
-        slab: &'s Slab,
+        slab: &Slab,
         class: usize,
         address: usize,
-    ) -> Result<&'s AtomicU8, FreeError> {
+    ) -> Result<SlotName, FreeError> {
         let shape = Table::<C>::TABLE.class(class);
         // If the pointer is to a live object the slab is pinned. If it is wild, nothing of the body is followed, and what
         // is computed from it is checked by the mark.
@@ -433,11 +434,12 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         if slot as usize * shape.size() != offset {
             return Err(FreeError::Interior);
         }
-        let mark = mark(slab, slot);
-        if mark.load(Ordering::Relaxed) != LIVE {
+        let slot = SlotName::new(slab, slot as usize);
+        // SAFETY: the slot is one of the slab's, in a checked heap.
+        if unsafe { slot.mark() }.load(Ordering::Relaxed) != LIVE {
             return Err(FreeError::DoubleFree);
         }
-        Ok(mark)
+        Ok(slot)
     }
 }
 

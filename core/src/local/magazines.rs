@@ -21,7 +21,6 @@ use crate::class::{MAX_CLASSES, MAX_SHARED_SIZE};
 use crate::config::{Config, Table};
 use crate::heap::{self, Heap};
 use crate::provider::PageProvider;
-use crate::slab::Slab;
 use crate::sync::Ordering;
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
@@ -256,7 +255,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         // SAFETY: there is a cell for each class of the table; the slab is a plain one of this class.
         unsafe {
             let cell = &*magazines.0.add(class);
-            let live = || live_slot_by_base::<C>(entry.slab_at(), class, address);
+            let live = || self.check_slot(entry.slab()?, class, address).ok();
             !cell.is_natural() && self.keep_slot(cell, object.as_ptr(), || class, live)
         }
     }
@@ -295,31 +294,6 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         unsafe { cell.push_to(room, kept, C::CHECKED) };
         true
     }
-}
-
-/// As [`Cell::live_slot`], of a class of whose slabs an address does not tell where they begin.
-///
-/// # Safety
-/// As there.
-unsafe fn live_slot_by_base<C: Config>(
-    slab: *const Slab,
-    class: usize,
-    address: usize,
-) -> Option<heap::SlotName> {
-    let shape = Table::<C>::TABLE.class(class);
-    // SAFETY: slabs are metadata and stay so; what is read of them is atomic. A live object pins its slab; if there is none its mark
-    // says so.
-    let (_, body) = unsafe { &*slab }.seen();
-    let base = body.base.addr();
-    let offset = address.wrapping_sub(base);
-    let slot = shape.slot_of(offset);
-    if slot >= shape.slots() as u32 || slot as usize * shape.size() != offset {
-        return None;
-    }
-    let slot = heap::SlotName::new(slab, slot as usize);
-    // SAFETY: the slot is below 64, and the slab's.
-    let is_live = unsafe { slot.mark() }.load(Ordering::Relaxed) == heap::LIVE;
-    is_live.then_some(slot)
 }
 
 /// Takes what is at hand in a cell of a plain class.
