@@ -43,6 +43,14 @@ mod bump;
 
 #[cfg(not(loom))]
 mod chunk;
+/// What the page map is made of: the rest of this layer works under one lock.
+#[cfg(loom)]
+mod chunk {
+    mod entry;
+    #[cfg(test)]
+    mod models;
+    mod table;
+}
 
 mod epoch;
 

@@ -10,6 +10,7 @@
 mod arena;
 mod block;
 mod chain;
+mod entry;
 mod large;
 mod map;
 mod meta;
@@ -17,6 +18,7 @@ mod purge;
 mod regions;
 mod runs;
 mod supply;
+mod table;
 mod take;
 #[cfg(test)]
 mod tests;
@@ -41,7 +43,8 @@ use runs::State;
 use whole::Whole;
 
 pub(crate) use arena::Kind;
-pub(crate) use map::{Entry, Geometry, NO_ROW, PageMap, set_entries};
+pub(crate) use entry::Entry;
+pub(crate) use map::{Geometry, NO_ROW, PageMap, set_entries};
 pub(crate) use meta::MetaShape;
 pub(crate) use runs::{Chunk, RowBlocks, Short};
 #[cfg(feature = "walker")]

@@ -1,9 +1,10 @@
 //! Gives memory back to the provider: warm pages, empty chunks, and the pages of unused entries of the page map.
 
+use super::entry::EntryWord;
 use super::runs::State;
 use super::{Chunk, Pages};
 use crate::provider::{Capabilities, PageProvider};
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::Ordering;
 use lock_api::RawMutex;
 
 impl<P: PageProvider, R: RawMutex> Pages<P, R> {
@@ -93,10 +94,9 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
             return pages.size;
         }
         // Their content may be lost.
-        for entry in 0..pages.size / size_of::<AtomicU64>() {
+        for entry in 0..pages.size / size_of::<EntryWord>() {
             // SAFETY: entries in the description's memory, accessed atomically.
-            unsafe { &*pages.base.cast::<AtomicU64>().add(entry).as_ptr() }
-                .store(0, Ordering::Relaxed);
+            unsafe { pages.base.cast::<EntryWord>().add(entry).as_ref() }.clear();
         }
         0
     }

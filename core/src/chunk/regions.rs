@@ -4,11 +4,12 @@
 //! Descriptions are taken from metadata and stay descriptions: see `map`.
 
 use super::chain::{Chain, Links};
+use super::entry::EntryWord;
 use super::map::{Geometry, PageMap};
 use super::runs::{Block, Chunk, OPEN, Short, State};
 use super::tree::{Node, Use};
 use crate::provider::{PageProvider, Region};
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::Ordering;
 use core::alloc::Layout;
 use core::mem::size_of;
 use core::ptr::{self, NonNull};
@@ -21,7 +22,7 @@ impl<P: PageProvider> State<P> {
     pub(super) unsafe fn entry_pages(chunk: *mut Chunk, page: usize) -> Option<Region> {
         // SAFETY: the entries lie in the description's piece of memory.
         let first = unsafe { chunk.byte_add(Self::ENTRIES_AT) }.cast::<u8>();
-        let end = first.addr() + Geometry::<P>::ENTRIES * size_of::<AtomicU64>();
+        let end = first.addr() + Geometry::<P>::ENTRIES * size_of::<EntryWord>();
         let base = first.addr().next_multiple_of(page);
         let size = (end & !(page - 1))
             .checked_sub(base)
@@ -35,7 +36,7 @@ impl<P: PageProvider> State<P> {
         (size_of::<Chunk>() + Geometry::<P>::BLOCKS * size_of::<Block>()).next_multiple_of(64);
 
     fn chunk_layout() -> Layout {
-        let size = Self::ENTRIES_AT + Geometry::<P>::ENTRIES * size_of::<AtomicU64>();
+        let size = Self::ENTRIES_AT + Geometry::<P>::ENTRIES * size_of::<EntryWord>();
         let size = size.next_multiple_of(64);
         match Layout::from_size_align(size, 64) {
             Ok(layout) => layout,

@@ -16,8 +16,9 @@
 use super::arena::Arena;
 use super::block::{PageShape, longest_run, mask, ones};
 use super::chain::{Chain, Linked, Links};
-use super::map::{Geometry, VACANT};
+use super::map::Geometry;
 use super::meta::META_KINDS;
+use super::table::VACANT;
 use super::tree::{Node, Tree, Use};
 use crate::class::{BLOCK, GRANULE};
 use crate::provider::{PageProvider, Region};
@@ -54,7 +55,7 @@ pub(crate) struct Block {
 #[repr(C)]
 pub(crate) struct Chunk {
     pub(super) node: Node,
-    /// The chunk's number, or [`VACANT`]. `Relaxed`: see the head of `map`.
+    /// The chunk's number, or [`VACANT`]. `Relaxed`: see the head of `table`.
     pub(super) number: AtomicUsize,
     /// Where the page map has the chunk.
     pub(super) place: usize,

@@ -4,7 +4,8 @@
 use super::Pages;
 use super::arena::{META_HEADER, META_REGION};
 use super::block::PageShape;
-use super::map::{Geometry, can_name};
+use super::entry::can_name;
+use super::map::Geometry;
 use super::runs::{Short, State};
 use super::take::Effort;
 use super::tree::{Node, Use};

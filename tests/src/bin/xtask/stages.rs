@@ -10,8 +10,7 @@ use crate::toolchain;
 /// provenance was exposed, because Miri cannot check what such a pointer may reach.
 const MIRI_STRICT: &str = "-Zmiri-strict-provenance";
 
-/// For whole heaps, which recover a chunk from an object's address: see the head of the core's
-/// `chunk/map.rs`.
+/// For whole heaps, which make a slab's address from an entry of the page map: see the core's `chunk/entry.rs`.
 pub(crate) const MIRI_WHOLE: &str = "-Zmiri-permissive-provenance -Zmiri-disable-isolation";
 
 /// The files of the core's program of tests.

@@ -1,0 +1,121 @@
+//! What the page map says of a granule, in a word.
+
+use crate::slab::{Key, Slab};
+use crate::sync::{AtomicU64, Ordering};
+use core::ptr;
+
+/// What the page map says of a granule: `[63:16] the slab's address | [15] bumped | [14] home | [13:6] class | [5:0] 0`.
+///
+/// The class is that of the slab's key. Fast paths free two kinds at once: *home* marks slots of a plain class in the
+/// root epoch, and *bumped* bump blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Entry(u64);
+
+impl Entry {
+    pub(crate) const NONE: Self = Self(0);
+    const CLASS: u32 = 6;
+    const HOME: u64 = 1 << 14;
+    const BUMPED: u64 = 1 << 15;
+    const SLAB: u32 = 16;
+
+    pub(crate) fn new(slab: &Slab, class: u8, is_home: bool) -> Self {
+        let address = ptr::from_ref(slab).addr() as u64;
+        debug_assert!(can_name(address as usize));
+        let kind = match class {
+            Key::BLOCK => Self::BUMPED,
+            _ if is_home => Self::HOME,
+            _ => 0,
+        };
+        Self(address << Self::SLAB | kind | u64::from(class) << Self::CLASS)
+    }
+
+    /// Whether the granule has no slab.
+    #[inline(always)]
+    pub(crate) const fn is_none(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether the granule is of a slab of a plain class in the root epoch.
+    #[inline(always)]
+    pub(crate) const fn is_home(self) -> bool {
+        self.0 & Self::HOME != 0
+    }
+
+    /// Whether the granule is of a bump block.
+    #[inline(always)]
+    pub(crate) const fn is_bumped(self) -> bool {
+        self.0 & Self::BUMPED != 0
+    }
+
+    /// The class, times 64: how far in bytes its cell is from the first.
+    #[inline(always)]
+    pub(crate) const fn class_by_64(self) -> usize {
+        const { assert!(Self::CLASS == 6) };
+        self.0 as usize & 0xFF << Self::CLASS
+    }
+
+    /// The class of the slab's key.
+    #[inline(always)]
+    pub(crate) const fn class(self) -> usize {
+        (self.0 >> Self::CLASS) as usize & 0xFF
+    }
+
+    /// The address of the slab, or null.
+    #[inline(always)]
+    pub(crate) fn slab_at(self) -> *const Slab {
+        let address = (self.0.cast_signed() >> Self::SLAB) as usize;
+        ptr::with_exposed_provenance(address)
+    }
+
+    /// The slab.
+    ///
+    /// # Safety
+    /// The entry is of a heap that lives as long as `'s`.
+    #[inline(always)]
+    pub(crate) unsafe fn slab<'s>(self) -> Option<&'s Slab> {
+        // SAFETY: entries name slabs, which lie in exposed metadata memory that stays until the heap is dropped.
+        unsafe { self.slab_at().as_ref() }
+    }
+}
+
+impl From<u64> for Entry {
+    #[inline(always)]
+    fn from(bits: u64) -> Self {
+        Self(bits)
+    }
+}
+
+/// Whether an entry has room for the address: 48 bits, the highest of which is the sign.
+pub(crate) const fn can_name(address: usize) -> bool {
+    let address = (address as u64).cast_signed();
+    address << 16 >> 16 == address
+}
+
+/// The entry of a granule, where anybody may read it: `Release` and `Acquire`, so that the slab and its marks are initialised.
+#[derive(Debug)]
+#[repr(transparent)]
+pub(super) struct EntryWord(AtomicU64);
+
+impl EntryWord {
+    #[cfg(loom)]
+    pub(super) fn new() -> Self {
+        Self(AtomicU64::new(Entry::NONE.0))
+    }
+
+    #[inline(always)]
+    pub(super) fn get(&self) -> Entry {
+        self.0.load(Ordering::Acquire).into()
+    }
+
+    #[inline(always)]
+    pub(super) fn set(&self, entry: Entry) {
+        self.0.store(entry.0, Ordering::Release);
+    }
+
+    /// Makes it that of no slab, which it is already, but for what was lost. `Relaxed`: its description is of no chunk, so what
+    /// is read of it is out of date.
+    #[cfg(not(loom))]
+    pub(super) fn clear(&self) {
+        self.0.store(Entry::NONE.0, Ordering::Relaxed);
+    }
+}
