@@ -24,6 +24,9 @@ type TestHeap<'p> = Heap<&'p Faulty, DefaultLock, Repeated>;
 
 const OPERATIONS: usize = if cfg!(miri) { 40 } else { 10_000 };
 
+/// Steps that follow a call that failed, or the last that worked: what can fail for want of memory has failed by then.
+const AFTER: usize = 1000;
+
 /// A call of the provider: the step that makes it, and how many calls that step has made before.
 type Call = (usize, u64);
 
@@ -55,6 +58,12 @@ fn calls(trace: &[Action]) -> Vec<Call> {
     );
     let step = if cfg!(miri) { 3 } else { 1 };
     calls.into_iter().step_by(step).collect()
+}
+
+/// As much of a trace as is to run for a call.
+fn after<'t>(trace: &'t [Action], call: Option<&Call>) -> &'t [Action] {
+    let end = call.map_or(0, |(step, _)| step + AFTER);
+    &trace[..trace.len().min(end)]
 }
 
 /// Runs the trace with calls broken, in their order: each by itself, or all that come from the first one on. Catches a
@@ -133,13 +142,13 @@ fn every_call_fails_once() {
             is_apart
         });
         left = later;
-        let found: (Vec<Call>, usize) = run(&trace, &now, false);
+        let found: (Vec<Call>, usize) = run(after(&trace, now.last()), &now, false);
         alone.extend(found.0);
         failed += found.1;
         runs += 1;
     }
     for call in &alone {
-        let (missed, steps) = run(&trace, &[*call], false);
+        let (missed, steps) = run(after(&trace, Some(call)), &[*call], false);
         assert!(missed.is_empty(), "{call:?} is made when nothing failed");
         failed += steps;
     }
@@ -150,12 +159,11 @@ fn every_call_fails_once() {
     assert!(failed > 0);
 }
 
-/// Each call in turn is the last that works, and a thousand steps follow: what can fail for want of memory has failed by then.
+/// Each call in turn is the last that works.
 #[test]
 fn every_call_is_the_last_that_works() {
-    const AFTER: usize = 1000;
-    // Half as many steps: each call takes all steps before it, so the time grows with the square.
-    let trace = trace(OPERATIONS / 2);
+    // A third of the steps: each call takes all steps before it, so the time grows with the square.
+    let trace = trace(OPERATIONS / 3);
     let calls = calls(&trace);
     const THREADS: usize = 2;
     std::thread::scope(|scope| {
@@ -163,8 +171,7 @@ fn every_call_is_the_last_that_works() {
             let (trace, calls) = (&trace, &calls);
             scope.spawn(move || {
                 for call in calls.iter().skip(thread).step_by(THREADS) {
-                    let end = trace.len().min(call.0 + AFTER);
-                    run(&trace[..end], &[*call], true);
+                    run(after(trace, Some(call)), &[*call], true);
                 }
             });
         }
