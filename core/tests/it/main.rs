@@ -41,4 +41,5 @@ mod stats;
 mod survivors;
 mod texts;
 mod threads;
+mod transit;
 mod values;
