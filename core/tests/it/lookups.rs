@@ -55,7 +55,7 @@ const SIZES: [usize; 12] = [
 /// Makers and askers together.
 const THREADS: usize = steps(8, 4);
 /// Scopes of each maker under Miri; elsewhere the time decides.
-const ROUNDS: usize = 8;
+const ROUNDS: usize = 4;
 
 type TestHeap<C, const CHUNK: usize> = Heap<HostProvider<CHUNK>, Polite, C>;
 type TestLocal<'h, C, const CHUNK: usize> = Local<'h, HostProvider<CHUNK>, Polite, C>;

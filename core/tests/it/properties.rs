@@ -26,7 +26,7 @@ fn go<P: PageProvider, C: Config>(mut world: World<'_, P, C>, seed: u64, steps: 
 }
 
 const RUNS: u64 = if cfg!(miri) { 1 } else { 24 };
-const STEPS: usize = if cfg!(miri) { 50 } else { 1200 };
+const STEPS: usize = if cfg!(miri) { 35 } else { 1200 };
 
 /// Runs over a heap of a configuration, with chunks of a size.
 fn runs<C: Config, const CHUNK: usize>() {
