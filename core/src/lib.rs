@@ -43,7 +43,7 @@ mod bump;
 
 #[cfg(not(loom))]
 mod chunk;
-/// What the page map is made of: the rest of this layer works under one lock.
+/// The page map's table and entries: the rest of this layer works under one lock, or looks up in these.
 #[cfg(loom)]
 mod chunk {
     mod entry;

@@ -86,7 +86,7 @@ impl From<u64> for Entry {
 }
 
 /// Whether an entry has room for the address: 48 bits, the highest of which is the sign.
-pub(crate) const fn can_name(address: usize) -> bool {
+pub(super) const fn can_name(address: usize) -> bool {
     let address = (address as u64).cast_signed();
     address << 16 >> 16 == address
 }
@@ -112,8 +112,8 @@ impl EntryWord {
         self.0.store(entry.0, Ordering::Release);
     }
 
-    /// Makes it that of no slab, which it is already, but for what was lost. `Relaxed`: its description is of no chunk, so what
-    /// is read of it is out of date.
+    /// Sets it to [`Entry::NONE`] again, after a decommit that failed and may have destroyed it. `Relaxed`: its description is
+    /// of no chunk, so what is read of it is out of date.
     #[cfg(not(loom))]
     pub(super) fn clear(&self) {
         self.0.store(Entry::NONE.0, Ordering::Relaxed);

@@ -13,16 +13,15 @@
 //! All that a look-up reads is atomic. A description that another chunk has by now says so by its number. An entry that
 //! is out of date leads to metadata that is a slab still, and a caller that acts on it checks the slab's mark, tag or identity.
 //!
-//! The orderings are at the heads of `table` and at `EntryWord`; `models` has the models.
+//! The orderings are at the head of `table` and at `EntryWord`; loom's models of both are in `models.rs`.
 
 use super::entry::{Entry, EntryWord};
 use super::runs::{Chunk, State};
-use super::table::{Numbered, Places, Table};
+use super::table::{Numbered, Table};
 use crate::class::{BLOCK, GRANULE};
 use crate::provider::PageProvider;
-use crate::sync::AtomicUsize;
-use core::alloc::Layout;
 use core::marker::PhantomData;
+use core::mem::offset_of;
 
 /// The number of no row.
 pub(crate) const NO_ROW: u16 = u16::MAX;
@@ -45,113 +44,65 @@ impl<P: PageProvider> Geometry<P> {
     pub(super) const ENTRIES: usize = Self::CHUNK / GRANULE;
 }
 
-/// What unused places lead to.
-static NOWHERE: Nowhere = Nowhere(Chunk::VACANT);
-
-struct Nowhere(Chunk);
-// SAFETY: nobody writes to it, and nothing but its number, which is atomic, is read.
-unsafe impl Sync for Nowhere {}
-
-const fn nowhere() -> *mut Chunk {
-    (&raw const NOWHERE.0).cast_mut()
-}
-
-/// The table of a heap that has no chunk.
-static EMPTY: Places<Chunk> = Places::empty(nowhere());
-
-// SAFETY: descriptions lie in metadata, which stays and is reused as what it was until the heap is dropped.
-unsafe impl Numbered for Chunk {
-    #[inline(always)]
-    fn nowhere() -> *mut Self {
-        nowhere()
-    }
-
-    #[inline(always)]
-    unsafe fn number<'n>(this: *const Self) -> &'n AtomicUsize {
-        // SAFETY: the caller's promise.
-        unsafe { &(*this).number }
-    }
-
-    unsafe fn place(this: *mut Self) -> *mut usize {
-        // SAFETY: the caller's promise.
-        unsafe { &raw mut (*this).place }
-    }
-}
-
 /// The page map of a heap. Looked up by anybody, changed under the pages' lock.
 #[derive(Debug)]
 pub(crate) struct PageMap {
-    table: Table<Chunk>,
+    /// Leads to what is numbered in descriptions of chunks.
+    pub(super) table: Table,
 }
 
 impl PageMap {
     pub(crate) const fn new() -> Self {
         Self {
-            table: Table::new((&raw const EMPTY).cast_mut()),
+            table: Table::new(),
         }
     }
 
     /// What is at an address.
     #[inline(always)]
     pub(crate) fn entry<P: PageProvider>(&self, address: usize) -> Entry {
-        let number = address / Geometry::<P>::CHUNK;
-        self.table.at_once_or(
-            number,
-            // SAFETY: what the table leads to are descriptions, and they stay.
-            |chunk| unsafe { entry_of::<P>(chunk, address) }.get(),
-            // SAFETY: the places were this table's just now.
-            |places| unsafe { search::<P>(places, number, address) },
-        )
+        match self.table.at_once(number_of::<P>(address)) {
+            // SAFETY: what the table leads to is a description's.
+            Some(found) => unsafe { entry_of::<P>(chunk_of(found), address) }.get(),
+            None => self.search::<P>(address),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn search<P: PageProvider>(&self, address: usize) -> Entry {
+        match self.table.search(number_of::<P>(address)) {
+            // SAFETY: as above.
+            Some(found) => unsafe { entry_of::<P>(chunk_of(found), address) }.get(),
+            None => Entry::NONE,
+        }
     }
 
     /// What is at an address, if its chunk is at the first place that is looked at. Else nothing, which says nothing.
     #[inline(always)]
     pub(crate) fn entry_at_once<P: PageProvider>(&self, address: usize) -> Entry {
-        let number = address / Geometry::<P>::CHUNK;
-        self.table.at_once_or(
-            number,
-            // SAFETY: as in `entry`.
-            |chunk| unsafe { entry_of::<P>(chunk, address) }.get(),
-            |_| Entry::NONE,
-        )
+        match self.table.at_once(number_of::<P>(address)) {
+            // SAFETY: as above.
+            Some(found) => unsafe { entry_of::<P>(chunk_of(found), address) }.get(),
+            None => Entry::NONE,
+        }
     }
+}
 
-    /// Whether there is room for one more beside so many chunks.
-    pub(super) fn has_room_beside(&self, chunks: usize) -> bool {
-        self.table.has_room_beside(chunks)
-    }
+/// The number of the chunk that an address is in.
+#[inline(always)]
+pub(super) const fn number_of<P: PageProvider>(address: usize) -> usize {
+    address / Geometry::<P>::CHUNK
+}
 
-    /// The layout of what [`Self::grow`] wants.
-    pub(super) fn next_layout(&self) -> Layout {
-        self.table.next_layout()
-    }
-
-    /// Goes on with a longer table. The one before stays where it is.
-    ///
-    /// # Safety
-    /// The memory is of [`Self::next_layout`], and nobody else's.
-    pub(super) unsafe fn grow(&self, memory: *mut u8) {
-        // SAFETY: the caller's promise.
-        unsafe { self.table.grow(memory) };
-    }
-
-    /// Takes a chunk in, whose number is set.
-    ///
-    /// # Safety
-    /// The chunk is valid and not in the map, and there is room.
-    pub(super) unsafe fn insert(&self, chunk: *mut Chunk) {
-        // SAFETY: the caller's promise.
-        unsafe { self.table.insert(chunk) };
-    }
-
-    /// Lets a chunk go. Its description may be taken in again as that of another.
-    ///
-    /// # Safety
-    /// The chunk is in the map.
-    pub(super) unsafe fn remove(&self, chunk: *mut Chunk) {
-        // SAFETY: the caller's promise.
-        unsafe { self.table.remove(chunk) };
-    }
+/// The description that something numbered is in.
+///
+/// # Safety
+/// It is in one.
+#[inline(always)]
+unsafe fn chunk_of(numbered: *const Numbered) -> *const Chunk {
+    // SAFETY: the caller's promise. It was taken in by a pointer that is good for all of the description.
+    unsafe { numbered.byte_sub(offset_of!(Chunk, numbered)).cast() }
 }
 
 /// The entry of a granule of a chunk.
@@ -167,24 +118,6 @@ unsafe fn entry_of<'c, P: PageProvider>(chunk: *const Chunk, address: usize) -> 
             .byte_add(State::<P>::ENTRIES_AT)
             .cast::<EntryWord>()
             .add(granule)
-    }
-}
-
-/// Looks on behind the first place.
-///
-/// # Safety
-/// They are places of a page map that is there.
-#[cold]
-#[inline(never)]
-unsafe fn search<P: PageProvider>(
-    places: *const Places<Chunk>,
-    number: usize,
-    address: usize,
-) -> Entry {
-    // SAFETY: the caller's promise; as in `entry`.
-    unsafe {
-        Table::search(places, number)
-            .map_or(Entry::NONE, |chunk| entry_of::<P>(chunk, address).get())
     }
 }
 

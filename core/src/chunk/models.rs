@@ -1,117 +1,89 @@
-//! Models of the page map: look-ups against chunks that come and go. Run with `RUSTFLAGS="--cfg loom"`.
+//! Models of the page map's table and entries: look-ups against chunks that come and go. Run with `RUSTFLAGS="--cfg loom"`.
 
 extern crate std;
 
 use super::entry::{Entry, EntryWord};
-use super::table::{Numbered, Places, Table, VACANT};
+use super::table::{Numbered, Table};
 use crate::slab::{Body, Key, Slab};
-use crate::sync::{AtomicUsize, Lock, Ordering};
+use crate::sync::Lock;
 use core::ptr;
 use loom::sync::Arc;
 use loom::thread;
 use std::alloc::alloc;
 use std::boxed::Box;
 
-/// A chunk with one granule.
+/// A chunk with one granule. Nothing of a model's memory goes back while it runs.
+#[repr(C)]
 struct Chunk {
-    number: AtomicUsize,
-    place: usize,
+    numbered: Numbered,
     entry: EntryWord,
 }
 
 impl Chunk {
     fn new() -> *mut Self {
         Box::into_raw(Box::new(Self {
-            number: AtomicUsize::new(VACANT),
-            place: 0,
+            numbered: Numbered::new(),
             entry: EntryWord::new(),
         }))
     }
 }
 
-loom::lazy_static! {
-    static ref NOWHERE: usize = Chunk::new().expose_provenance();
-}
-
-// SAFETY: nothing of a model's memory goes back while it runs.
-unsafe impl Numbered for Chunk {
-    fn nowhere() -> *mut Self {
-        ptr::with_exposed_provenance_mut(*NOWHERE)
-    }
-
-    unsafe fn number<'n>(this: *const Self) -> &'n AtomicUsize {
-        // SAFETY: the caller's promise.
-        unsafe { &(*this).number }
-    }
-
-    unsafe fn place(this: *mut Self) -> *mut usize {
-        // SAFETY: the caller's promise.
-        unsafe { &raw mut (*this).place }
-    }
-}
-
 /// A page map of such chunks, and the lock that changes are made under.
 struct Map {
-    table: Table<Chunk>,
+    table: Table,
     lock: Lock<(), ()>,
 }
 
-// SAFETY: what lies behind the table's pointers is atomic, or guarded by the lock.
-unsafe impl Send for Map {}
-// SAFETY: as above.
-unsafe impl Sync for Map {}
-
-/// Memory for so many places.
-fn memory(places: usize) -> *mut u8 {
-    // SAFETY: the layout has a size.
-    unsafe { alloc(Places::<Chunk>::layout(places)) }
-}
-
 impl Map {
-    /// With so many places, all unused.
-    fn new(places: usize) -> Arc<Self> {
-        // SAFETY: the memory is of that layout.
-        let places = unsafe { Places::init(memory(places), places) };
-        Arc::new(Self {
-            table: Table::new(places),
+    /// With room for eight chunks.
+    fn new() -> Arc<Self> {
+        let map = Arc::new(Self {
+            table: Table::new(),
             lock: Lock::new(()),
-        })
+        });
+        map.grow();
+        map
     }
 
     /// Takes a chunk in that nobody has.
     fn insert(&self, chunk: *mut Chunk, number: usize) {
-        // SAFETY: the models do what the functions ask.
-        self.lock.with(|()| unsafe {
-            Chunk::number(chunk).store(number, Ordering::Relaxed);
-            self.table.insert(chunk);
-        });
+        // SAFETY: the chunk stays.
+        self.lock
+            .with(|()| unsafe { self.table.insert(chunk.cast(), number) });
     }
 
     /// Lets one go, of which no granule is in use.
     fn remove(&self, chunk: *mut Chunk) {
-        // SAFETY: as above.
-        self.lock.with(|()| unsafe { self.table.remove(chunk) });
+        // SAFETY: the models let go what is in.
+        self.lock
+            .with(|()| unsafe { self.table.remove(chunk.cast()) });
     }
 
     fn grow(&self) {
-        // The least that there is.
-        let memory = memory(16);
-        // SAFETY: as above.
-        self.lock.with(|()| unsafe { self.table.grow(memory) });
+        // SAFETY: the layout has a size, and the memory is of it.
+        self.lock
+            .with(|()| unsafe { self.table.grow(alloc(self.table.next_layout())) });
     }
 
-    fn entry(&self, number: usize) -> Entry {
-        // SAFETY: chunks stay.
-        let entry = |chunk: *const Chunk| unsafe { (*chunk).entry.get() };
-        self.table
-            // SAFETY: the places are this table's.
-            .at_once_or(number, entry, |places| unsafe {
-                Table::search(places, number).map_or(Entry::NONE, entry)
-            })
+    /// The chunk that has a number.
+    fn find(&self, number: usize) -> Option<*const Chunk> {
+        let found = self.table.at_once(number);
+        found
+            .or_else(|| self.table.search(number))
+            .map(|numbered| numbered.cast())
+    }
+
+    /// Where the slab lies that a chunk's granule is of. loom fails the model if that is being written.
+    fn base(&self, number: usize) -> Option<usize> {
+        // SAFETY: chunks and slabs stay.
+        unsafe {
+            let entry = (*self.find(number)?).entry.get();
+            Some(entry.slab::<'static>()?.body().base.addr())
+        }
     }
 }
 
-/// What a chunk's granule says when it is handed out for a slab. The slab and the chunk are the caller's.
+/// What is done when a chunk's granule is handed out for a slab. Both are the caller's.
 fn hand_out(chunk: *mut Chunk, slab: &'static Slab, base: usize) {
     let body = Body {
         base: ptr::without_provenance_mut(base),
@@ -127,73 +99,92 @@ fn hand_out(chunk: *mut Chunk, slab: &'static Slab, base: usize) {
 }
 
 fn slab() -> &'static Slab {
-    Box::leak(Box::new(Slab::new()))
-}
-
-/// Where the slab of an entry lies. loom fails the model if that is being written.
-fn base_of(entry: Entry) -> Option<usize> {
-    // SAFETY: the models' slabs stay.
-    let slab = unsafe { entry.slab::<'static>() }?;
-    // SAFETY: nobody begins another life of it in the model.
-    Some(unsafe { slab.body() }.base.addr())
+    let slab = Box::into_raw(Box::new(Slab::new()));
+    let _exposed = slab.expose_provenance();
+    // SAFETY: it is never given back.
+    unsafe { &*slab }
 }
 
 /// A chunk is taken in, a slab laid in it and, in a longer table, taken over, while somebody asks for its address: what is
-/// found is whole. Catches a place, a table or an entry that leads to what is not there yet.
+/// found is whole. Catches a place, a table or an entry with an ordering so weak that it leads to what is not there yet.
 #[test]
 fn what_is_found_is_whole() {
     loom::model(|| {
-        let map = Map::new(2);
+        let map = Map::new();
         let asking = {
             let map = Arc::clone(&map);
-            thread::spawn(move || base_of(map.entry(5)))
+            thread::spawn(move || map.base(5))
         };
         let chunk = Chunk::new();
         map.insert(chunk, 5);
         hand_out(chunk, slab(), 0x5000);
         map.grow();
         assert!(matches!(asking.join().unwrap(), None | Some(0x5000)));
-        assert_eq!(base_of(map.entry(5)), Some(0x5000));
+        assert_eq!(map.base(5), Some(0x5000));
     });
 }
 
-/// The free of a live object looks for its chunk while the chunk that is in its place goes, another comes, and the table
-/// grows: it finds it. Catches a place that is unused again in front of something, and what a longer table has not.
+/// The free of a live object looks for its chunk while the chunk that has its home place goes, another comes, and the table
+/// grows: it finds it. Catches a place that is unused again in front of something, what a longer table lost, and a chunk
+/// that is found when it is gone.
 #[test]
 fn a_chunk_that_is_held_is_found() {
     loom::model(|| {
-        let map = Map::new(8);
+        let map = Map::new();
         let (before, held, after) = (Chunk::new(), Chunk::new(), Chunk::new());
         map.insert(before, 1);
-        map.insert(held, 9);
-        hand_out(held, slab(), 0x9000);
+        map.insert(held, 17);
+        hand_out(held, slab(), 0x17000);
         let freeing = {
             let map = Arc::clone(&map);
-            thread::spawn(move || base_of(map.entry(9)))
+            thread::spawn(move || map.base(17))
         };
         map.remove(before);
-        map.insert(after, 17);
+        assert_eq!(map.find(1), None);
+        map.insert(after, 33);
         map.grow();
-        assert_eq!(freeing.join().unwrap(), Some(0x9000));
-        assert_eq!(base_of(map.entry(9)), Some(0x9000));
-        assert_eq!(base_of(map.entry(1)), None);
+        assert_eq!(freeing.join().unwrap(), Some(0x17000));
+        assert_eq!(map.base(17), Some(0x17000));
+        assert_eq!(map.find(1), None);
+        assert_eq!(map.find(33), Some(after.cast_const()));
+    });
+}
+
+/// Two chunks come at a time, in places of which one is the other's home. Catches changes that the lock does not order.
+#[test]
+fn chunks_come_at_a_time() {
+    loom::model(|| {
+        let map = Map::new();
+        let (one, other) = (Chunk::new(), Chunk::new());
+        let coming = {
+            let (map, other) = (Arc::clone(&map), other as usize);
+            thread::spawn(move || {
+                map.insert(other as *mut Chunk, 17);
+                map.find(17).map(|chunk| chunk as usize) == Some(other)
+            })
+        };
+        map.insert(one, 1);
+        assert_eq!(map.find(1), Some(one.cast_const()));
+        assert!(coming.join().unwrap());
+        map.remove(one);
+        assert_eq!(map.find(17), Some(other.cast_const()));
     });
 }
 
 /// A chunk goes, and its description is another's, in which a slab is laid, while somebody asks for the first one's address:
-/// there is nothing, or what has been there, or, told too late, what is there now, and that is whole. Catches a description
-/// that is read while it is made anew.
+/// there is nothing, or what has been there or, if it read the old number, what is there now, and that is whole. Catches an
+/// entry that leads, under a number that is out of date, to a slab that is not written yet.
 #[test]
 fn a_chunk_that_went_is_nothing_or_out_of_date() {
     loom::model(|| {
-        let map = Map::new(8);
+        let map = Map::new();
         let chunk = Chunk::new();
         let (old, new) = (slab(), slab());
         map.insert(chunk, 1);
         hand_out(chunk, old, 0x1000);
         let asking = {
             let map = Arc::clone(&map);
-            thread::spawn(move || base_of(map.entry(1)))
+            thread::spawn(move || map.base(1))
         };
         // SAFETY: the granule comes back, and the chunk is let go with none in use.
         unsafe { (*chunk).entry.set(Entry::NONE) };
@@ -202,7 +193,7 @@ fn a_chunk_that_went_is_nothing_or_out_of_date() {
         hand_out(chunk, new, 0x2000);
         let found = asking.join().unwrap();
         assert!(matches!(found, None | Some(0x1000 | 0x2000)), "{found:?}");
-        assert_eq!(base_of(map.entry(1)), None);
-        assert_eq!(base_of(map.entry(2)), Some(0x2000));
+        assert_eq!(map.base(1), None);
+        assert_eq!(map.base(2), Some(0x2000));
     });
 }

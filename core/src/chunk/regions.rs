@@ -5,11 +5,10 @@
 
 use super::chain::{Chain, Links};
 use super::entry::EntryWord;
-use super::map::{Geometry, PageMap};
+use super::map::{Geometry, PageMap, number_of};
 use super::runs::{Block, Chunk, OPEN, Short, State};
 use super::tree::{Node, Use};
 use crate::provider::{PageProvider, Region};
-use crate::sync::Ordering;
 use core::alloc::Layout;
 use core::mem::size_of;
 use core::ptr::{self, NonNull};
@@ -46,11 +45,11 @@ impl<P: PageProvider> State<P> {
 
     /// Memory for the descriptions of so many chunks, linked by `next`, and room for them in the page map.
     pub(super) fn take_chunks(&mut self, map: &PageMap, count: usize) -> Result<*mut Chunk, Short> {
-        while !map.has_room_beside(self.chunks + count - 1) {
-            let layout = map.next_layout();
+        while !map.table.has_room_beside(self.chunks + count - 1) {
+            let layout = map.table.next_layout();
             let table = self.arena.bump(layout).ok_or(Short::Meta(layout))?;
-            // SAFETY: fresh memory of that layout.
-            unsafe { map.grow(table.as_ptr()) };
+            // SAFETY: the pages' lock is held; fresh memory of that layout, which goes back with the heap.
+            unsafe { map.table.grow(table.as_ptr()) };
         }
         let mut first = ptr::null_mut();
         let mut missing = count;
@@ -157,9 +156,8 @@ impl<P: PageProvider> State<P> {
                         index: index as u8,
                     });
                 }
-                let number = base.addr() / Geometry::<P>::CHUNK;
-                (*chunk).number.store(number, Ordering::Relaxed);
-                map.insert(chunk);
+                let numbered = &raw mut (*chunk).numbered;
+                map.table.insert(numbered, number_of::<P>(base.addr()));
                 self.open.insert(chunk);
                 self.chunks += 1;
                 prev = chunk;
@@ -189,7 +187,7 @@ impl<P: PageProvider> State<P> {
             while !chunk.is_null() {
                 self.change(chunk, Self::all_blocks(), |block, _| block.dirty = 0);
                 self.chunks -= 1;
-                map.remove(chunk);
+                map.table.remove(&raw mut (*chunk).numbered);
                 self.open.remove(chunk);
                 self.warm_chunks.remove(chunk);
                 chunk = (*chunk).next;

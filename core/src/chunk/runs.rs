@@ -18,12 +18,11 @@ use super::block::{PageShape, longest_run, mask, ones};
 use super::chain::{Chain, Linked, Links};
 use super::map::Geometry;
 use super::meta::META_KINDS;
-use super::table::VACANT;
+use super::table::Numbered;
 use super::tree::{Node, Tree, Use};
 use crate::class::{BLOCK, GRANULE};
 use crate::provider::{PageProvider, Region};
 use crate::slab::Slab;
-use crate::sync::AtomicUsize;
 use core::alloc::Layout;
 use core::marker::PhantomData;
 use core::mem::size_of;
@@ -55,10 +54,8 @@ pub(crate) struct Block {
 #[repr(C)]
 pub(crate) struct Chunk {
     pub(super) node: Node,
-    /// The chunk's number, or [`VACANT`]. `Relaxed`: see the head of `table`.
-    pub(super) number: AtomicUsize,
-    /// Where the page map has the chunk.
-    pub(super) place: usize,
+    /// What the page map's table leads to.
+    pub(super) numbered: Numbered,
     /// Where the chunk begins.
     pub(super) base: *mut u8,
     /// The first chunk of its region, whose node is the region's, and its neighbours in the region.
@@ -93,8 +90,7 @@ impl Chunk {
             },
             Use::Chunk,
         ),
-        number: AtomicUsize::new(VACANT),
-        place: 0,
+        numbered: Numbered::new(),
         base: ptr::null_mut(),
         lead: ptr::null_mut(),
         next: ptr::null_mut(),

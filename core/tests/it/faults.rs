@@ -24,7 +24,8 @@ type TestHeap<'p> = Heap<&'p Faulty, DefaultLock, Repeated>;
 
 const OPERATIONS: usize = if cfg!(miri) { 40 } else { 10_000 };
 
-/// Steps that follow a call that failed, or the last that worked: what can fail for want of memory has failed by then.
+/// Steps that follow the last call that is broken. After one that failed once, in which an inconsistent heap is to show it; where all
+/// fail from there on, in which all that needs memory is to fail.
 const AFTER: usize = 1000;
 
 /// A call of the provider: the step that makes it, and how many calls that step has made before.

@@ -1,5 +1,5 @@
-//! Extents that are split, merged and given back while the provider works on pages, which is between two sections under the
-//! pages' lock: each section of another thread that can come there comes there, in this one.
+//! What others do while the provider works on pages, which is between two sections under the pages' lock: allocations, frees,
+//! resizes and reclaims of extents come there, at random, in the same thread.
 
 use crate::common::host::HostProvider;
 use crate::common::{Rng, layout, steps, walk};
@@ -12,7 +12,7 @@ use temporal_slab::{DefaultLock, Heap, Policy};
 const KIB: usize = 1 << 10;
 /// What is kept warm.
 const KEEP: usize = 512 * KIB;
-/// Calls of the provider in which others come.
+/// How deep such calls are nested.
 const DEPTH: usize = 3;
 
 type Host = HostProvider<{ 1 << 18 }>;
@@ -23,6 +23,7 @@ static WORLD: Mutex<World> = Mutex::new(World {
     rng: Rng(7),
     live: Vec::new(),
     transit: Vec::new(),
+    resized: Vec::new(),
     interrupted: 0,
 });
 
@@ -34,12 +35,21 @@ struct World {
     live: Vec<Object>,
     /// What the provider works on, from where to where.
     transit: Vec<(usize, usize)>,
+    /// What is kept of objects that are being resized, from where to where.
+    resized: Vec<(usize, usize)>,
     interrupted: usize,
 }
 
 impl World {
     fn get() -> MutexGuard<'static, Self> {
         WORLD.lock().unwrap()
+    }
+
+    /// What is nobody else's, from where to where.
+    fn taken(&self) -> impl Iterator<Item = (usize, usize)> {
+        let live = self.live.iter().map(|object| (object.0, object.1));
+        live.chain(self.transit.iter().copied())
+            .chain(self.resized.iter().copied())
     }
 }
 
@@ -49,35 +59,41 @@ fn places(Object(base, end, _): &Object) -> impl Iterator<Item = *mut u8> {
     (*base..*end).step_by(64 * KIB).chain([*end - 1]).map(at)
 }
 
+fn are_disjoint(a: (usize, usize), b: (usize, usize)) -> bool {
+    a.1 <= b.0 || b.1 <= a.0
+}
+
 /// An object is out: of nothing that another has or that the provider works on.
 fn gets(object: NonNull<u8>, size: usize) {
     let mut world = World::get();
     let base = object.as_ptr().expose_provenance();
     let mark = world.rng.below(255) as u8 + 1;
     let object = Object(base, base + size, mark);
-    for transit in &world.transit {
-        assert!(
-            object.1 <= transit.0 || transit.1 <= object.0,
-            "in transit: {transit:?}"
-        );
+    for other in world.taken() {
+        assert!(are_disjoint((base, base + size), other), "taken: {other:?}");
     }
     // SAFETY: the object is so long, and the test's.
     places(&object).for_each(|place| unsafe { place.write(mark) });
     world.live.push(object);
 }
 
-/// One that is out, which is as it was filled, and no longer the world's.
-fn takes() -> Option<(NonNull<u8>, usize)> {
+/// Takes a live object from the world's, and says what it is filled with.
+fn takes() -> Option<(NonNull<u8>, usize, u8)> {
     let mut world = World::get();
     let count = world.live.len();
     let chosen = (count > 0).then(|| world.rng.below(count))?;
     let object = world.live.swap_remove(chosen);
-    for place in places(&object) {
-        // SAFETY: as above, and it was written.
+    check(&object);
+    let base = core::ptr::with_exposed_provenance_mut(object.0);
+    Some((NonNull::new(base)?, object.1 - object.0, object.2))
+}
+
+/// An object is filled as it was, but for its last byte, which it may have lost.
+fn check(object: &Object) {
+    for place in places(object).filter(|place| place.addr() + 1 < object.1) {
+        // SAFETY: the object is so long, the test's, and was written there.
         assert_eq!(unsafe { place.read() }, object.2);
     }
-    let base = core::ptr::with_exposed_provenance_mut(object.0);
-    Some((NonNull::new(base)?, object.1 - object.0))
 }
 
 /// What somebody does. No lock is held while the heap is called.
@@ -97,19 +113,23 @@ fn step() {
             gets(HEAP.alloc(layout(size)).unwrap(), size);
         }
         0..7 => {
-            if let Some((object, size)) = takes() {
+            if let Some((object, size, _)) = takes() {
                 // SAFETY: it is live and used no more.
                 unsafe { HEAP.free(object, layout(size)) }.unwrap();
             }
         }
         7 | 8 => {
-            if let Some((object, old)) = takes() {
+            if let Some((object, old, mark)) = takes() {
+                let base = object.addr().get();
+                let kept = (base, base + old.min(size));
+                World::get().resized.push(kept);
                 // SAFETY: it is live, of this layout, and what comes is used instead.
                 let moved = unsafe { HEAP.resize_large(object, layout(old), layout(size)) };
-                match moved {
-                    Some(moved) => gets(moved, size),
-                    None => gets(object, old),
-                }
+                World::get().resized.retain(|other| *other != kept);
+                let (now, long) = moved.map_or((object, old), |moved| (moved, size));
+                let base = now.as_ptr().expose_provenance();
+                check(&Object(base, base + long.min(old), mark));
+                gets(now, long);
             }
         }
         _ => {
@@ -125,17 +145,8 @@ fn interrupt(pages: Region) {
     let pages = (from, from + pages.size);
     let count = {
         let mut world = World::get();
-        for object in &world.live {
-            assert!(
-                object.1 <= pages.0 || pages.1 <= object.0,
-                "in use: {pages:?}"
-            );
-        }
-        for transit in &world.transit {
-            assert!(
-                transit.1 <= pages.0 || pages.1 <= transit.0,
-                "twice: {pages:?}"
-            );
+        for other in world.taken() {
+            assert!(are_disjoint(pages, other), "{pages:?} of {other:?}");
         }
         if world.transit.len() == DEPTH {
             return;
@@ -195,7 +206,7 @@ fn pages_in_transit_are_nobodys() {
             walk(&HEAP);
         }
     }
-    while let Some((object, size)) = takes() {
+    while let Some((object, size, _)) = takes() {
         // SAFETY: it is live and used no more.
         unsafe { HEAP.free(object, layout(size)) }.unwrap();
     }

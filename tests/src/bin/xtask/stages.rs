@@ -10,7 +10,8 @@ use crate::toolchain;
 /// provenance was exposed, because Miri cannot check what such a pointer may reach.
 const MIRI_STRICT: &str = "-Zmiri-strict-provenance";
 
-/// For whole heaps, which make a slab's address from an entry of the page map: see the core's `chunk/entry.rs`.
+/// For whole heaps, which make a pointer to a slab from the address in an entry of the page map: see the core's
+/// `chunk/entry.rs`.
 pub(crate) const MIRI_WHOLE: &str = "-Zmiri-permissive-provenance -Zmiri-disable-isolation";
 
 /// The files of the core's program of tests.
@@ -212,6 +213,9 @@ mod tests {
             .collect();
         files.sort_unstable();
         assert_eq!(runs, files);
+        // The word that names some tests of a file names one.
+        let properties = std::fs::read_to_string(format!("{tests}/properties.rs")).unwrap();
+        assert!(properties.contains("fn checked"));
     }
 
     #[test]

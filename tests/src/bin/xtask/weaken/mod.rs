@@ -187,7 +187,7 @@ fn table(sites: &[Site], results: &BTreeMap<String, String>) -> Result<String, S
          time, and the loom models ran, and then the tests of races under Miri, until one failed. {} orderings, \
          {all} ways to weaken one: {loom} failed a model, {miri} a test under Miri, {reasons} neither, for a reason. The test \
          that is named is the one that was begun last.\n\n\
-         Slabs, their lists, the page map, the ring and handles are built for loom, where loom's mutex stands for a heap's locks; whole \
+         Slabs, their lists, the page map's table and entries, the ring and handles are built for loom, where loom's mutex stands for a heap's locks; whole \
          heaps run under Miri. loom takes a `SeqCst` access for one that acquires and releases, so what only `SeqCst` gives is \
          Miri's as well. A lock's own \
          orderings are the lock's.\n\n\
