@@ -56,6 +56,7 @@ impl Numbered {
         }
     }
 
+    #[inline(always)]
     fn number(&self) -> usize {
         self.number.load(Ordering::Relaxed)
     }
