@@ -63,7 +63,7 @@ impl PageMap {
     pub(crate) fn entry<P: PageProvider>(&self, address: usize) -> Entry {
         match self.table.at_once(number_of::<P>(address)) {
             // SAFETY: what the table leads to is a description's.
-            Some(found) => unsafe { entry_of::<P>(chunk_of(found), address) }.get(),
+            Some(found) => unsafe { read_entry::<P>(found, address) },
             None => self.search::<P>(address),
         }
     }
@@ -71,11 +71,11 @@ impl PageMap {
     #[cold]
     #[inline(never)]
     fn search<P: PageProvider>(&self, address: usize) -> Entry {
-        match self.table.search(number_of::<P>(address)) {
-            // SAFETY: as above.
-            Some(found) => unsafe { entry_of::<P>(chunk_of(found), address) }.get(),
-            None => Entry::NONE,
-        }
+        let found = self.table.search(number_of::<P>(address));
+        // SAFETY: as above.
+        found.map_or(Entry::NONE, |found| unsafe {
+            read_entry::<P>(found, address)
+        })
     }
 
     /// What is at an address, if its chunk is at the first place that is looked at. Else nothing, which says nothing.
@@ -83,7 +83,7 @@ impl PageMap {
     pub(crate) fn entry_at_once<P: PageProvider>(&self, address: usize) -> Entry {
         match self.table.at_once(number_of::<P>(address)) {
             // SAFETY: as above.
-            Some(found) => unsafe { entry_of::<P>(chunk_of(found), address) }.get(),
+            Some(found) => unsafe { read_entry::<P>(found, address) },
             None => Entry::NONE,
         }
     }
@@ -95,14 +95,17 @@ pub(super) const fn number_of<P: PageProvider>(address: usize) -> usize {
     address / Geometry::<P>::CHUNK
 }
 
-/// The description that something numbered is in.
+/// The entry of a granule, as it is now.
 ///
 /// # Safety
-/// It is in one.
+/// What is numbered is a field of a description, by a pointer that is good for all of it, as those that were taken in are.
 #[inline(always)]
-unsafe fn chunk_of(numbered: *const Numbered) -> *const Chunk {
-    // SAFETY: the caller's promise. It was taken in by a pointer that is good for all of the description.
-    unsafe { numbered.byte_sub(offset_of!(Chunk, numbered)).cast() }
+unsafe fn read_entry<P: PageProvider>(numbered: *const Numbered, address: usize) -> Entry {
+    // SAFETY: the caller's promise; descriptions stay.
+    unsafe {
+        let chunk = numbered.byte_sub(offset_of!(Chunk, numbered)).cast();
+        entry_of::<P>(chunk, address).get()
+    }
 }
 
 /// The entry of a granule of a chunk.

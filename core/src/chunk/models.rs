@@ -157,10 +157,10 @@ fn chunks_come_at_a_time() {
         let map = Map::new();
         let (one, other) = (Chunk::new(), Chunk::new());
         let coming = {
-            let (map, other) = (Arc::clone(&map), other as usize);
+            let (map, other) = (Arc::clone(&map), other.expose_provenance());
             thread::spawn(move || {
-                map.insert(other as *mut Chunk, 17);
-                map.find(17).map(|chunk| chunk as usize) == Some(other)
+                map.insert(ptr::with_exposed_provenance_mut(other), 17);
+                map.find(17).map(|chunk| chunk.addr()) == Some(other)
             })
         };
         map.insert(one, 1);
