@@ -13,15 +13,15 @@ mod run {
     use core::hint::black_box;
     use core::num::NonZeroU32;
     use criterion::Criterion;
+    use temporal_slab::Heap;
     use temporal_slab::config::Unchecked;
     use temporal_slab::stats::{Latency, Report, Sampler};
-    use temporal_slab::{DefaultLock, Heap};
     use temporal_slab_hosted::MmapProvider;
 
     static LATENCY: Latency = Latency::new();
 
     pub(super) fn all(criterion: &mut Criterion) {
-        let heap = Heap::<_, DefaultLock, Unchecked>::new(MmapProvider::new());
+        let heap = Heap::<Unchecked<_>>::new(MmapProvider::new());
         let mut local = heap.local().expect("there is memory");
         let layout = Layout::new::<[u64; 16]>();
         let mut group = criterion.benchmark_group("pair");

@@ -3,13 +3,14 @@
 
 use core::alloc::Layout;
 use core::error::Error;
+use temporal_slab::config::Standard;
 use temporal_slab::provider::StaticProvider;
 use temporal_slab::{AllocError, Heap};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut memory = Box::<[u8]>::new_uninit_slice(8 << 20);
     let provider: StaticProvider<'_> = StaticProvider::new(&mut memory);
-    let heap: Heap<_> = Heap::new(provider);
+    let heap: Heap<Standard<_>> = Heap::new(provider);
     let mut local = heap.local()?;
     let layout = Layout::new::<[u64; 32]>();
     for _ in 0..20 {

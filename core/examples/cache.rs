@@ -5,6 +5,7 @@ use core::alloc::Layout;
 use core::error::Error;
 use core::ptr::NonNull;
 use std::collections::VecDeque;
+use temporal_slab::config::Standard;
 use temporal_slab::provider::StaticProvider;
 use temporal_slab::{Epoch, Heap};
 
@@ -14,7 +15,7 @@ const ENTRIES: usize = 2000;
 fn main() -> Result<(), Box<dyn Error>> {
     let mut memory = Box::<[u8]>::new_uninit_slice(16 << 20);
     let provider: StaticProvider<'_> = StaticProvider::new(&mut memory);
-    let heap: Heap<_> = Heap::new(provider);
+    let heap: Heap<Standard<_>> = Heap::new(provider);
     let mut local = heap.local()?;
     let layout = Layout::new::<[u8; 300]>();
     let mut cache: VecDeque<(Epoch, Vec<NonNull<u8>>)> = VecDeque::new();

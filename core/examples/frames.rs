@@ -2,6 +2,7 @@
 //! frame nothing is asked of the heap.
 
 use core::error::Error;
+use temporal_slab::config::Standard;
 use temporal_slab::provider::StaticProvider;
 use temporal_slab::{Heap, Scope};
 
@@ -14,7 +15,7 @@ struct Particle {
 fn main() -> Result<(), Box<dyn Error>> {
     let mut memory = Box::<[u8]>::new_uninit_slice(4 << 20);
     let provider: StaticProvider<'_> = StaticProvider::new(&mut memory);
-    let heap: Heap<_> = Heap::new(provider);
+    let heap: Heap<Standard<_>> = Heap::new(provider);
     let mut frame = Scope::new(&heap);
     let mut taken = 0;
     for number in 0..600u32 {

@@ -1,10 +1,30 @@
 //! What an embedder chooses at compile time.
 
 use crate::class::{ClassTable, DEFAULT_SIZES, FINE_SIZES};
-use core::fmt::Debug;
+use crate::provider::PageProvider;
 use core::marker::PhantomData;
+use lock_api::RawMutex;
 
-/// The compile-time parameters of a heap.
+/// The lock of a heap that names no other: a spin lock.
+pub type DefaultLock = spin::Mutex<()>;
+
+/// The compile-time parameters of a heap: where its pages come from, its lock, and its constants.
+///
+/// A configuration of one's own is a type that names the first two, and of the constants what differs from the defaults:
+///
+/// ```
+/// use temporal_slab::config::{Config, DefaultLock};
+/// use temporal_slab::{Heap, provider::StaticProvider};
+///
+/// struct Frames;
+/// impl Config for Frames {
+///     type Provider = StaticProvider<'static>;
+///     type Lock = DefaultLock;
+///     const BUMPS: bool = true;
+/// }
+/// # #[allow(unused)]
+/// type FrameHeap = Heap<Frames>;
+/// ```
 ///
 /// What cannot work does not compile: a class of size zero, a list that does not ascend, an empty one,
 /// a size that is no multiple of 16, a size that is too large, more sizes than a table may have.
@@ -31,7 +51,13 @@ use core::marker::PhantomData;
 /// const SIZES: [usize; 49] = { let mut s = [16; 49]; let mut i = 0; while i < 49 { s[i] = 16 * (i + 1); i += 1; } s };
 /// const T: temporal_slab::class::ClassTable = temporal_slab::class::ClassTable::build(&SIZES);
 /// ```
-pub trait Config: Debug + Send + Sync + 'static {
+pub trait Config: Sized {
+    /// Where pages come from.
+    type Provider: PageProvider;
+
+    /// The heap's lock. A kernel whose interrupt handlers allocate brings one that masks interrupts.
+    type Lock: RawMutex;
+
     /// The sizes of the classes; see [`ClassTable::build`] for what is allowed. A list that is not
     /// allowed does not compile.
     const SIZES: &'static [usize] = DEFAULT_SIZES;
@@ -80,30 +106,38 @@ pub trait Config: Debug + Send + Sync + 'static {
     }
 }
 
-/// The default table; checked in debug builds.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Standard;
-impl Config for Standard {}
-
-/// The default table; always checked.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Checked;
-impl Config for Checked {
-    const CHECKED: bool = true;
+// Configurations that differ in one constant each, over any provider and lock.
+macro_rules! stock {
+    ($($(#[$doc:meta])* $name:ident { $($constant:item)* })+) => {$(
+        $(#[$doc])*
+        pub struct $name<P, L = DefaultLock>(PhantomData<fn() -> (P, L)>);
+        impl<P: PageProvider, L: RawMutex> Config for $name<P, L> {
+            type Provider = P;
+            type Lock = L;
+            $($constant)*
+        }
+    )+};
 }
 
-/// The default table; never checked.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Unchecked;
-impl Config for Unchecked {
-    const CHECKED: bool = false;
-}
-
-/// The finer table for general use; checked in debug builds.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Fine;
-impl Config for Fine {
-    const SIZES: &'static [usize] = FINE_SIZES;
+stock! {
+    /// The default table; checked in debug builds.
+    #[derive(Debug)]
+    Standard {}
+    /// The default table; always checked.
+    #[derive(Debug)]
+    Checked {
+        const CHECKED: bool = true;
+    }
+    /// The default table; never checked.
+    #[derive(Debug)]
+    Unchecked {
+        const CHECKED: bool = false;
+    }
+    /// The finer table for general use; checked in debug builds.
+    #[derive(Debug)]
+    Fine {
+        const SIZES: &'static [usize] = FINE_SIZES;
+    }
 }
 
 /// The class table of a configuration, made at compile time.

@@ -10,26 +10,24 @@
 //!
 //! [`EpochStats::domains`]: crate::snapshot::EpochStats::domains
 
-use crate::config::{Config, Standard};
+use crate::config::Config;
 use crate::epoch::{Epoch, EpochError};
 use crate::error::AllocError;
-use crate::heap::{Closed, DefaultLock, Heap};
+use crate::heap::{Closed, Heap};
 use crate::local::Local;
-use crate::provider::PageProvider;
 use core::alloc::Layout;
 use core::fmt;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
-use lock_api::RawMutex;
 
 /// A region of a program's time, over one epoch.
 ///
 /// ```
-/// # use temporal_slab::{Domain, Heap, provider::StaticProvider};
+/// # use temporal_slab::{Domain, Heap, config::Standard, provider::StaticProvider};
 /// # use core::alloc::Layout;
 /// # let mut memory = vec![core::mem::MaybeUninit::uninit(); 1 << 20];
 /// # let provider: StaticProvider<'_> = StaticProvider::new(&mut memory);
-/// # let heap: Heap<StaticProvider<'_>> = Heap::new(provider);
+/// # let heap: Heap<Standard<StaticProvider<'_>>> = Heap::new(provider);
 /// # let mut local = heap.local()?;
 /// // A request: single use, closed by the last one out.
 /// let request = Domain::open(&heap)?.closing();
@@ -47,8 +45,8 @@ use lock_api::RawMutex;
 /// A guard that was entered from another cannot outlive it:
 ///
 /// ```compile_fail,E0505
-/// # use temporal_slab::{Domain, Heap, provider::StaticProvider};
-/// # let heap: Heap<StaticProvider<'_>> = Heap::new(StaticProvider::new(&mut []));
+/// # use temporal_slab::{Domain, Heap, config::Standard, provider::StaticProvider};
+/// # let heap: Heap<Standard<StaticProvider<'_>>> = Heap::new(StaticProvider::new(&mut []));
 /// let (outer, inner) = (Domain::open(&heap).unwrap(), Domain::open(&heap).unwrap());
 /// let request = outer.enter().unwrap();
 /// let query = request.enter(&inner).unwrap();
@@ -59,32 +57,32 @@ use lock_api::RawMutex;
 /// and a guard does not leave its thread:
 ///
 /// ```compile_fail,E0277
-/// # use temporal_slab::{Domain, Heap, provider::StaticProvider};
-/// # let heap: Heap<StaticProvider<'_>> = Heap::new(StaticProvider::new(&mut []));
+/// # use temporal_slab::{Domain, Heap, config::Standard, provider::StaticProvider};
+/// # let heap: Heap<Standard<StaticProvider<'_>>> = Heap::new(StaticProvider::new(&mut []));
 /// let domain = Domain::open(&heap).unwrap();
 /// let inside = domain.enter().unwrap();
 /// std::thread::scope(|scope| { scope.spawn(move || drop(inside)); });
 /// ```
-pub struct Domain<'h, P: PageProvider, R: RawMutex = DefaultLock, C: Config = Standard> {
-    heap: &'h Heap<P, R, C>,
+pub struct Domain<'h, C: Config> {
+    heap: &'h Heap<C>,
     epoch: Epoch,
     closes: bool,
 }
 
-impl<'h, P: PageProvider, R: RawMutex, C: Config> Domain<'h, P, R, C> {
+impl<'h, C: Config> Domain<'h, C> {
     /// A domain over a new epoch, which stays open until it is closed: a frame loop enters it again
     /// and again.
     ///
     /// # Errors
     /// As for [`Heap::open_epoch`].
-    pub fn open(heap: &'h Heap<P, R, C>) -> Result<Self, EpochError> {
+    pub fn open(heap: &'h Heap<C>) -> Result<Self, EpochError> {
         heap.open_epoch().map(|epoch| Self::over(heap, epoch))
     }
 
     /// A domain over an epoch that exists already. A token of an era that is over is found out on
     /// entering.
     #[must_use]
-    pub const fn over(heap: &'h Heap<P, R, C>, epoch: Epoch) -> Self {
+    pub const fn over(heap: &'h Heap<C>, epoch: Epoch) -> Self {
         Self {
             heap,
             epoch,
@@ -109,7 +107,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Domain<'h, P, R, C> {
 
     /// The heap.
     #[must_use]
-    pub const fn heap(&self) -> &'h Heap<P, R, C> {
+    pub const fn heap(&self) -> &'h Heap<C> {
         self.heap
     }
 
@@ -117,7 +115,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Domain<'h, P, R, C> {
     ///
     /// # Errors
     /// If the epoch is closed.
-    pub fn enter(&self) -> Result<Inside<'_, P, R, C>, EpochError> {
+    pub fn enter(&self) -> Result<Inside<'_, C>, EpochError> {
         self.heap.enter(self.epoch)?;
         Ok(Inside {
             domain: self,
@@ -137,23 +135,20 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Domain<'h, P, R, C> {
 
 /// Being inside a domain. Dropping it is leaving.
 #[must_use = "leaving is dropping this"]
-pub struct Inside<'d, P: PageProvider, R: RawMutex, C: Config> {
-    domain: &'d Domain<'d, P, R, C>,
-    outer: Option<&'d Inside<'d, P, R, C>>,
+pub struct Inside<'d, C: Config> {
+    domain: &'d Domain<'d, C>,
+    outer: Option<&'d Inside<'d, C>>,
     /// Not `Send`.
     thread: PhantomData<*const ()>,
 }
 
-impl<P: PageProvider, R: RawMutex, C: Config> Inside<'_, P, R, C> {
+impl<C: Config> Inside<'_, C> {
     /// Goes into a domain within this one: a transaction in a request, a query in a transaction. This
     /// guard cannot be dropped before the inner one.
     ///
     /// # Errors
     /// If the inner domain's epoch is closed.
-    pub fn enter<'a>(
-        &'a self,
-        inner: &'a Domain<'_, P, R, C>,
-    ) -> Result<Inside<'a, P, R, C>, EpochError> {
+    pub fn enter<'a>(&'a self, inner: &'a Domain<'_, C>) -> Result<Inside<'a, C>, EpochError> {
         inner.heap.enter(inner.epoch)?;
         Ok(Inside {
             domain: inner,
@@ -186,7 +181,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Inside<'_, P, R, C> {
     /// As for [`Local::alloc_in`]; with a local of another heap, for which the epoch is none.
     pub fn alloc(
         &self,
-        local: &mut Local<'_, P, R, C>,
+        local: &mut Local<'_, C>,
         layout: Layout,
     ) -> Result<NonNull<u8>, AllocError> {
         if !core::ptr::eq(local.heap(), self.domain.heap) {
@@ -196,13 +191,13 @@ impl<P: PageProvider, R: RawMutex, C: Config> Inside<'_, P, R, C> {
     }
 }
 
-impl<P: PageProvider, R: RawMutex, C: Config> Drop for Inside<'_, P, R, C> {
+impl<C: Config> Drop for Inside<'_, C> {
     fn drop(&mut self) {
         self.domain.heap.exit(self.domain.epoch, self.domain.closes);
     }
 }
 
-impl<P: PageProvider, R: RawMutex, C: Config> fmt::Debug for Domain<'_, P, R, C> {
+impl<C: Config> fmt::Debug for Domain<'_, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Domain")
             .field("epoch", &self.epoch)
@@ -211,7 +206,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> fmt::Debug for Domain<'_, P, R, C>
     }
 }
 
-impl<P: PageProvider, R: RawMutex, C: Config> fmt::Debug for Inside<'_, P, R, C> {
+impl<C: Config> fmt::Debug for Inside<'_, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Inside")
             .field("epoch", &self.epoch())

@@ -91,7 +91,7 @@ pub use handle::{HandleError, RawHandle};
 #[cfg(all(not(loom), feature = "walker"))]
 pub use heap::{Census, SlabCensus, Violation};
 #[cfg(not(loom))]
-pub use heap::{Closed, DefaultLock, Handle, Heap, HeapBytes, Policy, Reading};
+pub use heap::{Closed, Handle, Heap, HeapBytes, Policy, Reading};
 #[cfg(not(loom))]
 pub use local::{Local, Magazines, NO_MAGAZINES, NoMagazines};
 #[cfg(not(loom))]

@@ -9,11 +9,11 @@ use core::alloc::Layout;
 use core::ptr::NonNull;
 use std::sync::{Mutex, PoisonError};
 use temporal_slab::config::Unchecked;
-use temporal_slab::{DefaultLock, Heap, Local, Policy};
+use temporal_slab::{Heap, Local, Policy};
 use temporal_slab_hosted::MmapProvider;
 
-type TestHeap = Heap<MmapProvider, DefaultLock, Unchecked>;
-type TestLocal<'h> = Local<'h, MmapProvider, DefaultLock, Unchecked>;
+type TestHeap = Heap<Unchecked<MmapProvider>>;
+type TestLocal<'h> = Local<'h, Unchecked<MmapProvider>>;
 
 static TURN: Mutex<()> = Mutex::new(());
 

@@ -4,9 +4,9 @@
 
 use core::alloc::Layout;
 use std::sync::Mutex;
-use temporal_slab::config::{Checked, Unchecked};
+use temporal_slab::config::{Checked, Config, Unchecked};
 use temporal_slab::provider::{Capabilities, PageProvider, ProviderError, Region};
-use temporal_slab::{DefaultLock, HandleError, Heap, RawHandle};
+use temporal_slab::{HandleError, Heap, RawHandle};
 use temporal_slab_hosted::MmapProvider;
 
 /// Pages from the system, with a note of the chunks that are out.
@@ -55,8 +55,8 @@ unsafe impl PageProvider for Noted {
 /// Live, dead and forged handles are decided without a look at an object page or a chunk. Catches (by the
 /// end of the process) a look-up that goes through the chunk's map, or that keeps a generation beside
 /// the object.
-fn looks_at_metadata_only<C: temporal_slab::config::Config>() {
-    let heap = Heap::<_, DefaultLock, C>::new(Noted::default());
+fn looks_at_metadata_only<C: Config<Provider = Noted>>() {
+    let heap = Heap::<C>::new(Noted::default());
     let mut local = heap.local().unwrap();
     let layout = |n: usize| Layout::from_size_align([64, 200, 1000][n % 3], 8).unwrap();
     let mut live: Vec<RawHandle> = (0..20_000)
@@ -92,6 +92,6 @@ fn looks_at_metadata_only<C: temporal_slab::config::Config>() {
 
 #[test]
 fn only_metadata_is_read() {
-    looks_at_metadata_only::<Unchecked>();
-    looks_at_metadata_only::<Checked>();
+    looks_at_metadata_only::<Unchecked<Noted>>();
+    looks_at_metadata_only::<Checked<Noted>>();
 }

@@ -12,8 +12,6 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use temporal_slab::Heap;
 use temporal_slab::config::Config;
-use temporal_slab::lock_api::RawMutex;
-use temporal_slab::provider::PageProvider;
 
 /// Questions in each decay.
 const LOOKS: usize = 8;
@@ -31,11 +29,9 @@ impl Reclaimer {
     ///
     /// # Errors
     /// If there can be no more threads.
-    pub fn start<P, R, C>(heap: &'static Heap<P, R, C>, decay: Duration) -> io::Result<Self>
+    pub fn start<C>(heap: &'static Heap<C>, decay: Duration) -> io::Result<Self>
     where
-        P: PageProvider + Sync,
-        R: RawMutex + Sync,
-        C: Config,
+        C: Config<Provider: Sync, Lock: Sync> + 'static,
     {
         let stop = Arc::new((Mutex::new(false), Condvar::new()));
         let seen = Arc::clone(&stop);
@@ -50,11 +46,7 @@ impl Reclaimer {
     }
 }
 
-fn run<P: PageProvider, R: RawMutex, C: Config>(
-    heap: &Heap<P, R, C>,
-    decay: Duration,
-    stop: &(Mutex<bool>, Condvar),
-) {
+fn run<C: Config>(heap: &Heap<C>, decay: Duration, stop: &(Mutex<bool>, Condvar)) {
     let pause = (decay / LOOKS as u32).max(Duration::from_millis(1));
     let mut seen = [0; LOOKS];
     for look in (0..LOOKS).cycle() {

@@ -20,7 +20,6 @@ use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant};
 use temporal_slab::config::{Checked, Config, Unchecked};
-use temporal_slab::lock_api::RawMutex;
 use temporal_slab::provider::PageProvider;
 use temporal_slab::{FreeError, Heap, Policy, Scope};
 use temporal_slab_hosted::{MmapProvider, TemporalSlab};
@@ -37,7 +36,7 @@ fn show(rng: &mut Rng, object: NonNull<u8>) {
 }
 
 /// Allocates objects of all sizes in scopes, of one size some chunks full; publishes and frees them; reclaims.
-fn make<P: PageProvider, R: RawMutex, C: Config>(heap: &Heap<P, R, C>, rng: &mut Rng) {
+fn make<C: Config>(heap: &Heap<C>, rng: &mut Rng) {
     let scope = Scope::new(heap);
     for size in [100, 5000, 30_000, 3 << 20] {
         show(rng, scope.bytes(layout(size)).unwrap());
@@ -98,8 +97,8 @@ fn storm<A: FnMut(NonNull<u8>) -> Result<usize, FreeError>>(
 }
 
 /// Half of the askers ask the heap, half a local of their own.
-fn own_heap<C: Config>() {
-    let heap = Heap::<MmapProvider, Polite, C>::new(MmapProvider::new());
+fn own_heap<C: Config<Provider = MmapProvider, Lock = Polite>>() {
+    let heap = Heap::<C>::new(MmapProvider::new());
     heap.set_policy(Policy::Eager);
     let (heap, turn) = (&heap, AtomicU64::new(0));
     storm(
@@ -125,14 +124,14 @@ fn own_heap<C: Config>() {
 #[test]
 fn addresses_of_a_checked_heap() {
     if !alone("addresses_of_a_checked_heap") {
-        own_heap::<Checked>();
+        own_heap::<Checked<MmapProvider, Polite>>();
     }
 }
 
 #[test]
 fn addresses_of_an_unchecked_heap() {
     if !alone("addresses_of_an_unchecked_heap") {
-        own_heap::<Unchecked>();
+        own_heap::<Unchecked<MmapProvider, Polite>>();
     }
 }
 

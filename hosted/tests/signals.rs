@@ -43,7 +43,7 @@ unsafe impl RawMutex for Counting {
     }
 }
 
-static HEAP: Heap<MmapProvider, Counting, Checked> = Heap::new(MmapProvider::new());
+static HEAP: Heap<Checked<MmapProvider, Counting>> = Heap::new(MmapProvider::new());
 
 // Figures: `Relaxed`.
 static SIGNALS: AtomicU64 = AtomicU64::new(0);

@@ -18,11 +18,13 @@ use crate::serial::say;
 struct Fast;
 
 impl Config for Fast {
+    type Provider = FrameProvider;
+    type Lock = IrqLock;
     const CHECKED: bool = false;
 }
 
-type FastHeap = Heap<FrameProvider, IrqLock, Fast>;
-type FastLocal = Local<'static, FrameProvider, IrqLock, Fast>;
+type FastHeap = Heap<Fast>;
+type FastLocal = Local<'static, Fast>;
 
 static HEAP: FastHeap = Heap::new(FrameProvider);
 

@@ -10,12 +10,11 @@ use temporal_slab::stats::Report;
 use temporal_slab::{Domain, Epoch};
 
 use crate::heap::{HEAP, KernelConfig};
-use crate::lock::IrqLock;
-use crate::memory::{self, FrameProvider};
+use crate::memory;
 use crate::serial::{Serial, say};
 
-type TheReport = Report<'static, FrameProvider, IrqLock, KernelConfig>;
-type TheDomain = Domain<'static, FrameProvider, IrqLock, KernelConfig>;
+type TheReport = Report<'static, KernelConfig>;
+type TheDomain = Domain<'static, KernelConfig>;
 
 /// Live bytes of the cache, in 1 KiB entries.
 const CACHE: usize = 512;

@@ -4,12 +4,14 @@
 //! else goes through the adapter to temporal-slab. An object tells by its address whose it is.
 
 use core::alloc::{GlobalAlloc, Layout};
+use core::marker::PhantomData;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use linked_list_allocator::Heap as EarlyHeap;
 use temporal_slab::adapter::{Global, LockedLocal};
 use temporal_slab::config::Config;
+use temporal_slab::provider::PageProvider;
 use temporal_slab::{Heap, Policy};
 
 use crate::lock::IrqLock;
@@ -17,9 +19,11 @@ use crate::memory::FrameProvider;
 
 /// Checked, so that a bug of the kernel's is found where it is made.
 #[derive(Debug)]
-pub(crate) struct KernelConfig;
+pub(crate) struct KernelConfig<P = FrameProvider>(PhantomData<P>);
 
-impl Config for KernelConfig {
+impl<P: PageProvider> Config for KernelConfig<P> {
+    type Provider = P;
+    type Lock = IrqLock;
     const CHECKED: bool = true;
     const RING: usize = 32;
     const EPOCHS: usize = Self::RING;
@@ -27,8 +31,8 @@ impl Config for KernelConfig {
     const HANDLE_IDS_LOG2: u32 = 16;
 }
 
-pub(crate) type KernelHeap = Heap<FrameProvider, IrqLock, KernelConfig>;
-type KernelLocal = LockedLocal<FrameProvider, IrqLock, KernelConfig>;
+pub(crate) type KernelHeap = Heap<KernelConfig>;
+type KernelLocal = LockedLocal<KernelConfig>;
 
 pub(crate) static HEAP: KernelHeap = Heap::new(FrameProvider);
 
@@ -46,7 +50,7 @@ struct KernelAllocator {
     early: lock_api::Mutex<IrqLock, EarlyHeap>,
     /// Set once, with `Release` when the frames are there, read with `Acquire`.
     has_frames: AtomicBool,
-    late: Global<FrameProvider, KernelLocal, IrqLock, KernelConfig>,
+    late: Global<KernelConfig, KernelLocal>,
 }
 
 impl KernelAllocator {

@@ -13,12 +13,11 @@ use temporal_slab::{
 
 use crate::heap::{HEAP, KernelConfig};
 use crate::interrupts;
-use crate::lock::IrqLock;
-use crate::memory::{self, FrameProvider};
+use crate::memory;
 use crate::serial::say;
 use crate::vmem::VirtualProvider;
 
-type KernelLocal = Local<'static, FrameProvider, IrqLock, KernelConfig>;
+type KernelLocal = Local<'static, KernelConfig>;
 
 type NamedTest = (&'static str, fn(&mut Test));
 
@@ -217,7 +216,7 @@ fn epochs(test: &mut Test) {
 }
 
 fn scopes(test: &mut Test) {
-    let mut scope: Scope<'_, FrameProvider, IrqLock, KernelConfig> = Scope::new(&HEAP);
+    let mut scope: Scope<'_, KernelConfig> = Scope::new(&HEAP);
     for _ in 0..3 {
         let squares = scope.slice_with(1000, |n| n * n).map(|s| s[999]);
         let text = scope.text("a request").map(|t| t.len());
@@ -236,7 +235,7 @@ fn scopes(test: &mut Test) {
 }
 
 fn domains(test: &mut Test) {
-    let domain: Result<Domain<'_, FrameProvider, IrqLock, KernelConfig>, _> = Domain::open(&HEAP);
+    let domain: Result<Domain<'_, KernelConfig>, _> = Domain::open(&HEAP);
     let Ok(domain) = domain.map(Domain::closing) else {
         return test.demand(false, "a domain opens");
     };
@@ -304,7 +303,7 @@ fn no_metadata(test: &mut Test) {
 /// behind addresses they come back, and may be used by the other heap; where they are mapped as they are
 /// each chunk still has something in it.
 fn virtual_memory(test: &mut Test) {
-    static BY_TABLES: Heap<VirtualProvider, IrqLock, KernelConfig> = Heap::new(VirtualProvider);
+    static BY_TABLES: Heap<KernelConfig<VirtualProvider>> = Heap::new(VirtualProvider);
     BY_TABLES.set_policy(Policy::OnClose);
     let layout = layout(8192, 4096);
     let mut returned = [0; 2];

@@ -31,12 +31,11 @@ use x86_64::structures::tss::TaskStateSegment;
 use temporal_slab_kernel_demo::frames::FRAME;
 
 use crate::heap::{HEAP, KernelConfig};
-use crate::lock::IrqLock;
-use crate::memory::{self, FrameProvider};
+use crate::memory;
 use crate::port;
 use crate::serial::{Serial, say};
 
-type KernelLocal = temporal_slab::Local<'static, FrameProvider, IrqLock, KernelConfig>;
+type KernelLocal = temporal_slab::Local<'static, KernelConfig>;
 
 const MOST: usize = 16;
 const STACK: usize = 64 << 10;

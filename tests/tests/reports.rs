@@ -7,11 +7,12 @@ use core::alloc::Layout;
 use core::num::NonZeroU32;
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::collections::VecDeque;
+use temporal_slab::Heap;
+use temporal_slab::config::Standard;
 use temporal_slab::stats::{Labels, Latency, Report, Sampler};
-use temporal_slab::{DefaultLock, Heap};
 use temporal_slab_hosted::MmapProvider;
 
-type TestHeap = Heap<MmapProvider, DefaultLock>;
+type TestHeap = Heap<Standard<MmapProvider>>;
 
 fn layout(size: usize) -> Layout {
     Layout::from_size_align(size, 8).unwrap()

@@ -5,14 +5,12 @@ use crate::epoch::Epoch;
 use crate::error;
 use crate::heap::Heap;
 use crate::local::Local;
-use crate::provider::PageProvider;
 use crate::scope::Scope;
 use allocator_api2::alloc::{AllocError, Allocator};
 use core::alloc::Layout;
 use core::cell::RefCell;
 use core::fmt;
 use core::ptr::NonNull;
-use lock_api::RawMutex;
 
 fn slice(
     object: Result<NonNull<u8>, error::AllocError>,
@@ -40,7 +38,7 @@ macro_rules! shrink_as_grow {
 
 // SAFETY: what the heap hands out stays where it is and valid until it is freed, however the heap's
 // reference is copied or moved, because the heap itself is borrowed.
-unsafe impl<P: PageProvider, R: RawMutex, C: Config> Allocator for &Heap<P, R, C> {
+unsafe impl<C: Config> Allocator for &Heap<C> {
     #[inline]
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
         slice(self.alloc(layout), layout.size())
@@ -72,14 +70,14 @@ unsafe impl<P: PageProvider, R: RawMutex, C: Config> Allocator for &Heap<P, R, C
 }
 
 /// A local as an `Allocator`, for collections that stay on one thread: `&LocalAllocator` is one.
-pub struct LocalAllocator<'h, P: PageProvider, R: RawMutex, C: Config> {
-    local: RefCell<Local<'h, P, R, C>>,
+pub struct LocalAllocator<'h, C: Config> {
+    local: RefCell<Local<'h, C>>,
 }
 
-impl<'h, P: PageProvider, R: RawMutex, C: Config> LocalAllocator<'h, P, R, C> {
+impl<'h, C: Config> LocalAllocator<'h, C> {
     /// Makes an allocator of a local.
     #[must_use]
-    pub const fn new(local: Local<'h, P, R, C>) -> Self {
+    pub const fn new(local: Local<'h, C>) -> Self {
         Self {
             local: RefCell::new(local),
         }
@@ -87,14 +85,14 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> LocalAllocator<'h, P, R, C> {
 
     /// The local, for a call that takes a few instructions. If that is not enough the call begins again with the cell borrowed.
     #[inline(always)]
-    fn local_at_once(&self) -> Option<&Local<'h, P, R, C>> {
+    fn local_at_once(&self) -> Option<&Local<'h, C>> {
         // SAFETY: what is done with it calls nothing of the heap's user, so nobody borrows the local meanwhile.
         unsafe { self.local.try_borrow_unguarded().ok() }
     }
 
     /// The local again.
     #[must_use]
-    pub fn into_inner(self) -> Local<'h, P, R, C> {
+    pub fn into_inner(self) -> Local<'h, C> {
         self.local.into_inner()
     }
 
@@ -105,13 +103,13 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> LocalAllocator<'h, P, R, C> {
 
     /// The same in an epoch: what collections allocate through it belongs to that epoch.
     #[must_use]
-    pub const fn in_epoch(&self, epoch: Epoch) -> EpochAllocator<'_, 'h, P, R, C> {
+    pub const fn in_epoch(&self, epoch: Epoch) -> EpochAllocator<'_, 'h, C> {
         EpochAllocator { of: self, epoch }
     }
 }
 
 /// The ends of calls that take more than a few instructions. Nothing needs to survive them.
-impl<P: PageProvider, R: RawMutex, C: Config> LocalAllocator<'_, P, R, C> {
+impl<C: Config> LocalAllocator<'_, C> {
     #[inline(never)]
     fn allocate_elsewhere(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
         slice(self.local.borrow_mut().alloc(layout), layout.size())
@@ -125,12 +123,12 @@ impl<P: PageProvider, R: RawMutex, C: Config> LocalAllocator<'_, P, R, C> {
 }
 
 /// A local in an epoch as an `Allocator`; see [`LocalAllocator::in_epoch`].
-pub struct EpochAllocator<'l, 'h, P: PageProvider, R: RawMutex, C: Config> {
-    of: &'l LocalAllocator<'h, P, R, C>,
+pub struct EpochAllocator<'l, 'h, C: Config> {
+    of: &'l LocalAllocator<'h, C>,
     epoch: Epoch,
 }
 
-impl<P: PageProvider, R: RawMutex, C: Config> EpochAllocator<'_, '_, P, R, C> {
+impl<C: Config> EpochAllocator<'_, '_, C> {
     #[inline]
     fn allocate_in(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
         let object = self.of.local.borrow_mut().alloc_in(self.epoch, layout);
@@ -144,15 +142,15 @@ impl<P: PageProvider, R: RawMutex, C: Config> EpochAllocator<'_, '_, P, R, C> {
     }
 }
 
-impl<P: PageProvider, R: RawMutex, C: Config> Clone for EpochAllocator<'_, '_, P, R, C> {
+impl<C: Config> Clone for EpochAllocator<'_, '_, C> {
     fn clone(&self) -> Self {
         *self
     }
 }
-impl<P: PageProvider, R: RawMutex, C: Config> Copy for EpochAllocator<'_, '_, P, R, C> {}
+impl<C: Config> Copy for EpochAllocator<'_, '_, C> {}
 
 // SAFETY: as for a local, which is borrowed.
-unsafe impl<P: PageProvider, R: RawMutex, C: Config> Allocator for EpochAllocator<'_, '_, P, R, C> {
+unsafe impl<C: Config> Allocator for EpochAllocator<'_, '_, C> {
     #[inline]
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
         if !Table::<C>::BUMPS {
@@ -192,7 +190,7 @@ unsafe impl<P: PageProvider, R: RawMutex, C: Config> Allocator for EpochAllocato
     shrink_as_grow!();
 }
 
-impl<P: PageProvider, R: RawMutex, C: Config> fmt::Debug for EpochAllocator<'_, '_, P, R, C> {
+impl<C: Config> fmt::Debug for EpochAllocator<'_, '_, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EpochAllocator")
             .field("epoch", &self.epoch)
@@ -201,7 +199,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> fmt::Debug for EpochAllocator<'_, 
 }
 
 // SAFETY: as for the heap; the allocator is borrowed.
-unsafe impl<P: PageProvider, R: RawMutex, C: Config> Allocator for &LocalAllocator<'_, P, R, C> {
+unsafe impl<C: Config> Allocator for &LocalAllocator<'_, C> {
     #[inline]
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
         let local = self.local_at_once();
@@ -243,7 +241,7 @@ unsafe impl<P: PageProvider, R: RawMutex, C: Config> Allocator for &LocalAllocat
 
 // SAFETY: what a scope hands out stays valid until the scope is dropped or reset, and it is borrowed.
 // Freeing does nothing: the scope frees all at once.
-unsafe impl<P: PageProvider, R: RawMutex, C: Config> Allocator for &Scope<'_, P, R, C> {
+unsafe impl<C: Config> Allocator for &Scope<'_, C> {
     #[inline]
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
         slice(self.bytes(layout), layout.size())
@@ -269,7 +267,7 @@ unsafe impl<P: PageProvider, R: RawMutex, C: Config> Allocator for &Scope<'_, P,
     }
 }
 
-impl<P: PageProvider, R: RawMutex, C: Config> fmt::Debug for LocalAllocator<'_, P, R, C> {
+impl<C: Config> fmt::Debug for LocalAllocator<'_, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LocalAllocator").finish_non_exhaustive()
     }

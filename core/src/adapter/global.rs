@@ -4,29 +4,27 @@
 //! a kernel, a thread-local in a hosted program. [`FindLocal`] is that question. Where the answer is
 //! "not now" (early boot, an interrupt handler that met a local in use), the shared path serves.
 
-use crate::config::{Config, Standard};
+use crate::config::Config;
 use crate::error::{AllocError, FreeError};
-use crate::heap::{DefaultLock, Heap};
+use crate::heap::Heap;
 use crate::local::Local;
-use crate::provider::PageProvider;
 use crate::sync::{AtomicBool, Ordering};
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
 use core::fmt;
 use core::ptr::{self, NonNull};
-use lock_api::RawMutex;
 
 /// Finds the local that the current context may use.
 ///
 /// # Safety
 /// `with` never lets two contexts have the same local at the same time: neither two CPUs, nor an
 /// interrupt handler and the code that it interrupted.
-pub unsafe trait FindLocal<P: PageProvider + 'static, R: RawMutex + 'static, C: Config> {
+pub unsafe trait FindLocal<C: Config + 'static> {
     /// Calls `f` with the current context's local, or with `None` where there is none to be had.
     fn with<T>(
         &self,
-        heap: &'static Heap<P, R, C>,
-        f: impl FnOnce(Option<&mut Local<'static, P, R, C>>) -> T,
+        heap: &'static Heap<C>,
+        f: impl FnOnce(Option<&mut Local<'static, C>>) -> T,
     ) -> T;
 }
 
@@ -35,13 +33,11 @@ pub unsafe trait FindLocal<P: PageProvider + 'static, R: RawMutex + 'static, C: 
 pub struct SharedOnly;
 
 // SAFETY: it never hands out a local.
-unsafe impl<P: PageProvider + 'static, R: RawMutex + 'static, C: Config> FindLocal<P, R, C>
-    for SharedOnly
-{
+unsafe impl<C: Config + 'static> FindLocal<C> for SharedOnly {
     fn with<T>(
         &self,
-        _heap: &'static Heap<P, R, C>,
-        f: impl FnOnce(Option<&mut Local<'static, P, R, C>>) -> T,
+        _heap: &'static Heap<C>,
+        f: impl FnOnce(Option<&mut Local<'static, C>>) -> T,
     ) -> T {
         f(None)
     }
@@ -51,26 +47,16 @@ unsafe impl<P: PageProvider + 'static, R: RawMutex + 'static, C: Config> FindLoc
 /// such as an interrupt handler, takes the shared path and does not wait; interrupts stay as they are.
 ///
 /// The local belongs to the heap that the first call names. Calls that name another get `None`.
-pub struct LockedLocal<
-    P: PageProvider + 'static,
-    R: RawMutex + 'static = DefaultLock,
-    C: Config = Standard,
-> {
+pub struct LockedLocal<C: Config + 'static> {
     /// Set with `Acquire`, cleared with `Release`: each user of the local is behind the one before.
     in_use: AtomicBool,
-    local: UnsafeCell<Option<Local<'static, P, R, C>>>,
+    local: UnsafeCell<Option<Local<'static, C>>>,
 }
 
 // SAFETY: the flag lets one context at a time have the local, which may be sent between them.
-unsafe impl<P, R, C> Sync for LockedLocal<P, R, C>
-where
-    P: PageProvider + Sync,
-    R: RawMutex + Sync,
-    C: Config,
-{
-}
+unsafe impl<C: Config<Provider: Sync, Lock: Sync>> Sync for LockedLocal<C> {}
 
-impl<P: PageProvider, R: RawMutex, C: Config> LockedLocal<P, R, C> {
+impl<C: Config> LockedLocal<C> {
     /// A place for the local, which is made at first use.
     #[must_use]
     pub const fn new() -> Self {
@@ -81,13 +67,13 @@ impl<P: PageProvider, R: RawMutex, C: Config> LockedLocal<P, R, C> {
     }
 }
 
-impl<P: PageProvider, R: RawMutex, C: Config> Default for LockedLocal<P, R, C> {
+impl<C: Config> Default for LockedLocal<C> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<P: PageProvider, R: RawMutex, C: Config> fmt::Debug for LockedLocal<P, R, C> {
+impl<C: Config> fmt::Debug for LockedLocal<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LockedLocal").finish_non_exhaustive()
     }
@@ -104,16 +90,11 @@ impl Drop for InUse<'_> {
 }
 
 // SAFETY: the flag lets one context in at a time, and the others get `None`.
-unsafe impl<P, R, C> FindLocal<P, R, C> for LockedLocal<P, R, C>
-where
-    P: PageProvider + Sync,
-    R: RawMutex + Sync,
-    C: Config,
-{
+unsafe impl<C: Config<Provider: Sync, Lock: Sync>> FindLocal<C> for LockedLocal<C> {
     fn with<T>(
         &self,
-        heap: &'static Heap<P, R, C>,
-        f: impl FnOnce(Option<&mut Local<'static, P, R, C>>) -> T,
+        heap: &'static Heap<C>,
+        f: impl FnOnce(Option<&mut Local<'static, C>>) -> T,
     ) -> T {
         // Pairs: the store in `InUse::drop`
         if self.in_use.swap(true, Ordering::Acquire) {
@@ -133,11 +114,11 @@ where
 ///
 /// ```
 /// use temporal_slab::adapter::{Global, LockedLocal};
-/// use temporal_slab::{Heap, provider::StaticProvider};
+/// use temporal_slab::{Heap, config::Standard, provider::StaticProvider};
 ///
 /// const SIZE: usize = 8 << 20;
 /// static mut MEMORY: [u8; SIZE] = [0; SIZE];
-/// type Pages = StaticProvider<'static>;
+/// type Pages = Standard<StaticProvider<'static>>;
 /// // SAFETY: nothing else in this program names MEMORY.
 /// static HEAP: Heap<Pages> =
 ///     Heap::new(unsafe { StaticProvider::from_raw((&raw mut MEMORY).cast(), SIZE) });
@@ -149,26 +130,21 @@ where
 /// assert_eq!(words.len(), 100);
 /// assert!(HEAP.bytes().taken > 0);
 /// ```
-pub struct Global<P, F, R = DefaultLock, C = Standard>
-where
-    P: PageProvider + 'static,
-    R: RawMutex + 'static,
-    C: Config,
-{
-    heap: &'static Heap<P, R, C>,
+pub struct Global<C: Config + 'static, F> {
+    heap: &'static Heap<C>,
     find: F,
 }
 
-impl<P: PageProvider, F: FindLocal<P, R, C>, R: RawMutex, C: Config> Global<P, F, R, C> {
+impl<C: Config, F: FindLocal<C>> Global<C, F> {
     /// An allocator over `heap` that finds locals with `find`.
     #[must_use]
-    pub const fn new(heap: &'static Heap<P, R, C>, find: F) -> Self {
+    pub const fn new(heap: &'static Heap<C>, find: F) -> Self {
         Self { heap, find }
     }
 
     /// The heap.
     #[must_use]
-    pub const fn heap(&self) -> &'static Heap<P, R, C> {
+    pub const fn heap(&self) -> &'static Heap<C> {
         self.heap
     }
 
@@ -208,13 +184,7 @@ fn or_null(result: Result<NonNull<u8>, AllocError>) -> *mut u8 {
 
 // SAFETY: the heap hands out memory of the layout's size and alignment that is nobody else's until
 // it is freed; failures are null pointers; nothing unwinds.
-unsafe impl<P, F, R, C> GlobalAlloc for Global<P, F, R, C>
-where
-    P: PageProvider,
-    F: FindLocal<P, R, C>,
-    R: RawMutex,
-    C: Config,
-{
+unsafe impl<C: Config, F: FindLocal<C>> GlobalAlloc for Global<C, F> {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         or_null(self.try_alloc(layout))
@@ -252,7 +222,7 @@ where
     }
 }
 
-impl<P: PageProvider, F, R: RawMutex, C: Config> fmt::Debug for Global<P, F, R, C> {
+impl<C: Config, F> fmt::Debug for Global<C, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Global")
             .field("heap", self.heap)

@@ -308,7 +308,7 @@ mod tests {
 
     #[test]
     fn a_heap_begins_once() {
-        let ids = Ids::<crate::config::Unchecked>::new();
+        let ids = Ids::<crate::config::Unchecked<crate::provider::StaticProvider<'_>>>::new();
         assert_eq!(ids.heap(), 0);
         assert!(ids.set_first(5) && !ids.set_first(6));
         let heap = ids.heap();

@@ -4,7 +4,8 @@
 extern crate std;
 
 use super::{Ids, TaggedSlab};
-use crate::config::Config;
+use crate::config::{Config, DefaultLock};
+use crate::provider::StaticProvider;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering::Relaxed};
 use std::alloc::{alloc, dealloc};
@@ -14,6 +15,8 @@ use std::thread;
 #[derive(Debug)]
 struct Few;
 impl Config for Few {
+    type Provider = StaticProvider<'static>;
+    type Lock = DefaultLock;
     const HANDLE_IDS_LOG2: u32 = 2;
 }
 

@@ -10,7 +10,6 @@ use crate::config::{Config, Table};
 use crate::depot::Row;
 use crate::epoch::{Epoch, Pin};
 use crate::error::{AllocError, FreeError};
-use crate::provider::PageProvider;
 use crate::slab::Key;
 use crate::snapshot::{BlockStats, SizeCounts};
 use crate::sync::{AtomicPtr, AtomicUsize, Lock, Ordering};
@@ -82,7 +81,7 @@ pub(crate) fn epoch_of(block: &BumpBlock) -> Option<Epoch> {
     Epoch::from_parts(block.index(), block.era())
 }
 
-impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
+impl<C: Config> Heap<C> {
     /// The block that an address is in.
     #[inline(always)]
     pub(crate) fn block_at(&self, address: usize) -> Option<&BumpBlock> {
@@ -141,7 +140,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             block.place(run.base.addr(), kind);
             slab.adopt(Key::new(ROOT_ROW, Key::BLOCK), body);
             let entry = Entry::new(slab, Key::BLOCK, false);
-            set_entries::<P>(run.chunk, run.base.addr(), granules as usize, entry);
+            set_entries::<C::Provider>(run.chunk, run.base.addr(), granules as usize, entry);
             self.note_block(block);
             Ok(block)
         }
@@ -199,11 +198,11 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         unsafe {
             let body = slab.body();
             let (chunk, base) = (body.chunk.cast(), body.base.addr());
-            set_entries::<P>(chunk, base, kind.granules(), Entry::NONE);
+            set_entries::<C::Provider>(chunk, base, kind.granules(), Entry::NONE);
             slab.adopt(Key::new(ROOT_ROW, Key::NO_BLOCK), body);
             let is_reusable = slab.end_life();
             let meta = is_reusable.then_some((slab, Self::block_meta(kind)));
-            let row = &*body.row.cast::<Row<R>>();
+            let row = &*body.row.cast::<Row<C::Lock>>();
             self.pages
                 .put_slab(row.blocks(), meta, chunk, base, kind.granules() as u32);
         }

@@ -11,10 +11,8 @@ use super::Heap;
 use crate::class::{GRANULE, Purpose};
 use crate::config::{Config, Table};
 use crate::error::FreeError;
-use crate::provider::PageProvider;
 use crate::slab::{Key, Slab};
 use core::ptr::NonNull;
-use lock_api::RawMutex;
 
 /// What begins at an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +27,7 @@ pub(crate) enum Found {
     Bumped(usize),
 }
 
-impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
+impl<C: Config> Heap<C> {
     /// How many bytes an object may use, by its address.
     ///
     /// # Errors

@@ -6,7 +6,6 @@ use crate::depot::Row;
 use crate::epoch::{Books, Epoch, EpochError, Position};
 use crate::provider::PageProvider;
 use crate::sync::Ordering;
-use lock_api::RawMutex;
 
 /// Resident bytes, and the time, before a close.
 pub(super) type Before = (u64, Option<u64>);
@@ -26,15 +25,15 @@ pub struct Closed {
     pub survivors: u64,
 }
 
-impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
+impl<C: Config> Heap<C> {
     /// Ends allocation in an era of a position. Under the ring's lock. The era's row, if it has one; `Closed` if the position was claimed
     /// since, or is not yet open in this era.
     pub(super) fn shut<'a>(
         &'a self,
         _: &mut Books,
-        position: &'a Position<Row<R>>,
+        position: &'a Position<Row<C::Lock>>,
         epoch: Epoch,
-    ) -> Result<Option<&'a Row<R>>, EpochError> {
+    ) -> Result<Option<&'a Row<C::Lock>>, EpochError> {
         if !position.shut(epoch.era()) {
             return Err(EpochError::Closed);
         }
@@ -49,7 +48,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     pub(super) fn give_back_closed(
         &self,
         epoch: Epoch,
-        row: Option<&Row<R>>,
+        row: Option<&Row<C::Lock>>,
         before: Before,
     ) -> Closed {
         match (row, self.position(epoch)) {
@@ -62,7 +61,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     pub(super) fn left_in_blocks(
         &self,
         epoch: Epoch,
-        position: Option<&Position<Row<R>>>,
+        position: Option<&Position<Row<C::Lock>>>,
     ) -> Closed {
         let pins = position.map_or(0, |position| position.pins().count().into());
         // If nothing was left the position may be another's by now, and so may the pins.
@@ -75,7 +74,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     }
 
     /// Moves what is empty in an epoch that was just shut to the pages, and gives back what is more than the policy keeps.
-    fn reclaim_closed(&self, epoch: Epoch, row: &Row<R>, (before, began): Before) -> Closed {
+    fn reclaim_closed(&self, epoch: Epoch, row: &Row<C::Lock>, (before, began): Before) -> Closed {
         // SAFETY: the row is of this heap.
         let left = unsafe { self.pages.end_era(row.blocks()) };
         let policy = self.policy();
@@ -115,7 +114,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     }
 
     /// Ends allocation in a row. Under the ring's lock.
-    pub(super) fn shut_row(&self, row: &Row<R>) {
+    pub(super) fn shut_row(&self, row: &Row<C::Lock>) {
         // SAFETY: the row is one of this heap.
         unsafe {
             self.pages

@@ -8,12 +8,10 @@ use crate::config::{Config, Table};
 use crate::depot::{BinCounts, Refusals, Row};
 use crate::error::{AllocError, FreeError};
 use crate::handle::HandleError;
-use crate::provider::PageProvider;
 use crate::snapshot::{CloseStats, ErrorStats, LargeStats, RouteStats};
 use crate::sync::{AtomicPtr, AtomicU64, Ordering::Relaxed};
 use core::alloc::Layout;
 use core::ptr;
-use lock_api::RawMutex;
 
 /// The heap's own counts. `Relaxed`, but for `classes`.
 #[derive(Debug)]
@@ -224,13 +222,13 @@ impl Counters {
     }
 }
 
-impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
+impl<C: Config> Heap<C> {
     /// Notes an allocation that was refused, in whichever class and epoch it was to be.
     #[cold]
     pub(crate) fn refused(
         &self,
         error: AllocError,
-        row: Option<&Row<R>>,
+        row: Option<&Row<C::Lock>>,
         class: Option<usize>,
     ) -> AllocError {
         note(&self.counters.allocs_refused, &ErrorStats::ALLOC, &error);
@@ -269,7 +267,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
 
     /// Notes that a class was used for the first time by a local in an epoch, or by the shared path.
     #[cold]
-    pub(crate) fn note_no_word(&self, row: &Row<R>, class: usize) {
+    pub(crate) fn note_no_word(&self, row: &Row<C::Lock>, class: usize) {
         row.counters.no_word.fetch_add(1, Relaxed);
         if let Some(class) = self.counters.class::<C>(class) {
             class.no_word.fetch_add(1, Relaxed);
@@ -277,7 +275,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     }
 
     /// Notes that a slab was made for a class of a row, or went back.
-    pub(super) fn count_slab(&self, row: &Row<R>, class: usize, is_made: bool) {
+    pub(super) fn count_slab(&self, row: &Row<C::Lock>, class: usize, is_made: bool) {
         let bytes = Table::<C>::TABLE.class(class).slab_bytes();
         row.count_bytes(if is_made {
             bytes as isize

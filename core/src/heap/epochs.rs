@@ -15,7 +15,6 @@ use crate::provider::PageProvider;
 use crate::sync::Ordering;
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
-use lock_api::RawMutex;
 
 /// A new epoch, and the one that was current before and is closing now: with its row, if it has one, and what was before the close.
 type Opened<'h, R> = (Epoch, Option<(Epoch, Option<&'h Row<R>>, Before)>);
@@ -23,7 +22,7 @@ type Opened<'h, R> = (Epoch, Option<(Epoch, Option<&'h Row<R>>, Before)>);
 /// Positions that are looked at for a free one before there is one more, and the root's.
 const LOOKS: usize = 16;
 
-impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
+impl<C: Config> Heap<C> {
     /// The epoch that is current: the root epoch, until [`Heap::advance`].
     ///
     /// # Errors
@@ -206,18 +205,18 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
 
     /// The position that a token names.
     #[inline]
-    pub(crate) fn position(&self, epoch: Epoch) -> Option<&Position<Row<R>>> {
+    pub(crate) fn position(&self, epoch: Epoch) -> Option<&Position<Row<C::Lock>>> {
         self.positions.get(epoch.index())
     }
 
     /// The position at an index.
-    pub(crate) fn position_at(&self, index: usize) -> Option<&Position<Row<R>>> {
+    pub(crate) fn position_at(&self, index: usize) -> Option<&Position<Row<C::Lock>>> {
         self.positions().ok()?.get(index)
     }
 
     /// The row of an epoch, if it accepts allocations.
     #[inline]
-    pub(crate) fn open_row(&self, epoch: Epoch) -> Result<&Row<R>, AllocError> {
+    pub(crate) fn open_row(&self, epoch: Epoch) -> Result<&Row<C::Lock>, AllocError> {
         let position = self.position(epoch);
         let row = position.and_then(|position| position.open_row(epoch.era_id()));
         match row {
@@ -236,7 +235,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
 
     /// The row that serves a token's era, which is closed, if there is one still.
     #[cold]
-    fn row_of(&self, epoch: Epoch) -> Option<&Row<R>> {
+    fn row_of(&self, epoch: Epoch) -> Option<&Row<C::Lock>> {
         let positions = self.positions().ok()?;
         self.books
             .with(|books| books.of(positions.get(epoch.index()), epoch).ok()?.0.row())
@@ -250,7 +249,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     }
 
     /// The ring's positions.
-    pub(super) fn positions(&self) -> Result<&Positions<Row<R>>, EpochError> {
+    pub(super) fn positions(&self) -> Result<&Positions<Row<C::Lock>>, EpochError> {
         self.root().map_err(|_| EpochError::OutOfMemory)?;
         Ok(&self.positions)
     }
@@ -281,7 +280,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// Opens one of the positions at hand that need no more than that, if there is one: without a lock.
     fn open_bare(
         &self,
-        positions: &Positions<Row<R>>,
+        positions: &Positions<Row<C::Lock>>,
         now: Option<u64>,
     ) -> Result<Option<Epoch>, EpochError> {
         let near = self.openings.near(C::cpu());
@@ -303,10 +302,10 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// free though these have survivors.
     fn find_position<'h>(
         &self,
-        positions: &'h Positions<Row<R>>,
+        positions: &'h Positions<Row<C::Lock>>,
         looks: usize,
-        claim: impl Fn(&Position<Row<R>>) -> bool,
-    ) -> Option<(u32, &'h Position<Row<R>>)> {
+        claim: impl Fn(&Position<Row<C::Lock>>) -> bool,
+    ) -> Option<(u32, &'h Position<Row<C::Lock>>)> {
         let length = positions.len();
         let mut index = self.openings.last_index();
         let found = (1..looks.min(length)).find_map(|_| {
@@ -330,12 +329,12 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     fn try_open<'h>(
         &'h self,
         books: &mut Books,
-        positions: &'h Positions<Row<R>>,
+        positions: &'h Positions<Row<C::Lock>>,
         now: Option<u64>,
         before: Option<Before>,
-    ) -> Result<Option<Opened<'h, R>>, EpochError> {
-        let claim = |position: &Position<Row<R>>| {
-            let is_drained = |row: &Row<R>| row.slots() == 0 || self.live_in(row) == 0;
+    ) -> Result<Option<Opened<'h, C::Lock>>, EpochError> {
+        let claim = |position: &Position<Row<C::Lock>>| {
+            let is_drained = |row: &Row<C::Lock>| row.slots() == 0 || self.live_in(row) == 0;
             position.row().is_none_or(is_drained) && position.claim()
         };
         let may_grow = positions.len() < Table::<C>::EPOCHS;
@@ -401,7 +400,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     }
 
     /// Makes the ring and the root epoch, unless somebody else just did.
-    pub(super) fn make_root(&self) -> Result<&Row<R>, AllocError> {
+    pub(super) fn make_root(&self) -> Result<&Row<C::Lock>, AllocError> {
         // Under the ring's lock: another thread may be supplying it.
         while self.books.with(|_| self.positions.lacks()) {
             self.more_positions()?;

@@ -8,12 +8,10 @@ use crate::depot::{self, After, Row};
 use crate::epoch::{Epoch, Tag};
 use crate::error::AllocError;
 use crate::handle::{Ended, Finished, FreeWord, HandleError, Ids, RawHandle, TaggedSlab};
-use crate::provider::PageProvider;
 use core::alloc::Layout;
 use core::ptr::NonNull;
-use lock_api::RawMutex;
 
-impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
+impl<C: Config> Heap<C> {
     /// Allocates an object that is named by a handle, in the root epoch; from where, see
     /// [`Heap::alloc`]. It has 64 bytes at least, and at most those of the largest class of up to 8 KiB.
     ///
@@ -91,7 +89,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// Allocates an object and names it.
     pub(crate) fn alloc_named(
         &self,
-        row: &Row<R>,
+        row: &Row<C::Lock>,
         tag: Tag,
         layout: Layout,
     ) -> Result<(RawHandle, NonNull<u8>), AllocError> {
@@ -195,7 +193,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         // SAFETY: whoever ends an object holds its bit, so the slab is pinned; rows stay valid; bin and
         // class are the slab's.
         let _given = unsafe {
-            let row = &*slab.body().row.cast::<Row<R>>();
+            let row = &*slab.body().row.cast::<Row<C::Lock>>();
             let class = usize::from(slab.identity().key().class());
             let shape = Table::<C>::TABLE.class(class);
             let bit = 1 << handle.slot();
@@ -237,7 +235,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         // SAFETY: whoever ends an object holds its slot.
         unsafe { self.wipe_tagged(tagged, handle) };
         // SAFETY: whoever ends an object holds its bit, so the slab is pinned; rows stay valid.
-        let row = unsafe { &*slab.body().row.cast::<Row<R>>() };
+        let row = unsafe { &*slab.body().row.cast::<Row<C::Lock>>() };
         let class = usize::from(slab.identity().key().class());
         let (bin, shape) = (row.bin(class), Table::<C>::TABLE.class(class));
         row.count_slots(-1);

@@ -15,15 +15,14 @@ use crate::provider::{Capabilities, PageProvider};
 use crate::slab::Key;
 use core::alloc::Layout;
 use core::ptr::NonNull;
-use lock_api::RawMutex;
 
-impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
+impl<C: Config> Heap<C> {
     /// Allocates what no class serves; whether the object reads as zero.
     #[cold]
     #[inline(never)]
     pub(crate) fn alloc_large(
         &self,
-        row: &Row<R>,
+        row: &Row<C::Lock>,
         tag: Tag,
         layout: Layout,
     ) -> Result<(NonNull<u8>, bool), AllocError> {
@@ -34,7 +33,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// As [`Heap::alloc_large`], and the bytes of the layout are zero.
     pub(crate) fn alloc_large_zeroed(
         &self,
-        row: &Row<R>,
+        row: &Row<C::Lock>,
         tag: Tag,
         layout: Layout,
     ) -> Result<NonNull<u8>, AllocError> {
@@ -48,12 +47,12 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
 
     fn try_alloc_large(
         &self,
-        row: &Row<R>,
+        row: &Row<C::Lock>,
         tag: Tag,
         layout: Layout,
     ) -> Result<(NonNull<u8>, bool), AllocError> {
         let pages = &self.pages;
-        match Route::of::<P, C>(layout, pages.provider()) {
+        match Route::of::<C>(layout, pages.provider()) {
             Route::Run { granules, align } => self.alloc_single(row, tag, granules, align),
             Route::Extent { granules } => self.alloc_single(row, tag, granules, 1),
             Route::Region { bytes, align } => {
@@ -72,7 +71,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// Makes a slab of one object.
     fn alloc_single(
         &self,
-        row: &Row<R>,
+        row: &Row<C::Lock>,
         tag: Tag,
         granules: u32,
         align: u32,
@@ -95,7 +94,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         unsafe {
             slab.adopt(Key::new(row.id(), class), body);
             // The first granule alone: nothing begins in the others.
-            set_entries::<P>(run.chunk, run.base.addr(), 1, entry);
+            set_entries::<C::Provider>(run.chunk, run.base.addr(), 1, entry);
             Ok((NonNull::new_unchecked(run.base), zero))
         }
     }
@@ -127,7 +126,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// # Safety
     /// As for [`Heap::free`].
     unsafe fn try_free_large(&self, object: NonNull<u8>, layout: Layout) -> Result<(), FreeError> {
-        let length = match Route::of::<P, C>(layout, self.pages.provider()) {
+        let length = match Route::of::<C>(layout, self.pages.provider()) {
             Route::Run { granules, .. } => granules,
             // A region may have been made shorter.
             Route::Extent { .. } if self.is_region(object) => {
@@ -216,12 +215,12 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         // SAFETY: the claim made this context the owner; the object is the caller's to give up; rows
         // are valid for as long as the heap.
         let (is_closed, bytes) = unsafe {
-            let row = &*body.row.cast::<Row<R>>();
+            let row = &*body.row.cast::<Row<C::Lock>>();
             let bytes = body.granules as usize * GRANULE;
             row.remove_large(bytes);
             self.singles(body.granules).remove(bytes);
             self.wipe(object, bytes);
-            set_entries::<P>(body.chunk.cast(), address, 1, Entry::NONE);
+            set_entries::<C::Provider>(body.chunk.cast(), address, 1, Entry::NONE);
             let chunk = body.chunk.cast();
             self.pages
                 .put_slab(row.blocks(), metadata, chunk, address, body.granules);
@@ -245,10 +244,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         new: Layout,
     ) -> Option<NonNull<u8>> {
         let provider = self.pages.provider();
-        match (
-            Route::of::<P, C>(old, provider),
-            Route::of::<P, C>(new, provider),
-        ) {
+        match (Route::of::<C>(old, provider), Route::of::<C>(new, provider)) {
             (Route::Extent { granules: from }, Route::Extent { granules: to })
                 if !self.is_region(object) =>
             {
@@ -261,8 +257,8 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 Route::Extent { .. } | Route::Region { .. },
             ) if self.is_region(object) => {
                 let (from, to) = (self.region_bytes(old)?, self.region_bytes(new)?);
-                let is_short = matches!(Route::of::<P, C>(new, provider), Route::Extent { .. });
-                let shape = (to, new.align().max(P::CHUNK_SIZE), is_short);
+                let is_short = matches!(Route::of::<C>(new, provider), Route::Extent { .. });
+                let shape = (to, new.align().max(<C::Provider>::CHUNK_SIZE), is_short);
                 // SAFETY: the caller's promise.
                 unsafe { self.resize_region(object, from, shape) }
             }
@@ -306,7 +302,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         unsafe { slab.set_granules(to) };
         let (from, to) = (from as usize * GRANULE, to as usize * GRANULE);
         // SAFETY: a slab's row is valid for as long as the heap.
-        let row = unsafe { &*body.row.cast::<Row<R>>() };
+        let row = unsafe { &*body.row.cast::<Row<C::Lock>>() };
         row.resize_large(from, to);
         self.counters.long_runs.resize(from, to);
         if to < from {

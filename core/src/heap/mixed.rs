@@ -25,12 +25,10 @@ use crate::config::{Config, Table};
 use crate::depot::Row;
 use crate::epoch::{Epoch, Pin, Position};
 use crate::error::AllocError;
-use crate::provider::PageProvider;
 use crate::slab::Slab;
 use crate::sync::{AtomicPtr, AtomicU32, Ordering};
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
-use lock_api::RawMutex;
 
 /// The row of the mixed slabs, once there is one, its number, and where the record of its epoch is.
 #[derive(Debug)]
@@ -68,7 +66,7 @@ impl<R> Mixed<R> {
     }
 }
 
-impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
+impl<C: Config> Heap<C> {
     /// How far behind a slab its holders begin: behind its marks, if it has any.
     const HOLDERS_AT: usize = MARKS_AT + if C::CHECKED { 64 } else { 0 };
 
@@ -82,7 +80,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     };
 
     /// The row of the mixed slabs.
-    pub(crate) fn mixed_row(&self) -> Result<&Row<R>, AllocError> {
+    pub(crate) fn mixed_row(&self) -> Result<&Row<C::Lock>, AllocError> {
         // SAFETY: a row that was set is valid for as long as the heap.
         match unsafe { self.mixed.row.load(Ordering::Acquire).as_ref() } {
             Some(row) => Ok(row),
@@ -91,7 +89,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     }
 
     #[cold]
-    fn make_mixed(&self) -> Result<&Row<R>, AllocError> {
+    fn make_mixed(&self) -> Result<&Row<C::Lock>, AllocError> {
         let epoch = self.open_epoch().map_err(|_| AllocError::OutOfMemory)?;
         let row = self.attach_mixed(epoch);
         if !self.mixed.is_epoch(epoch.index()) {
@@ -102,7 +100,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     }
 
     /// Gives the epoch a row for mixed slabs, unless there is one: what is there then.
-    fn attach_mixed(&self, epoch: Epoch) -> Result<&Row<R>, AllocError> {
+    fn attach_mixed(&self, epoch: Epoch) -> Result<&Row<C::Lock>, AllocError> {
         let positions = self.positions().map_err(|_| AllocError::OutOfMemory)?;
         let position = positions
             .get(epoch.index())
@@ -182,7 +180,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         slab: &Slab,
         object: NonNull<u8>,
         class: usize,
-    ) -> Option<(u32, &Position<Row<R>>)> {
+    ) -> Option<(u32, &Position<Row<C::Lock>>)> {
         if !self.is_mixed(slab) {
             return None;
         }

@@ -30,18 +30,16 @@ mod wipe;
 
 use crate::bump::Length;
 use crate::chunk::{Entry, Pages};
-use crate::config::{Config, Standard, Table};
+use crate::config::{Config, Table};
 use crate::depot::Row;
 use crate::epoch::{Books, Openings, Positions, Tag};
 use crate::error::{AllocError, FreeError};
 use crate::handle::Ids;
 use crate::local::{Local, Registry};
-use crate::provider::PageProvider;
 use crate::sync::{AtomicPtr, AtomicU64, AtomicUsize, Lock, Ordering};
 use core::alloc::Layout;
 use core::fmt;
 use core::ptr::{self, NonNull};
-use lock_api::RawMutex;
 
 use blocks::Blocks;
 pub(crate) use blocks::epoch_of;
@@ -57,49 +55,46 @@ pub use typed::{Handle, Reading};
 #[cfg(feature = "walker")]
 pub use walker::{Census, SlabCensus, Violation};
 
-/// The lock that a heap uses unless it is told otherwise: a spin lock.
-pub type DefaultLock = spin::Mutex<()>;
-
-/// An allocator over the pages of `P`.
+/// An allocator over the pages of a provider.
 ///
-/// `R` is the lock: a kernel whose interrupt handlers allocate brings one that masks interrupts.
-/// `C` holds the compile-time parameters.
+/// `C` names the provider, the lock and the constants. [`Standard`](crate::config::Standard) and its neighbours are
+/// configurations over any provider: `Heap<Standard<MyProvider>>`.
 ///
 /// A heap can be a `static`, a local variable, or part of something else. What it hands out is valid
 /// until it is freed or the heap is dropped.
-pub struct Heap<P: PageProvider, R: RawMutex = DefaultLock, C: Config = Standard> {
-    pub(crate) pages: Pages<P, R>,
+pub struct Heap<C: Config> {
+    pub(crate) pages: Pages<C::Provider, C::Lock>,
     /// The row of the epoch that everything without an epoch belongs to. Null until first use.
     /// `Release` when it is set, `Acquire` when it is read: the reader sees a placed row.
-    root: AtomicPtr<Row<R>>,
+    root: AtomicPtr<Row<C::Lock>>,
     /// The epochs' records.
-    positions: Positions<Row<R>>,
+    positions: Positions<Row<C::Lock>>,
     /// The row that was made last. `Release` when it is set, under the ring's lock; `Acquire` in `rows`: the reader sees
     /// this row and, through it, the older ones.
-    newest: AtomicPtr<Row<R>>,
+    newest: AtomicPtr<Row<C::Lock>>,
     /// What opening an epoch draws and notes.
     openings: Openings,
     /// The ring's lock. Taken before any other of the heap's locks, and never inside one.
-    books: Lock<R, Books>,
+    books: Lock<C::Lock, Books>,
     /// Counts epochs that were closed with a row or with something left. `Release` where it changes, `Acquire` in `closes`.
     closes: AtomicU64,
-    pub(crate) locals: Lock<R, Registry>,
+    pub(crate) locals: Lock<C::Lock, Registry>,
     /// What the handles' ids lead to.
     pub(crate) ids: Ids<C>,
     /// The policy, encoded. `Relaxed`: a choice that orders nothing.
     policy: AtomicUsize,
     budget: CacheBudget,
-    blocks: Blocks<R>,
-    mixed: Mixed<R>,
+    blocks: Blocks<C::Lock>,
+    mixed: Mixed<C::Lock>,
     /// Warm bytes at which the next batch is given back. `Relaxed`: a hint.
     trim_at: AtomicUsize,
     pub(crate) counters: Counters,
 }
 
 // SAFETY: everything inside is atomic or behind `R`, which is a mutex; the provider is shared.
-unsafe impl<P: PageProvider + Sync, R: RawMutex + Sync, C: Config> Sync for Heap<P, R, C> {}
+unsafe impl<C: Config<Provider: Sync, Lock: Sync>> Sync for Heap<C> {}
 // SAFETY: the pointers inside name memory that belongs to the heap and moves with it.
-unsafe impl<P: PageProvider + Send, R: RawMutex + Send, C: Config> Send for Heap<P, R, C> {}
+unsafe impl<C: Config<Provider: Send, Lock: Send>> Send for Heap<C> {}
 
 /// Where a heap's bytes are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -112,10 +107,10 @@ pub struct HeapBytes {
     pub reclaimable: usize,
 }
 
-impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
+impl<C: Config> Heap<C> {
     /// A heap that takes nothing from `provider` before it is first used.
     #[must_use]
-    pub const fn new(provider: P) -> Self {
+    pub const fn new(provider: C::Provider) -> Self {
         Self {
             pages: Pages::new(provider),
             root: AtomicPtr::new(ptr::null_mut()),
@@ -207,7 +202,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     #[must_use]
     pub fn resize_in_place(&self, object: NonNull<u8>, old: Layout, new: Layout) -> bool {
         let provider = self.pages.provider();
-        Route::of::<P, C>(old, provider) == Route::of::<P, C>(new, provider)
+        Route::of::<C>(old, provider) == Route::of::<C>(new, provider)
             && (!self.is_bumped(object)
                 || (Length::of(old.size()) == Length::of(new.size())
                     && object.addr().get().is_multiple_of(new.align())))
@@ -247,7 +242,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// How many bytes an object of this layout may use, wherever it was allocated. [`Heap::size_of`] may know of more.
     #[must_use]
     pub fn usable_size(&self, layout: Layout) -> usize {
-        let route = Route::of::<P, C>(layout, self.pages.provider());
+        let route = Route::of::<C>(layout, self.pages.provider());
         match route {
             // It may be in a bump block.
             Route::Class(_) if Table::<C>::BUMPS => Length::of(layout.size()).bytes(),
@@ -259,14 +254,14 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     ///
     /// # Errors
     /// If there is no memory for it.
-    pub fn local(&self) -> Result<Local<'_, P, R, C>, AllocError> {
+    pub fn local(&self) -> Result<Local<'_, C>, AllocError> {
         let root = self.root()?;
         Local::new(self, root).map_err(|error| self.refused(error, None, None))
     }
 
     /// The page provider.
     #[must_use]
-    pub const fn provider(&self) -> &P {
+    pub const fn provider(&self) -> &C::Provider {
         self.pages.provider()
     }
 
@@ -311,7 +306,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
 
     /// The root epoch's row.
     #[inline]
-    pub(crate) fn root(&self) -> Result<&Row<R>, AllocError> {
+    pub(crate) fn root(&self) -> Result<&Row<C::Lock>, AllocError> {
         // SAFETY: a row that was set is valid for as long as the heap.
         match unsafe { self.root.load(Ordering::Acquire).as_ref() } {
             Some(row) => Ok(row),
@@ -322,13 +317,13 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// Makes the root epoch's row.
     #[cold]
     #[inline(never)]
-    fn first_root(&self) -> Result<&Row<R>, AllocError> {
+    fn first_root(&self) -> Result<&Row<C::Lock>, AllocError> {
         self.make_root()
             .map_err(|error| self.refused(error, None, None))
     }
 
     /// Every row that exists, the newest first.
-    pub(crate) fn rows(&self) -> impl Iterator<Item = &Row<R>> {
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &Row<C::Lock>> {
         // SAFETY: rows stay valid for as long as the heap; the `Acquire` is behind the row's making.
         let newest = unsafe { self.newest.load(Ordering::Acquire).as_ref() };
         // SAFETY: as above; a row was behind the ones that are older when it was published.
@@ -340,17 +335,17 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// What the page map says of an address.
     #[inline(always)]
     pub(crate) fn entry(&self, address: usize) -> Entry {
-        self.pages.map.entry::<P>(address)
+        self.pages.map.entry::<C::Provider>(address)
     }
 }
 
-impl<P: PageProvider, R: RawMutex, C: Config> Drop for Heap<P, R, C> {
+impl<C: Config> Drop for Heap<C> {
     fn drop(&mut self) {
         self.pages.dissolve();
     }
 }
 
-impl<P: PageProvider, R: RawMutex, C: Config> fmt::Debug for Heap<P, R, C> {
+impl<C: Config> fmt::Debug for Heap<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Heap")
             .field("bytes", &self.bytes())

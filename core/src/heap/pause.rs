@@ -14,10 +14,8 @@
 use super::Heap;
 use crate::config::Config;
 use crate::depot::Row;
-use crate::provider::PageProvider;
-use lock_api::RawMutex;
 
-impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
+impl<C: Config> Heap<C> {
     /// Waits until nobody is inside any of the heap's locks, and keeps everybody out.
     ///
     /// # Safety

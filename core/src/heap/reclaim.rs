@@ -14,7 +14,6 @@ use crate::depot::{After, Bin, Keep, Row};
 use crate::error::AllocError;
 use crate::provider::PageProvider;
 use crate::sync::{AtomicUsize, Ordering};
-use lock_api::RawMutex;
 
 /// When empty memory goes back to the provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,7 +128,7 @@ impl Swept {
     }
 }
 
-impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
+impl<C: Config> Heap<C> {
     /// What happens to memory that becomes empty.
     #[must_use]
     pub fn policy(&self) -> Policy {
@@ -194,7 +193,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         if bytes > isize::MAX as usize {
             return Err(AllocError::TooLarge);
         }
-        for _ in 0..bytes.div_ceil(Geometry::<P>::CHUNK) {
+        for _ in 0..bytes.div_ceil(Geometry::<C::Provider>::CHUNK) {
             self.pages.reserve_chunk()?;
         }
         Ok(())
@@ -331,12 +330,13 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     ///
     /// To have a block made present takes about as long as to move as much; so the more blocks a row has opened, the
     /// fewer empty slabs it may keep beside them.
-    pub(super) fn make_room(&self, row: &Row<R>, short: Short) -> bool {
+    pub(super) fn make_room(&self, row: &Row<C::Lock>, short: Short) -> bool {
         if short == Short::Chunk {
             let cached = self.budget.bytes();
-            return cached >= P::CHUNK_SIZE && self.empty_caches(cached - P::CHUNK_SIZE);
+            return cached >= <C::Provider>::CHUNK_SIZE
+                && self.empty_caches(cached - <C::Provider>::CHUNK_SIZE);
         }
-        let bytes_of = |(class, bin): &(usize, &Bin<R>)| {
+        let bytes_of = |(class, bin): &(usize, &Bin<C::Lock>)| {
             bin.cached() * Table::<C>::TABLE.class(*class).slab_bytes()
         };
         let cached: usize = row.used_bins().map(|bin| bytes_of(&bin)).sum();
@@ -369,7 +369,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     }
 
     /// Moves the slabs that linger in a row to the pages.
-    fn sweep_row(&self, row: &Row<R>) -> Swept {
+    fn sweep_row(&self, row: &Row<C::Lock>) -> Swept {
         let mut swept = Swept::default();
         // A slab that lingers was listed before its bin was closed, or is so now.
         for (class, bin) in row.used_bins().filter(|(_, bin)| bin.listed() > 0) {
@@ -386,7 +386,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     }
 
     /// Moves all of a row's empty slabs to the pages.
-    pub(super) fn empty_row(&self, row: &Row<R>) -> Swept {
+    pub(super) fn empty_row(&self, row: &Row<C::Lock>) -> Swept {
         let mut swept = self.sweep_row(row);
         for (class, bin) in row.used_bins().filter(|(_, bin)| bin.cached() > 0) {
             let bytes = Table::<C>::TABLE.class(class).slab_bytes();

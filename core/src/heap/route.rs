@@ -29,7 +29,7 @@ pub(crate) enum Route {
 
 impl Route {
     /// How `provider`'s heap serves a layout.
-    pub(crate) fn of<P: PageProvider, C: Config>(layout: Layout, provider: &P) -> Self {
+    pub(crate) fn of<C: Config>(layout: Layout, provider: &C::Provider) -> Self {
         if let Some(class) = Table::<C>::TABLE.index_for(layout) {
             return Self::Class(class);
         }
@@ -43,8 +43,8 @@ impl Route {
         // Where memory is there only once it is touched, chunks in a row cost no more than what is used of them.
         let longest = if provider.capabilities().contains(Capabilities::LAZY_COMMIT) {
             MAX_EXTENT
-        } else if Geometry::<P>::BLOCKS > 1 {
-            Geometry::<P>::CHUNK / 2
+        } else if Geometry::<C::Provider>::BLOCKS > 1 {
+            Geometry::<C::Provider>::CHUNK / 2
         } else {
             0
         };
@@ -57,7 +57,7 @@ impl Route {
         match size.checked_next_multiple_of(provider.page_size().max(GRANULE)) {
             Some(bytes) if bytes <= isize::MAX as usize => Self::Region {
                 bytes,
-                align: align.max(Geometry::<P>::CHUNK),
+                align: align.max(Geometry::<C::Provider>::CHUNK),
             },
             _ => Self::TooLarge,
         }

@@ -8,16 +8,14 @@ use crate::depot::Row;
 use crate::epoch::{Epoch, Pin, Position, Positions};
 use crate::error::AllocError;
 use crate::local::LocalRow;
-use crate::provider::PageProvider;
 use crate::sync::Ordering;
 use core::ptr::NonNull;
-use lock_api::RawMutex;
 
-impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
+impl<C: Config> Heap<C> {
     /// Gives an epoch that is open a row, of which it had no need so far.
     #[cold]
     #[inline(never)]
-    pub(super) fn attach_row(&self, epoch: Epoch) -> Result<&Row<R>, AllocError> {
+    pub(super) fn attach_row(&self, epoch: Epoch) -> Result<&Row<C::Lock>, AllocError> {
         let positions = self.positions().map_err(|_| AllocError::OutOfMemory)?;
         // Each turn but the last makes a row, and rows are bounded by their numbers.
         loop {
@@ -40,10 +38,10 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// Gives an epoch that is open and pinned a drained row, if it has none and there is one. Under the ring's lock.
     fn attach_row_to<'a>(
         &'a self,
-        positions: &'a Positions<Row<R>>,
-        position: &'a Position<Row<R>>,
+        positions: &'a Positions<Row<C::Lock>>,
+        position: &'a Position<Row<C::Lock>>,
         epoch: Epoch,
-    ) -> Result<Option<&'a Row<R>>, AllocError> {
+    ) -> Result<Option<&'a Row<C::Lock>>, AllocError> {
         if let Some(row) = position.row() {
             return Ok(Some(row));
         }
@@ -60,14 +58,14 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     }
 
     /// Ends allocation in a row that an epoch got while it was closed at once. Under the ring's lock.
-    pub(super) fn shut_late(&self, row: &Row<R>) {
+    pub(super) fn shut_late(&self, row: &Row<C::Lock>) {
         self.shut_row(row);
         // A local may have found the row meanwhile.
         self.closes.fetch_add(1, Ordering::Release);
     }
 
     /// A drained row begins to serve an epoch. Under the ring's lock.
-    pub(super) fn begin_row(&self, epoch: Epoch, row: &Row<R>) {
+    pub(super) fn begin_row(&self, epoch: Epoch, row: &Row<C::Lock>) {
         self.begin_bins(row);
         row.use_none();
         row.attach(Some(epoch.index() as u32));
@@ -80,7 +78,10 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
 
     /// A drained row for an epoch. A row that is not drained, because something lives in it or a local still holds words of it, is left to
     /// drain by itself. So there are as many rows as epochs needed one at the same time, not as many as positions.
-    pub(super) fn row_for<'a>(&'a self, positions: &'a Positions<Row<R>>) -> Option<&'a Row<R>> {
+    pub(super) fn row_for<'a>(
+        &'a self,
+        positions: &'a Positions<Row<C::Lock>>,
+    ) -> Option<&'a Row<C::Lock>> {
         let mut closed = self.rows().filter(|row| !row.tag().is_open());
         let row = closed.find(|row| row.slots() == 0 && self.is_drained(row))?;
         // The position that had the row is left.
@@ -93,7 +94,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     }
 
     /// Whether nothing is left of a closed row. Under the ring's lock.
-    fn is_drained(&self, row: &Row<R>) -> bool {
+    fn is_drained(&self, row: &Row<C::Lock>) -> bool {
         // SAFETY: the row is one of this heap.
         unsafe { self.pages.with_pieces(row.blocks(), |pieces| pieces == 0) }
     }
@@ -101,7 +102,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// Makes a row that nobody has.
     pub(super) fn make_row(&self) -> Result<(), AllocError> {
         let classes = Table::<C>::BINS;
-        let layout = Row::<R>::layout(classes);
+        let layout = Row::<C::Lock>::layout(classes);
         let (layout, bins_at) = layout.map_err(|_| AllocError::OutOfMemory)?;
         let memory = self.with_reclaim(|| self.pages.take_meta(Kind::Row, layout))?;
         self.books.with(|books| {
@@ -114,7 +115,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                 unsafe { self.pages.put_meta(Kind::Row, memory) };
             })?;
             // SAFETY: memory of the row's own layout, which stays until the heap is dropped.
-            let row = unsafe { Row::<R>::place(memory, bins_at, classes, id) };
+            let row = unsafe { Row::<C::Lock>::place(memory, bins_at, classes, id) };
             let older = self.newest.load(Ordering::Relaxed);
             // SAFETY: just placed, and nobody else knows it yet.
             unsafe { row.as_ref() }
@@ -127,7 +128,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
 
     /// Live objects of a row: all slots, without those that nobody holds and those that locals hold.
     /// Exact when nobody uses the epoch meanwhile; never negative.
-    pub(super) fn live_in(&self, row: &Row<R>) -> usize {
+    pub(super) fn live_in(&self, row: &Row<C::Lock>) -> usize {
         let table = Table::<C>::TABLE;
         let idle: usize = row
             .used_bins()

@@ -10,11 +10,9 @@ use crate::config::{Config, Table};
 use crate::epoch::Tag;
 use crate::error::AllocError;
 use crate::handle::{Abandoned, Ids, TaggedSlab};
-use crate::provider::PageProvider;
 use crate::slab::{Link, Slab};
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
-use lock_api::RawMutex;
 
 /// The slabs of a scope. Lies in the scope's memory, with one [`Open`] for each class behind it.
 #[derive(Debug)]
@@ -30,7 +28,7 @@ struct Open {
     used: u32,
 }
 
-impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
+impl<C: Config> Heap<C> {
     /// What a scope's slabs need of its memory, and where the open ones begin in it.
     fn scope_slabs_layout() -> Result<(Layout, usize), AllocError> {
         let open = Layout::array::<Open>(Table::<C>::TABLE.named());

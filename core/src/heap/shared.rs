@@ -9,17 +9,15 @@ use crate::depot::{self, After, Bin, Owned, Row, SlotTake};
 use crate::epoch::Tag;
 use crate::error::{AllocError, FreeError};
 use crate::handle::TaggedSlab;
-use crate::provider::PageProvider;
 use crate::slab::{Key, Slab};
 use crate::sync::{AtomicU8, Ordering};
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
-use lock_api::RawMutex;
 
 /// How far behind a slab its marks begin, in a checked heap.
 pub(super) const MARKS_AT: usize = size_of::<Slab>();
 
-impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
+impl<C: Config> Heap<C> {
     /// What a slab's metadata needs: a line, and in a checked heap a mark for each slot.
     pub(crate) const PLAIN_META: MetaShape = {
         let marks = if C::CHECKED { 64 } else { 0 };
@@ -30,7 +28,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     };
 
     /// What a slab of a class in a row needs. One with tags is ready if it has an id.
-    fn meta_of(&self, row: &Row<R>, class: &Class, is_ready: bool) -> MetaShape {
+    fn meta_of(&self, row: &Row<C::Lock>, class: &Class, is_ready: bool) -> MetaShape {
         if class.is_tagged {
             MetaShape::tagged(Layout::new::<TaggedSlab>(), is_ready)
         } else if self.mixed.is_row(row.id()) {
@@ -44,7 +42,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     #[inline]
     pub(crate) fn alloc_slot(
         &self,
-        row: &Row<R>,
+        row: &Row<C::Lock>,
         tag: Tag,
         class: usize,
     ) -> Result<NonNull<u8>, AllocError> {
@@ -73,7 +71,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     #[inline(never)]
     fn alloc_slot_slow(
         &self,
-        row: &Row<R>,
+        row: &Row<C::Lock>,
         tag: Tag,
         class: usize,
     ) -> Result<NonNull<u8>, AllocError> {
@@ -160,7 +158,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         let body = unsafe { slab.body() };
         let bit = 1 << shape.slot_of(address.wrapping_sub(body.base.addr()));
         // SAFETY: a slab's row is valid for as long as the heap.
-        let row = unsafe { &*body.row.cast::<Row<R>>() };
+        let row = unsafe { &*body.row.cast::<Row<C::Lock>>() };
         // SAFETY: the caller gives up the object, which holds the bit.
         unsafe { self.give_back(row.bin(class), slab, bit, shape, || 0) }
     }
@@ -172,7 +170,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     #[inline]
     pub(crate) unsafe fn give_back(
         &self,
-        bin: &Bin<R>,
+        bin: &Bin<C::Lock>,
         slab: &Slab,
         word: u64,
         class: &Class,
@@ -208,7 +206,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// As for [`Heap::give_back`].
     pub(crate) unsafe fn give_back_held(
         &self,
-        bin: &Bin<R>,
+        bin: &Bin<C::Lock>,
         slab: &Slab,
         word: u64,
         class: &Class,
@@ -237,7 +235,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// For each as for [`Heap::give_back`].
     pub(crate) unsafe fn give_back_all<'s>(
         &self,
-        bin: &Bin<R>,
+        bin: &Bin<C::Lock>,
         held: impl Iterator<Item = (&'s Slab, u64)>,
         class: &Class,
     ) {
@@ -279,7 +277,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             return self.put_orphan(unsafe { TaggedSlab::of(slab) }, bit, false);
         }
         // SAFETY: pinned; a slab's row is valid for as long as the heap.
-        let row = unsafe { &*slab.body().row.cast::<Row<R>>() };
+        let row = unsafe { &*slab.body().row.cast::<Row<C::Lock>>() };
         // SAFETY: the caller holds the bit, and the bin and class are the slab's.
         let _held = unsafe {
             let (bin, shape) = (row.bin(class), Table::<C>::TABLE.class(class));
@@ -290,7 +288,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// A new slab, owned by the caller, and whether its slots read as zero.
     pub(crate) fn make_slab<'s>(
         &self,
-        row: &Row<R>,
+        row: &Row<C::Lock>,
         tag: Tag,
         class: usize,
     ) -> Result<(&'s Slab, bool), AllocError> {
@@ -300,7 +298,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
 
     fn try_make_slab<'s>(
         &self,
-        row: &Row<R>,
+        row: &Row<C::Lock>,
         tag: Tag,
         class: usize,
     ) -> Result<(&'s Slab, bool), AllocError> {
@@ -343,7 +341,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             slab.adopt(Key::new(row.id(), class as u8), body);
             let is_home = row.id() == ROOT_ROW && class < Table::<C>::TABLE.len();
             let entry = Entry::new(slab, class as u8, is_home);
-            set_entries::<P>(run.chunk, run.base.addr(), shape.named_granules(), entry);
+            set_entries::<C::Provider>(run.chunk, run.base.addr(), shape.named_granules(), entry);
         }
         Ok((slab, zero))
     }
@@ -366,7 +364,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         unsafe {
             let body = slab.body();
             let (base, granules) = (body.base.addr(), body.granules);
-            let row = &*body.row.cast::<Row<R>>();
+            let row = &*body.row.cast::<Row<C::Lock>>();
             let class = usize::from(slab.identity().key().class());
             let shape = Table::<C>::TABLE.class(class);
             let (mut slots, mut is_ready) = (shape.slots(), true);
@@ -388,7 +386,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
             self.count_slab(row, class, false);
             let metadata = is_reusable.then_some((slab, self.meta_of(row, shape, is_ready)));
             let chunk = body.chunk.cast();
-            set_entries::<P>(chunk, base, shape.named_granules(), Entry::NONE);
+            set_entries::<C::Provider>(chunk, base, shape.named_granules(), Entry::NONE);
             let is_closed = !row.tag().is_open();
             self.pages
                 .put_slab(row.blocks(), metadata, chunk, base, granules);

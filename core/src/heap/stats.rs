@@ -17,12 +17,11 @@ use crate::snapshot::{
 use crate::sync::{LockCounts, Ordering::Relaxed};
 use core::alloc::Layout;
 use core::sync::atomic::AtomicU64;
-use lock_api::RawMutex;
 
 /// Slabs of a list that are looked at while its lock is held.
 const STEP: usize = 256;
 
-impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
+impl<C: Config> Heap<C> {
     /// A snapshot of the heap. Takes time with the epochs times the classes, the slabs that have free slots, and
     /// the locals times the epochs that they serve.
     #[must_use]
@@ -294,7 +293,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     }
 
     /// Adds what an era's bins and epoch caches say.
-    fn fill_epoch(&self, stats: &mut EpochStats, row: &Row<R>) {
+    fn fill_epoch(&self, stats: &mut EpochStats, row: &Row<C::Lock>) {
         let held = self.held_in(row);
         for (class, bin) in row.used_bins() {
             let shape = Table::<C>::TABLE.class(class);
@@ -338,7 +337,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     }
 
     /// Slots that locals hold in a row, by class.
-    fn held_in(&self, row: &Row<R>) -> [u64; 2 * MAX_CLASSES] {
+    fn held_in(&self, row: &Row<C::Lock>) -> [u64; 2 * MAX_CLASSES] {
         let mut held = [0; 2 * MAX_CLASSES];
         self.locals.with(|list| {
             list.for_each(|state| {
@@ -365,7 +364,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
                     (
                         LocalRow::held::<C>(state).1 as u64,
                         LocalRow::home_counters(state).is_some(),
-                        LocalRow::serves::<R>(state).tag().is_open(),
+                        LocalRow::serves::<C::Lock>(state).tag().is_open(),
                         (*LocalRow::counters(state)).number(),
                     )
                 };
@@ -423,7 +422,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
 
     /// Opens the bins of a row that is to serve another era, and begins to count anew there: what was counted is kept
     /// by class. Under the ring's lock.
-    pub(super) fn begin_bins(&self, row: &Row<R>) {
+    pub(super) fn begin_bins(&self, row: &Row<C::Lock>) {
         for (class, bin) in row.used_bins() {
             let counts = bin.begin_era();
             if let Some(counters) = self.counters.class::<C>(class) {

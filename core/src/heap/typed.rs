@@ -8,29 +8,27 @@
 //!   frees the object meanwhile leaves that to the last reader.
 //! - What is inserted may be read and dropped on any thread, so it is `Send` and `Sync`.
 
-use super::{DefaultLock, Heap};
-use crate::config::{Config, Standard};
+use super::Heap;
+use crate::config::Config;
 use crate::depot::Row;
 use crate::epoch::{Epoch, Tag};
 use crate::error::AllocError;
 use crate::handle::{Ended, Finished, HandleError, Ids, RawHandle, TaggedSlab, Unpinned};
-use crate::provider::PageProvider;
 use core::alloc::Layout;
 use core::fmt;
 use core::marker::PhantomData;
 use core::mem;
 use core::ops::Deref;
 use core::ptr::NonNull;
-use lock_api::RawMutex;
 
 /// A handle of a `T` in a heap of this program. Copy it at will: when the object is gone all copies
 /// are errors.
 ///
 /// ```
-/// # use temporal_slab::{Heap, HandleError, provider::StaticProvider};
+/// # use temporal_slab::{Heap, HandleError, config::Standard, provider::StaticProvider};
 /// # let mut memory = vec![core::mem::MaybeUninit::uninit(); 1 << 20];
 /// # let provider: StaticProvider<'_> = StaticProvider::new(&mut memory);
-/// # let heap: Heap<StaticProvider<'_>> = Heap::new(provider);
+/// # let heap: Heap<Standard<StaticProvider<'_>>> = Heap::new(provider);
 /// let handle = heap.insert("a session".to_owned())?;
 /// assert_eq!(*heap.get(handle)?, "a session");
 /// assert_eq!(heap.take(handle)?, "a session");
@@ -41,8 +39,8 @@ use lock_api::RawMutex;
 /// What is read cannot outlive the reading:
 ///
 /// ```compile_fail,E0505
-/// # use temporal_slab::{Heap, HandleError, provider::StaticProvider};
-/// # let heap: Heap<StaticProvider<'_>> = Heap::new(StaticProvider::new(&mut []));
+/// # use temporal_slab::{Heap, HandleError, config::Standard, provider::StaticProvider};
+/// # let heap: Heap<Standard<StaticProvider<'_>>> = Heap::new(StaticProvider::new(&mut []));
 /// # let handle = heap.insert(1).unwrap();
 /// let reading = heap.get(handle).unwrap();
 /// let number: &i32 = &*reading;
@@ -53,8 +51,8 @@ use lock_api::RawMutex;
 /// What cannot be used from any thread is not accepted:
 ///
 /// ```compile_fail,E0277
-/// # use temporal_slab::{Heap, HandleError, provider::StaticProvider};
-/// # let heap: Heap<StaticProvider<'_>> = Heap::new(StaticProvider::new(&mut []));
+/// # use temporal_slab::{Heap, HandleError, config::Standard, provider::StaticProvider};
+/// # let heap: Heap<Standard<StaticProvider<'_>>> = Heap::new(StaticProvider::new(&mut []));
 /// let handle = heap.insert(core::cell::Cell::new(1)).unwrap();
 /// ```
 pub struct Handle<T> {
@@ -78,10 +76,7 @@ impl<T> Handle<T> {
     /// If an object of `heap` is live under this handle, it is an initialised `T` that may be shared and
     /// sent; and so it is while the result is used.
     #[must_use]
-    pub unsafe fn from_raw<P: PageProvider, R: RawMutex, C: Config>(
-        raw: RawHandle,
-        heap: &Heap<P, R, C>,
-    ) -> Self {
+    pub unsafe fn from_raw<C: Config>(raw: RawHandle, heap: &Heap<C>) -> Self {
         Self {
             raw,
             heap: heap.ids.heap(),
@@ -125,25 +120,19 @@ impl<T> fmt::Debug for Handle<T> {
 }
 
 /// An object that is being read, and is kept for so long. At most 255 of them at a time for one object.
-pub struct Reading<'h, T, P: PageProvider, R: RawMutex = DefaultLock, C: Config = Standard> {
-    heap: &'h Heap<P, R, C>,
+pub struct Reading<'h, T, C: Config> {
+    heap: &'h Heap<C>,
     tagged: &'h TaggedSlab,
     handle: RawHandle,
     value: NonNull<T>,
 }
 
 // SAFETY: a reading is a reference to a `T` that, going away, may drop the `T`.
-unsafe impl<T: Send + Sync, P: PageProvider + Sync, R: RawMutex + Sync, C: Config> Send
-    for Reading<'_, T, P, R, C>
-{
-}
+unsafe impl<T: Send + Sync, C: Config<Provider: Sync, Lock: Sync>> Send for Reading<'_, T, C> {}
 // SAFETY: as above; shared, it only gives references to the `T`.
-unsafe impl<T: Send + Sync, P: PageProvider + Sync, R: RawMutex + Sync, C: Config> Sync
-    for Reading<'_, T, P, R, C>
-{
-}
+unsafe impl<T: Send + Sync, C: Config<Provider: Sync, Lock: Sync>> Sync for Reading<'_, T, C> {}
 
-impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
+impl<C: Config> Heap<C> {
     /// Moves a value into the heap, in the root epoch. Dropping the heap does not drop it.
     ///
     /// # Errors
@@ -165,7 +154,12 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         self.insert_at(row, epoch.tag(), value)
     }
 
-    fn insert_at<T>(&self, row: &Row<R>, tag: Tag, value: T) -> Result<Handle<T>, AllocError> {
+    fn insert_at<T>(
+        &self,
+        row: &Row<C::Lock>,
+        tag: Tag,
+        value: T,
+    ) -> Result<Handle<T>, AllocError> {
         let class = self.handle_class(Layout::new::<T>())?;
         let object = self.alloc_slot(row, tag, class)?;
         // SAFETY: the object is large enough, aligned, and nobody else's.
@@ -183,7 +177,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     ///
     /// # Errors
     /// If the value is gone, was never of this heap, or has 255 readers.
-    pub fn get<T>(&self, handle: Handle<T>) -> Result<Reading<'_, T, P, R, C>, HandleError> {
+    pub fn get<T>(&self, handle: Handle<T>) -> Result<Reading<'_, T, C>, HandleError> {
         let (tagged, raw) = self.typed(handle)?;
         let pinned = tagged.tag(raw.slot()).pin(raw);
         pinned.map_err(|error| self.clearer(raw, error))?;
@@ -298,7 +292,7 @@ impl<F: FnOnce(&TaggedSlab, Finished), C: Config> Drop for Finish<'_, F, C> {
     }
 }
 
-impl<T, P: PageProvider, R: RawMutex, C: Config> Reading<'_, T, P, R, C> {
+impl<T, C: Config> Reading<'_, T, C> {
     /// The handle of what is read.
     #[must_use]
     pub const fn handle(reading: &Self) -> RawHandle {
@@ -306,7 +300,7 @@ impl<T, P: PageProvider, R: RawMutex, C: Config> Reading<'_, T, P, R, C> {
     }
 }
 
-impl<T, P: PageProvider, R: RawMutex, C: Config> Deref for Reading<'_, T, P, R, C> {
+impl<T, C: Config> Deref for Reading<'_, T, C> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -315,7 +309,7 @@ impl<T, P: PageProvider, R: RawMutex, C: Config> Deref for Reading<'_, T, P, R, 
     }
 }
 
-impl<T, P: PageProvider, R: RawMutex, C: Config> Drop for Reading<'_, T, P, R, C> {
+impl<T, C: Config> Drop for Reading<'_, T, C> {
     fn drop(&mut self) {
         let Unpinned::Last { forget } = self.tagged.tag(self.handle.slot()).unpin() else {
             return;
@@ -331,9 +325,7 @@ impl<T, P: PageProvider, R: RawMutex, C: Config> Drop for Reading<'_, T, P, R, C
     }
 }
 
-impl<T: fmt::Debug, P: PageProvider, R: RawMutex, C: Config> fmt::Debug
-    for Reading<'_, T, P, R, C>
-{
+impl<T: fmt::Debug, C: Config> fmt::Debug for Reading<'_, T, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Reading").field(&**self).finish()
     }

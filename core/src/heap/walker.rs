@@ -14,12 +14,10 @@ use crate::config::{Config, Table};
 use crate::depot::Row;
 use crate::handle::{FreeWord, RawHandle, TaggedSlab};
 use crate::local::LocalRow;
-use crate::provider::PageProvider;
 use crate::slab::{Key, Slab};
 use crate::sync::{AtomicU8, Ordering};
 use core::fmt;
 use core::ptr::{self, NonNull};
-use lock_api::RawMutex;
 
 /// What a heap holds, counted one by one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -108,7 +106,7 @@ impl Verdict {
     }
 }
 
-impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
+impl<C: Config> Heap<C> {
     /// Walks the whole heap and checks it. Takes time with the square of what is in it.
     ///
     /// # Errors
@@ -343,7 +341,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
         }
         let shape = Table::<C>::TABLE.class(class);
         // SAFETY: at rest; a slab's row is valid for as long as the heap.
-        let (body, row) = unsafe { (slab.body(), &*slab.body().row.cast::<Row<R>>()) };
+        let (body, row) = unsafe { (slab.body(), &*slab.body().row.cast::<Row<C::Lock>>()) };
         verdict.demand(
             body.granules == u32::from(shape.granules),
             "a slab is as long as its class says",

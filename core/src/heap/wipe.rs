@@ -6,9 +6,8 @@ use crate::config::{Config, Table};
 use crate::handle::{RawHandle, TaggedSlab};
 use crate::provider::PageProvider;
 use core::ptr::NonNull;
-use lock_api::RawMutex;
 
-impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
+impl<C: Config> Heap<C> {
     /// Overwrites an object that ends.
     ///
     /// # Safety

@@ -20,12 +20,10 @@ use crate::depot::Row;
 use crate::epoch::{Epoch, Pin, Position};
 use crate::error::{AllocError, FreeError};
 use crate::heap::epoch_of;
-use crate::provider::PageProvider;
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::Relaxed;
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
-use lock_api::RawMutex;
 
 /// Empty blocks that a local keeps for its next epoch, by kind.
 const MAX_SPARES: [u8; Kind::ALL.len()] = [16, 16, 4];
@@ -129,18 +127,18 @@ impl<R> Bumps<R> {
     }
 }
 
-impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
+impl<'h, C: Config> Local<'h, C> {
     #[expect(
         clippy::mut_from_ref,
         reason = "`inner` is this local's alone, and no two are used at a time"
     )]
     #[inline(always)]
-    fn bumps(&self) -> &mut Bumps<R> {
+    fn bumps(&self) -> &mut Bumps<C::Lock> {
         // SAFETY: `inner` is valid and this local's alone.
         unsafe { &mut (*self.inner).bumps }
     }
 
-    pub(super) fn survivors(&self) -> &mut Survivors<R> {
+    pub(super) fn survivors(&self) -> &mut Survivors<C::Lock> {
         &mut self.bumps().survivors
     }
 
@@ -276,7 +274,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     }
 
     /// The blocks of an epoch that this local owns.
-    fn blocks_of(&self, epoch: Epoch) -> impl Iterator<Item = &'h BumpBlock> + use<'h, P, R, C> {
+    fn blocks_of(&self, epoch: Epoch) -> impl Iterator<Item = &'h BumpBlock> + use<'h, C> {
         // SAFETY: blocks are valid as long as the heap.
         unsafe { self.bumps().owned.of(epoch.index(), epoch.era()) }
     }
@@ -285,7 +283,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     fn go_on_in(
         &self,
         epoch: Epoch,
-        position: &'h Position<Row<R>>,
+        position: &'h Position<Row<C::Lock>>,
         block: &BumpBlock,
         is_only: bool,
     ) {

@@ -3,11 +3,9 @@
 use super::Local;
 use crate::config::{Config, Table};
 use crate::error::FreeError;
-use crate::provider::PageProvider;
 use core::ptr::NonNull;
-use lock_api::RawMutex;
 
-impl<P: PageProvider, R: RawMutex, C: Config> Local<'_, P, R, C> {
+impl<C: Config> Local<'_, C> {
     /// As [`Heap::free_any`](crate::Heap::free_any): frees an object by its address.
     ///
     /// # Errors

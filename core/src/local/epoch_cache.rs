@@ -11,7 +11,6 @@ use crate::epoch::{Epoch, Serves, Tag};
 use crate::error::{AllocError, FreeError};
 use crate::handle::FreeWord;
 use crate::heap::Heap;
-use crate::provider::PageProvider;
 use crate::sync::Ordering;
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
@@ -46,8 +45,8 @@ impl<'h, R: RawMutex> EpochCache<'h, R> {
     }
 
     /// A new epoch cache, known to the heap's registry.
-    pub(super) fn make<P: PageProvider, C: Config>(
-        heap: &'h Heap<P, R, C>,
+    pub(super) fn make<C: Config<Lock = R>>(
+        heap: &'h Heap<C>,
         row: &'h Row<R>,
         local: *const LocalCounters,
     ) -> Result<Self, AllocError> {
@@ -86,8 +85,8 @@ impl<'h, R: RawMutex> EpochCache<'h, R> {
     ///
     /// # Safety
     /// `state` is that of an empty epoch cache of this heap, not in its registry, and the caller's.
-    unsafe fn again<P: PageProvider, C: Config>(
-        heap: &'h Heap<P, R, C>,
+    unsafe fn again<C: Config<Lock = R>>(
+        heap: &'h Heap<C>,
         row: &'h Row<R>,
         state: *mut LocalRow,
     ) -> Self {
@@ -120,7 +119,7 @@ impl<'h, R: RawMutex> EpochCache<'h, R> {
     }
 }
 
-impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
+impl<'h, C: Config> Local<'h, C> {
     /// Allocates in an epoch that is not the one before, or where nothing is at hand.
     #[cold]
     #[inline(never)]
@@ -152,7 +151,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     }
 
     /// The epoch cache in the row of an epoch, which is at hand for the next allocation there.
-    fn cache_in(&mut self, epoch: Epoch) -> Result<EpochCache<'h, R>, AllocError> {
+    fn cache_in(&mut self, epoch: Epoch) -> Result<EpochCache<'h, C::Lock>, AllocError> {
         let row = self.open_row(epoch)?;
         let near = *self.near(row.id());
         // What an epoch cache near at hand holds is of the era that its row serves: see `pick`.
@@ -177,9 +176,9 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// The epoch cache in a row that serves an era.
     pub(super) fn cache_of(
         &mut self,
-        row: &'h Row<R>,
+        row: &'h Row<C::Lock>,
         tag: Tag,
-    ) -> Result<EpochCache<'h, R>, AllocError> {
+    ) -> Result<EpochCache<'h, C::Lock>, AllocError> {
         self.notice_closes();
         if row.tag() != tag {
             return Err(self.closed(row, None));
@@ -222,7 +221,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         self.notice_closes();
         let address = object.addr().get();
         // SAFETY: a live object lies in a chunk of the heap and pins its slab; rows stay valid.
-        let row: &'h Row<R> = unsafe { &*(*self.slab_of(address)).body().row.cast() };
+        let row: &'h Row<C::Lock> = unsafe { &*(*self.slab_of(address)).body().row.cast() };
         // In a closed epoch a slot goes straight back, so that its slab can be reclaimed.
         if row.tag().is_open()
             && let Ok(cache) = self.sit(row)
@@ -240,7 +239,12 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// Keeps a slot with a tag at hand whose row has no epoch cache near at hand, or gives it back.
     #[cold]
     #[inline(never)]
-    pub(super) fn put_slot_elsewhere(&mut self, row: &'h Row<R>, class: usize, word: FreeWord) {
+    pub(super) fn put_slot_elsewhere(
+        &mut self,
+        row: &'h Row<C::Lock>,
+        class: usize,
+        word: FreeWord,
+    ) {
         self.notice_closes();
         if row.tag().is_open()
             && let Ok(cache) = self.sit(row)
@@ -255,7 +259,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     }
 
     /// The epoch cache in a row, made if there is none, and near at hand from now on.
-    fn sit(&mut self, row: &'h Row<R>) -> Result<EpochCache<'h, R>, AllocError> {
+    fn sit(&mut self, row: &'h Row<C::Lock>) -> Result<EpochCache<'h, C::Lock>, AllocError> {
         // SAFETY: `inner` and the epoch caches in its list are valid, and this local's alone.
         let state = unsafe {
             let mut state = (*self.inner).caches;
@@ -288,7 +292,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         Ok(cache)
     }
 
-    fn set_near(&mut self, id: u16, cache: EpochCache<'h, R>) {
+    fn set_near(&mut self, id: u16, cache: EpochCache<'h, C::Lock>) {
         // SAFETY: `inner` is valid and this local's alone.
         unsafe { (&mut (*self.inner).near)[usize::from(id) % NEAR] = cache };
     }
@@ -327,12 +331,12 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     }
 
     #[cold]
-    fn leave_caches(&mut self, is_over: impl Fn(&Row<R>) -> bool) {
+    fn leave_caches(&mut self, is_over: impl Fn(&Row<C::Lock>) -> bool) {
         // SAFETY: `inner` and the epoch caches in its list are valid, and this local's alone.
         unsafe {
             let mut link: *mut *mut LocalRow = &raw mut (*self.inner).caches;
             while !(*link).is_null() {
-                let cache: EpochCache<'h, R> = EpochCache::of::<C>(*link);
+                let cache: EpochCache<'h, C::Lock> = EpochCache::of::<C>(*link);
                 if is_over(cache.row) {
                     *link = (*cache.state).sibling;
                     self.give_up(cache);
@@ -344,7 +348,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     }
 
     /// Gives up what is held in an epoch cache, and the epoch cache, which is kept if there is no spare one.
-    fn give_up(&mut self, cache: EpochCache<'h, R>) {
+    fn give_up(&mut self, cache: EpochCache<'h, C::Lock>) {
         self.vacate(cache);
         // SAFETY: `inner` is valid and this local's alone.
         let spare = unsafe { &mut (*self.inner).spare };
@@ -356,7 +360,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     }
 
     /// Gives back all that is held in an epoch cache, which is in no row then.
-    fn vacate(&mut self, cache: EpochCache<'h, R>) {
+    fn vacate(&mut self, cache: EpochCache<'h, C::Lock>) {
         for class in 0..Table::<C>::BINS {
             // A cell that was never used has no store, and one without a store holds nothing.
             if self.cell(cache, class).has_store() {
@@ -382,7 +386,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     }
 
     /// Gives the memory of an empty epoch cache back that is in no registry.
-    fn unmake(&self, cache: EpochCache<'h, R>) {
+    fn unmake(&self, cache: EpochCache<'h, C::Lock>) {
         let pages = &self.heap.pages;
         for class in 0..Table::<C>::BINS {
             let cell = self.cell(cache, class);
@@ -401,7 +405,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     }
 
     /// Adds what was done in an epoch cache that goes to what the row and the classes keep.
-    fn pass_counts_on(&self, cache: EpochCache<'h, R>) {
+    fn pass_counts_on(&self, cache: EpochCache<'h, C::Lock>) {
         let row = cache.row;
         // SAFETY: the epoch cache is this local's.
         let (own, is_of_row, counters) = unsafe {
@@ -446,13 +450,13 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
 
     /// Notes that an epoch was closed.
     #[cold]
-    pub(super) fn closed(&self, row: &Row<R>, class: Option<usize>) -> AllocError {
+    pub(super) fn closed(&self, row: &Row<C::Lock>, class: Option<usize>) -> AllocError {
         bump(&self.counters().epoch_closed);
         self.heap.refused(AllocError::EpochClosed, Some(row), class)
     }
 }
 
-impl<P: PageProvider, R: RawMutex, C: Config> Drop for Local<'_, P, R, C> {
+impl<C: Config> Drop for Local<'_, C> {
     fn drop(&mut self) {
         self.leave_all_blocks();
         self.give_spares();

@@ -8,11 +8,9 @@ use crate::epoch::{Epoch, Tag};
 use crate::error::AllocError;
 use crate::handle::{Finished, FreeWord, HandleError, RawHandle, TaggedSlab};
 use crate::heap::{Handle, Heap};
-use crate::provider::PageProvider;
 use core::alloc::Layout;
-use lock_api::RawMutex;
 
-impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
+impl<'h, C: Config> Local<'h, C> {
     /// As [`Heap::alloc_handle`].
     ///
     /// # Errors
@@ -173,7 +171,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
 
     /// Keeps the slot of an object that was ended at hand, if it may be used again.
     fn put_ended(&mut self, tagged: &TaggedSlab, handle: RawHandle, finished: Finished) {
-        if finished.is_exhausted || Heap::<P, R, C>::is_scoped(handle) {
+        if finished.is_exhausted || Heap::<C>::is_scoped(handle) {
             self.heap.put_ended(tagged, handle, finished);
         } else {
             self.put_slot(tagged, handle);
@@ -199,7 +197,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         let near = *self.near(id);
         if near.id != id {
             // SAFETY: the slab is pinned, and rows stay valid for as long as the heap.
-            let row = unsafe { &*tagged.slab().body().row.cast::<Row<R>>() };
+            let row = unsafe { &*tagged.slab().body().row.cast::<Row<C::Lock>>() };
             self.put_slot_elsewhere(row, class, word);
         } else if !self.cell(near, class).push(entry, C::CHECKED) {
             self.spill(near, class, entry);

@@ -20,11 +20,9 @@ use crate::chunk;
 use crate::class::{MAX_CLASSES, MAX_SHARED_SIZE};
 use crate::config::{Config, Table};
 use crate::heap::{self, Heap};
-use crate::provider::PageProvider;
 use crate::sync::Ordering;
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
-use lock_api::RawMutex;
 
 /// The magazines of a local for the root epoch, by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +68,7 @@ impl Magazines {
     }
 }
 
-impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
+impl<C: Config> Heap<C> {
     /// Allocates from magazines in the root epoch, if that takes no more than a few instructions. `None` says nothing of
     /// whether there is memory: [`Local::alloc`](crate::Local::alloc) does.
     ///
@@ -146,7 +144,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Heap<P, R, C> {
     /// What is at an address, if that is known by one look: else nothing, which says nothing.
     #[inline(always)]
     pub(super) fn entry_at_once(&self, address: usize) -> chunk::Entry {
-        self.pages.map.entry_at_once::<P>(address)
+        self.pages.map.entry_at_once::<C::Provider>(address)
     }
 
     /// As [`Heap::free_to`], of an object whose entry is known.

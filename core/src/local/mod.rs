@@ -28,18 +28,16 @@ mod survivors;
 
 use crate::bump::Length;
 use crate::chunk::{Kind, NO_ROW};
-use crate::config::{Config, Standard, Table};
+use crate::config::{Config, Table};
 use crate::depot::Row;
 use crate::epoch::{Epoch, Position, Tag};
 use crate::error::{AllocError, FreeError};
-use crate::heap::{self, DefaultLock, Heap};
-use crate::provider::PageProvider;
+use crate::heap::{self, Heap};
 use crate::slab::Slab;
 use crate::snapshot::{self, LocalStats, SlowPathStats};
 use core::alloc::Layout;
 use core::fmt;
 use core::ptr::{self, NonNull};
-use lock_api::RawMutex;
 
 use bump::Bumps;
 use cell::{Cell, Entry};
@@ -66,13 +64,13 @@ fn slot_name<C: Config>(slab: *const Slab, slot: usize) -> u64 {
 ///
 /// A local is a plain value: give one to each thread, or keep one for each CPU. Objects may be freed
 /// on any local of the heap, or without one. Dropping a local gives back all that it holds.
-pub struct Local<'h, P: PageProvider, R: RawMutex = DefaultLock, C: Config = Standard> {
-    heap: &'h Heap<P, R, C>,
+pub struct Local<'h, C: Config> {
+    heap: &'h Heap<C>,
     /// The epoch cache in the root's row.
-    home: EpochCache<'h, R>,
+    home: EpochCache<'h, C::Lock>,
     /// The rest. It lies apart so that nothing ever writes to the local itself, and the compiler can
     /// keep what the fast paths read in registers across a loop.
-    inner: *mut LocalInner<'h, R>,
+    inner: *mut LocalInner<'h, C::Lock>,
 }
 
 /// What changes in a local, in metadata memory.
@@ -117,16 +115,16 @@ impl<R> Last<R> {
 
 // SAFETY: a local's epoch caches are reached through this value alone, but for what is atomic in them, and
 // apart from the walker at rest.
-unsafe impl<P: PageProvider + Sync, R: RawMutex + Sync, C: Config> Send for Local<'_, P, R, C> {}
+unsafe impl<C: Config<Provider: Sync, Lock: Sync>> Send for Local<'_, C> {}
 
-impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
-    pub(crate) fn new(heap: &'h Heap<P, R, C>, root: &'h Row<R>) -> Result<Self, AllocError> {
+impl<'h, C: Config> Local<'h, C> {
+    pub(crate) fn new(heap: &'h Heap<C>, root: &'h Row<C::Lock>) -> Result<Self, AllocError> {
         let classes = Table::<C>::BINS;
         let layout = LocalCounters::layout(classes)
-            .and_then(|(counters, _)| Layout::new::<LocalInner<'h, R>>().extend(counters));
+            .and_then(|(counters, _)| Layout::new::<LocalInner<'h, C::Lock>>().extend(counters));
         let (layout, counters_at) = layout.map_err(|_| AllocError::TooLarge)?;
         let memory = heap.with_reclaim(|| heap.pages.take_meta(Kind::Local, layout))?;
-        let inner: *mut LocalInner<'h, R> = memory.as_ptr().cast();
+        let inner: *mut LocalInner<'h, C::Lock> = memory.as_ptr().cast();
         // SAFETY: the memory is of this layout and nobody else's.
         let counters = unsafe {
             let number = heap.counters.next_local();
@@ -227,7 +225,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     }
 
     /// The row of an epoch, if it accepts allocations.
-    fn open_row(&self, epoch: Epoch) -> Result<&'h Row<R>, AllocError> {
+    fn open_row(&self, epoch: Epoch) -> Result<&'h Row<C::Lock>, AllocError> {
         let row = self.heap.open_row(epoch);
         row.inspect_err(|error| self.count_refusal(*error))
     }
@@ -445,7 +443,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         };
         // SAFETY: the epoch caches are this local's, and nobody uses it meanwhile.
         self.for_each_epoch_cache(|state| unsafe {
-            let row = LocalRow::serves::<R>(state);
+            let row = LocalRow::serves::<C::Lock>(state);
             let held = LocalRow::held::<C>(state);
             stats.epochs += 1;
             stats.held_slots += held.0 as u64;
@@ -466,7 +464,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
 
     /// The heap.
     #[must_use]
-    pub const fn heap(&self) -> &'h Heap<P, R, C> {
+    pub const fn heap(&self) -> &'h Heap<C> {
         self.heap
     }
 
@@ -492,20 +490,20 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
 
     /// The epoch cache that is near at hand and may be that of this row.
     #[inline]
-    fn near(&self, id: u16) -> &EpochCache<'h, R> {
+    fn near(&self, id: u16) -> &EpochCache<'h, C::Lock> {
         // SAFETY: `inner` is valid and this local's alone.
         unsafe { &(&(*self.inner).near)[usize::from(id) % NEAR] }
     }
 
     #[inline]
-    fn cell(&self, cache: EpochCache<'h, R>, class: usize) -> &Cell {
+    fn cell(&self, cache: EpochCache<'h, C::Lock>, class: usize) -> &Cell {
         debug_assert!(class < Table::<C>::BINS && cache.id != NO_ROW);
         // SAFETY: an epoch cache has a cell for each class of the table, for as long as the local has the epoch cache.
         unsafe { &*cache.cells.add(class) }
     }
 }
 
-impl<P: PageProvider, R: RawMutex, C: Config> fmt::Debug for Local<'_, P, R, C> {
+impl<C: Config> fmt::Debug for Local<'_, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Local").finish_non_exhaustive()
     }

@@ -4,12 +4,10 @@ use super::Local;
 use crate::config::Config;
 use crate::epoch::Epoch;
 use crate::error::AllocError;
-use crate::provider::PageProvider;
 use core::alloc::Layout;
 use core::ptr::NonNull;
-use lock_api::RawMutex;
 
-impl<P: PageProvider, R: RawMutex, C: Config> Local<'_, P, R, C> {
+impl<C: Config> Local<'_, C> {
     /// As [`Heap::resize`](crate::Heap::resize).
     ///
     /// # Errors

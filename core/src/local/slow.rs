@@ -10,17 +10,15 @@ use crate::config::{Config, Table};
 use crate::epoch::Tag;
 use crate::error::AllocError;
 use crate::handle::{FreeWord, RawHandle, TaggedSlab};
-use crate::provider::PageProvider;
 use crate::slab::Slab;
 use crate::sync::{AtomicU64, add};
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
-use lock_api::RawMutex;
 
 /// Visits to the slow path after which a cell gets a store of full size.
 const VISITS_TO_GROW: u8 = 4;
 
-impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
+impl<'h, C: Config> Local<'h, C> {
     /// Allocates in the home epoch cache when the magazine and the word are used up.
     #[cold]
     #[inline(never)]
@@ -58,7 +56,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// Allocates when the magazine and the word are used up.
     pub(super) fn refill(
         &mut self,
-        cache: EpochCache<'h, R>,
+        cache: EpochCache<'h, C::Lock>,
         tag: Tag,
         class: usize,
     ) -> Result<NonNull<u8>, AllocError> {
@@ -75,7 +73,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     #[inline(never)]
     pub(super) fn refill_word(
         &mut self,
-        cache: EpochCache<'h, R>,
+        cache: EpochCache<'h, C::Lock>,
         tag: Tag,
         class: usize,
     ) -> Result<FreeWord, AllocError> {
@@ -114,7 +112,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// cell stays as it is.
     pub(super) fn restock(
         &mut self,
-        cache: EpochCache<'h, R>,
+        cache: EpochCache<'h, C::Lock>,
         tag: Tag,
         class: usize,
     ) -> Result<(), AllocError> {
@@ -181,7 +179,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// if there is no room for them, goes back.
     #[cold]
     #[inline(never)]
-    pub(super) fn spill(&mut self, cache: EpochCache<'h, R>, class: usize, entry: Entry) {
+    pub(super) fn spill(&mut self, cache: EpochCache<'h, C::Lock>, class: usize, entry: Entry) {
         self.count_own(cache, class, |own| &own.spills);
         bump(&self.counters().spills);
         self.grow(cache, class);
@@ -207,7 +205,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     }
 
     /// Turns the oldest `count` entries of the magazine into words.
-    fn spill_oldest(&mut self, cache: EpochCache<'h, R>, class: usize, count: usize) {
+    fn spill_oldest(&mut self, cache: EpochCache<'h, C::Lock>, class: usize, count: usize) {
         let mut gathered = None;
         let mut index = 0;
         while index < count {
@@ -296,7 +294,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
 
     /// Keeps a word for later: with the current word or what is stashed of the same slab, else as a new entry. If there is no
     /// room the older half of the stash goes back.
-    fn stash(&mut self, cache: EpochCache<'h, R>, class: usize, mut held: Held) {
+    fn stash(&mut self, cache: EpochCache<'h, C::Lock>, class: usize, mut held: Held) {
         let heap = self.heap;
         let all = Table::<C>::TABLE.class(class).all;
         let cell = self.cell(cache, class);
@@ -335,7 +333,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     /// Counts in an epoch cache and in the local's class.
     fn count_own(
         &self,
-        cache: EpochCache<'h, R>,
+        cache: EpochCache<'h, C::Lock>,
         class: usize,
         which: impl Fn(&OwnCounters) -> &AtomicU64,
     ) {
@@ -363,7 +361,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     }
 
     /// Gives a held word back to its slab.
-    fn give_back(&self, cache: EpochCache<'h, R>, class: usize, held: Held) {
+    fn give_back(&self, cache: EpochCache<'h, C::Lock>, class: usize, held: Held) {
         bump(&self.counters().words_given);
         let shape = Table::<C>::TABLE.class(class);
         // SAFETY: this local holds the word, and holds only words of its row and this class; held
@@ -375,7 +373,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     }
 
     /// Gives the oldest `count` stashed words back.
-    fn give_oldest(&mut self, cache: EpochCache<'h, R>, class: usize, count: usize) {
+    fn give_oldest(&mut self, cache: EpochCache<'h, C::Lock>, class: usize, count: usize) {
         if count == 0 {
             return;
         }
@@ -400,7 +398,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
         }
     }
 
-    pub(super) fn flush_class(&mut self, cache: EpochCache<'h, R>, class: usize) {
+    pub(super) fn flush_class(&mut self, cache: EpochCache<'h, C::Lock>, class: usize) {
         let count = self.cell(cache, class).in_magazine();
         self.spill_oldest(cache, class, count);
         self.give_oldest(cache, class, self.cell(cache, class).stashed());
@@ -411,7 +409,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
 
     /// Gives a cell its first store, or a larger one once it has been used for a while. Does nothing
     /// if there is no memory for it.
-    fn grow(&mut self, cache: EpochCache<'h, R>, class: usize) {
+    fn grow(&mut self, cache: EpochCache<'h, C::Lock>, class: usize) {
         let heap = self.heap;
         let shape = Table::<C>::TABLE.class(class);
         let cell = self.cell(cache, class);

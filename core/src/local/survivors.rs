@@ -23,11 +23,9 @@ use crate::config::{Config, Table};
 use crate::depot::Row;
 use crate::epoch::{Epoch, Position};
 use crate::error::AllocError;
-use crate::provider::PageProvider;
 use crate::sync::Ordering::Relaxed;
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
-use lock_api::RawMutex;
 
 /// Blocks in which an unchecked heap marks what dies, after a survivor: the next ones that the local begins.
 const WATCHED: u8 = 8;
@@ -171,7 +169,7 @@ impl<R> Survivors<R> {
     }
 }
 
-impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
+impl<'h, C: Config> Local<'h, C> {
     /// Looks at one of the blocks that were noted, and notes in its place the one that the local is about to leave while something lives
     /// there, of an epoch that is closed or is going to be.
     pub(super) fn note_left(&self, block: &BumpBlock) {
@@ -236,7 +234,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
     pub(super) fn alloc_survivor(
         &mut self,
         epoch: Epoch,
-        position: &'h Position<Row<R>>,
+        position: &'h Position<Row<C::Lock>>,
         layout: Layout,
     ) -> Option<NonNull<u8>> {
         let class = Table::<C>::TABLE.index_for(layout)?;
@@ -245,7 +243,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Local<'h, P, R, C> {
             return None;
         }
         survivors.go_on_in(epoch.era(), position);
-        let pin = super::Heap::<P, R, C>::pin_of(class);
+        let pin = super::Heap::<C>::pin_of(class);
         if !position.pin(epoch.era_id(), pin) {
             return None;
         }

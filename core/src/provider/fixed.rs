@@ -16,12 +16,12 @@ use lock_api::{Mutex, RawMutex};
 ///
 /// ```
 /// use core::alloc::Layout;
-/// use temporal_slab::{Heap, provider::StaticProvider};
+/// use temporal_slab::{Heap, config::Standard, provider::StaticProvider};
 ///
 /// const SIZE: usize = 512 * 1024;
 /// static mut MEMORY: [u8; SIZE] = [0; SIZE];
 /// // SAFETY: nothing else in this program names MEMORY.
-/// static HEAP: Heap<StaticProvider<'static>> =
+/// static HEAP: Heap<Standard<StaticProvider<'static>>> =
 ///     Heap::new(unsafe { StaticProvider::from_raw((&raw mut MEMORY).cast(), SIZE) });
 ///
 /// let layout = Layout::new::<[u64; 8]>();

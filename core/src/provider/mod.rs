@@ -86,18 +86,18 @@ pub unsafe trait PageProvider {
     /// 4 MiB. Anything else does not compile:
     ///
     /// ```compile_fail,E0080
-    /// use temporal_slab::{Heap, provider::StaticProvider};
-    /// let heap: Heap<StaticProvider<'_, 0>> = Heap::new(StaticProvider::new(&mut []));
+    /// use temporal_slab::{Heap, config::Standard, provider::StaticProvider};
+    /// let heap: Heap<Standard<StaticProvider<'_, 0>>> = Heap::new(StaticProvider::new(&mut []));
     /// let _ = heap.local();
     /// ```
     /// ```compile_fail,E0080
-    /// use temporal_slab::{Heap, provider::StaticProvider};
-    /// let heap: Heap<StaticProvider<'_, 100_000>> = Heap::new(StaticProvider::new(&mut []));
+    /// use temporal_slab::{Heap, config::Standard, provider::StaticProvider};
+    /// let heap: Heap<Standard<StaticProvider<'_, 100_000>>> = Heap::new(StaticProvider::new(&mut []));
     /// let _ = heap.local();
     /// ```
     /// ```compile_fail,E0080
-    /// use temporal_slab::{Heap, provider::StaticProvider};
-    /// let heap: Heap<StaticProvider<'_, 8388608>> = Heap::new(StaticProvider::new(&mut []));
+    /// use temporal_slab::{Heap, config::Standard, provider::StaticProvider};
+    /// let heap: Heap<Standard<StaticProvider<'_, 8388608>>> = Heap::new(StaticProvider::new(&mut []));
     /// let _ = heap.local();
     /// ```
     const CHUNK_SIZE: usize;

@@ -6,19 +6,17 @@ use crate::config::Config;
 use crate::error::AllocError;
 use crate::handle::RawHandle;
 use crate::heap::{Handle, Heap};
-use crate::provider::PageProvider;
 use core::alloc::Layout;
 use core::mem;
 use core::ptr::{self, NonNull};
-use lock_api::RawMutex;
 
 /// A value with a handle that is to be dropped with the scope.
-struct Noted<T, P: PageProvider, R: RawMutex, C: Config> {
+struct Noted<T, C: Config> {
     handle: Handle<T>,
-    heap: *const Heap<P, R, C>,
+    heap: *const Heap<C>,
 }
 
-impl<P: PageProvider, R: RawMutex, C: Config> Scope<'_, P, R, C> {
+impl<C: Config> Scope<'_, C> {
     /// Allocates an object that is named by a handle, for as long as the scope is there and the handle
     /// is not freed. Its memory goes with the scope, also if the handle is freed before.
     ///
@@ -35,10 +33,10 @@ impl<P: PageProvider, R: RawMutex, C: Config> Scope<'_, P, R, C> {
     /// # Errors
     /// As for [`Heap::alloc_handle`]; the value is then dropped.
     pub fn insert<T: Send + Sync + 'static>(&self, value: T) -> Result<Handle<T>, AllocError> {
-        type Note<T, P, R, C> = (Noted<T, P, R, C>, super::Asked);
+        type Note<T, C> = (Noted<T, C>, super::Asked);
         // All memory first, so that nothing fails once the value is in place.
         let note = if mem::needs_drop::<T>() {
-            Some(self.bytes(Layout::new::<Note<T, P, R, C>>())?)
+            Some(self.bytes(Layout::new::<Note<T, C>>())?)
         } else {
             None
         };
@@ -47,7 +45,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Scope<'_, P, R, C> {
         unsafe { object.cast::<T>().write(value) };
         let handle = self.heap.handle_of(object, class);
         if let Some(note) = note {
-            let note: *mut Note<T, P, R, C> = note.as_ptr().cast();
+            let note: *mut Note<T, C> = note.as_ptr().cast();
             // SAFETY: the note's memory is of its layout and nobody else's.
             unsafe {
                 let noted = &raw mut (*note).0;
@@ -55,7 +53,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Scope<'_, P, R, C> {
                     handle,
                     heap: self.heap,
                 });
-                self.ask(&raw mut (*note).1, noted.cast(), remove_noted::<T, P, R, C>);
+                self.ask(&raw mut (*note).1, noted.cast(), remove_noted::<T, C>);
             }
         }
         Ok(handle)
@@ -66,7 +64,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Scope<'_, P, R, C> {
         let slabs = match NonNull::new(self.slabs.get()) {
             Some(slabs) => slabs,
             None => {
-                let slabs = Heap::<P, R, C>::scope_slabs(|layout| self.bytes(layout))?;
+                let slabs = Heap::<C>::scope_slabs(|layout| self.bytes(layout))?;
                 self.slabs.set(slabs.as_ptr());
                 slabs
             }
@@ -88,10 +86,10 @@ impl<P: PageProvider, R: RawMutex, C: Config> Scope<'_, P, R, C> {
 ///
 /// # Safety
 /// `noted` is a `Noted` of these types, whose heap is still there.
-unsafe fn remove_noted<T, P: PageProvider, R: RawMutex, C: Config>(noted: *mut u8) {
+unsafe fn remove_noted<T, C: Config>(noted: *mut u8) {
     // SAFETY: the caller's promise.
     let (handle, heap) = unsafe {
-        let noted = &*noted.cast::<Noted<T, P, R, C>>();
+        let noted = &*noted.cast::<Noted<T, C>>();
         (noted.handle, &*noted.heap)
     };
     // It may have been removed: then there is nothing to do.

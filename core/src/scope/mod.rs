@@ -12,15 +12,13 @@
 
 mod handles;
 
-use crate::config::{Config, Standard};
+use crate::config::Config;
 use crate::error::AllocError;
-use crate::heap::{DefaultLock, Heap, ScopeSlabs};
-use crate::provider::PageProvider;
+use crate::heap::{Heap, ScopeSlabs};
 use core::alloc::Layout;
 use core::cell::Cell;
 use core::fmt;
 use core::ptr::{self, NonNull};
-use lock_api::RawMutex;
 
 /// The first block. Each further one is four times as large as the one before, or larger.
 const FIRST_BLOCK: usize = 4096;
@@ -40,10 +38,10 @@ const BLOCK_ALIGN: usize = 64;
 /// A bump allocator over a heap: making one is free, and dropping it frees all that is in it.
 ///
 /// ```
-/// # use temporal_slab::{Heap, Scope, provider::StaticProvider};
+/// # use temporal_slab::{Heap, Scope, config::Standard, provider::StaticProvider};
 /// # let mut memory = vec![core::mem::MaybeUninit::uninit(); 1 << 20];
 /// # let provider: StaticProvider<'_> = StaticProvider::new(&mut memory);
-/// # let heap: Heap<StaticProvider<'_>> = Heap::new(provider);
+/// # let heap: Heap<Standard<StaticProvider<'_>>> = Heap::new(provider);
 /// let scope = Scope::new(&heap);
 /// let number = scope.alloc(41)?;
 /// *number += 1;
@@ -56,28 +54,28 @@ const BLOCK_ALIGN: usize = 64;
 /// What is in it cannot outlive it, nor a reset:
 ///
 /// ```compile_fail,E0505
-/// # use temporal_slab::{Heap, Scope, provider::StaticProvider};
-/// # let heap: Heap<StaticProvider<'_>> = Heap::new(StaticProvider::new(&mut []));
+/// # use temporal_slab::{Heap, Scope, config::Standard, provider::StaticProvider};
+/// # let heap: Heap<Standard<StaticProvider<'_>>> = Heap::new(StaticProvider::new(&mut []));
 /// let scope = Scope::new(&heap);
 /// let number = scope.alloc(1).unwrap();
 /// drop(scope);
 /// *number += 1;
 /// ```
 /// ```compile_fail,E0502
-/// # use temporal_slab::{Heap, Scope, provider::StaticProvider};
-/// # let heap: Heap<StaticProvider<'_>> = Heap::new(StaticProvider::new(&mut []));
+/// # use temporal_slab::{Heap, Scope, config::Standard, provider::StaticProvider};
+/// # let heap: Heap<Standard<StaticProvider<'_>>> = Heap::new(StaticProvider::new(&mut []));
 /// let mut scope = Scope::new(&heap);
 /// let number = scope.alloc(1).unwrap();
 /// scope.reset();
 /// *number += 1;
 /// ```
 /// ```compile_fail,E0310
-/// # use temporal_slab::{Heap, Scope, provider::StaticProvider};
-/// # let heap: Heap<StaticProvider<'_>> = Heap::new(StaticProvider::new(&mut []));
+/// # use temporal_slab::{Heap, Scope, config::Standard, provider::StaticProvider};
+/// # let heap: Heap<Standard<StaticProvider<'_>>> = Heap::new(StaticProvider::new(&mut []));
 /// fn borrow<'a, T>(scope: &'a Scope<'_, StaticProvider<'_>>, value: T) { let _ = scope.boxed(value); }
 /// ```
-pub struct Scope<'h, P: PageProvider, R: RawMutex = DefaultLock, C: Config = Standard> {
-    heap: &'h Heap<P, R, C>,
+pub struct Scope<'h, C: Config> {
+    heap: &'h Heap<C>,
     /// What is left of the newest block: from `next` up to `end`.
     next: Cell<*mut u8>,
     end: Cell<*mut u8>,
@@ -91,7 +89,7 @@ pub struct Scope<'h, P: PageProvider, R: RawMutex = DefaultLock, C: Config = Sta
 
 // SAFETY: the scope owns its blocks. What is in them is borrowed while it is reachable, and the values
 // whose destructors it runs are `Send`, by the bound of `boxed`.
-unsafe impl<P: PageProvider + Sync, R: RawMutex + Sync, C: Config> Send for Scope<'_, P, R, C> {}
+unsafe impl<C: Config<Provider: Sync, Lock: Sync>> Send for Scope<'_, C> {}
 
 /// A destructor to run. Lies beside its value, in the scope's memory.
 struct Asked {
@@ -100,10 +98,10 @@ struct Asked {
     run: unsafe fn(*mut u8),
 }
 
-impl<'h, P: PageProvider, R: RawMutex, C: Config> Scope<'h, P, R, C> {
+impl<'h, C: Config> Scope<'h, C> {
     /// An empty scope.
     #[must_use]
-    pub const fn new(heap: &'h Heap<P, R, C>) -> Self {
+    pub const fn new(heap: &'h Heap<C>) -> Self {
         Self {
             heap,
             next: Cell::new(ptr::null_mut()),
@@ -287,7 +285,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Scope<'h, P, R, C> {
 
     /// The heap.
     #[must_use]
-    pub const fn heap(&self) -> &'h Heap<P, R, C> {
+    pub const fn heap(&self) -> &'h Heap<C> {
         self.heap
     }
 
@@ -342,11 +340,8 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Scope<'h, P, R, C> {
     /// Runs the destructors and frees all blocks, but one if `keeps`.
     fn clear(&mut self, keeps: bool) {
         /// Goes on with the rest if a destructor panics.
-        struct Rest<'a, 'h, P: PageProvider, R: RawMutex, C: Config>(
-            &'a mut Scope<'h, P, R, C>,
-            bool,
-        );
-        impl<P: PageProvider, R: RawMutex, C: Config> Drop for Rest<'_, '_, P, R, C> {
+        struct Rest<'a, 'h, C: Config>(&'a mut Scope<'h, C>, bool);
+        impl<C: Config> Drop for Rest<'_, '_, C> {
             fn drop(&mut self) {
                 self.0.clear(self.1);
             }
@@ -396,7 +391,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Scope<'h, P, R, C> {
     }
 }
 
-impl<P: PageProvider, R: RawMutex, C: Config> Drop for Scope<'_, P, R, C> {
+impl<C: Config> Drop for Scope<'_, C> {
     #[inline]
     fn drop(&mut self) {
         if self.count.get() > 0 {
@@ -405,7 +400,7 @@ impl<P: PageProvider, R: RawMutex, C: Config> Drop for Scope<'_, P, R, C> {
     }
 }
 
-impl<P: PageProvider, R: RawMutex, C: Config> fmt::Debug for Scope<'_, P, R, C> {
+impl<C: Config> fmt::Debug for Scope<'_, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Scope")
             .field("held_bytes", &self.held_bytes())

@@ -5,9 +5,7 @@ use super::finding::{Culprit, Finding};
 use super::labels::epochs;
 use crate::config::Config;
 use crate::heap::{Heap, Policy};
-use crate::provider::PageProvider;
 use crate::snapshot::{EpochStats, HeapStats};
-use lock_api::RawMutex;
 
 /// The most findings that are kept: the worst.
 pub const MAX_FINDINGS: usize = 24;
@@ -96,10 +94,7 @@ impl Diagnosis {
 /// Looks at a heap's figures, and says what is wrong. Takes as long as [`Heap::stats`] and
 /// [`Heap::epoch_stats`] for each epoch.
 #[must_use]
-pub fn diagnose<P: PageProvider, R: RawMutex, C: Config>(
-    heap: &Heap<P, R, C>,
-    thresholds: &Thresholds,
-) -> Diagnosis {
+pub fn diagnose<C: Config>(heap: &Heap<C>, thresholds: &Thresholds) -> Diagnosis {
     let mut diagnosis = Diagnosis {
         findings: [None; MAX_FINDINGS],
         found: 0,

@@ -5,16 +5,11 @@ use super::metric::{Metric, Value, of_class, of_epoch, of_heap, of_label};
 use super::{Labels, Report, diagnose};
 use crate::config::Config;
 use crate::epoch::Epoch;
-use crate::provider::PageProvider;
 use crate::snapshot::{EpochStats, VERSION};
 use core::fmt::{self, Write};
-use lock_api::RawMutex;
 
 /// Writes one report.
-pub(super) fn write<P: PageProvider, R: RawMutex, C: Config>(
-    report: &Report<'_, P, R, C>,
-    to: &mut dyn Write,
-) -> fmt::Result {
+pub(super) fn write<C: Config>(report: &Report<'_, C>, to: &mut dyn Write) -> fmt::Result {
     let heap = report.heap;
     write!(to, "{{\"schema\":{VERSION},\"heap\":{{")?;
     let stats = heap.stats();

@@ -3,9 +3,7 @@
 use crate::config::Config;
 use crate::epoch::{Epoch, Label};
 use crate::heap::Heap;
-use crate::provider::PageProvider;
 use crate::snapshot::{EpochStats, LockStats, SharedPathStats, SlowPathStats};
-use lock_api::RawMutex;
 
 /// The most labels that are told apart.
 pub const MAX_LABELS: usize = 32;
@@ -63,10 +61,7 @@ impl Labels {
     /// Reads them: the `most` labels that hold the most bytes, at most [`MAX_LABELS`]. Takes time with the
     /// square of the epochs that there are, and as long as [`Heap::epoch_stats`] for each.
     #[must_use]
-    pub fn read<P: PageProvider, R: RawMutex, C: Config>(
-        heap: &Heap<P, R, C>,
-        most: usize,
-    ) -> Self {
+    pub fn read<C: Config>(heap: &Heap<C>, most: usize) -> Self {
         let mut labels = Self {
             top: [LabelStats::default(); MAX_LABELS],
             count: 0,
@@ -133,8 +128,8 @@ impl Labels {
 }
 
 /// The epochs that there are, from a position of the ring on.
-pub(super) fn epochs<P: PageProvider, R: RawMutex, C: Config>(
-    heap: &Heap<P, R, C>,
+pub(super) fn epochs<C: Config>(
+    heap: &Heap<C>,
     from: usize,
 ) -> impl Iterator<Item = (usize, Epoch)> {
     (from..heap.ring()).filter_map(|index| Some((index, heap.epoch_at(index)?)))

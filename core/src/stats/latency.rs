@@ -12,7 +12,6 @@ use core::alloc::Layout;
 use core::fmt;
 use core::num::NonZeroU32;
 use core::ptr::NonNull;
-use lock_api::RawMutex;
 
 /// What an allocation had to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -231,9 +230,9 @@ impl<'l> Sampler<'l> {
     /// # Errors
     /// As for [`Local::alloc`].
     #[inline]
-    pub fn alloc<P: PageProvider, R: RawMutex, C: Config>(
+    pub fn alloc<C: Config>(
         &mut self,
-        local: &mut Local<'_, P, R, C>,
+        local: &mut Local<'_, C>,
         layout: Layout,
     ) -> Result<NonNull<u8>, AllocError> {
         if self.is_due() {
@@ -260,11 +259,11 @@ impl<'l> Sampler<'l> {
     /// Those of `alloc`.
     #[cold]
     #[inline(never)]
-    pub fn timed<'h, P: PageProvider, R: RawMutex, C: Config>(
+    pub fn timed<'h, C: Config>(
         &self,
-        local: &mut Local<'h, P, R, C>,
+        local: &mut Local<'h, C>,
         layout: Layout,
-        alloc: impl FnOnce(&mut Local<'h, P, R, C>) -> Result<NonNull<u8>, AllocError>,
+        alloc: impl FnOnce(&mut Local<'h, C>) -> Result<NonNull<u8>, AllocError>,
     ) -> Result<NonNull<u8>, AllocError> {
         let heap = local.heap();
         let (slow, chunks) = (local.slow_paths(), heap.chunks_acquired());

@@ -8,10 +8,10 @@
 //!   told apart, and the rest is one.
 //!
 //! ```
-//! # use temporal_slab::{Heap, provider::StaticProvider, stats::Report};
+//! # use temporal_slab::{Heap, config::Standard, provider::StaticProvider, stats::Report};
 //! # let mut memory = vec![core::mem::MaybeUninit::uninit(); 1 << 20];
 //! # let provider: StaticProvider<'_> = StaticProvider::new(&mut memory);
-//! # let heap: Heap<StaticProvider<'_>> = Heap::new(provider);
+//! # let heap: Heap<Standard<StaticProvider<'_>>> = Heap::new(provider);
 //! let epoch = heap.open_epoch()?;
 //! heap.set_label(epoch, "requests")?;
 //! let mut text = String::new();
@@ -31,9 +31,7 @@ mod text;
 
 use crate::config::Config;
 use crate::heap::Heap;
-use crate::provider::PageProvider;
 use core::fmt::{self, Write};
-use lock_api::RawMutex;
 
 pub use diagnosis::{Diagnosis, MAX_FINDINGS, Thresholds, diagnose};
 pub use finding::{Culprit, Finding, Severity};
@@ -44,17 +42,17 @@ pub use latency::{Cause, Histogram, Latency, Sampler};
 ///
 /// Writing it needs about 20 KiB of stack, and as long as [`Heap::stats`] and [`Heap::epoch_stats`] for each epoch, a
 /// few times over.
-pub struct Report<'h, P: PageProvider, R: RawMutex, C: Config> {
-    heap: &'h Heap<P, R, C>,
+pub struct Report<'h, C: Config> {
+    heap: &'h Heap<C>,
     top: usize,
     thresholds: Thresholds,
     latency: Option<&'h Latency>,
 }
 
-impl<'h, P: PageProvider, R: RawMutex, C: Config> Report<'h, P, R, C> {
+impl<'h, C: Config> Report<'h, C> {
     /// A report that tells ten labels apart.
     #[must_use]
-    pub fn new(heap: &'h Heap<P, R, C>) -> Self {
+    pub fn new(heap: &'h Heap<C>) -> Self {
         Self {
             heap,
             top: 10,
@@ -126,7 +124,7 @@ impl<'h, P: PageProvider, R: RawMutex, C: Config> Report<'h, P, R, C> {
     }
 }
 
-impl<P: PageProvider, R: RawMutex, C: Config> fmt::Debug for Report<'_, P, R, C> {
+impl<C: Config> fmt::Debug for Report<'_, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Report")
             .field("top", &self.top)

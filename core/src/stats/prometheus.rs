@@ -5,10 +5,8 @@ use super::metric::{Kind, Metric, Value, of_class, of_heap, of_label};
 use super::{Labels, Report};
 use crate::class::MAX_CLASSES;
 use crate::config::Config;
-use crate::provider::PageProvider;
 use crate::snapshot::ClassStats;
 use core::fmt::{self, Write};
-use lock_api::RawMutex;
 
 /// What every name begins with.
 const PREFIX: &str = "temporal_slab_";
@@ -18,10 +16,7 @@ const PREFIX: &str = "temporal_slab_";
 const AT_ONCE: usize = 8;
 
 /// Writes one report.
-pub(super) fn write<P: PageProvider, R: RawMutex, C: Config>(
-    report: &Report<'_, P, R, C>,
-    to: &mut dyn Write,
-) -> fmt::Result {
+pub(super) fn write<C: Config>(report: &Report<'_, C>, to: &mut dyn Write) -> fmt::Result {
     let heap = report.heap;
     let stats = heap.stats();
     let mut last = "";
@@ -70,10 +65,7 @@ struct Column {
     bits: [u64; AT_ONCE],
 }
 
-fn classes<P: PageProvider, R: RawMutex, C: Config>(
-    report: &Report<'_, P, R, C>,
-    to: &mut dyn Write,
-) -> fmt::Result {
+fn classes<C: Config>(report: &Report<'_, C>, to: &mut dyn Write) -> fmt::Result {
     let heap = report.heap;
     let is_used = |class: &ClassStats| class.slabs.made > 0;
     let (mut first, mut last) = (0, "");
@@ -125,10 +117,7 @@ fn classes<P: PageProvider, R: RawMutex, C: Config>(
 }
 
 /// A histogram with a bucket for each doubling, in seconds as the format's users expect.
-fn latency<P: PageProvider, R: RawMutex, C: Config>(
-    report: &Report<'_, P, R, C>,
-    to: &mut dyn Write,
-) -> fmt::Result {
+fn latency<C: Config>(report: &Report<'_, C>, to: &mut dyn Write) -> fmt::Result {
     let mut is_first = true;
     for (cause, times) in report.sampled() {
         if core::mem::replace(&mut is_first, false) {

@@ -5,10 +5,8 @@ use super::finding::{Bytes, Finding, InLine};
 use super::labels::epochs;
 use super::{Labels, Report};
 use crate::config::Config;
-use crate::provider::PageProvider;
 use crate::snapshot::{EpochStats, HeapStats};
 use core::fmt::{self, Write};
-use lock_api::RawMutex;
 
 /// Findings of one kind that are shown.
 const SHOWN: usize = 3;
@@ -31,10 +29,7 @@ const PARTS: [(&str, &str); 10] = [
 ];
 
 /// Writes one report.
-pub(super) fn write<P: PageProvider, R: RawMutex, C: Config>(
-    report: &Report<'_, P, R, C>,
-    to: &mut dyn Write,
-) -> fmt::Result {
+pub(super) fn write<C: Config>(report: &Report<'_, C>, to: &mut dyn Write) -> fmt::Result {
     let heap = report.heap;
     let stats = heap.stats();
     writeln!(
@@ -87,10 +82,7 @@ pub(super) fn write<P: PageProvider, R: RawMutex, C: Config>(
 }
 
 /// Writes what is wrong, or that nothing is.
-pub(super) fn findings<P: PageProvider, R: RawMutex, C: Config>(
-    report: &Report<'_, P, R, C>,
-    to: &mut dyn Write,
-) -> fmt::Result {
+pub(super) fn findings<C: Config>(report: &Report<'_, C>, to: &mut dyn Write) -> fmt::Result {
     let diagnosis = diagnose(report.heap, &report.thresholds);
     if diagnosis.found == 0 {
         return writeln!(to, "nothing was found that needs a remedy");
@@ -198,10 +190,7 @@ fn shared(to: &mut dyn Write, stats: &HeapStats) -> fmt::Result {
     )
 }
 
-fn classes<P: PageProvider, R: RawMutex, C: Config>(
-    report: &Report<'_, P, R, C>,
-    to: &mut dyn Write,
-) -> fmt::Result {
+fn classes<C: Config>(report: &Report<'_, C>, to: &mut dyn Write) -> fmt::Result {
     let heap = report.heap;
     writeln!(
         to,

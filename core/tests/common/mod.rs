@@ -14,44 +14,44 @@ use core::ptr::NonNull;
 use temporal_slab::config::Config;
 use temporal_slab::lock_api::RawMutex;
 use temporal_slab::provider::PageProvider;
-use temporal_slab::{AllocError, Census, DefaultLock, Epoch, Heap, Local};
+use temporal_slab::{AllocError, Census, Epoch, Heap, Local};
 
-pub use temporal_slab_actions::{Action, Rng, World, alone, figures, host, lookups};
+pub use temporal_slab_actions::{Action, Family, Over, Rng, World, alone, figures, host, lookups};
 
-/// A short ring, so that positions are used again and again.
-#[derive(Debug)]
-pub struct ShortRing;
-impl Config for ShortRing {
-    const RING: usize = 6;
-    const EPOCHS: usize = Self::RING;
-    const CHECKED: bool = true;
+temporal_slab_actions::configs! {
+    /// A short ring, so that positions are used again and again.
+    pub struct ShortRing {
+        const RING: usize = 6;
+        const EPOCHS: usize = Self::RING;
+        const CHECKED: bool = true;
+    }
 }
 
-/// As [`Checked`](temporal_slab::config::Checked); where a step takes a thousand times as long the ring comes round
-/// sooner.
-#[derive(Debug)]
-pub struct Ring;
-impl Config for Ring {
-    const RING: usize = if cfg!(miri) { 8 } else { 128 };
-    const EPOCHS: usize = Self::RING;
-    const CHECKED: bool = true;
+temporal_slab_actions::configs! {
+    /// As [`Checked`](temporal_slab::config::Checked); where a step takes a thousand times as long the ring comes round
+    /// sooner.
+    pub struct Ring {
+        const RING: usize = if cfg!(miri) { 8 } else { 128 };
+        const EPOCHS: usize = Self::RING;
+        const CHECKED: bool = true;
+    }
 }
 
-/// As [`Checked`](temporal_slab::config::Checked), and young epochs bump.
-#[derive(Debug)]
-pub struct Bumping;
-impl Config for Bumping {
-    const CHECKED: bool = true;
-    const BUMPS: bool = true;
+temporal_slab_actions::configs! {
+    /// As [`Checked`](temporal_slab::config::Checked), and young epochs bump.
+    pub struct Bumping {
+        const CHECKED: bool = true;
+        const BUMPS: bool = true;
+    }
 }
 
-/// As [`Checked`](temporal_slab::config::Checked), and hard on who reads what was freed or foresees what comes next.
-#[derive(Debug)]
-pub struct Hard;
-impl Config for Hard {
-    const CHECKED: bool = true;
-    const ZERO_ON_FREE: bool = true;
-    const SHUFFLED: bool = true;
+temporal_slab_actions::configs! {
+    /// As [`Checked`](temporal_slab::config::Checked), and hard on who reads what was freed or foresees what comes next.
+    pub struct Hard {
+        const CHECKED: bool = true;
+        const ZERO_ON_FREE: bool = true;
+        const SHUFFLED: bool = true;
+    }
 }
 
 /// A layout of so many bytes.
@@ -60,21 +60,13 @@ pub fn layout(size: usize) -> Layout {
 }
 
 /// Frees what a test allocated with [`layout`].
-pub fn free<P: PageProvider, R: RawMutex, C: Config>(
-    heap: &Heap<P, R, C>,
-    object: NonNull<u8>,
-    size: usize,
-) {
+pub fn free<C: Config>(heap: &Heap<C>, object: NonNull<u8>, size: usize) {
     // SAFETY: tests free what they allocated, once, and use it no more.
     unsafe { heap.free(object, layout(size)) }.unwrap();
 }
 
 /// Demands that an epoch takes no object more, by a local or without.
-pub fn takes_nothing<P: PageProvider, C: Config>(
-    heap: &Heap<P, DefaultLock, C>,
-    local: &mut Local<'_, P, DefaultLock, C>,
-    epoch: Epoch,
-) {
+pub fn takes_nothing<C: Config>(heap: &Heap<C>, local: &mut Local<'_, C>, epoch: Epoch) {
     let closed = Err(AllocError::EpochClosed);
     assert_eq!(local.alloc_in(epoch, layout(64)), closed);
     assert_eq!(heap.alloc_in(epoch, layout(64)), closed);
@@ -105,7 +97,7 @@ pub fn host_keeps(_keeps: bool) {
 }
 
 /// Walks a heap that nobody is using.
-pub fn walk<P: PageProvider, R: RawMutex, C: Config>(heap: &Heap<P, R, C>) -> Census {
+pub fn walk<C: Config>(heap: &Heap<C>) -> Census {
     // SAFETY: tests walk when all threads have ended and all locals are at rest.
     unsafe { heap.walk() }.unwrap_or_else(|violation| panic!("{violation}"))
 }

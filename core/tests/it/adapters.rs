@@ -6,12 +6,12 @@ use allocator_api2::boxed::Box as BoxIn;
 use allocator_api2::vec::Vec as VecIn;
 use core::alloc::{GlobalAlloc, Layout};
 use hashbrown::{DefaultHashBuilder, HashMap};
+use temporal_slab::Heap;
 use temporal_slab::adapter::{FindLocal as _, Global, LocalAllocator, LockedLocal, SharedOnly};
-use temporal_slab::config::Checked;
+use temporal_slab::config::{Checked, Standard};
 use temporal_slab::provider::StaticProvider;
-use temporal_slab::{DefaultLock, Heap};
 
-type TestHeap = Heap<HostProvider, DefaultLock, Checked>;
+type TestHeap = Heap<Checked<HostProvider>>;
 
 const COUNT: u64 = if cfg!(miri) { 200 } else { 50_000 };
 
@@ -48,7 +48,7 @@ fn collections_live_in_a_heap() {
 
 const SIZE: usize = 4 << 20;
 static mut MEMORY: [u8; SIZE] = [0; SIZE];
-type Pages = StaticProvider<'static>;
+type Pages = Standard<StaticProvider<'static>>;
 // SAFETY: nothing else names MEMORY.
 static HEAP: Heap<Pages> =
     Heap::new(unsafe { StaticProvider::from_raw((&raw mut MEMORY).cast(), SIZE) });
@@ -129,7 +129,7 @@ fn collections_stay_in_their_epoch() {
 /// that is closed and left it does not grow. Catches a growth that copies what could stay, and one that goes to another epoch.
 #[test]
 fn what_grows_in_an_epoch_stays_where_it_is() {
-    let heap: Heap<HostProvider, DefaultLock, Bumping> = Heap::new(HostProvider::default());
+    let heap: Heap<Bumping<HostProvider>> = Heap::new(HostProvider::default());
     let allocator = LocalAllocator::new(heap.local().unwrap());
     let epoch = heap.open_epoch().unwrap();
     let here = &allocator.in_epoch(epoch);

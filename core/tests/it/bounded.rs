@@ -5,10 +5,9 @@ use crate::common::host::HostProvider;
 use crate::common::{Bumping, Rng, layout, steps, walk};
 use core::ptr::NonNull;
 use temporal_slab::config::{Checked, Config};
-use temporal_slab::{DefaultLock, Epoch, Heap, Local, Policy};
+use temporal_slab::{Epoch, Heap, Local, Policy};
 
 type Host = HostProvider<{ 1 << 18 }>;
-type TestHeap<C> = Heap<Host, DefaultLock, C>;
 
 const KEEP: usize = 512 << 10;
 
@@ -22,7 +21,7 @@ fn kept_by(policy: Policy, in_use: u64) -> u64 {
 }
 
 /// Holds each part to its bound, and the whole to its parts.
-fn check<C: Config>(heap: &TestHeap<C>, policy: Policy, live: u64, step: usize) {
+fn check<C: Config<Provider = Host>>(heap: &Heap<C>, policy: Policy, live: u64, step: usize) {
     let stats = heap.stats();
     let residency = &stats.residency;
     let parts: u64 = residency.parts().iter().map(|(_, bytes)| bytes).sum();
@@ -30,7 +29,7 @@ fn check<C: Config>(heap: &TestHeap<C>, policy: Policy, live: u64, step: usize) 
     let tell = || format!("{policy:?}, step {step}, {live} live: {residency:?}");
     assert_eq!(parts, resident, "{}", tell());
     let kept = residency.cached + residency.warm;
-    let most = Local::<Host, DefaultLock, C>::holding_bound() as u64;
+    let most = Local::<C>::holding_bound() as u64;
     assert!(kept <= kept_by(policy, resident - kept), "{}", tell());
     assert!(residency.held <= most * 4, "{}", tell());
     // Of an object in a bump block the size is not counted: what it is not is between others.
@@ -47,13 +46,13 @@ fn what_is_resident_is_bounded_after_each_step() {
         Policy::Batched { bytes: KEEP },
         Policy::Proportional { bytes: KEEP },
     ] {
-        storm::<Checked>(policy);
-        storm::<Bumping>(policy);
+        storm::<Checked<Host>>(policy);
+        storm::<Bumping<Host>>(policy);
     }
 }
 
-fn storm<C: Config>(policy: Policy) {
-    let heap = TestHeap::<C>::new(Host::default());
+fn storm<C: Config<Provider = Host>>(policy: Policy) {
+    let heap = Heap::<C>::new(Host::default());
     heap.set_policy(policy);
     let mut local = heap.local().unwrap();
     let mut rng = Rng(11);

@@ -3,11 +3,11 @@
 use crate::common::host::HostProvider;
 use crate::common::{Bumping, Rng, layout, steps, walk};
 use core::ptr::NonNull;
-use temporal_slab::{AllocError, DefaultLock, FreeError, Heap, Local, Policy};
+use temporal_slab::{AllocError, FreeError, Heap, Local, Policy};
 
 type Host = HostProvider<{ 1 << 18 }>;
-type TestHeap = Heap<Host, DefaultLock, Bumping>;
-type TestLocal<'h> = Local<'h, Host, DefaultLock, Bumping>;
+type TestHeap = Heap<Bumping<Host>>;
+type TestLocal<'h> = Local<'h, Bumping<Host>>;
 
 fn filled(object: NonNull<u8>, size: usize) -> NonNull<u8> {
     // SAFETY: the object is the test's and so long.
@@ -371,14 +371,14 @@ fn an_object_moves_if_it_must_be_aligned() {
 /// large one.
 #[test]
 fn what_no_class_serves_is_in_no_block() {
-    #[derive(Debug)]
-    struct Two;
-    impl temporal_slab::config::Config for Two {
-        const SIZES: &'static [usize] = &[48, 96];
-        const CHECKED: bool = true;
-        const BUMPS: bool = true;
+    temporal_slab_actions::configs! {
+        struct Two {
+            const SIZES: &'static [usize] = &[48, 96];
+            const CHECKED: bool = true;
+            const BUMPS: bool = true;
+        }
     }
-    let heap = temporal_slab::Heap::<_, temporal_slab::DefaultLock, Two>::new(Host::default());
+    let heap = temporal_slab::Heap::<Two<_>>::new(Host::default());
     let mut local = heap.local().unwrap();
     let epoch = heap.open_epoch().unwrap();
     let aligned = core::alloc::Layout::from_size_align(90, 64).unwrap();

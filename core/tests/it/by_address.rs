@@ -8,7 +8,7 @@ use core::ptr::NonNull;
 use std::sync::Mutex;
 use temporal_slab::config::{Checked, Unchecked};
 use temporal_slab::provider::{Capabilities, PageProvider, ProviderError, Region, StaticProvider};
-use temporal_slab::{DefaultLock, FreeError, Heap};
+use temporal_slab::{FreeError, Heap};
 
 const CHUNK: usize = 1 << 18;
 
@@ -54,7 +54,7 @@ impl<const TIMES: usize> Drop for Nonsense<TIMES> {
 }
 
 type Host = HostProvider<CHUNK>;
-type TestHeap<C = Checked> = Heap<Host, DefaultLock, C>;
+type TestHeap<C = Checked<Host>> = Heap<C>;
 
 /// Classes, runs in a block, runs of blocks, regions.
 const SIZES: [usize; 9] = [1, 16, 100, 2_000, 9_000, 30_000, 70_000, 120_000, 900_000];
@@ -107,8 +107,8 @@ fn objects_are_found_sized_and_freed() {
         heap.reclaim();
         assert_eq!(walk(heap).slabs, 0);
     }
-    run(&TestHeap::<Checked>::new(Host::default()));
-    run(&TestHeap::<Unchecked>::new(Host::default()));
+    run(&TestHeap::<Checked<Host>>::new(Host::default()));
+    run(&TestHeap::<Unchecked<Host>>::new(Host::default()));
 }
 
 /// Everything that is no object is refused by its kind, on both ways, and the heap is as it was. Catches a wild address
@@ -116,8 +116,8 @@ fn objects_are_found_sized_and_freed() {
 #[test]
 fn what_is_no_object_is_refused() {
     let (heap, other) = (
-        TestHeap::<Checked>::new(Host::default()),
-        TestHeap::<Checked>::new(Host::default()),
+        TestHeap::<Checked<Host>>::new(Host::default()),
+        TestHeap::<Checked<Host>>::new(Host::default()),
     );
     let mut local = heap.local().unwrap();
     let on_stack = 0u64;
@@ -183,7 +183,7 @@ fn what_is_no_object_is_refused() {
 /// an address between that passes for one.
 #[test]
 fn random_addresses() {
-    let heap = TestHeap::<Checked>::new(Host::default());
+    let heap = TestHeap::<Checked<Host>>::new(Host::default());
     let mut local = heap.local().unwrap();
     let mut rng = Rng(3);
     let mut live = std::collections::BTreeMap::new();
@@ -220,8 +220,7 @@ fn random_addresses() {
 fn known_chunks_are_looked_up_without_a_lock() {
     const CHUNKS: usize = steps(100, 20);
     let mut memory = Box::<[u8]>::new_uninit_slice((CHUNKS + 8) << 16);
-    let heap: Heap<StaticProvider<'_>, DefaultLock, Checked> =
-        Heap::new(StaticProvider::new(&mut memory));
+    let heap: Heap<Checked<StaticProvider<'_>>> = Heap::new(StaticProvider::new(&mut memory));
     let mut local = heap.local().unwrap();
     let layout = layout(2_000);
     let mut of_each = Vec::new();
@@ -232,7 +231,7 @@ fn known_chunks_are_looked_up_without_a_lock() {
             of_each.push((object, chunk));
         }
     }
-    let look = |local: &mut temporal_slab::Local<'_, _, _, _>| {
+    let look = |local: &mut temporal_slab::Local<'_, _>| {
         for (object, _) in &of_each {
             assert!(local.size_of(*object).unwrap() >= 2_000);
         }
@@ -248,7 +247,7 @@ fn known_chunks_are_looked_up_without_a_lock() {
 /// that.
 #[test]
 fn a_released_chunk_is_forgotten() {
-    let heap: Heap<Nonsense<1>, DefaultLock, Checked> = Heap::new(Nonsense::default());
+    let heap: Heap<Checked<Nonsense<1>>> = Heap::new(Nonsense::default());
     let mut local = heap.local().unwrap();
     for round in 0..3 {
         let object = local.alloc(layout(9_000)).unwrap();
@@ -269,7 +268,7 @@ fn a_released_chunk_is_forgotten() {
 /// What lies behind a chunk in a region that is longer is nobody's. Catches its first byte taken for the chunk's.
 #[test]
 fn behind_a_chunk_is_nothing() {
-    let heap: Heap<Nonsense<2>, DefaultLock, Checked> = Heap::new(Nonsense::default());
+    let heap: Heap<Checked<Nonsense<2>>> = Heap::new(Nonsense::default());
     let mut local = heap.local().unwrap();
     let object = local.alloc(layout(9_000)).unwrap();
     let chunk = object.addr().get() & !(CHUNK - 1);

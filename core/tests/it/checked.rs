@@ -5,9 +5,9 @@ use crate::common::{layout, steps};
 use core::alloc::Layout;
 use core::ptr::NonNull;
 use temporal_slab::config::{Checked, Unchecked};
-use temporal_slab::{DefaultLock, FreeError, Heap};
+use temporal_slab::{FreeError, Heap};
 
-type TestHeap = Heap<HostProvider, DefaultLock, Checked>;
+type TestHeap = Heap<Checked<HostProvider>>;
 
 /// Each way to free wrongly, through a local and through the shared path, for a slot, a run, a long
 /// run and a region. Catches a wrong free that is accepted, one that is named wrongly, and one that
@@ -101,7 +101,7 @@ fn double_frees_in_a_local_are_told_at_the_call() {
 /// An unchecked heap finds a double free when the words meet.
 #[test]
 fn unchecked_heaps_find_double_frees_when_words_meet() {
-    let heap = Heap::<_, DefaultLock, Unchecked>::new(HostProvider::<65536>::default());
+    let heap = Heap::<Unchecked<_>>::new(HostProvider::<65536>::default());
     let object = heap.alloc(layout(64)).unwrap();
     let kept = heap.alloc(layout(64)).unwrap();
     // SAFETY: the second free breaks the contract; the object is not used, and the word tells.

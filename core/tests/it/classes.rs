@@ -3,18 +3,17 @@
 use crate::common::figures::agree;
 use crate::common::host::HostProvider;
 use crate::common::{free, layout, steps};
-use temporal_slab::config::{Config, Unchecked};
-use temporal_slab::{DefaultLock, Heap, Policy};
+use temporal_slab::config::Unchecked;
+use temporal_slab::{Heap, Policy};
 
 type Host = HostProvider<{ 1 << 18 }>;
-type TestHeap<C> = Heap<Host, DefaultLock, C>;
 
 /// Slabs that come back from the cache are counted as such, and keep their ids. Catches an id for each use of a slab, of
 /// which there are not so many.
 #[test]
 fn cached_slabs_keep_their_ids() {
     for first in [0, 1, 77].into_iter().take(steps(3, 1)) {
-        let heap = TestHeap::<Unchecked>::new(Host::default());
+        let heap = Heap::<Unchecked<Host>>::new(Host::default());
         heap.set_policy(Policy::Never);
         assert!(heap.set_first_handle_id(first));
         assert_eq!(heap.stats().handle_ids, (0, 1 << 22));
@@ -50,18 +49,18 @@ fn cached_slabs_keep_their_ids() {
     }
 }
 
-/// Two generations for each slot.
-#[derive(Debug)]
-struct Brief;
-impl Config for Brief {
-    const HANDLE_GENERATION_BITS: u32 = 1;
-    const CHECKED: bool = true;
+temporal_slab_actions::configs! {
+    /// Two generations for each slot.
+    struct Brief {
+        const HANDLE_GENERATION_BITS: u32 = 1;
+        const CHECKED: bool = true;
+    }
 }
 
 /// Slots that are out of use are neither free nor live.
 #[test]
 fn retired_slots_are_counted() {
-    let heap = TestHeap::<Brief>::new(Host::default());
+    let heap = Heap::<Brief<Host>>::new(Host::default());
     let keeper = heap.alloc_handle(layout(64)).unwrap();
     for _ in 0..40 {
         let handle = heap.alloc_handle(layout(64)).unwrap();
@@ -89,27 +88,27 @@ fn retired_slots_are_counted() {
     agree(&heap);
 }
 
-/// As many classes as there can be, so that those for handles have numbers of two words.
-#[derive(Debug)]
-struct ManyClasses;
-impl Config for ManyClasses {
-    const SIZES: &'static [usize] = &{
-        let mut sizes = [0; 48];
-        let mut class = 0;
-        while class < 48 {
-            sizes[class] = 16 * (class + 1);
-            class += 1;
-        }
-        sizes
-    };
-    const CHECKED: bool = true;
+temporal_slab_actions::configs! {
+    /// As many classes as there can be, so that those for handles have numbers of two words.
+    struct ManyClasses {
+        const SIZES: &'static [usize] = &{
+            let mut sizes = [0; 48];
+            let mut class = 0;
+            while class < 48 {
+                sizes[class] = 16 * (class + 1);
+                class += 1;
+            }
+            sizes
+        };
+        const CHECKED: bool = true;
+    }
 }
 
 /// Objects of every class, with handles and without: each is counted where it is, and goes with its epoch.
 #[test]
 #[cfg_attr(miri, ignore = "sums over a hundred classes and positions")]
 fn many_classes_are_counted() {
-    let heap = TestHeap::<ManyClasses>::new(Host::default());
+    let heap = Heap::<ManyClasses<Host>>::new(Host::default());
     let epoch = heap.open_epoch().unwrap();
     let objects: Vec<_> = (1..=48)
         .map(|n| {
@@ -136,7 +135,7 @@ fn many_classes_are_counted() {
 /// A slab that lingers where the shared path looks first is a whole one, of its class as of the heap.
 #[test]
 fn slabs_that_linger_are_whole() {
-    let heap = TestHeap::<Unchecked>::new(Host::default());
+    let heap = Heap::<Unchecked<Host>>::new(Host::default());
     let object = heap.alloc(layout(64)).unwrap();
     let class = heap.class_of(layout(64)).unwrap();
     let whole = || {

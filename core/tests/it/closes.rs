@@ -6,11 +6,11 @@ use crate::common::{Rng, ShortRing, free, layout, steps};
 use core::ptr::NonNull;
 use temporal_slab::config::Checked;
 use temporal_slab::provider::{Capabilities, FaultyProvider, PageProvider, ProviderError, Region};
-use temporal_slab::{AllocError, DefaultLock, Heap, Policy};
+use temporal_slab::{AllocError, Heap, Policy};
 
 const CHUNK: usize = 1 << 18;
 type Host = HostProvider<CHUNK>;
-type TestHeap<C = Checked> = Heap<Host, DefaultLock, C>;
+type TestHeap<C = Checked<Host>> = Heap<C>;
 
 /// Closing an epoch of 100,000 empty objects takes at most one provider call for each 64 KiB and gives
 /// back at least 95 % of its pages.
@@ -19,7 +19,7 @@ type TestHeap<C = Checked> = Heap<Host, DefaultLock, C>;
 fn a_close_gives_back_in_long_runs() {
     let provider: FaultyProvider<HostProvider<{ 4 << 20 }>> =
         FaultyProvider::new(HostProvider::default());
-    let heap = Heap::<_, DefaultLock, ShortRing>::new(&provider);
+    let heap = Heap::<ShortRing<_>>::new(&provider);
     heap.set_policy(Policy::OnClose);
     let mut local = heap.local().unwrap();
     let pinned = heap.open_epoch().unwrap();
@@ -60,7 +60,7 @@ fn a_close_gives_back_in_long_runs() {
 #[test]
 #[cfg_attr(miri, ignore = "the bounds are for many pages")]
 fn memory_is_bounded_under_churn_with_pinned_objects() {
-    let heap = Heap::<HostProvider<CHUNK>, DefaultLock, Checked>::new(HostProvider::default());
+    let heap = Heap::<Checked<HostProvider<CHUNK>>>::new(HostProvider::default());
     heap.set_policy(Policy::OnClose);
     let mut local = heap.local().unwrap();
     let mut rng = Rng(1);
@@ -114,7 +114,7 @@ fn memory_is_bounded_under_churn_with_pinned_objects() {
 #[test]
 fn an_advance_reclaims_like_a_close() {
     let left = |closes: bool| {
-        let heap = TestHeap::<Checked>::new(Host::default());
+        let heap = TestHeap::<Checked<Host>>::new(Host::default());
         heap.set_policy(Policy::OnClose);
         let epoch = heap.advance().unwrap();
         let objects: Vec<_> = (0..steps(1000, 150))
@@ -140,7 +140,7 @@ fn an_advance_reclaims_like_a_close() {
 #[test]
 #[cfg_attr(miri, ignore = "a hundred thousand objects")]
 fn a_heap_keeps_what_closes_empty() {
-    let heap = TestHeap::<Checked>::new(Host::default());
+    let heap = TestHeap::<Checked<Host>>::new(Host::default());
     let bytes = 512 << 10;
     heap.set_policy(Policy::Batched { bytes });
     let phase = |count: usize| {
@@ -201,7 +201,7 @@ fn a_heap_keeps_what_closes_empty() {
 /// off: of what came back, and of survivors in slabs, large ones and those that a local holds, which are none.
 #[test]
 fn a_reclaimed_epoch_keeps_nothing() {
-    let heap = TestHeap::<Checked>::new(Host::default());
+    let heap = TestHeap::<Checked<Host>>::new(Host::default());
     heap.set_policy(Policy::Never);
     let mut local = heap.local().unwrap();
     let epoch = heap.open_epoch().unwrap();
@@ -267,8 +267,7 @@ unsafe impl PageProvider for Hooked {
 #[test]
 #[cfg_attr(miri, ignore = "the heap is leaked")]
 fn nothing_lingers_in_a_closed_epoch() {
-    let heap: &'static Heap<Hooked, DefaultLock, Checked> =
-        Box::leak(Box::new(Heap::new(Hooked::default())));
+    let heap: &'static Heap<Checked<Hooked>> = Box::leak(Box::new(Heap::new(Hooked::default())));
     heap.set_policy(Policy::OnClose);
     let _kept = heap.alloc(layout(64)).unwrap();
     let epoch = heap.open_epoch().unwrap();
@@ -307,7 +306,7 @@ fn a_policy_that_keeps_nothing_leaves_nothing() {
 #[test]
 #[cfg_attr(miri, ignore = "figures of many pages")]
 fn blocks_go_back_at_a_close() {
-    let heap = TestHeap::<crate::common::Bumping>::new(Host::default());
+    let heap = TestHeap::<crate::common::Bumping<Host>>::new(Host::default());
     heap.set_policy(Policy::OnClose);
     let mut local = heap.local().unwrap();
     let mut most = 0;

@@ -7,16 +7,16 @@ use crate::common::{Rng, ShortRing, free, layout, steps};
 use temporal_slab::config::{Checked, Unchecked};
 use temporal_slab::provider::StaticProvider;
 use temporal_slab::snapshot::SlowPathStats;
-use temporal_slab::{DefaultLock, Heap, Policy};
+use temporal_slab::{Heap, Policy};
 
 type Host = HostProvider<{ 1 << 18 }>;
-type TestHeap<C = Checked> = Heap<Host, DefaultLock, C>;
+type TestHeap<C = Checked<Host>> = Heap<C>;
 
 /// What two locals did is what the classes and the epoch say was done, field by field. Catches what is counted in
 /// one place and not in another.
 #[test]
 fn locals_classes_and_epochs_say_the_same() {
-    let heap = TestHeap::<Unchecked>::new(Host::default());
+    let heap = TestHeap::<Unchecked<Host>>::new(Host::default());
     heap.set_policy(Policy::Never);
     let epoch = heap.open_epoch().unwrap();
     let mut locals = [heap.local().unwrap(), heap.local().unwrap()];
@@ -75,7 +75,7 @@ fn locals_classes_and_epochs_say_the_same() {
 /// what it does there is the new era's. Catches an epoch cache that counts for the era that it was made in.
 #[test]
 fn an_epoch_cache_outlives_its_era() {
-    let heap = TestHeap::<Checked>::new(Host::default());
+    let heap = TestHeap::<Checked<Host>>::new(Host::default());
     let mut local = heap.local().unwrap();
     let class = heap
         .class_stats(heap.class_of(layout(64)).unwrap())
@@ -127,7 +127,7 @@ fn an_epoch_cache_outlives_its_era() {
 #[test]
 fn closes_decommits_and_refusals_are_counted() {
     const SIZE: usize = steps(256, 2048);
-    let heap = TestHeap::<Checked>::new(Host::default());
+    let heap = TestHeap::<Checked<Host>>::new(Host::default());
     heap.set_policy(Policy::OnClose);
     let epoch = heap.open_epoch().unwrap();
     let slots = heap
@@ -180,7 +180,7 @@ fn closes_decommits_and_refusals_are_counted() {
 fn failures_before_the_first_object_are_counted() {
     let mut memory = [core::mem::MaybeUninit::uninit(); 4096];
     let provider: StaticProvider<'_> = StaticProvider::new(&mut memory);
-    let heap: Heap<StaticProvider<'_>, DefaultLock, Checked> = Heap::new(provider);
+    let heap: Heap<Checked<StaticProvider<'_>>> = Heap::new(provider);
     assert!(heap.alloc(layout(64)).is_err() && heap.local().is_err());
     assert!(heap.alloc_handle(layout(64)).is_err());
     assert_eq!(heap.stats().errors.allocs, [3, 0, 0, 0, 0]);
@@ -191,7 +191,7 @@ fn failures_before_the_first_object_are_counted() {
 #[test]
 #[cfg(not(miri))]
 fn a_list_that_changes_is_not_counted_twice() {
-    let heap: &'static Heap<Host, Hooked, Unchecked> =
+    let heap: &'static Heap<Unchecked<Host, Hooked>> =
         Box::leak(Box::new(Heap::new(Host::default())));
     let mut local = heap.local().unwrap();
     let objects: Vec<_> = (0..9600)
@@ -236,7 +236,7 @@ fn a_list_that_changes_is_not_counted_twice() {
 /// stands still, and idle bytes that were in use for a moment.
 #[test]
 fn chunks_and_idle_bytes_are_counted() {
-    let heap = TestHeap::<Unchecked>::new(Host::default());
+    let heap = TestHeap::<Unchecked<Host>>::new(Host::default());
     heap.set_policy(Policy::Never);
     assert_eq!(heap.chunks_acquired(), 0);
     let fill = || -> Vec<_> {
@@ -284,7 +284,7 @@ fn chunks_and_idle_bytes_are_counted() {
 /// free that leaves the next allocation to search.
 #[test]
 fn the_shared_path_is_led_to_what_was_freed() {
-    let heap: Heap<Host, Hooked, Unchecked> = Heap::new(Host::default());
+    let heap: Heap<Unchecked<Host, Hooked>> = Heap::new(Host::default());
     let class = heap.class_of(layout(64)).unwrap();
     let slots = heap.class_stats(class).unwrap().slots_per_slab;
     let objects: Vec<_> = (0..3 * slots)
@@ -305,7 +305,7 @@ fn the_shared_path_is_led_to_what_was_freed() {
 /// A local that begins with a class takes two words of the lists, and no more.
 #[test]
 fn a_first_visit_takes_two_words() {
-    let heap = TestHeap::<Unchecked>::new(Host::default());
+    let heap = TestHeap::<Unchecked<Host>>::new(Host::default());
     let class = heap.class_of(layout(64)).unwrap();
     let slots = heap.class_stats(class).unwrap().slots_per_slab;
     let objects: Vec<_> = (0..5 * slots)
@@ -330,7 +330,7 @@ fn a_first_visit_takes_two_words() {
 /// a count that goes on into the next era and is told with the last one, too.
 #[test]
 fn eras_are_counted_apart() {
-    let heap = TestHeap::<ShortRing>::new(Host::default());
+    let heap = TestHeap::<ShortRing<Host>>::new(Host::default());
     let mut local = heap.local().unwrap();
     for round in 0..steps(30, 7) {
         let epoch = heap.open_epoch().unwrap();
@@ -358,8 +358,7 @@ fn eras_are_counted_apart() {
 #[test]
 fn refusals_have_their_reasons() {
     let mut memory = Box::<[u8]>::new_uninit_slice(6 << 16);
-    let heap: Heap<StaticProvider<'_>, DefaultLock, Checked> =
-        Heap::new(StaticProvider::new(&mut memory));
+    let heap: Heap<Checked<StaticProvider<'_>>> = Heap::new(StaticProvider::new(&mut memory));
     let (full, closed) = (heap.open_epoch().unwrap(), heap.open_epoch().unwrap());
     let mut local = heap.local().unwrap();
     let kept = local.alloc_in(closed, layout(64)).unwrap();

@@ -10,10 +10,10 @@ use crate::common::host::HostProvider;
 use crate::common::{free, layout};
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU64, Ordering};
-use temporal_slab::config::{Config, Unchecked};
+use temporal_slab::config::Unchecked;
 use temporal_slab::provider::{Capabilities, PageProvider, ProviderError, Region};
 use temporal_slab::stats::{Diagnosis, Finding, Report, Thresholds, diagnose};
-use temporal_slab::{DefaultLock, FreeError, Heap, Policy};
+use temporal_slab::{FreeError, Heap, Policy};
 
 /// Pages of the host, a clock that the test winds, and a decommit that fails when the test says.
 #[derive(Debug, Default)]
@@ -51,16 +51,16 @@ unsafe impl PageProvider for Moody {
     }
 }
 
-/// A ring that is long enough for more leaks than a diagnosis has room for.
-#[derive(Debug)]
-struct Ring32;
-impl Config for Ring32 {
-    const RING: usize = 32;
-    const EPOCHS: usize = Self::RING;
-    const CHECKED: bool = true;
+temporal_slab_actions::configs! {
+    /// A ring that is long enough for more leaks than a diagnosis has room for.
+    struct Ring32 {
+        const RING: usize = 32;
+        const EPOCHS: usize = Self::RING;
+        const CHECKED: bool = true;
+    }
 }
 
-type TestHeap = Heap<Moody, DefaultLock, Ring32>;
+type TestHeap = Heap<Ring32<Moody>>;
 
 fn look(heap: &TestHeap) -> Diagnosis {
     diagnose(heap, &Thresholds::default())
@@ -376,7 +376,7 @@ fn locals_that_hold_words_of_closed_epochs_are_named() {
 /// slabs waits then, and who has a local does not. Catches a local that takes a lock at each turn.
 #[test]
 fn contention_on_the_shared_path_is_named() {
-    let heap: Heap<Moody, Hooked, Unchecked> = Heap::new(Moody::default());
+    let heap: Heap<Unchecked<Moody, Hooked>> = Heap::new(Moody::default());
     let is_contended = || {
         let diagnosis = diagnose(&heap, &Thresholds::default());
         let mut findings = diagnosis.findings();

@@ -6,16 +6,16 @@ use crate::common::Ring;
 use crate::common::host::HostProvider;
 use core::alloc::Layout;
 use core::ptr::NonNull;
-use temporal_slab::{AllocError, DefaultLock, Domain, EpochError, EpochState, Heap, Inside};
+use temporal_slab::{AllocError, Domain, EpochError, EpochState, Heap, Inside};
 
 type Host = HostProvider<{ 1 << 18 }>;
-type TestHeap = Heap<Host, DefaultLock, Ring>;
+type TestHeap = Heap<Ring<Host>>;
 
 fn layout() -> Layout {
     Layout::new::<[u64; 8]>()
 }
 
-fn domains(heap: &TestHeap, domain: &Domain<'_, Host, DefaultLock, Ring>) -> u32 {
+fn domains(heap: &TestHeap, domain: &Domain<'_, Ring<Host>>) -> u32 {
     heap.epoch_stats(domain.epoch()).unwrap().domains
 }
 

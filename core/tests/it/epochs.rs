@@ -6,20 +6,18 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use std::collections::BTreeMap;
 use std::sync::mpsc;
-use temporal_slab::config::{Checked, Config};
-use temporal_slab::{
-    AllocError, DefaultLock, Epoch, EpochError, EpochState, Heap, Local, Policy, RawHandle,
-};
+use temporal_slab::config::Checked;
+use temporal_slab::{AllocError, Epoch, EpochError, EpochState, Heap, Local, Policy, RawHandle};
 
 const CHUNK: usize = 1 << 18;
 type Host = HostProvider<CHUNK>;
-type TestHeap<C = Checked> = Heap<Host, DefaultLock, C>;
+type TestHeap<C = Checked<Host>> = Heap<C>;
 
 /// After a close every way to allocate with the token is refused by name, at once and for ever, while
 /// live objects stay as they are and can be freed.
 #[test]
 fn a_closed_epoch_is_closed() {
-    let heap = TestHeap::<Checked>::new(Host::default());
+    let heap = TestHeap::<Checked<Host>>::new(Host::default());
     let mut local = heap.local().unwrap();
     let epoch = heap.open_epoch().unwrap();
     let mut live = Vec::new();
@@ -75,7 +73,7 @@ fn a_closed_epoch_is_closed() {
 /// The root epoch is current at first, cannot be closed, and is left open by `advance`.
 #[test]
 fn the_root_epoch_is_immortal() {
-    let heap = TestHeap::<Checked>::new(Host::default());
+    let heap = TestHeap::<Checked<Host>>::new(Host::default());
     let root = heap.current().unwrap();
     assert_eq!((root.index(), root.era()), (0, 1));
     assert_eq!(heap.close(root), Err(EpochError::Immortal));
@@ -93,22 +91,22 @@ fn the_root_epoch_is_immortal() {
 /// A search for a position begins behind the one that was found last, so a ring that advances uses each as often as the others.
 #[test]
 fn positions_go_round() {
-    let heap = TestHeap::<ShortRing>::new(Host::default());
+    let heap = TestHeap::<ShortRing<Host>>::new(Host::default());
     for round in 0..20 {
         let epoch = heap.advance().unwrap();
         assert_eq!(epoch.index(), 1 + round % 5);
     }
 }
 
-/// As [`ShortRing`], of one CPU.
-#[derive(Debug)]
-struct OneCpu;
-impl Config for OneCpu {
-    const RING: usize = 6;
-    const EPOCHS: usize = Self::RING;
-    const CHECKED: bool = true;
-    fn cpu() -> u32 {
-        0
+temporal_slab_actions::configs! {
+    /// As [`ShortRing`], of one CPU.
+    struct OneCpu {
+        const RING: usize = 6;
+        const EPOCHS: usize = Self::RING;
+        const CHECKED: bool = true;
+        fn cpu() -> u32 {
+            0
+        }
     }
 }
 
@@ -116,7 +114,7 @@ impl Config for OneCpu {
 /// CPU took meanwhile, it leaves. Catches a hint that is not followed, and one that is followed too far.
 #[test]
 fn a_position_is_opened_where_it_was_closed() {
-    let heap = TestHeap::<OneCpu>::new(Host::default());
+    let heap = TestHeap::<OneCpu<Host>>::new(Host::default());
     let mut local = heap.local().unwrap();
     let [first, second] = [(); 2].map(|()| heap.open_epoch().unwrap());
     heap.close(second).unwrap();
@@ -140,7 +138,7 @@ fn a_position_is_opened_where_it_was_closed() {
 /// intact; a position whose survivor dies is used again, in a new era.
 #[test]
 fn a_full_ring_is_an_error_and_not_a_mix() {
-    let heap = TestHeap::<ShortRing>::new(Host::default());
+    let heap = TestHeap::<ShortRing<Host>>::new(Host::default());
     let mut local = heap.local().unwrap();
     let mut survivors: Vec<(Epoch, NonNull<u8>, RawHandle)> = Vec::new();
     let error = loop {
@@ -211,7 +209,7 @@ fn a_full_ring_is_an_error_and_not_a_mix() {
 /// objects do.
 #[test]
 fn an_idle_local_does_not_fill_the_ring() {
-    let heap = TestHeap::<ShortRing>::new(Host::default());
+    let heap = TestHeap::<ShortRing<Host>>::new(Host::default());
     let mut idle: Vec<_> = (0..steps(10, 7)).map(|_| heap.local().unwrap()).collect();
     for local in &mut idle {
         let epoch = heap.open_epoch().expect("nothing is live");
@@ -232,7 +230,7 @@ fn an_idle_local_does_not_fill_the_ring() {
 /// Labels, times, counts and bytes are what they should be.
 #[test]
 fn an_epoch_can_be_asked_about() {
-    let heap = TestHeap::<Checked>::new(Host::default());
+    let heap = TestHeap::<Checked<Host>>::new(Host::default());
     heap.set_policy(Policy::Never);
     let epoch = heap.open_epoch().unwrap();
     heap.set_label(epoch, "requests of the frontend, which are many")
@@ -281,8 +279,8 @@ fn any_policy(rng: &mut Rng) -> Policy {
 fn lifetimes_do_not_mix() {
     let runs = if cfg!(miri) { 1 } else { 20 };
     for seed in 0..runs {
-        let heap = TestHeap::<ShortRing>::new(Host::default());
-        let mut locals: Vec<Local<'_, _, _, _>> = (0..3).map(|_| heap.local().unwrap()).collect();
+        let heap = TestHeap::<ShortRing<Host>>::new(Host::default());
+        let mut locals: Vec<Local<'_, _>> = (0..3).map(|_| heap.local().unwrap()).collect();
         let mut rng = Rng(seed);
         let mut open: Vec<Epoch> = vec![heap.current().unwrap()];
         let mut live: BTreeMap<usize, (NonNull<u8>, usize, Epoch)> = BTreeMap::new();
@@ -357,7 +355,7 @@ fn lifetimes_do_not_mix() {
 /// is never in a block with another era's objects, and everything is accounted for in the end.
 #[test]
 fn epochs_under_contention() {
-    let heap = TestHeap::<ShortRing>::new(Host::default());
+    let heap = TestHeap::<ShortRing<Host>>::new(Host::default());
     let (threads, rounds) = if cfg!(miri) { (3, 6) } else { (8, 2000) };
     let allocated = AtomicUsize::new(0);
     std::thread::scope(|scope| {
@@ -423,7 +421,7 @@ fn epochs_under_contention() {
 /// hold. Catches a row that serves a new era while an object of the old one lives, and a taker that comes late.
 #[test]
 fn eras_under_contention() {
-    let heap = TestHeap::<ShortRing>::new(Host::default());
+    let heap = TestHeap::<ShortRing<Host>>::new(Host::default());
     heap.set_policy(Policy::Batched { bytes: 256 << 10 });
     let (threads, rounds) = if cfg!(miri) { (3, 4) } else { (5, 12_000) };
     let (mut senders, mut receivers) = (Vec::new(), Vec::new());
@@ -440,7 +438,7 @@ fn eras_under_contention() {
             scope.spawn(move || {
                 let mut rng = Rng(thread as u64);
                 let mut local = heap.local().unwrap();
-                let end = |local: &mut Local<'_, _, _, _>, at: usize, era: u64| {
+                let end = |local: &mut Local<'_, _>, at: usize, era: u64| {
                     let object = NonNull::new(core::ptr::with_exposed_provenance_mut::<u8>(at));
                     let object = object.unwrap();
                     // SAFETY: who sent it wrote it and gave it up; it is live and freed once.
@@ -513,7 +511,7 @@ fn eras_under_contention() {
 /// uses the position next, and `advance` closes nobody else's.
 #[test]
 fn current_is_nobody_elses_epoch() {
-    let heap = TestHeap::<ShortRing>::new(Host::default());
+    let heap = TestHeap::<ShortRing<Host>>::new(Host::default());
     let root = heap.current().unwrap();
     let first = heap.advance().unwrap();
     heap.close(first).unwrap();

@@ -8,11 +8,11 @@ use crate::common::host::HostProvider;
 use crate::common::{Rng, free, layout, walk};
 use core::ptr::NonNull;
 use temporal_slab::config::Checked;
-use temporal_slab::{DefaultLock, Epoch, HandleError, Heap, Policy};
+use temporal_slab::{Epoch, HandleError, Heap, Policy};
 
 const CHUNK: usize = 1 << 18;
 type Host = HostProvider<CHUNK>;
-type TestHeap<C = Checked> = Heap<Host, DefaultLock, C>;
+type TestHeap<C = Checked<Host>> = Heap<C>;
 
 /// Sizes of several classes.
 const SIZES: [usize; 4] = [16, 64, 200, 700];
@@ -32,7 +32,7 @@ fn an_era_leaves_pages() {
         .into_iter()
         .flat_map(|of| [(of, false), (of, true)]);
     for ((policy, keeps), is_shared) in ways {
-        let heap = TestHeap::<Checked>::new(Host::default());
+        let heap = TestHeap::<Checked<Host>>::new(Host::default());
         heap.set_policy(policy);
         let mut local = heap.local().unwrap();
         let mut first = None;
@@ -102,7 +102,7 @@ fn an_era_leaves_pages() {
 #[test]
 fn a_late_free_leaves_no_slab() {
     for policy in [Policy::Batched { bytes: 1 << 20 }, Policy::OnClose] {
-        let heap = TestHeap::<Checked>::new(Host::default());
+        let heap = TestHeap::<Checked<Host>>::new(Host::default());
         heap.set_policy(policy);
         let old = heap.open_epoch().unwrap();
         let mut objects: Vec<_> = (0..100)
@@ -131,7 +131,7 @@ fn a_late_free_leaves_no_slab() {
 /// begins another life with its old tags.
 #[test]
 fn handles_of_an_era_before_are_stale() {
-    let heap = TestHeap::<Checked>::new(Host::default());
+    let heap = TestHeap::<Checked<Host>>::new(Host::default());
     heap.set_policy(Policy::Never);
     let mut dead = Vec::new();
     let mut slabs = None;
@@ -158,7 +158,7 @@ fn handles_of_an_era_before_are_stale() {
 /// is told twice or not at all.
 #[test]
 fn what_waits_is_bounded() {
-    let heap = TestHeap::<Checked>::new(Host::default());
+    let heap = TestHeap::<Checked<Host>>::new(Host::default());
     let bytes = 96 << 10;
     heap.set_policy(Policy::Batched { bytes });
     let mut locals: Vec<_> = (0..3).map(|_| heap.local().unwrap()).collect();

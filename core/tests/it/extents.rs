@@ -5,10 +5,10 @@ use crate::common::host::HostProvider;
 use crate::common::{Rng, layout, steps, walk};
 use core::ptr::NonNull;
 use temporal_slab::config::Checked;
-use temporal_slab::{DefaultLock, FreeError, Heap, Policy};
+use temporal_slab::{FreeError, Heap, Policy};
 
 type Host = HostProvider<{ 1 << 18 }>;
-type TestHeap = Heap<Host, DefaultLock, Checked>;
+type TestHeap = Heap<Checked<Host>>;
 
 const KIB: usize = 1 << 10;
 

@@ -5,22 +5,21 @@ use crate::common::host::HostProvider;
 use crate::common::{Action, World};
 use crate::common::{Rng, host_keeps};
 use core::alloc::Layout;
-use temporal_slab::config::Config;
 use temporal_slab::provider::{Fault, FaultyProvider, PageProvider};
-use temporal_slab::{AllocError, DefaultLock, Heap, Policy};
+use temporal_slab::{AllocError, Heap, Policy};
 
 type Faulty = FaultyProvider<HostProvider<{ 1 << 18 }>, true, 256>;
-/// Checked, and the same in each run: where a search starts is not a matter of where the stack is.
-#[derive(Debug)]
-struct Repeated;
-impl Config for Repeated {
-    const CHECKED: bool = true;
-    fn cpu() -> u32 {
-        0
+temporal_slab_actions::configs! {
+    /// Checked, and the same in each run: where a search starts is not a matter of where the stack is.
+    struct Repeated {
+        const CHECKED: bool = true;
+        fn cpu() -> u32 {
+            0
+        }
     }
 }
 
-type TestHeap<'p> = Heap<&'p Faulty, DefaultLock, Repeated>;
+type TestHeap<'p> = Heap<Repeated<&'p Faulty>>;
 
 const OPERATIONS: usize = if cfg!(miri) { 40 } else { 10_000 };
 
@@ -359,7 +358,7 @@ fn keeps_what_is_held<const LEDGER: usize>(
     provider: &FaultyProvider<HostProvider, true, LEDGER>,
     most: usize,
 ) {
-    let heap = Heap::<_, DefaultLock, Repeated>::new(provider);
+    let heap = Heap::<Repeated<_>>::new(provider);
     let mut values = Vec::new();
     let mut insert = || {
         let number = values.len();

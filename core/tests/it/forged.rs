@@ -6,13 +6,13 @@ use crate::common::{Rng, layout, steps, walk};
 use core::alloc::Layout;
 use std::collections::HashSet;
 use temporal_slab::config::{Checked, Unchecked};
-use temporal_slab::{AllocError, DefaultLock, Handle, HandleError, Heap, RawHandle};
+use temporal_slab::{AllocError, Handle, HandleError, Heap, RawHandle};
 
 type Host = HostProvider<{ 1 << 18 }>;
-type TestHeap<C = Checked> = Heap<Host, DefaultLock, C>;
+type TestHeap<C = Checked<Host>> = Heap<C>;
 
 /// A heap with live, dead and never used slots of many classes; the live handles.
-fn populated(heap: &TestHeap<Unchecked>, count: usize) -> Vec<RawHandle> {
+fn populated(heap: &TestHeap<Unchecked<Host>>, count: usize) -> Vec<RawHandle> {
     let mut live = Vec::new();
     for index in 0..count + count / 4 {
         let size = [64, 96, 128, 500, 1000][index % 5];
@@ -33,7 +33,7 @@ fn populated(heap: &TestHeap<Unchecked>, count: usize) -> Vec<RawHandle> {
 /// Random bits, half of them with the id of a slab that exists, so that they get further than the first
 /// look. Accepted are only those that are bit-equal to a live handle.
 fn forge(count: u64, seed: u64) {
-    let heap = TestHeap::<Unchecked>::new(Host::default());
+    let heap = TestHeap::<Unchecked<Host>>::new(Host::default());
     let live = populated(&heap, steps(10_000, 40));
     let known: HashSet<u64> = live.iter().map(|handle| handle.bits()).collect();
     let ids: Vec<u64> = live.iter().map(|handle| u64::from(handle.id())).collect();
@@ -70,7 +70,7 @@ fn a_billion_forged_handles_are_refused() {
 /// All flips of one bit and of two of live handles. Catches a field that no check looks at.
 #[test]
 fn near_misses_are_refused() {
-    let heap = TestHeap::<Unchecked>::new(Host::default());
+    let heap = TestHeap::<Unchecked<Host>>::new(Host::default());
     let live = populated(&heap, steps(10_000, 2));
     let known: HashSet<u64> = live.iter().map(|handle| handle.bits()).collect();
     for handle in &live {
@@ -103,7 +103,7 @@ fn near_misses_are_refused() {
 /// Each refusal has its name.
 #[test]
 fn refusals_are_named() {
-    let heap = TestHeap::<Checked>::new(Host::default());
+    let heap = TestHeap::<Checked<Host>>::new(Host::default());
     let live = heap.alloc_handle(layout(64)).unwrap();
     let gone = heap.alloc_handle(layout(64)).unwrap();
     heap.free_raw(gone).unwrap();
@@ -141,7 +141,7 @@ fn refusals_are_named() {
 /// slot is in use. Found by fuzzing: those with a type called it a wrong class.
 #[test]
 fn a_refusal_has_one_name() {
-    let heap = TestHeap::<Checked>::new(Host::default());
+    let heap = TestHeap::<Checked<Host>>::new(Host::default());
     let live = heap.alloc_handle(layout(64)).unwrap();
     let forged = RawHandle::from_bits(live.bits() & !(0xff << 2));
     // SAFETY: nothing is live under this handle.
@@ -163,7 +163,7 @@ fn a_refusal_has_one_name() {
 #[test]
 fn handles_of_another_heap_are_refused() {
     let count = steps(1_000_000, 30);
-    let make = |heap: &TestHeap<Unchecked>, seed| -> Vec<RawHandle> {
+    let make = |heap: &TestHeap<Unchecked<Host>>, seed| -> Vec<RawHandle> {
         let mut rng = Rng(seed);
         (0..count)
             .map(|_| {
@@ -178,11 +178,11 @@ fn handles_of_another_heap_are_refused() {
             })
             .collect()
     };
-    let accepted = |heap: &TestHeap<Unchecked>, handles: &[RawHandle]| {
+    let accepted = |heap: &TestHeap<Unchecked<Host>>, handles: &[RawHandle]| {
         let accepted = handles.iter().filter(|h| heap.get_raw(**h).is_some());
         accepted.count()
     };
-    let heaps = [(); 2].map(|()| TestHeap::<Unchecked>::new(Host::default()));
+    let heaps = [(); 2].map(|()| TestHeap::<Unchecked<Host>>::new(Host::default()));
     let handles = [make(&heaps[0], 5), make(&heaps[1], 6)];
     assert_eq!(accepted(&heaps[0], &handles[1]), 0);
     assert_eq!(accepted(&heaps[1], &handles[0]), 0);
@@ -195,7 +195,7 @@ fn handles_of_another_heap_are_refused() {
     }
     drop(heaps);
     let heaps = [(); 2].map(|()| {
-        let heap = TestHeap::<Unchecked>::new(Host::default());
+        let heap = TestHeap::<Unchecked<Host>>::new(Host::default());
         assert!(heap.set_first_handle_id(77));
         heap
     });

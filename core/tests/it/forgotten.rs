@@ -7,9 +7,9 @@ use crate::common::{Ring, free, layout, steps, walk};
 use core::mem::forget;
 use std::collections::BTreeSet;
 use temporal_slab::config::Checked;
-use temporal_slab::{DefaultLock, Domain, EpochError, HandleError, Heap, Local, Scope};
+use temporal_slab::{Domain, EpochError, HandleError, Heap, Local, Scope};
 
-type TestHeap = Heap<HostProvider<{ 1 << 18 }>, DefaultLock, Ring>;
+type TestHeap = Heap<Ring<HostProvider<{ 1 << 18 }>>>;
 
 /// A local that is forgotten keeps what it held, up to its bound, and no epoch that it had an epoch cache in is kept from others.
 /// Catches a slot of it that is handed out to another, and a ring that fills up with epochs that nobody uses.
@@ -44,8 +44,7 @@ fn a_forgotten_local_keeps_what_it_held() {
     assert!(
         census.held_slots > 0
             && heap.bytes().resident
-                <= (2 << 20)
-                    + Local::<HostProvider<{ 1 << 18 }>, DefaultLock, Ring>::holding_bound()
+                <= (2 << 20) + Local::<Ring<HostProvider<{ 1 << 18 }>>>::holding_bound()
     );
     for _ in 0..steps(400, 20) {
         let epoch = heap.open_epoch().unwrap();
@@ -120,7 +119,7 @@ fn forgotten_guards_leave_epochs_that_can_be_closed() {
 #[test]
 fn a_heap_goes_with_all_that_is_left_in_it() {
     let provider = HostProvider::<{ 1 << 18 }>::default();
-    let heap = Heap::<_, DefaultLock, Checked>::new(&provider);
+    let heap = Heap::<Checked<_>>::new(&provider);
     let mut local = heap.local().unwrap();
     for size in [16, 5000, 20_000, 100_000, 900_000] {
         local.alloc(layout(size)).unwrap();

@@ -10,30 +10,30 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::collections::HashSet;
 use std::sync::Barrier;
 use temporal_slab::config::{Checked, Config, Unchecked};
-use temporal_slab::{AllocError, DefaultLock, Epoch, HandleError, Heap, Local, Policy, RawHandle};
+use temporal_slab::{AllocError, Epoch, HandleError, Heap, Local, Policy, RawHandle};
 
 const CHUNK: usize = 1 << 18;
 type Host = HostProvider<CHUNK>;
-type TestHeap<C = Checked> = Heap<Host, DefaultLock, C>;
+type TestHeap<C = Checked<Host>> = Heap<C>;
 
 /// Slots retire after 16 objects.
 const GENERATION_BITS: u32 = if cfg!(miri) { 1 } else { 4 };
 const GENERATIONS: usize = 1 << GENERATION_BITS;
 
-#[derive(Debug)]
-struct FewGenerations;
-impl Config for FewGenerations {
-    const HANDLE_GENERATION_BITS: u32 = GENERATION_BITS;
-    const HANDLE_IDS_LOG2: u32 = if cfg!(miri) { 10 } else { 18 };
-    const CHECKED: bool = true;
+temporal_slab_actions::configs! {
+    struct FewGenerations {
+        const HANDLE_GENERATION_BITS: u32 = GENERATION_BITS;
+        const HANDLE_IDS_LOG2: u32 = if cfg!(miri) { 10 } else { 18 };
+        const CHECKED: bool = true;
+    }
 }
 
-/// As few generations, and ids for 16 slabs.
-#[derive(Debug)]
-struct FewIds;
-impl Config for FewIds {
-    const HANDLE_GENERATION_BITS: u32 = GENERATION_BITS;
-    const HANDLE_IDS_LOG2: u32 = 4;
+temporal_slab_actions::configs! {
+    /// As few generations, and ids for 16 slabs.
+    struct FewIds {
+        const HANDLE_GENERATION_BITS: u32 = GENERATION_BITS;
+        const HANDLE_IDS_LOG2: u32 = 4;
+    }
 }
 
 /// An object with a handle, and what was written to it.
@@ -64,12 +64,12 @@ impl Live {
 }
 
 /// One way to allocate and free.
-enum Way<'a, 'h, C: Config> {
+enum Way<'a, 'h, C: Config<Provider = Host>> {
     Shared(&'h TestHeap<C>),
-    Local(&'a mut Local<'h, Host, DefaultLock, C>),
+    Local(&'a mut Local<'h, C>),
 }
 
-impl<C: Config> Way<'_, '_, C> {
+impl<C: Config<Provider = Host>> Way<'_, '_, C> {
     fn alloc(&mut self, epoch: Option<Epoch>, size: usize) -> RawHandle {
         match (self, epoch) {
             (Self::Shared(heap), Some(epoch)) => heap.alloc_handle_in(epoch, layout(size)),
@@ -92,7 +92,7 @@ impl<C: Config> Way<'_, '_, C> {
 /// once, old ones again and again, and all of them at the end; what lives is compared byte by byte.
 /// Catches a dead handle that is accepted, by a get or by a free, whatever its slot, slab and id serve
 /// since; a live one that is refused; and an object that is handed out twice.
-fn random_operations<C: Config>(count: usize, seed: u64) {
+fn random_operations<C: Config<Provider = Host>>(count: usize, seed: u64) {
     let heap = TestHeap::<C>::new(Host::default());
     let mut locals = [heap.local().unwrap(), heap.local().unwrap()];
     let mut rng = Rng(seed);
@@ -159,7 +159,7 @@ fn random_operations<C: Config>(count: usize, seed: u64) {
 
 #[test]
 fn every_dead_handle_is_refused() {
-    random_operations::<Unchecked>(steps(10_000_000, 16), 1);
+    random_operations::<Unchecked<Host>>(steps(10_000_000, 16), 1);
 }
 
 /// The same where slots retire after a few objects and slabs get new ids all the time. Catches a
@@ -167,14 +167,14 @@ fn every_dead_handle_is_refused() {
 /// used on.
 #[test]
 fn every_dead_handle_is_refused_when_generations_run_out() {
-    random_operations::<FewGenerations>(steps(1_000_000, 32), 2);
+    random_operations::<FewGenerations<Host>>(steps(1_000_000, 32), 2);
 }
 
 /// Handles of all earlier cycles of a position that is used again and again. Catches a generation that
 /// begins anew when a slab is recycled.
 #[test]
 fn handles_of_closed_epochs_are_refused_for_ever() {
-    let heap = TestHeap::<Unchecked>::new(Host::default());
+    let heap = TestHeap::<Unchecked<Host>>::new(Host::default());
     let mut local = heap.local().unwrap();
     let mut dead: Vec<RawHandle> = Vec::new();
     for cycle in 0..steps(10_000, 8) {
@@ -211,7 +211,7 @@ fn handles_of_closed_epochs_are_refused_for_ever() {
 fn one_of_many_frees_wins() {
     const THREADS: usize = 8;
     let (rounds, batch) = (steps(1000, 2), steps(1000, 10));
-    let heap = TestHeap::<Unchecked>::new(Host::default());
+    let heap = TestHeap::<Unchecked<Host>>::new(Host::default());
     let won: Vec<AtomicU64> = (0..batch).map(|_| AtomicU64::new(0)).collect();
     let handles: Vec<AtomicU64> = (0..batch).map(|_| AtomicU64::new(0)).collect();
     let barrier = Barrier::new(THREADS);
@@ -267,7 +267,7 @@ fn one_of_many_frees_wins() {
 /// comes back, and memory that is lost with an id.
 #[test]
 fn a_slot_retires_and_returns() {
-    let heap = TestHeap::<FewGenerations>::new(Host::default());
+    let heap = TestHeap::<FewGenerations<Host>>::new(Host::default());
     heap.set_policy(Policy::Eager);
     // One object keeps the slab, the other slots are used up one after the other.
     let keeper = heap.alloc_handle(layout(64)).unwrap();
@@ -307,7 +307,7 @@ fn a_slot_retires_and_returns() {
 /// so do objects without handles. Catches an id that is given out twice, and a panic.
 #[test]
 fn ids_run_out_with_an_error() {
-    let heap = TestHeap::<FewIds>::new(Host::default());
+    let heap = TestHeap::<FewIds<Host>>::new(Host::default());
     heap.set_policy(Policy::Eager);
     let mut seen = HashSet::new();
     let error = loop {
@@ -337,7 +337,7 @@ fn ids_run_out_with_an_error() {
 /// whichever was recycled last. Catches one that is stranded behind one without an id.
 #[test]
 fn slabs_with_ids_go_on_when_there_are_no_more() {
-    let heap = TestHeap::<FewIds>::new(Host::default());
+    let heap = TestHeap::<FewIds<Host>>::new(Host::default());
     heap.set_policy(Policy::Eager);
     // All ids but one are with slabs that have served one object.
     let kept: Vec<RawHandle> = (0..15)
@@ -367,7 +367,7 @@ fn slabs_with_ids_go_on_when_there_are_no_more() {
 #[test]
 fn first_handles_of_many_threads() {
     for round in 0..steps(2000, 1) {
-        let heap = TestHeap::<Unchecked>::new(Host::default());
+        let heap = TestHeap::<Unchecked<Host>>::new(Host::default());
         let barrier = Barrier::new(4);
         let sets = AtomicUsize::new(0);
         std::thread::scope(|scope| {
@@ -392,7 +392,7 @@ fn first_handles_of_many_threads() {
 /// Handles and plain objects of one class never share a slab. Catches a bin that serves both.
 #[test]
 fn handles_and_pointers_do_not_mix() {
-    let heap = TestHeap::<Checked>::new(Host::default());
+    let heap = TestHeap::<Checked<Host>>::new(Host::default());
     let mut local = heap.local().unwrap();
     let mut slabs: [HashSet<usize>; 2] = [HashSet::new(), HashSet::new()];
     let mut plain = Vec::new();

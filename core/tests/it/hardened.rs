@@ -5,10 +5,9 @@ use crate::common::host::HostProvider;
 use crate::common::{Hard, layout, steps, walk};
 use core::ptr::NonNull;
 use std::collections::HashSet;
-use temporal_slab::config::Config;
-use temporal_slab::{DefaultLock, Heap, Scope};
+use temporal_slab::{Heap, Scope};
 
-type TestHeap = Heap<HostProvider<{ 1 << 18 }>, DefaultLock, Hard>;
+type TestHeap = Heap<Hard<HostProvider<{ 1 << 18 }>>>;
 
 fn fill(object: NonNull<u8>, size: usize) {
     // SAFETY: called with live objects of this size.
@@ -81,16 +80,16 @@ fn what_was_freed_is_gone() {
 /// in the last generation of a slot. Catches memory that comes back as it was left, in whatever it is used for next.
 #[test]
 fn what_ended_in_any_way_is_gone() {
-    #[derive(Debug)]
-    struct Short;
-    impl Config for Short {
-        const CHECKED: bool = true;
-        const ZERO_ON_FREE: bool = true;
-        const HANDLE_GENERATION_BITS: u32 = 1;
+    temporal_slab_actions::configs! {
+        struct Short {
+            const CHECKED: bool = true;
+            const ZERO_ON_FREE: bool = true;
+            const HANDLE_GENERATION_BITS: u32 = 1;
+        }
     }
     type Bytes = [u8; 300];
     let full = || -> Bytes { [0xAA; 300] };
-    let heap = Heap::<HostProvider<{ 1 << 18 }>, DefaultLock, Short>::new(HostProvider::default());
+    let heap = Heap::<Short<HostProvider<{ 1 << 18 }>>>::new(HostProvider::default());
     heap.set_policy(temporal_slab::Policy::Never);
     // All that is free, looked at by way of objects that are allocated and given back again.
     let look = |what: &str| {

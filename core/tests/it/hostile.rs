@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use temporal_slab::adapter::{FindLocal, Global, LockedLocal};
 use temporal_slab::config::{Checked, Config, Unchecked};
 use temporal_slab::provider::{Capabilities, PageProvider, ProviderError, Region, StaticProvider};
-use temporal_slab::{AllocError, DefaultLock, FreeError, Heap, Policy};
+use temporal_slab::{AllocError, FreeError, Heap, Policy};
 
 const CHUNK: usize = 1 << 18;
 
@@ -21,11 +21,7 @@ fn layout(size: usize, align: usize) -> Layout {
 }
 
 /// Frees what a test allocated.
-fn free<P: PageProvider, C: Config>(
-    heap: &Heap<P, DefaultLock, C>,
-    object: NonNull<u8>,
-    layout: Layout,
-) {
+fn free<C: Config>(heap: &Heap<C>, object: NonNull<u8>, layout: Layout) {
     // SAFETY: tests free what they allocated, once, and use it no more.
     unsafe { heap.free(object, layout) }.unwrap();
 }
@@ -124,7 +120,7 @@ unsafe impl PageProvider for Odd {
 #[test]
 fn a_failed_commit_is_made_up_for() {
     let provider = Odd::default();
-    let heap = Heap::<&Odd, DefaultLock, Unchecked>::new(&provider);
+    let heap = Heap::<Unchecked<&Odd>>::new(&provider);
     heap.set_policy(Policy::Never);
     let l = layout(20_000, 16);
     let kept = heap.alloc(l).unwrap();
@@ -161,7 +157,7 @@ fn a_failed_commit_is_made_up_for() {
 /// A resize that only asks for a larger alignment gets it.
 #[test]
 fn a_resize_meets_the_new_alignment() {
-    let heap = Heap::<_, DefaultLock, Unchecked>::new(HostProvider::<65536>::default());
+    let heap = Heap::<Unchecked<_>>::new(HostProvider::<65536>::default());
     for size in [100, 20_000, 1 << 20] {
         for align in [64, 4096, 1 << 17, 4 << 20] {
             let (old, new) = (layout(size, 8), layout(size, align));
@@ -198,8 +194,8 @@ unsafe impl PageProvider for Leaking {
 /// One place for a local, used with two heaps: each heap's objects stay its own.
 #[test]
 fn a_locked_local_is_of_one_heap() {
-    static ONE: Heap<Leaking, DefaultLock, Unchecked> = Heap::new(Leaking);
-    static OTHER: Heap<Leaking, DefaultLock, Unchecked> = Heap::new(Leaking);
+    static ONE: Heap<Unchecked<Leaking>> = Heap::new(Leaking);
+    static OTHER: Heap<Unchecked<Leaking>> = Heap::new(Leaking);
     let place = LockedLocal::new();
     place.with(&ONE, |local| assert!(local.is_some()));
     let before = ONE.bytes();
@@ -218,7 +214,7 @@ fn the_tail_of_a_long_region_is_foreign() {
         is_lazy: true,
         ..Odd::default()
     };
-    let heap = Heap::<&Odd, DefaultLock, Checked>::new(&provider);
+    let heap = Heap::<Checked<&Odd>>::new(&provider);
     let object = heap.alloc(layout(64, 8)).unwrap();
     let tail = (object.addr().get() & !(CHUNK - 1)) + CHUNK + 100 * 1024;
     let wild = object.map_addr(|_| tail.try_into().unwrap());
@@ -235,7 +231,7 @@ fn a_failed_decommit_leaves_nothing_to_be_trusted() {
         is_lazy: true,
         ..Odd::default()
     };
-    let heap = Heap::<&Odd, DefaultLock, Unchecked>::new(&provider);
+    let heap = Heap::<Unchecked<&Odd>>::new(&provider);
     heap.set_policy(Policy::Never);
     let kept = heap.alloc(layout(100_000, 8)).unwrap();
     free(&heap, heap.alloc(layout(9000, 8)).unwrap(), layout(9000, 8));
@@ -262,7 +258,7 @@ fn pressure_gives_back_all_that_is_empty() {
         budget,
         ..Odd::default()
     };
-    let heap = Heap::<&Odd, DefaultLock, Unchecked>::new(&provider);
+    let heap = Heap::<Unchecked<&Odd>>::new(&provider);
     heap.set_policy(Policy::Never);
     let l = layout(1024, 8);
     let objects: Vec<_> = (0..1500).map(|_| heap.alloc(l).unwrap()).collect();
@@ -354,14 +350,14 @@ unsafe impl PageProvider for Watching {
     }
 }
 
-/// As [`Watching`], for what a configuration runs.
-#[derive(Debug)]
-struct WatchingCpu;
-impl Config for WatchingCpu {
-    const CHECKED: bool = false;
-    fn cpu() -> u32 {
-        Watching::look("cpu");
-        0
+temporal_slab_actions::configs! {
+    /// As [`Watching`], for what a configuration runs.
+    struct WatchingCpu {
+        const CHECKED: bool = false;
+        fn cpu() -> u32 {
+            Watching::look("cpu");
+            0
+        }
     }
 }
 
@@ -369,7 +365,7 @@ impl Config for WatchingCpu {
 #[test]
 #[cfg_attr(miri, ignore = "it leaks what it allocates")]
 fn the_provider_is_called_with_no_lock_held() {
-    static HEAP: Heap<Watching, Counting, WatchingCpu> = Heap::new(Watching);
+    static HEAP: Heap<WatchingCpu<Watching, Counting>> = Heap::new(Watching);
     let mut local = HEAP.local().unwrap();
     for policy in [Policy::Eager, Policy::DEFAULT] {
         HEAP.set_policy(policy);
@@ -436,7 +432,7 @@ unsafe impl PageProvider for Slow {
 #[cfg_attr(miri, ignore = "it leaks what it allocates")]
 fn metadata_regions_are_used_up() {
     let regions = |threads: usize| {
-        let heap = Heap::<Slow, DefaultLock, Unchecked>::new(Slow(AtomicUsize::new(0)));
+        let heap = Heap::<Unchecked<Slow>>::new(Slow(AtomicUsize::new(0)));
         std::thread::scope(|scope| {
             for _ in 0..threads {
                 scope.spawn(|| {
@@ -465,7 +461,7 @@ fn a_free_run_is_found_at_last() {
     // SAFETY: uninitialised bytes are what it is made of.
     let memory = unsafe { memory.assume_init_mut() };
     let provider: StaticProvider<'_> = StaticProvider::new(&mut memory.0);
-    let heap = Heap::<_, DefaultLock, Unchecked>::new(provider);
+    let heap = Heap::<Unchecked<_>>::new(provider);
     let run = |granules: usize| layout(granules * 1024, 4096);
     let take = |granules: usize| heap.alloc(run(granules)).unwrap();
     take(28);

@@ -24,7 +24,7 @@ impl Steps {
     }
 }
 
-type TheHeap = Heap<HostProvider<{ 1 << 18 }>, Hooked, ShortRing>;
+type TheHeap = Heap<ShortRing<HostProvider<{ 1 << 18 }>, Hooked>>;
 
 /// An epoch that has its row.
 fn open(heap: &TheHeap) -> Epoch {

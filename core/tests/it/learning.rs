@@ -1,14 +1,15 @@
 //! When a local takes a class for one whose objects outlive their epochs, and when it does not.
 
 use crate::common::{Bumping, Rng, layout, steps, walk};
-use crate::survivors::{Host, SURVIVOR, TestHeap, TestLocal, Unchecked, end, serve};
+use crate::survivors::{Host, SURVIVOR, Unchecked, end, serve};
 use core::ptr::NonNull;
 use std::collections::VecDeque;
 use temporal_slab::config::Config;
+use temporal_slab::{Heap, Local};
 
 /// Frees all of them.
-fn free_all<C: Config>(
-    local: &mut TestLocal<'_, C>,
+fn free_all<C: Config<Provider = Host>>(
+    local: &mut Local<'_, C>,
     objects: impl IntoIterator<Item = (NonNull<u8>, usize)>,
 ) {
     for (object, size) in objects {
@@ -18,8 +19,8 @@ fn free_all<C: Config>(
 }
 
 /// Epochs whose objects are freed some epochs later, all of them, in the order in which they came.
-fn whole_epochs_stay_in_blocks<C: Config>() {
-    let heap = TestHeap::<C>::new(Host::default());
+fn whole_epochs_stay_in_blocks<C: Config<Provider = Host>>() {
+    let heap = Heap::<C>::new(Host::default());
     let mut local = heap.local().unwrap();
     let mut rng = Rng(1);
     let mut waiting = VecDeque::new();
@@ -62,8 +63,8 @@ fn whole_epochs_stay_in_blocks<C: Config>() {
 #[test]
 #[cfg_attr(miri, ignore = "many epochs")]
 fn what_survives_whole_stays_in_blocks() {
-    whole_epochs_stay_in_blocks::<Bumping>();
-    whole_epochs_stay_in_blocks::<Unchecked>();
+    whole_epochs_stay_in_blocks::<Bumping<Host>>();
+    whole_epochs_stay_in_blocks::<Unchecked<Host>>();
 }
 
 /// Requests of whose objects a tenth is freed elsewhere, some requests later. Catches a local that takes for survivors what merely goes
@@ -71,12 +72,12 @@ fn what_survives_whole_stays_in_blocks() {
 #[test]
 #[cfg_attr(miri, ignore = "many epochs")]
 fn what_another_thread_frees_soon_stays_in_blocks() {
-    freed_elsewhere_stays_in_blocks::<Bumping>();
-    freed_elsewhere_stays_in_blocks::<Unchecked>();
+    freed_elsewhere_stays_in_blocks::<Bumping<Host>>();
+    freed_elsewhere_stays_in_blocks::<Unchecked<Host>>();
 }
 
-fn freed_elsewhere_stays_in_blocks<C: Config>() {
-    let heap = TestHeap::<C>::new(Host::default());
+fn freed_elsewhere_stays_in_blocks<C: Config<Provider = Host>>() {
+    let heap = Heap::<C>::new(Host::default());
     let (mut local, mut other) = (heap.local().unwrap(), heap.local().unwrap());
     let mut rng = Rng(1);
     let mut waiting = VecDeque::new();
@@ -104,8 +105,8 @@ fn freed_elsewhere_stays_in_blocks<C: Config>() {
 }
 
 /// Epochs that are closed while all lives, and of which all but a few objects are freed later.
-fn late_survivors_take_slots<C: Config>() {
-    let heap = TestHeap::<C>::new(Host::default());
+fn late_survivors_take_slots<C: Config<Provider = Host>>() {
+    let heap = Heap::<C>::new(Host::default());
     let mut local = heap.local().unwrap();
     let mut rng = Rng(1);
     let (epochs, size) = (600, 200);
@@ -148,14 +149,14 @@ fn late_survivors_take_slots<C: Config>() {
 #[test]
 #[cfg_attr(miri, ignore = "many epochs")]
 fn what_survives_in_the_end_takes_slots() {
-    late_survivors_take_slots::<Bumping>();
-    late_survivors_take_slots::<Unchecked>();
+    late_survivors_take_slots::<Bumping<Host>>();
+    late_survivors_take_slots::<Unchecked<Host>>();
 }
 
 /// Epochs of many blocks each, of which all but a hundredth is freed when twelve more were closed.
-fn old_blocks_teach<C: Config>() {
+fn old_blocks_teach<C: Config<Provider = Host>>() {
     const EPOCHS: usize = 60;
-    let heap = TestHeap::<C>::new(Host::default());
+    let heap = Heap::<C>::new(Host::default());
     let mut local = heap.local().unwrap();
     let mut rng = Rng(1);
     let (mut waiting, mut kept) = (VecDeque::new(), Vec::new());
@@ -202,15 +203,15 @@ fn old_blocks_teach<C: Config>() {
 #[test]
 #[cfg_attr(miri, ignore = "many epochs")]
 fn what_dies_long_after_its_epoch_teaches() {
-    old_blocks_teach::<Bumping>();
-    old_blocks_teach::<Unchecked>();
+    old_blocks_teach::<Bumping<Host>>();
+    old_blocks_teach::<Unchecked<Host>>();
 }
 
 /// A local learns what survives though blocks that it left earlier live whole for good. Catches one that has no place for others.
 #[test]
 #[cfg_attr(miri, ignore = "many epochs")]
 fn whole_blocks_do_not_stop_learning() {
-    let heap = TestHeap::<Unchecked>::new(Host::default());
+    let heap = Heap::<Unchecked<Host>>::new(Host::default());
     let mut local = heap.local().unwrap();
     let mut rng = Rng(1);
     let mut whole = Vec::new();
@@ -238,7 +239,7 @@ fn whole_blocks_do_not_stop_learning() {
 #[cfg_attr(miri, ignore = "many epochs")]
 fn records_are_used_again_behind_survivors() {
     for is_random in [false, true] {
-        let heap = TestHeap::<Bumping>::new(Host::default());
+        let heap = Heap::<Bumping<Host>>::new(Host::default());
         let mut local = heap.local().unwrap();
         let mut rng = Rng(1);
         let (mut of_old, mut kept) = (Vec::new(), VecDeque::new());

@@ -2,10 +2,10 @@
 
 use crate::common::host::HostProvider;
 use crate::common::layout;
+use temporal_slab::Heap;
 use temporal_slab::config::Checked;
-use temporal_slab::{DefaultLock, Heap};
 
-type TestHeap = Heap<HostProvider<{ 1 << 18 }>, DefaultLock, Checked>;
+type TestHeap = Heap<Checked<HostProvider<{ 1 << 18 }>>>;
 
 /// Slow paths are counted under their causes, and the fast path under none.
 #[test]

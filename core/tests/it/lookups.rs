@@ -25,7 +25,7 @@
 
 use crate::common::host::HostProvider;
 use crate::common::lookups::{Board, Polite};
-use crate::common::{Bumping, Hard, Rng, alone, host_keeps, layout, steps, walk};
+use crate::common::{Bumping, Family, Hard, Rng, alone, host_keeps, layout, steps, walk};
 use allocator_api2::alloc::Allocator;
 use allocator_api2::vec::Vec as VecIn;
 use core::ptr::NonNull;
@@ -57,12 +57,13 @@ const THREADS: usize = steps(8, 4);
 /// Scopes of each maker under Miri; elsewhere the time decides.
 const ROUNDS: usize = 4;
 
-type TestHeap<C, const CHUNK: usize> = Heap<HostProvider<CHUNK>, Polite, C>;
-type TestLocal<'h, C, const CHUNK: usize> = Local<'h, HostProvider<CHUNK>, Polite, C>;
+type TestConfig<F, const CHUNK: usize> = <F as Family>::Over<HostProvider<CHUNK>, Polite>;
+type TestHeap<F, const CHUNK: usize> = Heap<TestConfig<F, CHUNK>>;
+type TestLocal<'h, F, const CHUNK: usize> = Local<'h, TestConfig<F, CHUNK>>;
 
 /// What the threads of a storm share.
-struct Storm<'h, C: Config, const CHUNK: usize> {
-    heap: &'h TestHeap<C, CHUNK>,
+struct Storm<'h, F: Family, const CHUNK: usize> {
+    heap: &'h TestHeap<F, CHUNK>,
     board: Board,
     /// Askers free instead of asking.
     frees: bool,
@@ -84,7 +85,7 @@ impl Drop for Ends<'_> {
     }
 }
 
-impl<C: Config, const CHUNK: usize> Storm<'_, C, CHUNK> {
+impl<F: Family, const CHUNK: usize> Storm<'_, F, CHUNK> {
     /// Allocates, publishes and frees objects of some sizes, half of them in a scope.
     fn make(&self, rng: &mut Rng, beside: impl Allocator + Copy) {
         let (heap, board) = (self.heap, &self.board);
@@ -136,7 +137,7 @@ impl<C: Config, const CHUNK: usize> Storm<'_, C, CHUNK> {
     }
 
     /// Allocates, publishes and frees small objects of an epoch.
-    fn make_in_epoch(&self, rng: &mut Rng, local: &mut TestLocal<'_, C, CHUNK>) {
+    fn make_in_epoch(&self, rng: &mut Rng, local: &mut TestLocal<'_, F, CHUNK>) {
         // A heap whose records are all in use has none.
         let Ok(epoch) = self.heap.open_epoch() else {
             return;
@@ -207,7 +208,7 @@ impl<C: Config, const CHUNK: usize> Storm<'_, C, CHUNK> {
     }
 
     /// Asks for the size of something. Returns whether it has one.
-    fn ask(&self, rng: &mut Rng, local: &mut TestLocal<'_, C, CHUNK>) -> bool {
+    fn ask(&self, rng: &mut Rng, local: &mut TestLocal<'_, F, CHUNK>) -> bool {
         let object = self.board.any(rng, CHUNK);
         let size = if rng.below(2) == 0 {
             self.heap.size_of(object)
@@ -215,14 +216,18 @@ impl<C: Config, const CHUNK: usize> Storm<'_, C, CHUNK> {
             local.size_of(object)
         };
         // A checked heap knows where objects begin.
-        assert!(size.is_err() || !C::CHECKED || object.addr().get().is_multiple_of(16));
+        assert!(
+            size.is_err()
+                || !TestConfig::<F, CHUNK>::CHECKED
+                || object.addr().get().is_multiple_of(16)
+        );
         assert_ne!(size, Ok(0));
         size.is_ok()
     }
 
     /// Frees something that is no object, by one of the four ways.
-    fn free(&self, rng: &mut Rng, local: &mut TestLocal<'_, C, CHUNK>) {
-        assert!(C::CHECKED);
+    fn free(&self, rng: &mut Rng, local: &mut TestLocal<'_, F, CHUNK>) {
+        assert!(TestConfig::<F, CHUNK>::CHECKED);
         let object = self.board.no_begin(rng, CHUNK);
         let layout = layout(SIZES[rng.below(SIZES.len())]);
         // SAFETY: the heap is checked, and no object begins there: it is refused.
@@ -239,13 +244,13 @@ impl<C: Config, const CHUNK: usize> Storm<'_, C, CHUNK> {
 }
 
 /// Runs a storm. Returns how many lookups found an object.
-fn storm<C: Config, const CHUNK: usize>(policy: Policy, makers: usize, frees: bool) -> u64 {
+fn storm<F: Family, const CHUNK: usize>(policy: Policy, makers: usize, frees: bool) -> u64 {
     host_keeps(false);
     let seconds = std::env::var("TEMPORAL_SLAB_SECONDS").ok();
     let seconds: f64 = seconds.and_then(|text| text.parse().ok()).unwrap_or(2.0);
-    let heap = TestHeap::<C, CHUNK>::new(HostProvider::default());
+    let heap = TestHeap::<F, CHUNK>::new(HostProvider::default());
     heap.set_policy(policy);
-    let storm = Storm {
+    let storm = Storm::<F, CHUNK> {
         heap: &heap,
         board: Board::new(),
         frees,
@@ -274,9 +279,9 @@ fn storm<C: Config, const CHUNK: usize>(policy: Policy, makers: usize, frees: bo
 }
 
 /// Runs lookups with small and large chunks, and with policies that give memory back early and late.
-fn lookups<C: Config>() {
-    let found = storm::<C, 65536>(Policy::Eager, 1, false)
-        + storm::<C, { 1 << 18 }>(Policy::DEFAULT, 2, false);
+fn lookups<F: Family>() {
+    let found = storm::<F, 65536>(Policy::Eager, 1, false)
+        + storm::<F, { 1 << 18 }>(Policy::DEFAULT, 2, false);
     assert!(
         found > 0 || cfg!(miri),
         "nothing was there when it was asked for"
@@ -286,36 +291,36 @@ fn lookups<C: Config>() {
 #[test]
 fn any_address_may_be_asked_for() {
     if !alone("lookups::any_address_may_be_asked_for") {
-        lookups::<Checked>();
+        lookups::<Checked<()>>();
     }
 }
 
 #[test]
 fn any_address_may_be_asked_for_unchecked() {
     if !alone("lookups::any_address_may_be_asked_for_unchecked") {
-        lookups::<Unchecked>();
+        lookups::<Unchecked<()>>();
     }
 }
 
 #[test]
 fn any_address_may_be_asked_for_in_bump_blocks() {
-    /// Not checked.
-    #[derive(Debug)]
-    struct Loose;
-    impl Config for Loose {
-        const CHECKED: bool = false;
-        const BUMPS: bool = true;
+    temporal_slab_actions::configs! {
+        /// Not checked.
+        struct Loose {
+            const CHECKED: bool = false;
+            const BUMPS: bool = true;
+        }
     }
     if !alone("lookups::any_address_may_be_asked_for_in_bump_blocks") {
-        lookups::<Bumping>();
-        lookups::<Loose>();
+        lookups::<Bumping<()>>();
+        lookups::<Loose<()>>();
     }
 }
 
 #[test]
 fn any_address_may_be_asked_for_of_a_hardened_heap() {
     if !alone("lookups::any_address_may_be_asked_for_of_a_hardened_heap") {
-        lookups::<Hard>();
+        lookups::<Hard<()>>();
     }
 }
 
@@ -323,8 +328,8 @@ fn any_address_may_be_asked_for_of_a_hardened_heap() {
 #[test]
 fn what_is_no_object_is_refused_beside_reclaims() {
     if !alone("lookups::what_is_no_object_is_refused_beside_reclaims") {
-        storm::<Checked, 65536>(Policy::Eager, 1, true);
-        storm::<Hard, { 1 << 18 }>(Policy::DEFAULT, 2, true);
-        storm::<Bumping, { 1 << 18 }>(Policy::Eager, 2, true);
+        storm::<Checked<()>, 65536>(Policy::Eager, 1, true);
+        storm::<Hard<()>, { 1 << 18 }>(Policy::DEFAULT, 2, true);
+        storm::<Bumping<()>, { 1 << 18 }>(Policy::Eager, 2, true);
     }
 }

@@ -7,7 +7,7 @@ use core::cell::{Cell, RefCell};
 use temporal_slab::config::Checked;
 use temporal_slab::provider::{Capabilities, PageProvider, ProviderError, Region};
 use temporal_slab::stats::Report;
-use temporal_slab::{AllocError, DefaultLock, Heap, Policy};
+use temporal_slab::{AllocError, Heap, Policy};
 
 const CHUNK: usize = 1 << 18;
 
@@ -102,7 +102,7 @@ unsafe impl PageProvider for Odd {
 /// A little of everything, in epochs; gives how often pages were asked for.
 fn work(page: usize) -> usize {
     let provider = Odd::new(page);
-    let heap = Heap::<&Odd, DefaultLock, Checked>::new(&provider);
+    let heap = Heap::<Checked<&Odd>>::new(&provider);
     let mut local = heap.local().unwrap();
     heap.set_policy(Policy::Eager);
     let _reserved = heap.reserve(CHUNK);

@@ -7,9 +7,9 @@ use core::ptr::NonNull;
 use temporal_slab::adapter::{Global, SharedOnly};
 use temporal_slab::config::Checked;
 use temporal_slab::provider::StaticProvider;
-use temporal_slab::{AllocError, DefaultLock, FreeError, Heap, Policy, Scope};
+use temporal_slab::{AllocError, FreeError, Heap, Policy, Scope};
 
-type TestHeap<'m> = Heap<StaticProvider<'m>, DefaultLock, Checked>;
+type TestHeap<'m> = Heap<Checked<StaticProvider<'m>>>;
 
 const MOST: usize = isize::MAX as usize;
 
@@ -178,7 +178,7 @@ fn the_global_face_gives_null() {
     let memory = Box::leak(Box::<[u8]>::new_uninit_slice(1 << 20));
     let heap: &'static TestHeap<'static> =
         Box::leak(Box::new(Heap::new(StaticProvider::new(memory))));
-    let global: Global<_, _, _, Checked> = Global::new(heap, SharedOnly);
+    let global: Global<Checked<_>, _> = Global::new(heap, SharedOnly);
     for huge in layouts() {
         // SAFETY: what is tried with sizes that are not zero; a resize that fails leaves the object.
         unsafe {

@@ -7,7 +7,7 @@ use core::ptr::NonNull;
 use std::collections::BTreeSet;
 use temporal_slab::config::Unchecked;
 use temporal_slab::provider::{Capabilities, PageProvider, ProviderError, Region};
-use temporal_slab::{AllocError, DefaultLock, Heap, Policy};
+use temporal_slab::{AllocError, Heap, Policy};
 
 const CHUNK: usize = 1 << 18;
 const BLOCK: usize = 1 << 16;
@@ -55,7 +55,7 @@ unsafe impl<const TIMES: usize> PageProvider for Noting<TIMES> {
     }
 }
 
-type TestHeap<'p> = Heap<&'p Noting, DefaultLock, Unchecked>;
+type TestHeap<'p> = Heap<Unchecked<&'p Noting>>;
 
 /// Whether one of the regions holds all of an object.
 fn hold(regions: &[Region], object: NonNull<u8>, size: usize) -> bool {
@@ -196,7 +196,7 @@ fn what_is_to_stay_stays() {
 #[test]
 fn what_is_reserved_is_present() {
     let provider = Noting::<2>::default();
-    let heap = Heap::<&Noting<2>, DefaultLock, Unchecked>::new(&provider);
+    let heap = Heap::<Unchecked<&Noting<2>>>::new(&provider);
     heap.reserve(2 * CHUNK).unwrap();
     let populated = provider.populated.take();
     assert!(populated.len() >= 2, "{populated:?}");
@@ -354,7 +354,7 @@ unsafe impl PageProvider for Touched {
 fn long_objects_that_are_used_whole_are_made_present() {
     const SIZE: usize = 9 << 20;
     let provider = Touched::default();
-    let heap = Heap::<&Touched, DefaultLock, Unchecked>::new(&provider);
+    let heap = Heap::<Unchecked<&Touched>>::new(&provider);
     heap.set_policy(Policy::Eager);
     // One of each in turn, so that each begins in memory that went back. How many were made present.
     let round = |times: usize, touch: &dyn Fn(NonNull<u8>)| {
@@ -401,7 +401,7 @@ fn long_objects_that_are_used_whole_are_made_present() {
 fn long_objects_are_zero_without_being_written() {
     const SIZE: usize = (5 << 20) + 12_345;
     let provider = Touched::default();
-    let heap = Heap::<&Touched, DefaultLock, Unchecked>::new(&provider);
+    let heap = Heap::<Unchecked<&Touched>>::new(&provider);
     heap.set_policy(Policy::Never);
     let mut local = heap.local().unwrap();
     let epoch = heap.open_epoch().unwrap();

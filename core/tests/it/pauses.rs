@@ -5,10 +5,10 @@ use crate::common::{layout, steps, walk};
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use core::time::Duration;
+use temporal_slab::Heap;
 use temporal_slab::config::Unchecked;
-use temporal_slab::{DefaultLock, Heap};
 
-type TestHeap = Heap<HostProvider<{ 1 << 18 }>, DefaultLock, Unchecked>;
+type TestHeap = Heap<Unchecked<HostProvider<{ 1 << 18 }>>>;
 
 /// Three who each need one lock and no other. (Nothing needs the locals' alone for long enough to be seen.) Catches one
 /// that a pause does not take, under which a copy of the process would be in the middle of something; and one that it

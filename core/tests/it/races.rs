@@ -12,21 +12,21 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use temporal_slab::adapter::{Global, LockedLocal};
-use temporal_slab::config::Config;
+use temporal_slab::config::{Config, Standard};
 use temporal_slab::provider::StaticProvider;
-use temporal_slab::{DefaultLock, Epoch, EpochState, Heap, RawHandle};
+use temporal_slab::{Epoch, EpochState, Heap, RawHandle};
 
-type TestHeap<C = Few> = Heap<HostProvider, DefaultLock, C>;
+type TestHeap<C = Few<HostProvider>> = Heap<C>;
 
-/// Few positions and ids: less to make where each step takes long.
-#[derive(Debug)]
-struct Few;
-impl Config for Few {
-    const RING: usize = 4;
-    const EPOCHS: usize = Self::RING;
-    const CHECKED: bool = false;
-    const HANDLE_IDS_LOG2: u32 = 2;
-    const SIZES: &'static [usize] = &[64, 128, 256];
+temporal_slab_actions::configs! {
+    /// Few positions and ids: less to make where each step takes long.
+    struct Few {
+        const RING: usize = 4;
+        const EPOCHS: usize = Self::RING;
+        const CHECKED: bool = false;
+        const HANDLE_IDS_LOG2: u32 = 2;
+        const SIZES: &'static [usize] = &[64, 128, 256];
+    }
 }
 
 fn new_heap() -> TestHeap {
@@ -131,15 +131,15 @@ fn the_row_of_a_position_is_whole() {
 /// An epoch is opened for which there was no position; who has its token finds a whole one.
 #[test]
 fn a_position_that_is_new_is_whole() {
-    /// Two positions at first.
-    #[derive(Debug)]
-    struct Growing;
-    impl Config for Growing {
-        const RING: usize = 2;
-        const CHECKED: bool = false;
-        const SIZES: &'static [usize] = &[64];
+    temporal_slab_actions::configs! {
+        /// Two positions at first.
+        struct Growing {
+            const RING: usize = 2;
+            const CHECKED: bool = false;
+            const SIZES: &'static [usize] = &[64];
+        }
     }
-    let heap = TestHeap::<Growing>::new(HostProvider::default());
+    let heap = TestHeap::<Growing<HostProvider>>::new(HostProvider::default());
     heap.open_epoch().unwrap();
     one_after_the_other(
         || {
@@ -154,20 +154,20 @@ fn a_position_that_is_new_is_whole() {
     );
 }
 
-/// Young epochs bump.
-#[derive(Debug)]
-struct Bumping;
-impl Config for Bumping {
-    const RING: usize = 4;
-    const CHECKED: bool = false;
-    const BUMPS: bool = true;
-    const SIZES: &'static [usize] = &[48, 64];
+temporal_slab_actions::configs! {
+    /// Young epochs bump.
+    struct Bumping {
+        const RING: usize = 4;
+        const CHECKED: bool = false;
+        const BUMPS: bool = true;
+        const SIZES: &'static [usize] = &[48, 64];
+    }
 }
 
 /// A block is made while another thread counts all blocks: it finds it whole, or not at all.
 #[test]
 fn a_block_that_is_found_is_whole() {
-    let heap = TestHeap::<Bumping>::new(HostProvider::default());
+    let heap = TestHeap::<Bumping<HostProvider>>::new(HostProvider::default());
     let epoch = heap.open_epoch().unwrap();
     one_after_the_other(
         || {
@@ -180,21 +180,21 @@ fn a_block_that_is_found_is_whole() {
     );
 }
 
-/// As [`Bumping`], and a local sees what survives.
-#[derive(Debug)]
-struct Seeing;
-impl Config for Seeing {
-    const RING: usize = 5;
-    const EPOCHS: usize = Self::RING;
-    const CHECKED: bool = true;
-    const BUMPS: bool = true;
-    const SIZES: &'static [usize] = &[48, 64];
+temporal_slab_actions::configs! {
+    /// As [`Bumping`], and a local sees what survives.
+    struct Seeing {
+        const RING: usize = 5;
+        const EPOCHS: usize = Self::RING;
+        const CHECKED: bool = true;
+        const BUMPS: bool = true;
+        const SIZES: &'static [usize] = &[48, 64];
+    }
 }
 
 /// The row of the slabs that epochs share is made by one thread, and another comes for it.
 #[test]
 fn the_row_of_mixed_slabs_is_whole() {
-    let heap = TestHeap::<Seeing>::new(HostProvider::default());
+    let heap = TestHeap::<Seeing<HostProvider>>::new(HostProvider::default());
     let taught = || {
         let mut local = heap.local().unwrap();
         let epoch = heap.open_epoch().unwrap();
@@ -224,22 +224,22 @@ fn the_row_of_mixed_slabs_is_whole() {
     assert_eq!((objects(its), objects(other)), (1, 1));
 }
 
-/// As [`Bumping`], and there is one epoch beside the root's.
-#[derive(Debug)]
-struct One;
-impl Config for One {
-    const RING: usize = 2;
-    const EPOCHS: usize = 2;
-    const CHECKED: bool = false;
-    const BUMPS: bool = true;
-    const SIZES: &'static [usize] = &[48, 64];
+temporal_slab_actions::configs! {
+    /// As [`Bumping`], and there is one epoch beside the root's.
+    struct One {
+        const RING: usize = 2;
+        const EPOCHS: usize = 2;
+        const CHECKED: bool = false;
+        const BUMPS: bool = true;
+        const SIZES: &'static [usize] = &[48, 64];
+    }
 }
 
 /// A local takes a block for an epoch while another thread closes that and opens the next one in its place: the block keeps the
 /// epoch's record, or there is none. Catches an object of an epoch whose record is another's by then.
 #[test]
 fn a_block_keeps_the_record_of_its_epoch() {
-    let heap = &TestHeap::<One>::new(HostProvider::default());
+    let heap = &TestHeap::<One<HostProvider>>::new(HostProvider::default());
     let mut local = heap.local().unwrap();
     for turn in 0..if cfg!(miri) { 24 } else { 2000 } {
         let epoch = heap.open_epoch().unwrap();
@@ -353,7 +353,10 @@ fn a_local_notices_a_close() {
 }
 
 /// A local has a free slot, or a block, in an epoch that another thread closes, and allocates elsewhere.
-fn close_under_a_local<C: Config>(heap: &TestHeap<C>, sizes: [usize; 3]) {
+fn close_under_a_local<C: Config<Provider: Sync, Lock: Sync>>(
+    heap: &TestHeap<C>,
+    sizes: [usize; 3],
+) {
     let [size, first, other] = sizes.map(layout);
     let epoch = heap.open_epoch().unwrap();
     let closed = Told::default();
@@ -381,7 +384,7 @@ fn close_under_a_local<C: Config>(heap: &TestHeap<C>, sizes: [usize; 3]) {
 fn a_local_with_a_block_notices_a_close() {
     (0..3).for_each(|_| {
         close_under_a_local(
-            &TestHeap::<Bumping>::new(HostProvider::default()),
+            &TestHeap::<Bumping<HostProvider>>::new(HostProvider::default()),
             [48, 48, 64],
         );
     });
@@ -392,7 +395,7 @@ fn a_local_with_a_block_notices_a_close() {
 fn a_locked_local_is_handed_over() {
     const SIZE: usize = 1 << 20;
     static mut MEMORY: [u8; SIZE] = [0; SIZE];
-    type Pages = StaticProvider<'static>;
+    type Pages = Standard<StaticProvider<'static>>;
     // SAFETY: nothing else names the memory.
     static HEAP: Heap<Pages> =
         Heap::new(unsafe { StaticProvider::from_raw((&raw mut MEMORY).cast(), SIZE) });
@@ -434,7 +437,7 @@ static GO_ON: Told = Told(AtomicU64::new(0));
 /// time, and the classes get their counters.
 #[test]
 fn counters_are_whole() {
-    let heap = Heap::<HostProvider, Hooked, Few>::new(HostProvider::default());
+    let heap = Heap::<Few<HostProvider, Hooked>>::new(HostProvider::default());
     thread::scope(|scope| {
         scope.spawn(|| {
             let stands_still = |is_lock, number| {
@@ -458,19 +461,19 @@ fn counters_are_whole() {
 /// it is written.
 #[test]
 fn what_an_address_leads_to_is_whole() {
-    #[derive(Debug)]
-    struct Hard;
-    impl Config for Hard {
-        const RING: usize = 2;
-        const EPOCHS: usize = Self::RING;
-        const CHECKED: bool = true;
-        const SIZES: &'static [usize] = &[64, 8192];
+    temporal_slab_actions::configs! {
+        struct Hard {
+            const RING: usize = 2;
+            const EPOCHS: usize = Self::RING;
+            const CHECKED: bool = true;
+            const SIZES: &'static [usize] = &[64, 8192];
+        }
     }
     // Each of these has one object for a chunk of 64 KiB, or nearly so: the table of chunks has 16 places at first, and a
     // chunk more than half of them has it made anew.
     for (before, size_before) in [(0, 0), (1, 100), (1, 60_000), (7, 60_000), (8, 60_000)] {
         for size in [64, 8192, 20_000] {
-            let heap = TestHeap::<Hard>::new(HostProvider::default());
+            let heap = TestHeap::<Hard<HostProvider>>::new(HostProvider::default());
             for _ in 0..before {
                 heap.alloc(layout(size_before)).unwrap();
             }
@@ -492,15 +495,15 @@ fn what_an_address_leads_to_is_whole() {
 /// once more: refused, whatever that thread sees. Catches a slab whose new life is seen with where its old one lay.
 #[test]
 fn a_free_of_a_life_before_is_refused() {
-    #[derive(Debug)]
-    struct Hard;
-    impl Config for Hard {
-        const RING: usize = 2;
-        const EPOCHS: usize = Self::RING;
-        const CHECKED: bool = true;
-        const SIZES: &'static [usize] = &[64];
+    temporal_slab_actions::configs! {
+        struct Hard {
+            const RING: usize = 2;
+            const EPOCHS: usize = Self::RING;
+            const CHECKED: bool = true;
+            const SIZES: &'static [usize] = &[64];
+        }
     }
-    let heap = TestHeap::<Hard>::new(HostProvider::default());
+    let heap = TestHeap::<Hard<HostProvider>>::new(HostProvider::default());
     for _ in 0..150 {
         let at = |address: usize| {
             NonNull::new(core::ptr::with_exposed_provenance_mut::<u8>(address)).unwrap()

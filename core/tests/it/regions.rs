@@ -3,9 +3,9 @@
 use crate::common::figures::agree;
 use crate::common::host::HostProvider;
 use crate::common::layout;
+use temporal_slab::Heap;
 use temporal_slab::config::Checked;
 use temporal_slab::provider::{Capabilities, PageProvider, ProviderError, Region};
-use temporal_slab::{DefaultLock, Heap};
 
 type Host = HostProvider<{ 1 << 18 }>;
 
@@ -50,7 +50,7 @@ unsafe impl PageProvider for Moving {
 /// An object in a region of its own that becomes longer and shorter is as long as it is, for its epoch, too.
 #[test]
 fn a_region_that_is_resized_is_counted() {
-    let heap: Heap<Moving, DefaultLock, Checked> = Heap::new(Moving::default());
+    let heap: Heap<Checked<Moving>> = Heap::new(Moving::default());
     let epoch = heap.open_epoch().unwrap();
     let mut size = 1 << 20;
     let mut object = heap.alloc_in(epoch, layout(size)).unwrap();

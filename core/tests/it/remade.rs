@@ -6,11 +6,9 @@ use core::ptr::NonNull;
 use std::collections::HashSet;
 use temporal_slab::config::Checked;
 use temporal_slab::provider::StaticProvider;
-use temporal_slab::{
-    AllocError, DefaultLock, Epoch, EpochError, Handle, HandleError, Heap, RawHandle,
-};
+use temporal_slab::{AllocError, Epoch, EpochError, Handle, HandleError, Heap, RawHandle};
 
-type TestHeap<'m> = Heap<StaticProvider<'m>, DefaultLock, Checked>;
+type TestHeap<'m> = Heap<Checked<StaticProvider<'m>>>;
 
 /// What somebody kept.
 #[derive(Default)]

@@ -12,10 +12,10 @@ use std::panic::catch_unwind;
 use std::sync::Arc;
 use temporal_slab::config::Checked;
 use temporal_slab::provider::{Fault, FaultyProvider};
-use temporal_slab::{AllocError, DefaultLock, HandleError, Heap, RawHandle, Scope};
+use temporal_slab::{AllocError, HandleError, Heap, RawHandle, Scope};
 
 type Host = HostProvider<{ 1 << 18 }>;
-type TestHeap = Heap<Host, DefaultLock, Checked>;
+type TestHeap = Heap<Checked<Host>>;
 
 /// The heap holds no object any more.
 fn assert_empty(heap: &TestHeap) {
@@ -195,7 +195,7 @@ fn a_large_request_takes_its_size() {
 #[test]
 fn a_scope_without_memory() {
     let provider: FaultyProvider<Host> = FaultyProvider::new(Host::default());
-    let heap = Heap::<_, DefaultLock, Checked>::new(&provider);
+    let heap = Heap::<Checked<_>>::new(&provider);
     let scope = Scope::new(&heap);
     let first = scope.alloc([1u8; 64]).unwrap();
     provider.break_calls(0, u64::MAX, Fault::Refuse);

@@ -5,7 +5,7 @@ use crate::common::steps;
 use core::alloc::Layout;
 use core::ptr::NonNull;
 use temporal_slab::config::{Checked, Config, Fine};
-use temporal_slab::{AllocError, DefaultLock, Heap};
+use temporal_slab::{AllocError, Heap};
 
 /// 0, 1, every power of two and what lies about it, and the ends of the address space.
 fn sizes() -> Vec<usize> {
@@ -32,8 +32,8 @@ fn sizes() -> Vec<usize> {
     sizes
 }
 
-fn try_all<C: Config>() {
-    let heap = Heap::<_, DefaultLock, C>::new(HostProvider::<{ 1 << 20 }>::default());
+fn try_all<C: Config<Provider: Default>>() {
+    let heap = Heap::<C>::new(C::Provider::default());
     heap.set_limit(if cfg!(miri) { 4 << 20 } else { 16 << 20 });
     let mut local = heap.local().unwrap();
     let (mut served, mut refused) = (0, 0);
@@ -93,19 +93,19 @@ fn try_all<C: Config>() {
 
 #[test]
 fn every_size_by_every_alignment() {
-    try_all::<Checked>();
+    try_all::<Checked<HostProvider<{ 1 << 20 }>>>();
 }
 
 #[test]
 #[cfg_attr(miri, ignore = "the other table is enough of that")]
 fn every_size_by_every_alignment_with_the_fine_table() {
-    try_all::<Fine>();
+    try_all::<Fine<HostProvider<{ 1 << 20 }>>>();
 }
 
 /// What resizes in place really has the room, and shrinking to another class moves.
 #[test]
 fn in_place_only_where_the_object_is_the_same() {
-    let heap = Heap::<_, DefaultLock, Checked>::new(HostProvider::<{ 1 << 20 }>::default());
+    let heap = Heap::<Checked<_>>::new(HostProvider::<{ 1 << 20 }>::default());
     for old in (0..300_000usize).step_by(steps(97, 9973)) {
         for new in [
             old / 2,

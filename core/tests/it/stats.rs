@@ -7,13 +7,13 @@ use crate::common::{Action, World};
 use crate::common::{Rng, ShortRing, free, layout, steps, walk};
 use core::sync::atomic::{AtomicBool, Ordering};
 use temporal_slab::config::{Checked, Config, Unchecked};
-use temporal_slab::provider::{PageProvider, StaticProvider};
-use temporal_slab::{AllocError, DefaultLock, FreeError, HandleError, Heap, Policy, RawHandle};
+use temporal_slab::provider::StaticProvider;
+use temporal_slab::{AllocError, FreeError, HandleError, Heap, Policy, RawHandle};
 
 type Host = HostProvider<{ 1 << 18 }>;
-type TestHeap<C = Checked> = Heap<Host, DefaultLock, C>;
+type TestHeap<C = Checked<Host>> = Heap<C>;
 
-fn run<P: PageProvider, C: Config>(heap: &Heap<P, DefaultLock, C>, seed: u64) {
+fn run<C: Config>(heap: &Heap<C>, seed: u64) {
     let mut rng = Rng(seed);
     let mut world = World::new(heap, 3);
     let mut before = heap.stats();
@@ -48,9 +48,9 @@ fn run<P: PageProvider, C: Config>(heap: &Heap<P, DefaultLock, C>, seed: u64) {
 #[test]
 fn counters_agree_with_the_walker() {
     for seed in 0..steps(12, 1) as u64 {
-        run(&TestHeap::<Checked>::new(Host::default()), seed);
+        run(&TestHeap::<Checked<Host>>::new(Host::default()), seed);
         if !cfg!(miri) {
-            run(&TestHeap::<Unchecked>::new(Host::default()), seed);
+            run(&TestHeap::<Unchecked<Host>>::new(Host::default()), seed);
         }
     }
     if cfg!(miri) {
@@ -59,7 +59,7 @@ fn counters_agree_with_the_walker() {
     let mut memory = Box::<[u8]>::new_uninit_slice(700_000);
     let provider: StaticProvider<'_> = StaticProvider::new(&mut memory);
     for seed in 0..steps(6, 1) as u64 {
-        run(&Heap::<_, DefaultLock, Checked>::new(&provider), seed);
+        run(&Heap::<Checked<_>>::new(&provider), seed);
     }
 }
 
@@ -67,7 +67,7 @@ fn counters_agree_with_the_walker() {
 /// the classes' are of all eras. Catches counts of one era that are found in the next, or lost with it.
 #[test]
 fn an_era_has_its_own_figures() {
-    let heap = TestHeap::<ShortRing>::new(Host::default());
+    let heap = TestHeap::<ShortRing<Host>>::new(Host::default());
     let (mut first, mut second) = (heap.local().unwrap(), heap.local().unwrap());
     let mut allocated = 0u64;
     let mut before = heap.stats();
@@ -130,7 +130,7 @@ fn an_era_has_its_own_figures() {
 /// Each refusal is counted under its kind, in its class and its epoch.
 #[test]
 fn refusals_are_counted_by_kind() {
-    let heap = TestHeap::<ShortRing>::new(Host::default());
+    let heap = TestHeap::<ShortRing<Host>>::new(Host::default());
     let mut local = heap.local().unwrap();
     let errors = || heap.stats().errors;
     let epoch = heap.open_epoch().unwrap();
@@ -194,7 +194,7 @@ fn refusals_are_counted_by_kind() {
 /// Scopes' slabs and blocks are where the residency says, and the parts are still the whole.
 #[test]
 fn what_scopes_hold_is_seen() {
-    let heap = TestHeap::<Checked>::new(Host::default());
+    let heap = TestHeap::<Checked<Host>>::new(Host::default());
     let scope = temporal_slab::Scope::new(&heap);
     let numbers = scope.slice_with(3000, |n| n).unwrap();
     numbers[0] = 1;
@@ -217,15 +217,15 @@ fn what_scopes_hold_is_seen() {
 /// Slots whose generations are used up are no slots: the sums hold while they are retired and after.
 #[test]
 fn retired_slots_are_accounted() {
-    #[derive(Debug)]
-    struct Few;
-    impl Config for Few {
-        const HANDLE_GENERATION_BITS: u32 = 2;
-        const CHECKED: bool = true;
-        const RING: usize = ShortRing::RING;
-        const EPOCHS: usize = Self::RING;
+    temporal_slab_actions::configs! {
+        struct Few {
+            const HANDLE_GENERATION_BITS: u32 = 2;
+            const CHECKED: bool = true;
+            const RING: usize = ShortRing::<P, L>::RING;
+            const EPOCHS: usize = Self::RING;
+        }
     }
-    let heap = TestHeap::<Few>::new(Host::default());
+    let heap = TestHeap::<Few<Host>>::new(Host::default());
     let keep = heap.alloc_handle(layout(64)).unwrap();
     for _ in 0..steps(500, 6) {
         let handle = heap.alloc_handle(layout(64)).unwrap();
@@ -241,7 +241,7 @@ fn retired_slots_are_accounted() {
 /// share beyond 1, a list that is followed while it changes, and a reader that makes others wait for ever.
 #[test]
 fn snapshots_under_load() {
-    let heap = TestHeap::<ShortRing>::new(Host::default());
+    let heap = TestHeap::<ShortRing<Host>>::new(Host::default());
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let (heap, stop) = (&heap, &stop);

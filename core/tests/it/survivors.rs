@@ -6,27 +6,24 @@ use crate::common::{Bumping, Rng, free, layout, steps, takes_nothing, walk};
 use core::ptr::NonNull;
 use std::collections::VecDeque;
 use temporal_slab::config::Config;
-use temporal_slab::{AllocError, DefaultLock, Epoch, FreeError, Heap, Local, Policy};
+use temporal_slab::{AllocError, Epoch, FreeError, Heap, Local, Policy};
 
 pub(crate) type Host = HostProvider<{ 1 << 18 }>;
 
-/// As [`Bumping`], and nothing is checked.
-#[derive(Debug)]
-pub(crate) struct Unchecked;
-impl Config for Unchecked {
-    const CHECKED: bool = false;
-    const BUMPS: bool = true;
+temporal_slab_actions::configs! {
+    /// As [`Bumping`], and nothing is checked.
+    pub(crate) struct Unchecked {
+        const CHECKED: bool = false;
+        const BUMPS: bool = true;
+    }
 }
-
-pub(crate) type TestHeap<C> = Heap<Host, DefaultLock, C>;
-pub(crate) type TestLocal<'h, C> = Local<'h, Host, DefaultLock, C>;
 
 pub(crate) const SURVIVOR: usize = 100;
 
 /// Serves a request: some objects in an epoch of its own, all freed but one, which is given back with the epoch, closed.
-pub(crate) fn serve<C: Config>(
-    heap: &TestHeap<C>,
-    local: &mut TestLocal<'_, C>,
+pub(crate) fn serve<C: Config<Provider = Host>>(
+    heap: &Heap<C>,
+    local: &mut Local<'_, C>,
     rng: &mut Rng,
 ) -> (NonNull<u8>, Epoch) {
     let epoch = heap.open_epoch().unwrap();
@@ -50,7 +47,10 @@ pub(crate) fn serve<C: Config>(
 }
 
 /// Checks a survivor and frees it.
-pub(crate) fn end<C: Config>(local: &mut TestLocal<'_, C>, (object, epoch): (NonNull<u8>, Epoch)) {
+pub(crate) fn end<C: Config<Provider = Host>>(
+    local: &mut Local<'_, C>,
+    (object, epoch): (NonNull<u8>, Epoch),
+) {
     // SAFETY: it is live, and so long.
     let bytes = unsafe { core::slice::from_raw_parts(object.as_ptr(), SURVIVOR) };
     assert!(bytes.iter().all(|byte| *byte == epoch.era() as u8));
@@ -58,8 +58,8 @@ pub(crate) fn end<C: Config>(local: &mut TestLocal<'_, C>, (object, epoch): (Non
     unsafe { local.free(object, layout(SURVIVOR)) }.unwrap();
 }
 
-fn survivors_take_slots<C: Config>() {
-    let heap = TestHeap::<C>::new(Host::default());
+fn survivors_take_slots<C: Config<Provider = Host>>() {
+    let heap = Heap::<C>::new(Host::default());
     let mut local = heap.local().unwrap();
     let mut rng = Rng(1);
     // In an unchecked heap it takes a little longer until they are known: those of the first block that was left are not.
@@ -105,15 +105,15 @@ fn survivors_take_slots<C: Config>() {
 /// records that stay.
 #[test]
 fn survivors_take_slots_and_records() {
-    survivors_take_slots::<Bumping>();
-    survivors_take_slots::<Unchecked>();
+    survivors_take_slots::<Bumping<Host>>();
+    survivors_take_slots::<Unchecked<Host>>();
 }
 
 /// Teaches a local that objects of a size survive: it looks at a block again when it left sixteen more. The last one is in a slot.
 fn teach<'h>(
-    heap: &'h TestHeap<Bumping>,
+    heap: &'h Heap<Bumping<Host>>,
     kept: &mut Vec<(NonNull<u8>, Epoch)>,
-) -> TestLocal<'h, Bumping> {
+) -> Local<'h, Bumping<Host>> {
     let mut local = heap.local().unwrap();
     kept.extend((0..19).map(|round| serve(heap, &mut local, &mut Rng(round + 1))));
     local
@@ -123,7 +123,7 @@ fn teach<'h>(
 /// a free that was refused, by each path.
 #[test]
 fn misuse_is_refused() {
-    let heap = TestHeap::<Bumping>::new(Host::default());
+    let heap = Heap::<Bumping<Host>>::new(Host::default());
     let mut kept = Vec::new();
     let mut local = teach(&heap, &mut kept);
     let mut other = heap.local().unwrap();
@@ -181,7 +181,7 @@ fn misuse_is_refused() {
 /// opened for another.
 #[test]
 fn the_heaps_own_epoch_is_closed_to_all() {
-    let heap = TestHeap::<Bumping>::new(Host::default());
+    let heap = Heap::<Bumping<Host>>::new(Host::default());
     let mut kept = Vec::new();
     let mut local = teach(&heap, &mut kept);
     let eras = heap.open_epoch().unwrap().era();
@@ -215,7 +215,7 @@ fn the_heaps_own_epoch_is_closed_to_all() {
 /// An object that grows stays in its epoch while that is open. Catches one that moves to the root, as seen in the epoch's count.
 #[test]
 fn what_grows_stays_in_its_epoch() {
-    let heap = TestHeap::<Bumping>::new(Host::default());
+    let heap = Heap::<Bumping<Host>>::new(Host::default());
     let mut kept = Vec::new();
     let mut local = teach(&heap, &mut kept);
     let epoch = heap.open_epoch().unwrap();
@@ -238,7 +238,7 @@ fn what_grows_stays_in_its_epoch() {
 #[test]
 #[cfg_attr(miri, ignore = "hundreds of epochs")]
 fn what_was_learned_is_forgotten() {
-    let heap = TestHeap::<Bumping>::new(Host::default());
+    let heap = Heap::<Bumping<Host>>::new(Host::default());
     let mut kept = Vec::new();
     let mut local = teach(&heap, &mut kept);
     let mut is_mixed = true;
@@ -267,7 +267,7 @@ fn threads_end_each_others_survivors() {
     struct Place(Mutex<Option<(NonNull<u8>, Epoch)>>);
     // SAFETY: objects are passed on whole.
     unsafe impl Sync for Place {}
-    let heap = TestHeap::<Bumping>::new(Host::default());
+    let heap = Heap::<Bumping<Host>>::new(Host::default());
     heap.set_policy(Policy::Batched { bytes: 1 << 20 });
     let places: Vec<Place> = (0..steps(256, 8))
         .map(|_| Place(Mutex::new(None)))
@@ -315,7 +315,7 @@ fn threads_end_each_others_survivors() {
 #[cfg_attr(miri, ignore = "heaps are leaked")]
 fn the_heaps_own_epoch_is_nobody_elses() {
     for stop in 1..12 {
-        let heap: &'static Heap<Host, Hooked, Bumping> =
+        let heap: &'static Heap<Bumping<Host, Hooked>> =
             Box::leak(Box::new(Heap::new(Host::default())));
         let mut local = heap.local().unwrap();
         for _ in 0..18 {
@@ -358,7 +358,7 @@ fn the_heaps_own_epoch_is_nobody_elses() {
 /// forgotten, and objects that are counted by the room that they have instead of their own.
 #[test]
 fn what_is_left_is_told_by_size() {
-    let heap = TestHeap::<Bumping>::new(Host::default());
+    let heap = Heap::<Bumping<Host>>::new(Host::default());
     let mut kept = Vec::new();
     let mut local = teach(&heap, &mut kept);
     let epoch = heap.open_epoch().unwrap();

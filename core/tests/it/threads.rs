@@ -8,8 +8,8 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
-use temporal_slab::config::Config;
-use temporal_slab::{DefaultLock, Heap, Policy};
+use temporal_slab::config::{Config, DefaultLock};
+use temporal_slab::{Heap, Policy};
 
 struct Parcel {
     object: NonNull<u8>,
@@ -32,6 +32,8 @@ const KEPT: (usize, usize) = if cfg!(miri) { (10, 16) } else { (300, 1000) };
 #[derive(Debug)]
 struct Plain<const CHECKED: bool>;
 impl<const CHECKED: bool> Config for Plain<CHECKED> {
+    type Provider = HostProvider<{ 1 << 18 }>;
+    type Lock = DefaultLock;
     const CHECKED: bool = CHECKED;
     #[cfg(miri)]
     const RING: usize = 4;
@@ -41,7 +43,7 @@ impl<const CHECKED: bool> Config for Plain<CHECKED> {
 
 /// What a thread does: allocates, writes a mark all over, passes on or keeps, checks and frees.
 fn work<C: Config>(
-    heap: &Heap<HostProvider<{ 1 << 18 }>, DefaultLock, C>,
+    heap: &Heap<C>,
     seed: u64,
     use_local: bool,
     inbox: &Receiver<Parcel>,
@@ -113,8 +115,11 @@ fn work<C: Config>(
     }
 }
 
-fn storm<C: Config>(policy: Policy, locals: impl Fn(usize) -> bool + Copy + Send + Sync) {
-    let heap = Heap::<HostProvider<{ 1 << 18 }>, DefaultLock, C>::new(HostProvider::default());
+fn storm<C: Config<Provider: Default + Sync, Lock: Sync>>(
+    policy: Policy,
+    locals: impl Fn(usize) -> bool + Copy + Send + Sync,
+) {
+    let heap = Heap::<C>::new(C::Provider::default());
     heap.set_policy(policy);
     let is_over = AtomicBool::new(false);
     let (senders, inboxes): (Vec<_>, Vec<_>) = (0..THREADS).map(|_| channel::<Parcel>()).unzip();

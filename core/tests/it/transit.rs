@@ -7,7 +7,7 @@ use core::ptr::NonNull;
 use std::sync::{Mutex, MutexGuard};
 use temporal_slab::config::Checked;
 use temporal_slab::provider::{Capabilities, PageProvider, ProviderError, Region};
-use temporal_slab::{DefaultLock, Heap, Policy};
+use temporal_slab::{Heap, Policy};
 
 const KIB: usize = 1 << 10;
 /// What is kept warm.
@@ -17,7 +17,7 @@ const DEPTH: usize = 3;
 
 type Host = HostProvider<{ 1 << 18 }>;
 
-static HEAP: Heap<Interrupted, DefaultLock, Checked> = Heap::new(Interrupted);
+static HEAP: Heap<Checked<Interrupted>> = Heap::new(Interrupted);
 static HOST: Mutex<Option<Host>> = Mutex::new(None);
 static WORLD: Mutex<World> = Mutex::new(World {
     rng: Rng(7),

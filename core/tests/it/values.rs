@@ -5,10 +5,9 @@ use crate::common::{steps, walk};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Mutex;
 use temporal_slab::config::Checked;
-use temporal_slab::{DefaultLock, Domain, Handle, HandleError, Heap};
+use temporal_slab::{Domain, Handle, HandleError, Heap};
 
 type Host = HostProvider<{ 1 << 18 }>;
-type TestHeap<C> = Heap<Host, DefaultLock, C>;
 
 /// Values are dropped once, by whoever is last: `remove`, a reader that outlives it, or the taker.
 /// Catches a value that is dropped under its reader, twice or never.
@@ -23,7 +22,7 @@ fn values_are_dropped_once() {
         }
     }
     let drops = || DROPS.load(Ordering::Relaxed);
-    let heap = TestHeap::<Checked>::new(Host::default());
+    let heap = Heap::<Checked<Host>>::new(Host::default());
     let mut local = heap.local().unwrap();
     let value = || Counted("a value".to_owned());
 
@@ -88,7 +87,7 @@ fn a_panicking_destructor_loses_no_slot() {
             panic!("on purpose");
         }
     }
-    let heap = TestHeap::<Checked>::new(Host::default());
+    let heap = Heap::<Checked<Host>>::new(Host::default());
     let removed = heap.insert(Bomb(1)).unwrap();
     let read = heap.insert(Bomb(2)).unwrap();
     let caught =
@@ -114,7 +113,7 @@ fn a_panic_leaves_everything_as_it_was() {
     }
     let caught =
         |f: &mut dyn FnMut()| std::panic::catch_unwind(core::panic::AssertUnwindSafe(f)).is_err();
-    let heap = TestHeap::<Checked>::new(Host::default());
+    let heap = Heap::<Checked<Host>>::new(Host::default());
     let mut local = heap.local().unwrap();
     let domain = Domain::open(&heap).unwrap().closing();
     let bombs: Vec<_> = (0..steps(100, 4))
@@ -151,7 +150,7 @@ fn a_panic_leaves_everything_as_it_was() {
 /// that it is in. Catches a lock that is held while it runs, and a value that is dropped in its own drop.
 #[test]
 fn destructors_come_back_to_the_heap() {
-    type Shared = TestHeap<Checked>;
+    type Shared = Heap<Checked<Host>>;
     static DROPS: AtomicUsize = AtomicUsize::new(0);
     struct Chain {
         heap: &'static Shared,
@@ -211,7 +210,7 @@ fn readers_and_removers() {
         }
     }
     let (rounds, batch) = (steps(200, 2), steps(200, 8));
-    let heap = TestHeap::<Checked>::new(Host::default());
+    let heap = Heap::<Checked<Host>>::new(Host::default());
     let reads = AtomicUsize::new(0);
     for round in 0..rounds as u64 {
         let handles: Vec<Handle<Pair>> = (0..batch as u64)

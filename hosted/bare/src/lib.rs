@@ -13,8 +13,9 @@ use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicU64, Ordering};
 use temporal_slab::class::FINE_SIZES;
 use temporal_slab::config::Config;
+use temporal_slab::config::DefaultLock;
 use temporal_slab::provider::{Capabilities, PageProvider, ProviderError, Region};
-use temporal_slab::{AllocError, DefaultLock, Epoch, EpochError, FreeError, Heap, RawHandle};
+use temporal_slab::{AllocError, Epoch, EpochError, FreeError, Heap, RawHandle};
 
 /// Where pages come from and go back to.
 #[repr(C)]
@@ -110,6 +111,8 @@ const CHUNK: usize = 256 << 10;
 struct ForC;
 
 impl Config for ForC {
+    type Provider = Table;
+    type Lock = DefaultLock;
     const SIZES: &'static [usize] = FINE_SIZES;
     const CHECKED: bool = true;
     const RING: usize = RING;
@@ -179,7 +182,7 @@ unsafe impl PageProvider for Table {
 /// A heap.
 #[derive(Debug)]
 pub struct SlabBare {
-    heap: Heap<Table, DefaultLock, ForC>,
+    heap: Heap<ForC>,
     /// The newest era of each position, or nothing. `Relaxed`: a number that the heap checks.
     eras: [AtomicU64; RING],
     /// Why a call failed last. `Relaxed`: a figure.

@@ -18,13 +18,15 @@ use temporal_slab_hosted::{FutexLock, MmapProvider};
 pub(crate) struct ForC;
 
 impl Config for ForC {
+    type Provider = MmapProvider;
+    type Lock = FutexLock;
     const SIZES: &'static [usize] = FINE_SIZES;
     const CHECKED: bool = true;
     const BUMPS: bool = true;
 }
 
-pub(crate) type TheHeap = Heap<MmapProvider, FutexLock, ForC>;
-pub(crate) type TheLocal = Local<'static, MmapProvider, FutexLock, ForC>;
+pub(crate) type TheHeap = Heap<ForC>;
+pub(crate) type TheLocal = Local<'static, ForC>;
 
 /// An allocator: a heap of its own.
 #[derive(Debug)]
@@ -166,7 +168,7 @@ pub(crate) fn with_local<T>(
             let local = shared.heap.local().ok()?;
             // SAFETY: the heap stays for as long as the share beside the local, which is dropped after it, and it does not
             // move: it is behind the share's pointer.
-            let local = unsafe { core::mem::transmute::<Local<'_, _, _, _>, TheLocal>(local) };
+            let local = unsafe { core::mem::transmute::<Local<'_, _>, TheLocal>(local) };
             locals.push(OwnLocal {
                 local,
                 shared: Arc::clone(shared),

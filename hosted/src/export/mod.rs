@@ -27,8 +27,6 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 use temporal_slab::Heap;
 use temporal_slab::config::Config;
-use temporal_slab::lock_api::RawMutex;
-use temporal_slab::provider::PageProvider;
 use temporal_slab::stats::{Latency, Report};
 
 pub use address::{Address, Stream, connect};
@@ -54,13 +52,13 @@ trait Source: Sync {
     fn write(&self, path: &str, to: &mut String) -> Option<fmt::Result>;
 }
 
-struct Served<'h, P: PageProvider, R: RawMutex, C: Config> {
-    heap: &'h Heap<P, R, C>,
+struct Served<'h, C: Config> {
+    heap: &'h Heap<C>,
     latency: Option<&'h Latency>,
     findings_end: Option<fn(&mut dyn fmt::Write) -> fmt::Result>,
 }
 
-impl<P: PageProvider + Sync, R: RawMutex + Sync, C: Config> Source for Served<'_, P, R, C> {
+impl<C: Config<Provider: Sync, Lock: Sync>> Source for Served<'_, C> {
     fn write(&self, path: &str, to: &mut String) -> Option<fmt::Result> {
         let report = Report::new(self.heap);
         let report = match self.latency {
@@ -96,15 +94,9 @@ impl Exporter {
     ///
     /// # Errors
     /// If the address cannot be had, or is another machine's to reach and the options do not allow that.
-    pub fn start<P, R, C>(
-        heap: &'static Heap<P, R, C>,
-        address: &Address,
-        options: Options,
-    ) -> io::Result<Self>
+    pub fn start<C>(heap: &'static Heap<C>, address: &Address, options: Options) -> io::Result<Self>
     where
-        P: PageProvider + Sync,
-        R: RawMutex + Sync,
-        C: Config,
+        C: Config<Provider: Sync, Lock: Sync>,
     {
         let (listener, ender, address) = Listener::bind(address, options.any_machine)?;
         let source = Served {
@@ -172,15 +164,13 @@ impl fmt::Debug for Exporter {
 ///
 /// # Errors
 /// Those of the connection. A request that is not understood is none: the client is told.
-pub fn serve_one<P, R, C>(
+pub fn serve_one<C>(
     client: &mut dyn Stream,
-    heap: &Heap<P, R, C>,
+    heap: &Heap<C>,
     latency: Option<&Latency>,
 ) -> io::Result<()>
 where
-    P: PageProvider + Sync,
-    R: RawMutex + Sync,
-    C: Config,
+    C: Config<Provider: Sync, Lock: Sync>,
 {
     let served = Served {
         heap,

@@ -6,7 +6,7 @@
 
 use super::here::here;
 use super::thread::Thread;
-use super::{FutexLock, GlobalConfig, GlobalDomain, HEAP, MmapProvider, TemporalSlab};
+use super::{GlobalConfig, GlobalDomain, HEAP, TemporalSlab};
 use core::alloc::Layout;
 use core::fmt;
 use core::marker::PhantomData;
@@ -75,7 +75,7 @@ pub struct Routed<'d> {
     node: NonNull<Node>,
     epoch: Epoch,
     /// Dropped after this: the last one out may close the epoch.
-    inside: Option<Inside<'d, MmapProvider, FutexLock, GlobalConfig>>,
+    inside: Option<Inside<'d, GlobalConfig>>,
     /// It is of its thread.
     thread: PhantomData<*mut ()>,
 }
@@ -201,10 +201,7 @@ pub(crate) fn close(epoch: Epoch) {
 }
 
 impl<'d> Routed<'d> {
-    fn new(
-        epoch: Epoch,
-        inside: Option<Inside<'d, MmapProvider, FutexLock, GlobalConfig>>,
-    ) -> Result<Self, EpochError> {
+    fn new(epoch: Epoch, inside: Option<Inside<'d, GlobalConfig>>) -> Result<Self, EpochError> {
         let node = here(|thread| {
             // SAFETY: nobody is using the local.
             let node = match unsafe { thread.first_local() } {

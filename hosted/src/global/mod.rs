@@ -56,6 +56,8 @@ use thread::Thread;
 pub struct GlobalConfig;
 
 impl Config for GlobalConfig {
+    type Provider = MmapProvider;
+    type Lock = FutexLock;
     const SIZES: &'static [usize] = FINE_SIZES;
     const CHECKED: bool = cfg!(any(debug_assertions, feature = "checked"));
     const ZERO_ON_FREE: bool = cfg!(feature = "hardened");
@@ -64,10 +66,10 @@ impl Config for GlobalConfig {
 }
 
 /// The process's heap.
-pub type GlobalHeap = Heap<MmapProvider, FutexLock, GlobalConfig>;
+pub type GlobalHeap = Heap<GlobalConfig>;
 
 /// A domain over an epoch of the process's heap.
-pub type GlobalDomain = Domain<'static, MmapProvider, FutexLock, GlobalConfig>;
+pub type GlobalDomain = Domain<'static, GlobalConfig>;
 
 static HEAP: GlobalHeap = Heap::new(MmapProvider::new().without_readings())
     .with_policy(Policy::Proportional { bytes: 32 << 20 });

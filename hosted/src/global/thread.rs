@@ -11,8 +11,6 @@
 
 use super::here::set_magazines;
 use super::{GlobalConfig, HEAP, fork, or_null};
-use crate::lock::FutexLock;
-use crate::provider::MmapProvider;
 use core::alloc::Layout;
 use core::cell::{Cell, UnsafeCell};
 use core::ffi::c_void;
@@ -23,7 +21,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use temporal_slab::stats::{Latency, Sampler};
 use temporal_slab::{AllocError, Epoch, Local, Magazines};
 
-type TheLocal = Local<'static, MmapProvider, FutexLock, GlobalConfig>;
+type TheLocal = Local<'static, GlobalConfig>;
 
 const NEW: u8 = 0;
 const MAKING: u8 = 1;

@@ -16,7 +16,7 @@ mod rng;
 use core::alloc::Layout;
 use core::ptr::NonNull;
 use temporal_slab::config::Unchecked;
-use temporal_slab::{DefaultLock, Heap, Local};
+use temporal_slab::{Heap, Local};
 use temporal_slab_hosted::MmapProvider;
 
 pub use alone::{alone, is_alone};
@@ -28,8 +28,8 @@ pub fn layout(size: usize) -> Layout {
 }
 
 /// A heap on the system's pages.
-pub type TestHeap = Heap<MmapProvider, DefaultLock, Unchecked>;
-pub type TestLocal<'h> = Local<'h, MmapProvider, DefaultLock, Unchecked>;
+pub type TestHeap = Heap<Unchecked<MmapProvider>>;
+pub type TestLocal<'h> = Local<'h, Unchecked<MmapProvider>>;
 
 pub const MIB: usize = 1 << 20;
 

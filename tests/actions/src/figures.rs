@@ -1,11 +1,11 @@
 //! The figures of a heap at rest beside the walker's.
 
 use std::collections::BTreeMap;
+use temporal_slab::Heap;
 use temporal_slab::config::Config;
-use temporal_slab::provider::{Accounts, PageProvider};
+use temporal_slab::provider::Accounts;
 use temporal_slab::snapshot::{ClassStats, HeapStats, SlabStats, VERSION};
 use temporal_slab::stats::metric::{self, Kind, Value};
-use temporal_slab::{DefaultLock, Heap};
 
 /// Slabs, cached ones, and live, free and held slots.
 fn counted(slabs: &SlabStats) -> [u64; 5] {
@@ -19,7 +19,7 @@ fn counted(slabs: &SlabStats) -> [u64; 5] {
 }
 
 /// Compares every number of a heap at rest with the walker's.
-pub fn agree<P: PageProvider, C: Config>(heap: &Heap<P, DefaultLock, C>) -> HeapStats {
+pub fn agree<C: Config>(heap: &Heap<C>) -> HeapStats {
     let mut found: BTreeMap<usize, [usize; 5]> = BTreeMap::new();
     // SAFETY: the tests' heaps are at rest here.
     let census = unsafe {

@@ -3,6 +3,7 @@
 
 pub mod action;
 mod alone;
+mod configs;
 mod draw;
 pub mod figures;
 pub mod host;
@@ -12,5 +13,6 @@ mod world;
 
 pub use action::Action;
 pub use alone::{alone, is_alone};
+pub use configs::{Family, Over};
 pub use rng::Rng;
 pub use world::{Control, World, through_global};

@@ -12,11 +12,11 @@ use std::ptr::NonNull;
 
 use temporal_slab::config::Unchecked;
 use temporal_slab::provider::StaticProvider;
-use temporal_slab::{DefaultLock, Heap, Local};
+use temporal_slab::{Heap, Local};
 
 type Provider = StaticProvider<'static>;
-type TheHeap = Heap<Provider, DefaultLock, Unchecked>;
-type TheLocal = Local<'static, Provider, DefaultLock, Unchecked>;
+type TheHeap = Heap<Unchecked<Provider>>;
+type TheLocal = Local<'static, Unchecked<Provider>>;
 
 const BYTES: usize = 32 << 20;
 static mut MEMORY: [u8; BYTES] = [0; BYTES];

@@ -9,12 +9,12 @@
 use crate::Bytes;
 use crate::moving::Moving;
 use arbitrary::Unstructured;
+use temporal_slab::Heap;
 use temporal_slab::config::{Checked, Config, Fine, Unchecked};
 use temporal_slab::provider::{Accounts, FaultyProvider, PageProvider, StaticProvider};
-use temporal_slab::{DefaultLock, Heap};
 use temporal_slab_actions::figures::settled;
 use temporal_slab_actions::host::HostProvider;
-use temporal_slab_actions::{Action, Control, World};
+use temporal_slab_actions::{Action, Control, Family, Over, World};
 
 /// The most steps of one input.
 const STEPS: usize = 250;
@@ -33,47 +33,47 @@ pub fn api(data: &[u8]) {
         _ => return,
     };
     match make {
-        0 => faulty::<FaultyProvider<Small, true, 128>, ShortRing>(&mut bytes, ends),
-        1 => faulty::<FaultyProvider<Small, false, 128>, Unchecked>(&mut bytes, ends),
-        2 => faulty::<FaultyProvider<Small, true, 128>, Hard>(&mut bytes, ends),
-        3 => faulty::<FaultyProvider<Middle, false, 128>, Fine>(&mut bytes, ends),
-        4 => faulty::<FaultyProvider<Small, true, 128>, Few>(&mut bytes, ends),
-        5 => faulty::<Moving<Small>, ShortRing>(&mut bytes, ends),
+        0 => faulty::<FaultyProvider<Small, true, 128>, ShortRing<()>>(&mut bytes, ends),
+        1 => faulty::<FaultyProvider<Small, false, 128>, Unchecked<()>>(&mut bytes, ends),
+        2 => faulty::<FaultyProvider<Small, true, 128>, Hard<()>>(&mut bytes, ends),
+        3 => faulty::<FaultyProvider<Middle, false, 128>, Fine<()>>(&mut bytes, ends),
+        4 => faulty::<FaultyProvider<Small, true, 128>, Few<()>>(&mut bytes, ends),
+        5 => faulty::<Moving<Small>, ShortRing<()>>(&mut bytes, ends),
         6 => owned(&mut bytes, ends),
         _ => fixed(&mut bytes, ends),
     }
 }
 
-/// Positions are used again and again.
-#[derive(Debug)]
-struct ShortRing;
-impl Config for ShortRing {
-    const RING: usize = 4;
-    const EPOCHS: usize = Self::RING;
-    const CHECKED: bool = true;
+temporal_slab_actions::configs! {
+    /// Positions are used again and again.
+    struct ShortRing {
+        const RING: usize = 4;
+        const EPOCHS: usize = Self::RING;
+        const CHECKED: bool = true;
+    }
 }
 
-/// Hard on who reads or foresees.
-#[derive(Debug)]
-struct Hard;
-impl Config for Hard {
-    const RING: usize = 5;
-    const EPOCHS: usize = Self::RING;
-    const CHECKED: bool = true;
-    const ZERO_ON_FREE: bool = true;
-    const SHUFFLED: bool = true;
+temporal_slab_actions::configs! {
+    /// Hard on who reads or foresees.
+    struct Hard {
+        const RING: usize = 5;
+        const EPOCHS: usize = Self::RING;
+        const CHECKED: bool = true;
+        const ZERO_ON_FREE: bool = true;
+        const SHUFFLED: bool = true;
+    }
 }
 
-/// Generations and ids are used up soon, and there are few classes.
-#[derive(Debug)]
-struct Few;
-impl Config for Few {
-    const SIZES: &'static [usize] = &[32, 64, 384, 2048, 8192];
-    const RING: usize = 2;
-    const EPOCHS: usize = Self::RING;
-    const CHECKED: bool = true;
-    const HANDLE_GENERATION_BITS: u32 = 2;
-    const HANDLE_IDS_LOG2: u32 = 4;
+temporal_slab_actions::configs! {
+    /// Generations and ids are used up soon, and there are few classes.
+    struct Few {
+        const SIZES: &'static [usize] = &[32, 64, 384, 2048, 8192];
+        const RING: usize = 2;
+        const EPOCHS: usize = Self::RING;
+        const CHECKED: bool = true;
+        const HANDLE_GENERATION_BITS: u32 = 2;
+        const HANDLE_IDS_LOG2: u32 = 4;
+    }
 }
 
 /// A provider that breaks, and keeps accounts.
@@ -105,10 +105,10 @@ impl<P: PageProvider + Default> Faulty for Moving<P> {
 }
 
 /// A heap over a provider that breaks.
-fn faulty<P: Faulty, C: Config>(bytes: &mut Bytes<'_>, ends: bool) {
+fn faulty<P: Faulty, F: Family>(bytes: &mut Bytes<'_>, ends: bool) {
     // SAFETY: it serves one heap, on this thread.
     let provider = unsafe { P::new() };
-    let heap = Heap::<&P, DefaultLock, C>::new(&provider);
+    let heap = Heap::<Over<F, _>>::new(&provider);
     let mut world = World::new(&heap, 3).controlled(&provider).at_most(MANY);
     let _trace = run(&mut world, bytes);
     provider.mend();
@@ -121,7 +121,7 @@ fn faulty<P: Faulty, C: Config>(bytes: &mut Bytes<'_>, ends: bool) {
 fn owned(bytes: &mut Bytes<'_>, ends: bool) {
     // SAFETY: it serves one heap, on this thread.
     let provider = unsafe { FaultyProvider::<Small, false, 128>::overlapping(Small::default()) };
-    let heap = Heap::<_, DefaultLock, Checked>::new(provider);
+    let heap = Heap::<Checked<_>>::new(provider);
     let mut world = World::new(&heap, 3)
         .controlled(heap.provider())
         .with_global()
@@ -136,7 +136,7 @@ fn fixed(bytes: &mut Bytes<'_>, ends: bool) {
     let mut memory = Box::<[u8]>::new_uninit_slice(400_000);
     let provider: StaticProvider<'_> = StaticProvider::new(&mut memory);
     let before = provider.free_bytes();
-    let heap = Heap::<_, DefaultLock, Checked>::new(&provider);
+    let heap = Heap::<Checked<_>>::new(&provider);
     let mut world = World::new(&heap, 2).at_most(MANY);
     let _trace = run(&mut world, bytes);
     end(world, ends);
@@ -148,7 +148,7 @@ fn fixed(bytes: &mut Bytes<'_>, ends: bool) {
     );
 }
 
-fn run<P: PageProvider, C: Config>(world: &mut World<'_, P, C>, bytes: &mut Bytes<'_>) -> Trace {
+fn run<C: Config>(world: &mut World<'_, C>, bytes: &mut Bytes<'_>) -> Trace {
     let mut trace = Trace(Vec::new());
     while trace.0.len() < STEPS && !bytes.is_empty() {
         let Ok(action) = bytes.arbitrary() else { break };
@@ -174,7 +174,7 @@ impl Drop for Trace {
 }
 
 /// Frees all that is there, or lets the heap go as it is.
-fn end<P: PageProvider, C: Config>(mut world: World<'_, P, C>, ends: bool) {
+fn end<C: Config>(mut world: World<'_, C>, ends: bool) {
     let _lacked = world.step(Action::Limit { more: None });
     let _compared = world.step(Action::Stats);
     if ends {

@@ -7,7 +7,7 @@ use core::alloc::Layout;
 use core::time::Duration;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use temporal_slab::{DefaultLock, Heap};
+use temporal_slab::Heap;
 use temporal_slab_actions::host::HostProvider;
 use temporal_slab_hosted::export::{LONGEST_REQUEST, Stream, serve_one};
 
@@ -37,7 +37,7 @@ const WORDS: [&[u8]; 18] = [
 pub(crate) fn endpoint(bytes: &mut Bytes<'_>) -> Known<()> {
     let mut client = Client::new(bytes)?;
     let sent: Vec<u8> = client.pieces.iter().flatten().flatten().copied().collect();
-    let heap = Heap::<_, DefaultLock, Many>::new(HostProvider::<65536>::default());
+    let heap = Heap::<Many<_>>::new(HostProvider::<65536>::default());
     let epoch = heap.open_epoch().expect("the host has memory");
     let layout = Layout::new::<[u64; 20]>();
     let object = heap.alloc_in(epoch, layout).expect("the host has memory");

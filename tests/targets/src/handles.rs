@@ -10,11 +10,10 @@ use core::alloc::Layout;
 use core::ptr::NonNull;
 use std::collections::{BTreeMap, BTreeSet};
 use temporal_slab::config::{Checked, Config, Unchecked};
-use temporal_slab::{AllocError, DefaultLock, Handle, HandleError, Heap, Local, RawHandle};
+use temporal_slab::{AllocError, Handle, HandleError, Heap, Local, RawHandle};
 use temporal_slab_actions::host::HostProvider;
 
 type Provider = HostProvider<65536>;
-type TheHeap<C> = Heap<Provider, DefaultLock, C>;
 
 /// What lies under every handle here, so that a typed one may be made of any bits.
 type Value = [u64; 8];
@@ -22,29 +21,29 @@ type Value = [u64; 8];
 /// The most steps of one input.
 const STEPS: usize = 96;
 
-/// Generations and ids that are used up soon.
-#[derive(Debug)]
-struct Few;
-impl Config for Few {
-    const CHECKED: bool = false;
-    const HANDLE_GENERATION_BITS: u32 = 2;
-    const HANDLE_IDS_LOG2: u32 = 3;
+temporal_slab_actions::configs! {
+    /// Generations and ids that are used up soon.
+    struct Few {
+        const CHECKED: bool = false;
+        const HANDLE_GENERATION_BITS: u32 = 2;
+        const HANDLE_IDS_LOG2: u32 = 3;
+    }
 }
 
 /// Runs one input.
 pub fn handles(data: &[u8]) {
     let mut bytes = Unstructured::new(data);
     let _end = match bytes.int_in_range(0..=2) {
-        Ok(0) => run::<Unchecked>(&mut bytes, false),
-        Ok(1) => run::<Checked>(&mut bytes, false),
-        _ => run::<Few>(&mut bytes, true),
+        Ok(0) => run::<Unchecked<Provider>>(&mut bytes, false),
+        Ok(1) => run::<Checked<Provider>>(&mut bytes, false),
+        _ => run::<Few<Provider>>(&mut bytes, true),
     };
 }
 
 /// A heap and what should be in it.
-struct World<'h, C: Config> {
-    heap: &'h TheHeap<C>,
-    local: Local<'h, Provider, DefaultLock, C>,
+struct World<'h, C: Config<Provider = Provider>> {
+    heap: &'h Heap<C>,
+    local: Local<'h, C>,
     live: Vec<(RawHandle, NonNull<u8>)>,
     /// Where each live handle leads.
     by_bits: BTreeMap<u64, NonNull<u8>>,
@@ -54,8 +53,8 @@ struct World<'h, C: Config> {
     is_short: bool,
 }
 
-fn run<C: Config>(bytes: &mut Bytes<'_>, is_short: bool) -> Known<()> {
-    let heaps = [(); 2].map(|()| TheHeap::<C>::new(Provider::default()));
+fn run<C: Config<Provider = Provider>>(bytes: &mut Bytes<'_>, is_short: bool) -> Known<()> {
+    let heaps = [(); 2].map(|()| Heap::<C>::new(Provider::default()));
     // Alike or apart: as close as two heaps can come, or as a program may choose.
     let ids: [u16; 2] = [bytes.arbitrary()?, bytes.arbitrary()?];
     for (heap, id) in heaps.iter().zip(ids) {
@@ -81,7 +80,7 @@ fn run<C: Config>(bytes: &mut Bytes<'_>, is_short: bool) -> Known<()> {
     Ok(())
 }
 
-fn step<C: Config>(
+fn step<C: Config<Provider = Provider>>(
     ours: &mut World<'_, C>,
     other: &mut World<'_, C>,
     bytes: &mut Bytes<'_>,
@@ -129,7 +128,7 @@ fn step<C: Config>(
     Ok(())
 }
 
-impl<'h, C: Config> World<'h, C> {
+impl<'h, C: Config<Provider = Provider>> World<'h, C> {
     fn make(&mut self, bytes: &mut Bytes<'_>) -> Known<()> {
         let size = [64, 72, 96, 128, 500, 1000, 8192, 9000][bytes.int_in_range(0..=7usize)?];
         let layout = Layout::from_size_align(size, 8).expect("it is small");

@@ -9,26 +9,25 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use openmetrics_parser::prometheus::parse_prometheus;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use temporal_slab::config::Config;
 use temporal_slab::provider::{Capabilities, PageProvider, ProviderError, Region};
 use temporal_slab::stats::{Cause, Latency, Report, Thresholds};
-use temporal_slab::{DefaultLock, Epoch, Heap, Label, Local, Policy, RawHandle};
+use temporal_slab::{Epoch, Heap, Label, Local, Policy, RawHandle};
 use temporal_slab_actions::host::HostProvider;
 
 /// The most steps of one input.
 const STEPS: usize = 64;
 
-/// More epochs than labels are told apart, and few classes, for what is written of them is always the same.
-#[derive(Debug)]
-pub(crate) struct Many;
-impl Config for Many {
-    const SIZES: &'static [usize] = &[64, 512, 4096];
-    const CHECKED: bool = true;
-    const RING: usize = 40;
-    const EPOCHS: usize = Self::RING;
+temporal_slab_actions::configs! {
+    /// More epochs than labels are told apart, and few classes, for what is written of them is always the same.
+    pub(crate) struct Many {
+        const SIZES: &'static [usize] = &[64, 512, 4096];
+        const CHECKED: bool = true;
+        const RING: usize = 40;
+        const EPOCHS: usize = Self::RING;
+    }
 }
 
-type TheHeap<'p> = Heap<&'p Clocked, DefaultLock, Many>;
+type TheHeap<'p> = Heap<Many<&'p Clocked>>;
 
 /// Makes a heap as the input says, and writes every report of it.
 pub(crate) fn reports(bytes: &mut Bytes<'_>) -> Known<()> {
@@ -295,7 +294,7 @@ fn thresholds(bytes: &mut Bytes<'_>) -> Known<Thresholds> {
 /// A heap, and what is in it.
 struct World<'h, 'p> {
     heap: &'h TheHeap<'p>,
-    local: Local<'h, &'p Clocked, DefaultLock, Many>,
+    local: Local<'h, Many<&'p Clocked>>,
     latency: &'h Latency,
     objects: Vec<(NonNull<u8>, Layout)>,
     epochs: Vec<Epoch>,
@@ -465,5 +464,5 @@ pub(crate) type Snapshot = temporal_slab::snapshot::HeapStats;
 
 /// A heap that was never used, for its snapshot.
 pub(crate) fn fresh() -> Snapshot {
-    Heap::<_, DefaultLock, Many>::new(HostProvider::<65536>::default()).stats()
+    Heap::<Many<_>>::new(HostProvider::<65536>::default()).stats()
 }

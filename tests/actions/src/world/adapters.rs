@@ -9,9 +9,8 @@ use core::fmt;
 use core::ptr::NonNull;
 use temporal_slab::adapter::{Global, LocalAllocator, LockedLocal, SharedOnly};
 use temporal_slab::config::Config;
-use temporal_slab::provider::PageProvider;
 use temporal_slab::stats::Report;
-use temporal_slab::{AllocError, DefaultLock, Heap};
+use temporal_slab::{AllocError, Heap};
 
 /// Allocates, grows and shrinks through an allocator, and leaves nothing behind; `false` if it was refused.
 fn through(allocator: &impl Allocator, size: u16, mut between: impl FnMut()) -> bool {
@@ -53,12 +52,12 @@ fn through(allocator: &impl Allocator, size: u16, mut between: impl FnMut()) -> 
 }
 
 /// The same through what serves as a program's allocator; `false` if it was refused.
-pub fn through_global<P: PageProvider + Sync + 'static, C: Config>(
-    heap: &Heap<P, DefaultLock, C>,
+pub fn through_global<C: Config<Provider: Sync, Lock: Sync> + 'static>(
+    heap: &Heap<C>,
     size: u16,
 ) -> bool {
     // SAFETY: neither of the two that get it, nor the local of one of them, is there when this ends.
-    let heap: &'static Heap<P, DefaultLock, C> = unsafe { &*core::ptr::from_ref(heap) };
+    let heap: &'static Heap<C> = unsafe { &*core::ptr::from_ref(heap) };
     let (size, old) = (usize::from(size) * 2 + 9, usize::from(size) + 1);
     let layout = Layout::from_size_align(old, 16).expect("it is small");
     let work = |global: &dyn GlobalAlloc| {
@@ -82,7 +81,7 @@ pub fn through_global<P: PageProvider + Sync + 'static, C: Config>(
     work(&Global::new(heap, SharedOnly)) && with_local
 }
 
-impl<P: PageProvider, C: Config> World<'_, P, C> {
+impl<C: Config> World<'_, C> {
     pub(super) fn adapt(&mut self, way: u8, epoch: u8, size: u16) -> Result<(), AllocError> {
         let (heap, named) = (self.heap, self.named(epoch));
         let mut is_closed = false;

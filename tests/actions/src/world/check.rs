@@ -5,9 +5,8 @@ use super::scopes::Scoped;
 use super::values::dropped;
 use temporal_slab::Census;
 use temporal_slab::config::Config;
-use temporal_slab::provider::PageProvider;
 
-impl<P: PageProvider, C: Config> World<'_, P, C> {
+impl<C: Config> World<'_, C> {
     /// Compares the heap with the model.
     ///
     /// # Panics
@@ -30,7 +29,7 @@ impl<P: PageProvider, C: Config> World<'_, P, C> {
             .map(|entry| self.usable_of(entry.layout(), true));
         let blocks = self
             .blocks()
-            .map(|size| self.usable_of(Scoped::<P, C>::block(size), false));
+            .map(|size| self.usable_of(Scoped::<C>::block(size), false));
         let named = self.scopes.iter().flat_map(|scope| &scope.named);
         let named = named.map(|(_, filled)| self.usable_of(filled.layout, true));
         let usable: usize = objects.chain(values).chain(blocks).chain(named).sum();

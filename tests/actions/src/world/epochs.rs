@@ -3,10 +3,7 @@
 use super::World;
 use core::ptr::NonNull;
 use temporal_slab::config::Config;
-use temporal_slab::provider::PageProvider;
-use temporal_slab::{
-    AllocError, DefaultLock, Domain, Epoch, EpochError, EpochState, Inside, Label,
-};
+use temporal_slab::{AllocError, Domain, Epoch, EpochError, EpochState, Inside, Label};
 
 /// The most guards at a time.
 const DEPTH: usize = 12;
@@ -32,9 +29,9 @@ pub(super) struct Known {
 
 /// A guard and its domain, which stay where they are until the guard goes.
 #[derive(Debug)]
-pub(super) struct Guard<'h, P: PageProvider, C: Config> {
-    domain: NonNull<Domain<'h, P, DefaultLock, C>>,
-    inside: NonNull<Inside<'h, P, DefaultLock, C>>,
+pub(super) struct Guard<'h, C: Config> {
+    domain: NonNull<Domain<'h, C>>,
+    inside: NonNull<Inside<'h, C>>,
     epoch: Epoch,
     closes: bool,
     depth: usize,
@@ -52,7 +49,7 @@ impl Known {
     }
 }
 
-impl<'h, P: PageProvider, C: Config> World<'h, P, C> {
+impl<'h, C: Config> World<'h, C> {
     /// The root epoch.
     pub(super) fn root(&self) -> Epoch {
         self.epochs[0].token
@@ -300,7 +297,7 @@ impl<'h, P: PageProvider, C: Config> World<'h, P, C> {
         // SAFETY: a box is not null.
         let domain = unsafe { NonNull::new_unchecked(Box::into_raw(Box::new(domain))) };
         // SAFETY: the box stays until its guard is gone, and is only read until then.
-        let there: &'h Domain<'h, P, DefaultLock, C> = unsafe { domain.as_ref() };
+        let there: &'h Domain<'h, C> = unsafe { domain.as_ref() };
         let outer = self.guards.last().filter(|_| nested);
         let (entered, depth) = match outer {
             // SAFETY: as above; guards go in the order in which the last came first.

@@ -4,13 +4,12 @@ use super::World;
 use core::alloc::Layout;
 use core::ptr::NonNull;
 use temporal_slab::config::Config;
-use temporal_slab::provider::PageProvider;
 use temporal_slab::{FreeError, RawHandle};
 
 /// From here on an object is freed by its address alone.
 const BY_ADDRESS: u8 = 128;
 
-impl<P: PageProvider, C: Config> World<'_, P, C> {
+impl<C: Config> World<'_, C> {
     pub(super) fn misuse(&mut self, local: u8, number: u16, how: u8) {
         if !C::CHECKED {
             return;

@@ -18,7 +18,7 @@ use core::ptr::NonNull;
 use temporal_slab::config::Config;
 use temporal_slab::provider::{Fault, FaultyProvider, PageProvider};
 use temporal_slab::snapshot::HeapStats;
-use temporal_slab::{AllocError, DefaultLock, Epoch, Heap, Local, RawHandle};
+use temporal_slab::{AllocError, Epoch, Heap, Local, RawHandle};
 
 pub use adapters::through_global;
 use epochs::{Guard, Known};
@@ -74,23 +74,23 @@ impl Foreseen {
 }
 
 /// A way through an adapter that wants more of a provider than the model does.
-type ThroughGlobal<P, C> = fn(&Heap<P, DefaultLock, C>, u16) -> bool;
+type ThroughGlobal<C> = fn(&Heap<C>, u16) -> bool;
 
 /// A heap, its locals, and what should be in them.
-pub struct World<'h, P: PageProvider, C: Config> {
+pub struct World<'h, C: Config> {
     /// The heap.
-    pub heap: &'h Heap<P, DefaultLock, C>,
+    pub heap: &'h Heap<C>,
     /// Its locals.
-    pub locals: Vec<Local<'h, P, DefaultLock, C>>,
+    pub locals: Vec<Local<'h, C>>,
     objects: Live,
     values: Vec<Entry>,
     /// Who reads them.
-    readings: Vec<(u64, Held<'h, P, C>)>,
-    scopes: Vec<Scoped<'h, P, C>>,
+    readings: Vec<(u64, Held<'h, C>)>,
+    scopes: Vec<Scoped<'h, C>>,
     /// The epochs that there were, the root's first.
     epochs: Vec<Known>,
     current: Option<Epoch>,
-    guards: Vec<Guard<'h, P, C>>,
+    guards: Vec<Guard<'h, C>>,
     /// Handles whose objects were freed.
     dead: Vec<RawHandle>,
     /// Plain objects that were freed.
@@ -103,7 +103,7 @@ pub struct World<'h, P: PageProvider, C: Config> {
     has_own_epoch: bool,
     figures: Option<HeapStats>,
     control: Option<&'h dyn Control>,
-    global: Option<ThroughGlobal<P, C>>,
+    global: Option<ThroughGlobal<C>>,
     /// There is always memory, but for what is broken.
     is_endless: bool,
     is_limited: bool,
@@ -113,12 +113,12 @@ pub struct World<'h, P: PageProvider, C: Config> {
     broken: u64,
 }
 
-impl<'h, P: PageProvider, C: Config> World<'h, P, C> {
+impl<'h, C: Config> World<'h, C> {
     /// The world of a heap that was not used yet, with so many locals. Any allocation may fail for want of memory.
     ///
     /// # Panics
     /// If there is no memory for the first epoch.
-    pub fn new(heap: &'h Heap<P, DefaultLock, C>, locals: usize) -> Self {
+    pub fn new(heap: &'h Heap<C>, locals: usize) -> Self {
         let locals = (0..locals).map_while(|_| heap.local().ok()).collect();
         let root = heap.current().expect("memory for the first epoch");
         values::dropped();
@@ -173,7 +173,7 @@ impl<'h, P: PageProvider, C: Config> World<'h, P, C> {
     #[must_use]
     pub fn with_global(mut self) -> Self
     where
-        P: Sync + 'static,
+        C: Config<Provider: Sync, Lock: Sync> + 'static,
     {
         self.global = Some(through_global);
         self
@@ -425,7 +425,7 @@ impl<'h, P: PageProvider, C: Config> World<'h, P, C> {
     }
 }
 
-impl<P: PageProvider, C: Config> Drop for World<'_, P, C> {
+impl<C: Config> Drop for World<'_, C> {
     fn drop(&mut self) {
         // The innermost first, each before its domain.
         while !self.guards.is_empty() {
@@ -434,7 +434,7 @@ impl<P: PageProvider, C: Config> Drop for World<'_, P, C> {
     }
 }
 
-impl<P: PageProvider, C: Config> core::fmt::Debug for World<'_, P, C> {
+impl<C: Config> core::fmt::Debug for World<'_, C> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("World")
             .field("heap", self.heap)

@@ -6,7 +6,6 @@ use crate::action::HUGE;
 use core::alloc::Layout;
 use core::ptr::NonNull;
 use temporal_slab::config::Config;
-use temporal_slab::provider::PageProvider;
 use temporal_slab::stats::{Latency, Sampler};
 use temporal_slab::{AllocError, Epoch, RawHandle};
 
@@ -34,7 +33,7 @@ pub(super) fn layout(size: u32, align: u8) -> Layout {
     Layout::from_size_align(size as usize, 1 << align).expect("sizes are small")
 }
 
-impl<P: PageProvider, C: Config> World<'_, P, C> {
+impl<C: Config> World<'_, C> {
     pub(super) fn alloc(
         &mut self,
         local: u8,

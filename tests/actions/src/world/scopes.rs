@@ -6,16 +6,15 @@ use super::values::{Small, insert_as, is_dropped};
 use core::alloc::Layout;
 use core::ptr::NonNull;
 use temporal_slab::config::Config;
-use temporal_slab::provider::PageProvider;
-use temporal_slab::{AllocError, DefaultLock, RawHandle, Scope};
+use temporal_slab::{AllocError, RawHandle, Scope};
 
 /// The most scopes at a time.
 const SCOPES: usize = 4;
 
 /// A scope and what is in it.
 #[derive(Debug)]
-pub(super) struct Scoped<'h, P: PageProvider, C: Config> {
-    scope: Scope<'h, P, DefaultLock, C>,
+pub(super) struct Scoped<'h, C: Config> {
+    scope: Scope<'h, C>,
     /// Tells it from all others.
     number: u64,
     /// Its blocks, by their sizes.
@@ -27,7 +26,7 @@ pub(super) struct Scoped<'h, P: PageProvider, C: Config> {
     pub(super) named: Vec<(RawHandle, Filled)>,
 }
 
-impl<P: PageProvider, C: Config> Scoped<'_, P, C> {
+impl<C: Config> Scoped<'_, C> {
     /// The layout of a block.
     pub(super) fn block(size: usize) -> Layout {
         Layout::from_size_align(size, 64).expect("it is small")
@@ -41,7 +40,7 @@ impl<P: PageProvider, C: Config> Scoped<'_, P, C> {
     }
 }
 
-impl<'h, P: PageProvider, C: Config> World<'h, P, C> {
+impl<'h, C: Config> World<'h, C> {
     pub(super) fn make_scope(&mut self) {
         if self.scopes.len() < SCOPES {
             self.ids += 1;
@@ -222,7 +221,7 @@ impl<'h, P: PageProvider, C: Config> World<'h, P, C> {
     pub(super) fn with_scope<T>(
         &mut self,
         number: u8,
-        work: impl FnOnce(&Scope<'h, P, DefaultLock, C>, &mut dyn FnMut()) -> T,
+        work: impl FnOnce(&Scope<'h, C>, &mut dyn FnMut()) -> T,
     ) -> Option<T> {
         let index = usize::from(number) % self.scopes.len().max(1);
         let scoped = self.scopes.get_mut(index)?;

@@ -4,8 +4,7 @@ use super::World;
 use core::alloc::Layout;
 use std::cell::RefCell;
 use temporal_slab::config::Config;
-use temporal_slab::provider::PageProvider;
-use temporal_slab::{AllocError, DefaultLock, Epoch, Handle, HandleError, RawHandle, Reading};
+use temporal_slab::{AllocError, Epoch, Handle, HandleError, RawHandle, Reading};
 
 /// The most readers of one object.
 const READERS: usize = 255;
@@ -143,13 +142,13 @@ impl Entry {
 
 /// Somebody who reads.
 #[derive(Debug)]
-pub(super) enum Held<'h, P: PageProvider, C: Config> {
-    Small(Reading<'h, Small, P, DefaultLock, C>),
-    Large(Reading<'h, Large, P, DefaultLock, C>),
-    Silent(Reading<'h, Silent, P, DefaultLock, C>),
+pub(super) enum Held<'h, C: Config> {
+    Small(Reading<'h, Small, C>),
+    Large(Reading<'h, Large, C>),
+    Silent(Reading<'h, Silent, C>),
 }
 
-impl<P: PageProvider, C: Config> Held<'_, P, C> {
+impl<C: Config> Held<'_, C> {
     fn verify(&self, id: u64) {
         match self {
             Self::Small(value) => value.verify(id),
@@ -159,7 +158,7 @@ impl<P: PageProvider, C: Config> Held<'_, P, C> {
     }
 }
 
-impl<'h, P: PageProvider, C: Config> World<'h, P, C> {
+impl<'h, C: Config> World<'h, C> {
     pub(super) fn insert(
         &mut self,
         local: u8,

@@ -7,10 +7,11 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::NonNull;
 use serde::{Deserialize, Serialize};
 use std::alloc::System;
+use temporal_slab::config::DefaultLock;
 use temporal_slab::config::{Checked, Config, Unchecked};
 use temporal_slab::provider::PageProvider;
 use temporal_slab::snapshot::{HeapStats, SlowPathStats};
-use temporal_slab::{DefaultLock, Heap, Local, Policy};
+use temporal_slab::{Heap, Local, Policy};
 use temporal_slab_hosted::MmapProvider;
 
 /// An allocator to compare with, as its authors ship it.
@@ -172,13 +173,15 @@ pub(super) fn failed(what: &str) -> ! {
 }
 
 /// The heap under test: never checked, as the peers do not check either, unless it is said.
-pub(super) type Ours<P, C = Unchecked> = Heap<P, DefaultLock, C>;
+pub(super) type Ours<P> = Heap<Unchecked<P>>;
 
 /// Hard on whoever reads or foresees what is not theirs.
 #[derive(Debug)]
 pub(super) struct Hardened;
 
 impl Config for Hardened {
+    type Provider = MmapProvider;
+    type Lock = DefaultLock;
     const CHECKED: bool = true;
     const ZERO_ON_FREE: bool = true;
     const SHUFFLED: bool = true;
@@ -189,17 +192,15 @@ static WITH_LOCALS: Ours<MmapProvider> = Heap::new(MmapProvider::new());
 static WITHOUT_LOCALS: Ours<MmapProvider> = Heap::new(MmapProvider::new());
 static ON_CLOSE: Ours<MmapProvider> = Heap::new(MmapProvider::new());
 
-static CHECKED: Ours<MmapProvider, Checked> = Heap::new(MmapProvider::new());
-static HARDENED: Ours<MmapProvider, Hardened> = Heap::new(MmapProvider::new());
+static CHECKED: Heap<Checked<MmapProvider>> = Heap::new(MmapProvider::new());
+static HARDENED: Heap<Hardened> = Heap::new(MmapProvider::new());
 static HUGE: Ours<MmapProvider> = Heap::new(MmapProvider::new().with_huge_pages());
 
 /// A heap through a local of the calling thread.
-pub(super) struct OursLocal<P: PageProvider + 'static, C: Config = Unchecked>(
-    Local<'static, P, DefaultLock, C>,
-);
+pub(super) struct OursLocal<C: Config + 'static>(Local<'static, C>);
 
-impl<P: PageProvider, C: Config> OursLocal<P, C> {
-    pub(super) fn of(heap: &'static Ours<P, C>) -> Self {
+impl<C: Config> OursLocal<C> {
+    pub(super) fn of(heap: &'static Heap<C>) -> Self {
         match heap.local() {
             Ok(local) => Self(local),
             Err(error) => failed(&format!("no local for the heap: {error}")),
@@ -207,7 +208,7 @@ impl<P: PageProvider, C: Config> OursLocal<P, C> {
     }
 }
 
-impl<P: PageProvider + Send + Sync, C: Config> Contender for OursLocal<P, C> {
+impl<C: Config<Provider: Send + Sync, Lock: Sync>> Contender for OursLocal<C> {
     #[inline(always)]
     fn alloc(&mut self, layout: Layout) -> NonNull<u8> {
         match self.0.alloc(layout) {

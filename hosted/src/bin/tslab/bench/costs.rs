@@ -13,11 +13,11 @@ use core::time::Duration;
 use mimalloc::MiMalloc;
 use std::time::Instant;
 use temporal_slab::config::Unchecked;
-use temporal_slab::{DefaultLock, Heap, Local, Policy, Scope};
+use temporal_slab::{Heap, Local, Policy, Scope};
 use temporal_slab_hosted::MmapProvider;
 
-type TheLocal = Local<'static, MmapProvider, DefaultLock, Unchecked>;
-type TheScope = Scope<'static, MmapProvider, DefaultLock, Unchecked>;
+type TheLocal = Local<'static, Unchecked<MmapProvider>>;
+type TheScope = Scope<'static, Unchecked<MmapProvider>>;
 
 const LAYOUT: Layout = match Layout::from_size_align(128, 8) {
     Ok(layout) => layout,
@@ -336,8 +336,7 @@ fn close(context: &mut Context<'_>, bytes: usize) {
     }
     context.begin("close", &name);
     let mut found = vec![(Vec::new(), Vec::new()); POLICIES.len()];
-    let heaps = POLICIES
-        .map(|_| Heap::<_, DefaultLock, Unchecked>::new(MmapProvider::new().without_readings()));
+    let heaps = POLICIES.map(|_| Heap::<Unchecked<_>>::new(MmapProvider::new().without_readings()));
     for round in 0..context.rounds {
         for step in 0..POLICIES.len() {
             let place = (round + step) % POLICIES.len();
@@ -353,7 +352,7 @@ fn close(context: &mut Context<'_>, bytes: usize) {
     add(context, "close", &variants[1], "KiB", kept);
 }
 
-type PlainHeap = Heap<MmapProvider, DefaultLock, Unchecked>;
+type PlainHeap = Heap<Unchecked<MmapProvider>>;
 
 fn closed(heap: &PlainHeap, bytes: usize) -> (Duration, u64) {
     let local = heap.local();

@@ -51,13 +51,15 @@ pub(crate) struct Options {
 #[derive(Debug)]
 struct Everything;
 impl Config for Everything {
+    type Provider = Fickle;
+    type Lock = FutexLock;
     const CHECKED: bool = true;
     const ZERO_ON_FREE: bool = true;
     const SHUFFLED: bool = true;
 }
 
-type TheHeap = Heap<Fickle, FutexLock, Everything>;
-type TheLocal = Local<'static, Fickle, FutexLock, Everything>;
+type TheHeap = Heap<Everything>;
+type TheLocal = Local<'static, Everything>;
 
 static HEAP: TheHeap = Heap::new(Fickle::new(MmapProvider::new().without_readings()));
 

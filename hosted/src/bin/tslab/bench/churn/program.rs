@@ -1,14 +1,14 @@
 //! The program that churns, in a process of its own, and what is resident meanwhile.
 
 use super::shape::{Epochs, Fate, Pattern, Shape};
-use crate::bench::contender::{Contender, Kind, Ours, Visitor, failed};
+use crate::bench::contender::{Contender, Kind, Visitor, failed};
 use crate::bench::epochs::Bumping;
 use core::alloc::Layout;
 use core::ptr::NonNull;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::time::Instant;
-use temporal_slab::{DefaultLock, Epoch, Heap, Local, Policy};
+use temporal_slab::{Epoch, Heap, Local, Policy};
 use temporal_slab_hosted::{MmapProvider, rss::Usage};
 
 /// How often it is looked at what is resident.
@@ -76,14 +76,14 @@ impl<C: Contender> Memory for Plain<C> {
     fn end(&mut self) {}
 }
 
-static HEAP: Ours<MmapProvider, Bumping> = Heap::new(MmapProvider::new().without_readings());
+static HEAP: Heap<Bumping> = Heap::new(MmapProvider::new().without_readings());
 
 /// What is kept of what closes empty, with [`super::WITH_WARM_EPOCHS`].
 const WARM_BYTES: usize = 8 << 20;
 
 /// With epochs, as the shape says; what is known to live long is in the root epoch.
 struct InEpochs {
-    local: Local<'static, MmapProvider, DefaultLock, Bumping>,
+    local: Local<'static, Bumping>,
     epoch: Epoch,
     refused: u64,
 }

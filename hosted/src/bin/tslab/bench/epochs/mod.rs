@@ -4,24 +4,28 @@
 mod way;
 
 use super::Context;
-use super::contender::{Contender, Kind, Ours, Peer, Visitor};
+use super::contender::{Contender, Kind, Peer, Visitor};
 use super::costs::{Turn, in_turns, times};
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use core::time::Duration;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::thread;
 use temporal_slab::class::FINE_SIZES;
-use temporal_slab::config::Config;
+use temporal_slab::config::{Config, DefaultLock};
+use temporal_slab::lock_api::RawMutex;
 use temporal_slab::{Heap, Policy};
 use temporal_slab_hosted::MmapProvider;
 use way::{Alone, InArena, InEpochs, InHeap, Way};
 
 /// As the process's heap is, without checks.
 #[derive(Debug)]
-pub(super) struct Bumping;
-impl Config for Bumping {
+pub(super) struct Bumping<L = DefaultLock>(PhantomData<L>);
+impl<L: RawMutex> Config for Bumping<L> {
+    type Provider = MmapProvider;
+    type Lock = L;
     const SIZES: &'static [usize] = FINE_SIZES;
     const CHECKED: bool = false;
     const BUMPS: bool = true;
@@ -31,15 +35,16 @@ impl Config for Bumping {
 #[derive(Debug)]
 struct Checked;
 impl Config for Checked {
+    type Provider = MmapProvider;
+    type Lock = DefaultLock;
     const SIZES: &'static [usize] = FINE_SIZES;
     const CHECKED: bool = true;
     const BUMPS: bool = true;
 }
 
 const POLICY: Policy = Policy::Proportional { bytes: 32 << 20 };
-static HEAP: Ours<MmapProvider, Bumping> =
-    Heap::new(MmapProvider::new().without_readings()).with_policy(POLICY);
-static CHECKED: Ours<MmapProvider, Checked> =
+static HEAP: Heap<Bumping> = Heap::new(MmapProvider::new().without_readings()).with_policy(POLICY);
+static CHECKED: Heap<Checked> =
     Heap::new(MmapProvider::new().without_readings()).with_policy(POLICY);
 
 /// Ten sizes, which come in turns; and ten of which the largest is the largest that a block takes.

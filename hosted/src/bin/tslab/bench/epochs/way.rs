@@ -1,14 +1,13 @@
 //! How objects that go together are allocated: in an epoch, alone, or in what a peer has for it.
 
-use super::super::contender::{Contender, Ours, failed};
+use super::super::contender::{Contender, failed};
 use core::alloc::Layout;
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::hint::black_box;
 use core::ptr::{self, NonNull};
 use std::ffi::CString;
 use temporal_slab::config::Config;
-use temporal_slab::{DefaultLock, Epoch, Local};
-use temporal_slab_hosted::MmapProvider;
+use temporal_slab::{Epoch, Heap, Local};
 
 /// What is timed calls these directly.
 pub(super) trait Way: Send {
@@ -26,16 +25,16 @@ pub(super) trait Way: Send {
 }
 
 /// An epoch of ours.
-pub(super) struct InEpochs<C: Config + 'static>(Local<'static, MmapProvider, DefaultLock, C>);
+pub(super) struct InEpochs<C: Config + 'static>(Local<'static, C>);
 
 impl<C: Config> InEpochs<C> {
-    pub(super) fn of(heap: &'static Ours<MmapProvider, C>) -> Self {
+    pub(super) fn of(heap: &'static Heap<C>) -> Self {
         let local = heap.local();
         Self(local.unwrap_or_else(|error| failed(&format!("no local: {error}"))))
     }
 }
 
-impl<C: Config> Way for InEpochs<C> {
+impl<C: Config<Provider: Sync, Lock: Sync>> Way for InEpochs<C> {
     type Group = Epoch;
 
     #[inline(always)]

@@ -6,8 +6,9 @@ use core::alloc::Layout;
 use core::ptr::NonNull;
 use std::alloc::{GlobalAlloc, System};
 use std::sync::LazyLock;
+use temporal_slab::Heap;
+use temporal_slab::config::DefaultLock;
 use temporal_slab::provider::StaticProvider;
-use temporal_slab::{DefaultLock, Heap};
 
 type Talc = talc::TalcLock<DefaultLock, talc::source::Manual>;
 /// Blocks of up to 2^32 bytes, as its own examples have them.

@@ -19,8 +19,8 @@ use temporal_slab::adapter::LocalAllocator;
 use temporal_slab::{Epoch, Heap, Policy, Scope};
 use temporal_slab_hosted::{FutexLock, MmapProvider};
 
-type Served = Heap<MmapProvider, FutexLock, Bumping>;
-type Allocating = LocalAllocator<'static, MmapProvider, FutexLock, Bumping>;
+type Served = Heap<Bumping<FutexLock>>;
+type Allocating = LocalAllocator<'static, Bumping<FutexLock>>;
 
 /// One for each way of use, so that none finds what another left.
 static PLAIN: Served = Heap::new(MmapProvider::new().without_readings());
