@@ -22,7 +22,8 @@
 //! | [`scope`](Scope) | memory that one value owns, on the public face only |
 //! | [`domain`](Domain) | counted regions over epochs, on the public face only |
 //! | [`adapter`] | `GlobalAlloc` and `allocator-api2`, on the public face only |
-//! | [`stats`] | reports and a diagnosis, on the public face only |
+//!
+//! Reports and a diagnosis are a crate of their own, `temporal-slab-report`, on [`snapshot`] and the public face.
 #![no_std]
 // A model uses a part of the crate, and makes nothing public.
 #![cfg_attr(loom, allow(dead_code, unreachable_pub, unused_imports))]
@@ -76,9 +77,6 @@ mod domain;
 
 #[cfg(not(loom))]
 pub mod adapter;
-
-#[cfg(not(loom))]
-pub mod stats;
 
 #[cfg(not(loom))]
 pub use domain::{Domain, Inside};

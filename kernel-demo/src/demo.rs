@@ -6,8 +6,8 @@ use core::alloc::Layout;
 use core::fmt::{self, Write};
 use core::ptr::NonNull;
 
-use temporal_slab::stats::Report;
 use temporal_slab::{Domain, Epoch};
+use temporal_slab_report::Report;
 
 use crate::heap::{HEAP, KernelConfig};
 use crate::memory;

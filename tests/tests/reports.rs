@@ -9,8 +9,8 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use std::collections::VecDeque;
 use temporal_slab::Heap;
 use temporal_slab::config::Standard;
-use temporal_slab::stats::{Labels, Latency, Report, Sampler};
 use temporal_slab_hosted::MmapProvider;
+use temporal_slab_report::{Labels, Latency, Report, Sampler};
 
 type TestHeap = Heap<Standard<MmapProvider>>;
 
@@ -281,7 +281,7 @@ fn sampled_times_are_told() {
     for _ in 0..8000 {
         let _kept = sampler.alloc(&mut local, layout(64)).unwrap();
     }
-    let counted: u64 = temporal_slab::stats::Cause::ALL
+    let counted: u64 = temporal_slab_report::Cause::ALL
         .map(|cause| SOME.of(cause).count())
         .iter()
         .sum();

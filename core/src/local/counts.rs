@@ -4,7 +4,7 @@
 //! and may be read by anyone while the local is in the registry, under its lock: `Relaxed`, figures.
 
 use super::LocalRow;
-use crate::snapshot::SlowPathStats;
+use crate::snapshot::{SlowPathCounters, SlowPathStats};
 use crate::sync::{AtomicU64, Ordering::Relaxed, add};
 use core::alloc::{Layout, LayoutError};
 
@@ -13,17 +13,7 @@ use core::alloc::{Layout, LayoutError};
 #[repr(C)]
 pub(crate) struct LocalCounters {
     pub(super) number: u64,
-    pub(super) no_word: AtomicU64,
-    pub(super) from_stash: AtomicU64,
-    pub(super) depot_visits: AtomicU64,
-    pub(super) from_cache: AtomicU64,
-    pub(super) new_slabs: AtomicU64,
-    pub(super) epoch_closed: AtomicU64,
-    pub(super) limit: AtomicU64,
-    pub(super) out_of_memory: AtomicU64,
-    pub(super) spills: AtomicU64,
-    pub(super) words_taken: AtomicU64,
-    pub(super) words_given: AtomicU64,
+    pub(super) slow: SlowPathCounters,
 }
 
 /// What a local or an epoch cache did without the depot. `Relaxed`: see the head.
@@ -97,20 +87,7 @@ impl LocalCounters {
     }
 
     pub(crate) fn slow(&self) -> SlowPathStats {
-        let read = |count: &AtomicU64| count.load(Relaxed);
-        SlowPathStats {
-            no_word: read(&self.no_word),
-            from_stash: read(&self.from_stash),
-            depot_visits: read(&self.depot_visits),
-            from_cache: read(&self.from_cache),
-            new_slabs: read(&self.new_slabs),
-            epoch_closed: read(&self.epoch_closed),
-            limit: read(&self.limit),
-            out_of_memory: read(&self.out_of_memory),
-            spills: read(&self.spills),
-            words_taken: read(&self.words_taken),
-            words_given: read(&self.words_given),
-        }
+        self.slow.read()
     }
 }
 

@@ -451,7 +451,7 @@ impl<'h, C: Config> Local<'h, C> {
     /// Notes that an epoch was closed.
     #[cold]
     pub(super) fn closed(&self, row: &Row<C::Lock>, class: Option<usize>) -> AllocError {
-        bump(&self.counters().epoch_closed);
+        bump(&self.counters().slow.epoch_closed);
         self.heap.refused(AllocError::EpochClosed, Some(row), class)
     }
 }

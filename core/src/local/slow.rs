@@ -122,7 +122,7 @@ impl<'h, C: Config> Local<'h, C> {
             return Err(self.closed(cache.row, Some(class)));
         }
         if !self.cell(cache, class).has_store() {
-            bump(&self.counters().no_word);
+            bump(&self.counters().slow.no_word);
             self.heap.note_no_word(cache.row, class);
         }
         self.grow(cache, class);
@@ -133,7 +133,7 @@ impl<'h, C: Config> Local<'h, C> {
             return Ok(());
         }
         if cell.stashed() == 0 {
-            bump(&self.counters().depot_visits);
+            bump(&self.counters().slow.depot_visits);
             // A cell that is used much takes several words with one visit to the lock.
             let room = if cell.is_full_size() && cell.visits.get() >= VISITS_TO_GROW {
                 (cell.stash_room() / 2).max(1)
@@ -143,9 +143,9 @@ impl<'h, C: Config> Local<'h, C> {
             let from_cache = cache.row.bin(class).take(shape, room, |slab, word| {
                 cell.stash_push(Held { slab, word });
             });
-            add(&self.counters().words_taken, cell.stashed() as u64);
+            add(&self.counters().slow.words_taken, cell.stashed() as u64);
             if from_cache > 0 {
-                add(&self.counters().from_cache, from_cache as u64);
+                add(&self.counters().slow.from_cache, from_cache as u64);
                 heap.uncached(from_cache * shape.slab_bytes());
             }
             if cache.row.tag() != tag {
@@ -155,7 +155,7 @@ impl<'h, C: Config> Local<'h, C> {
             }
         } else {
             self.count_own(cache, class, |own| &own.from_stash);
-            bump(&self.counters().from_stash);
+            bump(&self.counters().slow.from_stash);
         }
         let cell = self.cell(cache, class);
         if let Some(held) = cell.stash_pop() {
@@ -166,7 +166,7 @@ impl<'h, C: Config> Local<'h, C> {
         }
         let made = heap.make_slab(cache.row, tag, class);
         let (slab, is_zero) = made.inspect_err(|error| self.count_refusal(*error))?;
-        bump(&self.counters().new_slabs);
+        bump(&self.counters().slow.new_slabs);
         // SAFETY: the slab was just made and is owned.
         let base = unsafe { Self::base_of(slab, class) };
         let word = shape.all;
@@ -181,7 +181,7 @@ impl<'h, C: Config> Local<'h, C> {
     #[inline(never)]
     pub(super) fn spill(&mut self, cache: EpochCache<'h, C::Lock>, class: usize, entry: Entry) {
         self.count_own(cache, class, |own| &own.spills);
-        bump(&self.counters().spills);
+        bump(&self.counters().slow.spills);
         self.grow(cache, class);
         if !self.cell(cache, class).push(entry, C::CHECKED) {
             // All but the newest quarter: fewer visits than with a half, and what is hot stays.
@@ -352,7 +352,7 @@ impl<'h, C: Config> Local<'h, C> {
 
     #[cold]
     pub(super) fn count_refusal(&self, error: AllocError) {
-        let counters = self.counters();
+        let counters = &self.counters().slow;
         bump(match error {
             AllocError::Limit => &counters.limit,
             AllocError::EpochClosed => &counters.epoch_closed,
@@ -362,7 +362,7 @@ impl<'h, C: Config> Local<'h, C> {
 
     /// Gives a held word back to its slab.
     fn give_back(&self, cache: EpochCache<'h, C::Lock>, class: usize, held: Held) {
-        bump(&self.counters().words_given);
+        bump(&self.counters().slow.words_given);
         let shape = Table::<C>::TABLE.class(class);
         // SAFETY: this local holds the word, and holds only words of its row and this class; held
         // slabs are valid.
@@ -388,7 +388,7 @@ impl<'h, C: Config> Local<'h, C> {
         }
         // Dropped before they are given, so that nobody who counts finds a slot both held and free.
         cell.stash_drop_oldest(count);
-        add(&self.counters().words_given, count as u64);
+        add(&self.counters().slow.words_given, count as u64);
         let words = words.iter().take(count);
         // SAFETY: as in `give_back`.
         unsafe {

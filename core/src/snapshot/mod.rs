@@ -13,19 +13,23 @@ mod epoch;
 mod heap;
 mod parts;
 mod sizes;
+mod slow_path;
 
 pub use epoch::{ClassStats, EpochStats, LocalStats, LocalsStats};
 pub use heap::{
     CloseStats, ErrorStats, HeapStats, LargeStats, Locks, PageStats, Residency, RouteStats,
 };
-pub use parts::{BlockStats, LockStats, SharedPathStats, SlabStats, SlowPathStats};
+pub use parts::{BlockStats, LockStats, SharedPathStats, SlabStats};
 pub use sizes::SizeCounts;
+pub(crate) use slow_path::SlowPathCounters;
+pub use slow_path::{Counter, SlowPathStats};
 
 /// The version of the snapshots' format, and of every encoding of it.
 pub const VERSION: u32 = 1;
 
 /// `part` of `whole`, from 0 to 1; 0 of nothing.
-pub(crate) fn share(part: u64, whole: u64) -> f64 {
+#[must_use]
+pub fn share(part: u64, whole: u64) -> f64 {
     if whole == 0 {
         0.0
     } else {

@@ -2,95 +2,11 @@
 
 use super::share;
 
-/// How often the fast path was left, and what for.
-///
-/// An allocation leaves it when neither a freed slot nor a current word is at hand: that is a *hit*, and each
-/// hit is served from the local's stash or asks the depot. A free leaves it when the magazine is full: a
-/// *spill*.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SlowPathStats {
-    /// Hits that found that there had never been a current word: the first use of a class by a local in an
-    /// epoch, if it did not serve one before in the same place. The others found theirs used up.
-    pub no_word: u64,
-    /// Hits that a local served from its own stash.
-    pub from_stash: u64,
-    /// Hits that asked the depot, by locals and by the shared path.
-    pub depot_visits: u64,
-    /// Slabs that the depot had in its cache. One visit may take several.
-    pub from_cache: u64,
-    /// Visits that found nothing in the depot and made a slab from a chunk.
-    pub new_slabs: u64,
-    /// Allocations that were refused because the epoch was closed...
-    pub epoch_closed: u64,
-    /// ...because of the heap's byte limit...
-    pub limit: u64,
-    /// ...or because the provider had no memory, or no id was left for a handle.
-    pub out_of_memory: u64,
-    /// Frees that found the magazine full.
-    pub spills: u64,
-    /// Words that locals took from the depot.
-    pub words_taken: u64,
-    /// Words that locals gave back.
-    pub words_given: u64,
-}
-
-impl SlowPathStats {
-    /// Allocations that left the fast path.
-    #[must_use]
-    pub const fn hits(&self) -> u64 {
-        self.from_stash.saturating_add(self.depot_visits)
-    }
-
-    /// Hits that found the current word used up. A difference, as [`SlowPathStats::from_depot`].
-    #[must_use]
-    pub const fn word_used_up(&self) -> u64 {
-        self.hits().saturating_sub(self.no_word)
-    }
-
-    /// Visits to the depot that made no slab: they found slots there, or were refused. A difference, which may
-    /// be less at a later reading.
-    #[must_use]
-    pub const fn from_depot(&self) -> u64 {
-        self.depot_visits.saturating_sub(self.new_slabs)
-    }
-
-    /// Allocations that were refused.
-    #[must_use]
-    pub const fn refused(&self) -> u64 {
-        self.epoch_closed
-            .saturating_add(self.limit)
-            .saturating_add(self.out_of_memory)
-    }
-
-    /// The causes, each with its name and its count, which only grows. The first two are the hits; a visit to the
-    /// depot may end with a new slab or a refusal.
-    #[must_use]
-    pub const fn causes(&self) -> [(&'static str, u64); 7] {
-        [
-            ("stash", self.from_stash),
-            ("depot", self.depot_visits),
-            ("new_slab", self.new_slabs),
-            ("spill", self.spills),
-            ("epoch_closed", self.epoch_closed),
-            ("limit", self.limit),
-            ("out_of_memory", self.out_of_memory),
-        ]
-    }
-
-    pub(crate) const fn add(&mut self, other: &Self) {
-        self.no_word = self.no_word.saturating_add(other.no_word);
-        self.from_stash = self.from_stash.saturating_add(other.from_stash);
-        self.depot_visits = self.depot_visits.saturating_add(other.depot_visits);
-        self.from_cache = self.from_cache.saturating_add(other.from_cache);
-        self.new_slabs = self.new_slabs.saturating_add(other.new_slabs);
-        self.epoch_closed = self.epoch_closed.saturating_add(other.epoch_closed);
-        self.limit = self.limit.saturating_add(other.limit);
-        self.out_of_memory = self.out_of_memory.saturating_add(other.out_of_memory);
-        self.spills = self.spills.saturating_add(other.spills);
-        self.words_taken = self.words_taken.saturating_add(other.words_taken);
-        self.words_given = self.words_given.saturating_add(other.words_given);
-    }
+/// Adds fields of one to those of the other.
+macro_rules! add_fields {
+    ($into:ident, $from:ident, $($field:ident),+) => {
+        $($into.$field = $into.$field.saturating_add($from.$field);)+
+    };
 }
 
 /// Slabs: how many there are, in which state, and what became of those that were.
@@ -155,21 +71,26 @@ impl SlabStats {
         self.cached.saturating_add(self.whole)
     }
 
-    pub(crate) const fn add(&mut self, other: &Self) {
-        self.slabs = self.slabs.saturating_add(other.slabs);
-        self.listed = self.listed.saturating_add(other.listed);
-        self.whole = self.whole.saturating_add(other.whole);
-        self.cached = self.cached.saturating_add(other.cached);
-        self.slots = self.slots.saturating_add(other.slots);
-        self.free_slots = self.free_slots.saturating_add(other.free_slots);
-        self.held_slots = self.held_slots.saturating_add(other.held_slots);
-        self.live_slots = self.live_slots.saturating_add(other.live_slots);
-        self.made = self.made.saturating_add(other.made);
-        self.recycled = self.recycled.saturating_add(other.recycled);
-        self.cached_so_far = self.cached_so_far.saturating_add(other.cached_so_far);
-        self.overflowed = self.overflowed.saturating_add(other.overflowed);
-        self.full_to_partial = self.full_to_partial.saturating_add(other.full_to_partial);
-        self.partial_to_full = self.partial_to_full.saturating_add(other.partial_to_full);
+    /// Adds what another counted.
+    pub const fn add(&mut self, other: &Self) {
+        add_fields!(
+            self,
+            other,
+            slabs,
+            listed,
+            whole,
+            cached,
+            slots,
+            free_slots,
+            held_slots,
+            live_slots,
+            made,
+            recycled,
+            cached_so_far,
+            overflowed,
+            full_to_partial,
+            partial_to_full
+        );
         self.is_cut |= other.is_cut;
     }
 }
@@ -203,12 +124,9 @@ impl SharedPathStats {
         share(self.retries, self.takes)
     }
 
-    pub(crate) const fn add(&mut self, other: &Self) {
-        self.takes = self.takes.saturating_add(other.takes);
-        self.retries = self.retries.saturating_add(other.retries);
-        self.checks = self.checks.saturating_add(other.checks);
-        self.switches = self.switches.saturating_add(other.switches);
-        self.spread = self.spread.saturating_add(other.spread);
+    /// Adds what another counted.
+    pub const fn add(&mut self, other: &Self) {
+        add_fields!(self, other, takes, retries, checks, switches, spread);
     }
 }
 
@@ -229,9 +147,9 @@ impl LockStats {
         share(self.contended, self.taken)
     }
 
-    pub(crate) const fn add(&mut self, other: &Self) {
-        self.taken = self.taken.saturating_add(other.taken);
-        self.contended = self.contended.saturating_add(other.contended);
+    /// Adds what another counted.
+    pub const fn add(&mut self, other: &Self) {
+        add_fields!(self, other, taken, contended);
     }
 }
 

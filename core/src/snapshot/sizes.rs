@@ -37,7 +37,8 @@ impl SizeCounts {
         *count = count.saturating_add(objects.try_into().unwrap_or(u32::MAX));
     }
 
-    pub(crate) fn add(&mut self, other: &Self) {
+    /// Adds what another counted.
+    pub fn add(&mut self, other: &Self) {
         for (count, more) in self.0.iter_mut().zip(other.0) {
             *count = count.saturating_add(more);
         }

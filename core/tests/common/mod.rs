@@ -7,8 +7,6 @@
     reason = "each test binary uses its own part"
 )]
 
-pub mod hooked;
-
 use core::alloc::Layout;
 use core::ptr::NonNull;
 use temporal_slab::config::Config;
@@ -16,7 +14,9 @@ use temporal_slab::lock_api::RawMutex;
 use temporal_slab::provider::PageProvider;
 use temporal_slab::{AllocError, Census, Epoch, Heap, Local};
 
-pub use temporal_slab_actions::{Action, Family, Over, Rng, World, alone, figures, host, lookups};
+pub use temporal_slab_actions::{
+    Action, Family, Over, Rng, World, alone, figures, hooked, host, lookups,
+};
 
 temporal_slab_actions::configs! {
     /// A short ring, so that positions are used again and again.

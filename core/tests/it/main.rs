@@ -12,7 +12,6 @@ mod checked;
 mod classes;
 mod closes;
 mod counts;
-mod diagnosis;
 mod domains;
 mod epochs;
 mod eras;

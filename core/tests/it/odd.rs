@@ -6,8 +6,8 @@ use crate::common::{layout, steps, walk};
 use core::cell::{Cell, RefCell};
 use temporal_slab::config::Checked;
 use temporal_slab::provider::{Capabilities, PageProvider, ProviderError, Region};
-use temporal_slab::stats::Report;
 use temporal_slab::{AllocError, Heap, Policy};
+use temporal_slab_report::Report;
 
 const CHUNK: usize = 1 << 18;
 

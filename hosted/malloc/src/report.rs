@@ -11,8 +11,8 @@
 use core::ffi::{CStr, c_int};
 use core::fmt::{self, Write};
 use std::sync::OnceLock;
-use temporal_slab::stats::Report;
 use temporal_slab_hosted::TemporalSlab;
+use temporal_slab_report::Report;
 
 /// The longest name, with the zero at its end.
 const LONGEST: usize = 1024;

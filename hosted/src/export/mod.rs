@@ -5,12 +5,12 @@
 //!   reads: no request changes anything.
 //! - A request is a few hundred bytes. One that is longer, slower than [`PATIENCE`] or not understood gets an error
 //!   and is closed; one is served at a time, so nobody can make the program do more than that.
-//! - What is served is what `temporal_slab::stats::Report` writes, and what the system says of the process.
+//! - What is served is what `temporal_slab_report::Report` writes, and what the system says of the process.
 //!
 //! | path | what |
 //! |---|---|
 //! | `/metrics` | the text format of Prometheus |
-//! | `/stats.json` | JSON, by `stats.schema.json` of the core |
+//! | `/stats.json` | JSON, by `stats.schema.json` of `temporal-slab-report` |
 //! | `/stats.txt` | text for people |
 //! | `/findings.txt` | what is wrong, and what to do |
 //! | `/process.json` | what the system says is resident |
@@ -27,7 +27,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 use temporal_slab::Heap;
 use temporal_slab::config::Config;
-use temporal_slab::stats::{Latency, Report};
+use temporal_slab_report::{Latency, Report};
 
 pub use address::{Address, Stream, connect};
 use listener::{Ender, Listener};

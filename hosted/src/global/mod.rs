@@ -41,8 +41,8 @@ use core::time::Duration;
 use std::io;
 use temporal_slab::class::FINE_SIZES;
 use temporal_slab::config::Config;
-use temporal_slab::stats::Latency;
 use temporal_slab::{Domain, Heap, Policy};
+use temporal_slab_report::Latency;
 
 #[cfg(feature = "task")]
 pub(crate) use current::close;

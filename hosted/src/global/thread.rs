@@ -18,8 +18,8 @@ use core::mem::MaybeUninit;
 use core::num::NonZeroU32;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use temporal_slab::stats::{Latency, Sampler};
 use temporal_slab::{AllocError, Epoch, Local, Magazines};
+use temporal_slab_report::{Latency, Sampler};
 
 type TheLocal = Local<'static, GlobalConfig>;
 

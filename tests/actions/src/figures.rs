@@ -5,7 +5,7 @@ use temporal_slab::Heap;
 use temporal_slab::config::Config;
 use temporal_slab::provider::Accounts;
 use temporal_slab::snapshot::{ClassStats, HeapStats, SlabStats, VERSION};
-use temporal_slab::stats::metric::{self, Kind, Value};
+use temporal_slab_report::metric::{self, Kind, Value};
 
 /// Slabs, cached ones, and live, free and held slots.
 fn counted(slabs: &SlabStats) -> [u64; 5] {

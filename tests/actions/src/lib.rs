@@ -6,6 +6,7 @@ mod alone;
 mod configs;
 mod draw;
 pub mod figures;
+pub mod hooked;
 pub mod host;
 pub mod lookups;
 mod rng;

@@ -5,7 +5,7 @@ use crate::{Bytes, Known};
 use temporal_slab::snapshot::{
     HeapStats, LockStats, RouteStats, SharedPathStats, SlabStats, SlowPathStats,
 };
-use temporal_slab::stats::metric::{self, Metric, Value};
+use temporal_slab_report::metric::{self, Metric, Value};
 
 /// Sets each of these fields to a number of the input: small ones, large ones and the largest.
 macro_rules! set {

@@ -10,9 +10,9 @@ use openmetrics_parser::prometheus::parse_prometheus;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use temporal_slab::provider::{Capabilities, PageProvider, ProviderError, Region};
-use temporal_slab::stats::{Cause, Latency, Report, Thresholds};
 use temporal_slab::{Epoch, Heap, Label, Local, Policy, RawHandle};
 use temporal_slab_actions::host::HostProvider;
+use temporal_slab_report::{Cause, Latency, Report, Thresholds};
 
 /// The most steps of one input.
 const STEPS: usize = 64;
@@ -205,7 +205,7 @@ fn check_json(heap: &TheHeap<'_>, top: usize, report: &str) {
     let told = texts("labels", "label");
     assert_eq!(
         told.len(),
-        all.len().min(top).min(temporal_slab::stats::MAX_LABELS)
+        all.len().min(top).min(temporal_slab_report::MAX_LABELS)
     );
     assert!(told.iter().all(|label| all.contains(label)));
     assert_eq!(told.iter().collect::<BTreeSet<_>>().len(), told.len());

@@ -4,13 +4,13 @@ use openmetrics_parser::prometheus::parse_prometheus;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use temporal_slab::snapshot::{ClassStats, ErrorStats, HeapStats, VERSION};
-use temporal_slab::stats::metric::{self, Kind, Metric};
-use temporal_slab::stats::{Cause, LabelStats};
+use temporal_slab_report::metric::{self, Kind, Metric};
+use temporal_slab_report::{Cause, LabelStats};
 
 /// Where the schema is.
 pub const SCHEMA: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
-    "/../core/docs/stats.schema.json"
+    "/../core/report/docs/stats.schema.json"
 );
 
 /// The properties of an object that is made of figures.

@@ -106,7 +106,7 @@ mod tests {
     fn report() -> Report {
         let (mut stats, mut process) = (String::new(), String::new());
         let heap = TemporalSlab::heap();
-        temporal_slab::stats::Report::new(heap)
+        temporal_slab_report::Report::new(heap)
             .json(&mut stats)
             .unwrap();
         export::process_json(&mut process).unwrap();

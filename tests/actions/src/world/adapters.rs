@@ -9,8 +9,8 @@ use core::fmt;
 use core::ptr::NonNull;
 use temporal_slab::adapter::{Global, LocalAllocator, LockedLocal, SharedOnly};
 use temporal_slab::config::Config;
-use temporal_slab::stats::Report;
 use temporal_slab::{AllocError, Heap};
+use temporal_slab_report::Report;
 
 /// Allocates, grows and shrinks through an allocator, and leaves nothing behind; `false` if it was refused.
 fn through(allocator: &impl Allocator, size: u16, mut between: impl FnMut()) -> bool {

@@ -6,8 +6,8 @@ use crate::action::HUGE;
 use core::alloc::Layout;
 use core::ptr::NonNull;
 use temporal_slab::config::Config;
-use temporal_slab::stats::{Latency, Sampler};
 use temporal_slab::{AllocError, Epoch, RawHandle};
+use temporal_slab_report::{Latency, Sampler};
 
 /// An object that should be live.
 #[derive(Debug, Clone, Copy)]

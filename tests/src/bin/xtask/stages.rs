@@ -92,7 +92,7 @@ pub(crate) fn all() -> Vec<Stage> {
         check(
             "no-std",
             [words(
-                "cargo build -p temporal-slab --all-features --target x86_64-unknown-none",
+                "cargo build -p temporal-slab -p temporal-slab-report --all-features --target x86_64-unknown-none",
             )],
         ),
         check(
@@ -119,7 +119,7 @@ pub(crate) fn all() -> Vec<Stage> {
         tests(
             "i686",
             words(
-                "cargo test --no-fail-fast -p temporal-slab --all-features \
+                "cargo test --no-fail-fast -p temporal-slab -p temporal-slab-report --all-features \
                  --target i686-unknown-linux-gnu",
             ),
         ),

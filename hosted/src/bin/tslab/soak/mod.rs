@@ -20,10 +20,10 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Instant;
 use temporal_slab::config::Config;
-use temporal_slab::stats::Latency;
 use temporal_slab::{Census, Epoch, Heap, Local, Policy, RawHandle};
 use temporal_slab_hosted::rss::Usage;
 use temporal_slab_hosted::{FutexLock, MmapProvider};
+use temporal_slab_report::Latency;
 
 use fickle::Fickle;
 use track::{Row, Track};

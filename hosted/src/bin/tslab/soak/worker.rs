@@ -7,8 +7,8 @@ use core::num::NonZeroU32;
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 use std::time::Instant;
-use temporal_slab::stats::Sampler;
 use temporal_slab::{AllocError, EpochError};
+use temporal_slab_report::Sampler;
 
 /// Objects that a thread keeps, at most.
 const KEPT: usize = 3_000;

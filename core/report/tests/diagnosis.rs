@@ -2,18 +2,19 @@
 //! wrong.
 //!
 //! Not under Miri: what is tested here is safe code over figures, and building the situations takes it minutes. How
-//! the figures are read it sees in `stats`.
+//! the figures are read it sees in the tests of the core.
 #![cfg(not(miri))]
 
-use crate::common::hooked::{Hooked, interrupted};
-use crate::common::host::HostProvider;
-use crate::common::{free, layout};
+use core::alloc::Layout;
 use core::cell::Cell;
+use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
-use temporal_slab::config::Unchecked;
+use temporal_slab::config::{Config, Unchecked};
 use temporal_slab::provider::{Capabilities, PageProvider, ProviderError, Region};
-use temporal_slab::stats::{Diagnosis, Finding, Report, Thresholds, diagnose};
 use temporal_slab::{FreeError, Heap, Policy};
+use temporal_slab_actions::hooked::{Hooked, interrupted};
+use temporal_slab_actions::host::HostProvider;
+use temporal_slab_report::{Diagnosis, Finding, Report, Thresholds, diagnose};
 
 /// Pages of the host, a clock that the test winds, and a decommit that fails when the test says.
 #[derive(Debug, Default)]
@@ -49,6 +50,17 @@ unsafe impl PageProvider for Moody {
     fn now_ns(&self) -> Option<u64> {
         Some(self.now.load(Ordering::Relaxed))
     }
+}
+
+/// A layout of so many bytes.
+fn layout(size: usize) -> Layout {
+    Layout::from_size_align(size, 8).unwrap()
+}
+
+/// Frees what a test allocated with [`layout`].
+fn free<C: Config>(heap: &Heap<C>, object: NonNull<u8>, size: usize) {
+    // SAFETY: tests free what they allocated, once, and use it no more.
+    unsafe { heap.free(object, layout(size)) }.unwrap();
 }
 
 temporal_slab_actions::configs! {

@@ -1,8 +1,8 @@
 //! What can be wrong with a heap: each kind with its evidence, and with what to do about it.
 
-use crate::epoch::{Epoch, Label};
-use crate::snapshot::SizeCounts;
 use core::fmt::{self, Write as _};
+use temporal_slab::snapshot::SizeCounts;
+use temporal_slab::{Epoch, Label};
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

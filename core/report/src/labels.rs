@@ -1,9 +1,9 @@
 //! Epochs by label: what the most costly ones hold, and the rest as one.
 
-use crate::config::Config;
-use crate::epoch::{Epoch, Label};
-use crate::heap::Heap;
-use crate::snapshot::{EpochStats, LockStats, SharedPathStats, SlowPathStats};
+use temporal_slab::Heap;
+use temporal_slab::config::Config;
+use temporal_slab::snapshot::{EpochStats, LockStats, SharedPathStats, SlowPathStats};
+use temporal_slab::{Epoch, Label};
 
 /// The most labels that are told apart.
 pub const MAX_LABELS: usize = 32;

@@ -1,6 +1,6 @@
 //! What it costs to time one in so many allocations: a pair through a local as it is, and behind a sampler.
 //!
-//! `cargo bench -p temporal-slab --bench sampling`.
+//! `cargo bench -p temporal-slab-report --bench sampling`.
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 fn main() {
@@ -15,8 +15,8 @@ mod run {
     use criterion::Criterion;
     use temporal_slab::Heap;
     use temporal_slab::config::Unchecked;
-    use temporal_slab::stats::{Latency, Report, Sampler};
     use temporal_slab_hosted::MmapProvider;
+    use temporal_slab_report::{Latency, Report, Sampler};
 
     static LATENCY: Latency = Latency::new();
 

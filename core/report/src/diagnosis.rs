@@ -3,9 +3,9 @@
 
 use super::finding::{Culprit, Finding};
 use super::labels::epochs;
-use crate::config::Config;
-use crate::heap::{Heap, Policy};
-use crate::snapshot::{EpochStats, HeapStats};
+use temporal_slab::config::Config;
+use temporal_slab::snapshot::{EpochStats, HeapStats};
+use temporal_slab::{Heap, Policy};
 
 /// The most findings that are kept: the worst.
 pub const MAX_FINDINGS: usize = 24;

@@ -4,9 +4,9 @@ use super::diagnosis::diagnose;
 use super::finding::{Bytes, Finding, InLine};
 use super::labels::epochs;
 use super::{Labels, Report};
-use crate::config::Config;
-use crate::snapshot::{EpochStats, HeapStats};
 use core::fmt::{self, Write};
+use temporal_slab::config::Config;
+use temporal_slab::snapshot::{EpochStats, HeapStats};
 
 /// Findings of one kind that are shown.
 const SHOWN: usize = 3;
@@ -123,7 +123,7 @@ fn residency(to: &mut dyn Write, stats: &HeapStats) -> fmt::Result {
             .iter()
             .find(|(part, _)| *part == name)
             .map_or("", |(_, what)| what);
-        let share = crate::snapshot::share(bytes, stats.pages.resident);
+        let share = temporal_slab::snapshot::share(bytes, stats.pages.resident);
         writeln!(
             to,
             "  {name:<10}{:>11}{:>7.1} %  {:<20}  {what}",
@@ -137,8 +137,11 @@ fn residency(to: &mut dyn Write, stats: &HeapStats) -> fmt::Result {
 
 fn slow_path(to: &mut dyn Write, stats: &HeapStats) -> fmt::Result {
     let slow = &stats.slow;
-    let causes = slow.causes();
-    let all: u64 = causes.iter().map(|(_, count)| count).sum();
+    let counters = slow.counters();
+    let causes = counters
+        .iter()
+        .filter_map(|counter| Some((counter.cause?, counter.value)));
+    let all: u64 = causes.clone().map(|(_, count)| count).sum();
     writeln!(
         to,
         "\nslow paths: {} allocations ({} first uses), {} frees, {} refused",
@@ -147,8 +150,8 @@ fn slow_path(to: &mut dyn Write, stats: &HeapStats) -> fmt::Result {
         slow.spills,
         stats.errors.allocs.iter().sum::<u64>()
     )?;
-    for (cause, count) in causes.into_iter().filter(|(_, count)| *count > 0) {
-        let share = crate::snapshot::share(count, all);
+    for (cause, count) in causes.filter(|(_, count)| *count > 0) {
+        let share = temporal_slab::snapshot::share(count, all);
         writeln!(
             to,
             "  {cause:<14}{count:>12}{:>7.1} %  {}",
@@ -248,7 +251,11 @@ impl fmt::Display for Used {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             0 => f.write_str("-"),
-            slots => write!(f, "{:.0} %", crate::snapshot::share(self.1, slots) * 100.0),
+            slots => write!(
+                f,
+                "{:.0} %",
+                temporal_slab::snapshot::share(self.1, slots) * 100.0
+            ),
         }
     }
 }

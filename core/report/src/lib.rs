@@ -8,7 +8,8 @@
 //!   told apart, and the rest is one.
 //!
 //! ```
-//! # use temporal_slab::{Heap, config::Standard, provider::StaticProvider, stats::Report};
+//! # use temporal_slab::{Heap, config::Standard, provider::StaticProvider};
+//! # use temporal_slab_report::Report;
 //! # let mut memory = vec![core::mem::MaybeUninit::uninit(); 1 << 20];
 //! # let provider: StaticProvider<'_> = StaticProvider::new(&mut memory);
 //! # let heap: Heap<Standard<StaticProvider<'_>>> = Heap::new(provider);
@@ -20,6 +21,9 @@
 //! # Ok::<(), temporal_slab::EpochError>(())
 //! ```
 
+#![no_std]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod diagnosis;
 mod finding;
 mod json;
@@ -29,9 +33,9 @@ pub mod metric;
 mod prometheus;
 mod text;
 
-use crate::config::Config;
-use crate::heap::Heap;
 use core::fmt::{self, Write};
+use temporal_slab::Heap;
+use temporal_slab::config::Config;
 
 pub use diagnosis::{Diagnosis, MAX_FINDINGS, Thresholds, diagnose};
 pub use finding::{Culprit, Finding, Severity};

@@ -3,10 +3,10 @@
 use super::labels::epochs;
 use super::metric::{Metric, Value, of_class, of_epoch, of_heap, of_label};
 use super::{Labels, Report, diagnose};
-use crate::config::Config;
-use crate::epoch::Epoch;
-use crate::snapshot::{EpochStats, VERSION};
 use core::fmt::{self, Write};
+use temporal_slab::Epoch;
+use temporal_slab::config::Config;
+use temporal_slab::snapshot::{EpochStats, VERSION};
 
 /// Writes one report.
 pub(super) fn write<C: Config>(report: &Report<'_, C>, to: &mut dyn Write) -> fmt::Result {

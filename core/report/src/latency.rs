@@ -3,15 +3,15 @@
 //! Whoever does not ask for it pays nothing: a [`Sampler`] stands before a local, and where there is none the local
 //! is as it was. A histogram has a fixed size and takes no memory.
 
-use crate::config::Config;
-use crate::error::AllocError;
-use crate::local::Local;
-use crate::provider::PageProvider;
-use crate::sync::{AtomicU64, Ordering::Relaxed};
 use core::alloc::Layout;
 use core::fmt;
 use core::num::NonZeroU32;
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use temporal_slab::AllocError;
+use temporal_slab::Local;
+use temporal_slab::config::Config;
+use temporal_slab::provider::PageProvider;
 
 /// What an allocation had to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -3,10 +3,10 @@
 
 use super::metric::{Kind, Metric, Value, of_class, of_heap, of_label};
 use super::{Labels, Report};
-use crate::class::MAX_CLASSES;
-use crate::config::Config;
-use crate::snapshot::ClassStats;
 use core::fmt::{self, Write};
+use temporal_slab::class::MAX_CLASSES;
+use temporal_slab::config::Config;
+use temporal_slab::snapshot::ClassStats;
 
 /// What every name begins with.
 const PREFIX: &str = "temporal_slab_";
