@@ -32,38 +32,45 @@
 mod sync;
 
 #[cfg(not(loom))]
+mod error;
+
+#[cfg(not(loom))]
 pub mod provider;
 
 pub mod class;
 
-mod slab;
-
-mod handle;
-
-mod bump;
+#[cfg(not(loom))]
+pub mod config;
 
 #[cfg(not(loom))]
-mod chunk;
+mod pages;
 /// The page map's table and entries: the rest of this layer works under one lock, or looks up in these.
 #[cfg(loom)]
-mod chunk {
+mod pages {
     mod entry;
     #[cfg(test)]
     mod models;
     mod table;
+
+    pub(crate) use entry::{Entry, EntryKind};
 }
+
+mod slab;
+
+mod block;
+
+mod handle;
 
 mod epoch;
 
-#[cfg(not(loom))]
-mod error;
 #[cfg(not(loom))]
 pub mod snapshot;
 
 mod depot;
 
 #[cfg(not(loom))]
-pub mod config;
+mod cache;
+
 #[cfg(not(loom))]
 mod heap;
 #[cfg(not(loom))]

@@ -3,7 +3,7 @@
 
 use super::Bin;
 use super::list::List;
-use super::lists::{Lists, all_of};
+use super::lists::{ListCounts, Lists, all_of};
 use super::spread::SpreadCounts;
 use crate::class::Class;
 #[cfg(not(loom))]
@@ -14,34 +14,6 @@ use crate::snapshot::SlowPathStats;
 #[cfg(not(loom))]
 use crate::sync::AtomicU64;
 use crate::sync::{LockCounts, Ordering::Relaxed};
-
-/// What is counted under the bin's lock.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct ListCounts {
-    /// Visits by those who wanted slots.
-    pub(crate) visits: u64,
-    /// Words that locals took.
-    pub(crate) taken: u64,
-    /// Slabs that came back into use from the cache.
-    pub(crate) from_cache: u64,
-    /// Emptied slabs that went into the cache.
-    pub(crate) cached: u64,
-    /// Emptied slabs that the cache had no room for.
-    pub(crate) overflowed: u64,
-    /// Slabs that were listed: they are new in use, or a slot of a used up one became free.
-    pub(crate) listed: u64,
-}
-
-impl ListCounts {
-    pub(crate) const NONE: Self = Self {
-        visits: 0,
-        taken: 0,
-        from_cache: 0,
-        cached: 0,
-        overflowed: 0,
-        listed: 0,
-    };
-}
 
 /// All that a bin has counted. What every era counts is in the first line: CPUs whose epochs end add to it by turns.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -1,11 +1,38 @@
 //! What a bin's lock guards, and what is done under it when a word has come back.
 
-use super::counts::ListCounts;
 use super::list::List;
 use super::spread::Window;
 use crate::class::Class;
 use crate::handle::TaggedSlab;
 use crate::slab::{Given, Identity, Slab};
+
+/// What is counted under the bin's lock.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct ListCounts {
+    /// Visits by those who wanted slots.
+    pub(crate) visits: u64,
+    /// Words that locals took.
+    pub(crate) taken: u64,
+    /// Slabs that came back into use from the cache.
+    pub(crate) from_cache: u64,
+    /// Emptied slabs that went into the cache.
+    pub(crate) cached: u64,
+    /// Emptied slabs that the cache had no room for.
+    pub(crate) overflowed: u64,
+    /// Slabs that were listed: they are new in use, or a slot of a used up one became free.
+    pub(crate) listed: u64,
+}
+
+impl ListCounts {
+    pub(crate) const NONE: Self = Self {
+        visits: 0,
+        taken: 0,
+        from_cache: 0,
+        cached: 0,
+        overflowed: 0,
+        listed: 0,
+    };
+}
 
 /// A slab that the caller owns: it holds every slot, and the slab is in no list.
 #[derive(Debug)]

@@ -15,8 +15,8 @@
 
 use super::Bin;
 use super::counts::Refusals;
-use crate::chunk::RowBlocks;
 use crate::epoch::{Serves, Tag};
+use crate::pages::RowBlocks;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use core::alloc::{Layout, LayoutError};
 use core::cell::UnsafeCell;

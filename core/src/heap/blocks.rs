@@ -4,12 +4,12 @@
 //! place in the page map; its pages go back as those of a slab that waits.
 
 use super::{Heap, Policy, ROOT_ROW};
-use crate::bump::{BumpBlock, Freed, Kind, Length};
-use crate::chunk::{Entry, MetaShape, set_entries};
+use crate::block::{BumpBlock, Freed, Kind, Length};
 use crate::config::{Config, Table};
 use crate::depot::Row;
 use crate::epoch::{Epoch, Pin};
 use crate::error::{AllocError, FreeError};
+use crate::pages::{Entry, MetaShape, set_entries};
 use crate::slab::Key;
 use crate::snapshot::{BlockStats, SizeCounts};
 use crate::sync::{AtomicPtr, AtomicUsize, Lock, Ordering};
@@ -139,7 +139,7 @@ impl<C: Config> Heap<C> {
             let block = BumpBlock::of(slab);
             block.place(run.base.addr(), kind);
             slab.adopt(Key::new(ROOT_ROW, Key::BLOCK), body);
-            let entry = Entry::new(slab, Key::BLOCK, false);
+            let entry = Entry::of_slab(slab, Key::BLOCK, false);
             set_entries::<C::Provider>(run.chunk, run.base.addr(), granules as usize, entry);
             self.note_block(block);
             Ok(block)

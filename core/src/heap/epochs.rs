@@ -6,11 +6,11 @@
 use super::Heap;
 use super::closing::{Before, Closed};
 use super::counters::Counters;
-use crate::chunk::Kind;
 use crate::config::{Config, Table};
 use crate::depot::Row;
 use crate::epoch::{AtOnce, Books, Epoch, EpochError, EpochState, Label, Position, Positions};
 use crate::error::AllocError;
+use crate::pages::Kind;
 use crate::provider::PageProvider;
 use crate::sync::Ordering;
 use core::alloc::Layout;

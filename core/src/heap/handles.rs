@@ -1,13 +1,13 @@
 //! Objects that are named by handles, without a local.
 
 use super::Heap;
-use crate::chunk::Kind;
 use crate::class::{MIN_HANDLE_SIZE, Purpose};
 use crate::config::{Config, Table};
 use crate::depot::{self, After, Row};
 use crate::epoch::{Epoch, Tag};
 use crate::error::AllocError;
 use crate::handle::{Ended, Finished, FreeWord, HandleError, Ids, RawHandle, TaggedSlab};
+use crate::pages::Kind;
 use core::alloc::Layout;
 use core::ptr::NonNull;
 

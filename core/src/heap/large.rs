@@ -5,12 +5,12 @@
 
 use super::counters::RouteCounters;
 use super::{Heap, Route};
-use crate::chunk::{Entry, set_entries};
 use crate::class::{GRANULE, is_extent};
 use crate::config::Config;
 use crate::depot::Row;
 use crate::epoch::Tag;
 use crate::error::{AllocError, FreeError};
+use crate::pages::{Entry, set_entries};
 use crate::provider::{Capabilities, PageProvider};
 use crate::slab::Key;
 use core::alloc::Layout;
@@ -89,7 +89,7 @@ impl<C: Config> Heap<C> {
         row.add_large(bytes);
         self.singles(granules).add(bytes);
         let (class, body) = (Key::SINGLE, run.body(row, granules));
-        let entry = Entry::new(slab, class, false);
+        let entry = Entry::of_slab(slab, class, false);
         // SAFETY: the slab and its run were just taken, so they are this context's alone.
         unsafe {
             slab.adopt(Key::new(row.id(), class), body);

@@ -19,12 +19,12 @@
 
 use super::Heap;
 use super::blocks::epoch_of;
-use super::shared::MARKS_AT;
-use crate::chunk::{MetaShape, NO_ROW};
 use crate::config::{Config, Table};
 use crate::depot::Row;
 use crate::epoch::{Epoch, Pin, Position};
 use crate::error::AllocError;
+use crate::pages::{MetaShape, NO_ROW};
+use crate::slab::MARKS_AT;
 use crate::slab::Slab;
 use crate::sync::{AtomicPtr, AtomicU32, Ordering};
 use core::alloc::Layout;

@@ -28,14 +28,14 @@ mod typed;
 mod walker;
 mod wipe;
 
-use crate::bump::Length;
-use crate::chunk::{Entry, Pages};
+use crate::block::Length;
+use crate::cache::Registry;
 use crate::config::{Config, Table};
 use crate::depot::Row;
 use crate::epoch::{Books, Openings, Positions, Tag};
 use crate::error::{AllocError, FreeError};
 use crate::handle::Ids;
-use crate::local::{Local, Registry};
+use crate::pages::{Entry, Pages};
 use crate::sync::{AtomicPtr, AtomicU64, AtomicUsize, Lock, Ordering};
 use core::alloc::Layout;
 use core::fmt;
@@ -50,7 +50,7 @@ use mixed::Mixed;
 pub use reclaim::Policy;
 pub(crate) use route::Route;
 pub(crate) use scoped::ScopeSlabs;
-pub(crate) use shared::{FREE, LIVE, ROOT_ROW, SlotName};
+pub(crate) use shared::ROOT_ROW;
 pub use typed::{Handle, Reading};
 #[cfg(feature = "walker")]
 pub use walker::{Census, SlabCensus, Violation};
@@ -248,15 +248,6 @@ impl<C: Config> Heap<C> {
             Route::Class(_) if Table::<C>::BUMPS => Length::of(layout.size()).bytes(),
             _ => route.usable_size::<C>(),
         }
-    }
-
-    /// A local: a fast path for one thread or CPU.
-    ///
-    /// # Errors
-    /// If there is no memory for it.
-    pub fn local(&self) -> Result<Local<'_, C>, AllocError> {
-        let root = self.root()?;
-        Local::new(self, root).map_err(|error| self.refused(error, None, None))
     }
 
     /// The page provider.

@@ -7,11 +7,11 @@
 //! it is not counted as reclaimable, and [`Heap::reclaim`] takes it too.
 
 use super::Heap;
-use crate::chunk::{Geometry, Short};
 use crate::class::BLOCK;
 use crate::config::{Config, Table};
 use crate::depot::{After, Bin, Keep, Row};
 use crate::error::AllocError;
+use crate::pages::{Geometry, Short};
 use crate::provider::PageProvider;
 use crate::sync::{AtomicUsize, Ordering};
 

@@ -1,8 +1,8 @@
 //! Which of the four ways serves a layout. One function decides, so every path agrees.
 
-use crate::chunk::Geometry;
 use crate::class::{BLOCK, CLASS_PAGE, GRANULE, MAX_RUN_GRANULES};
 use crate::config::{Config, Table};
+use crate::pages::Geometry;
 use crate::provider::{Capabilities, PageProvider};
 use core::alloc::Layout;
 

@@ -2,12 +2,12 @@
 //! in it; so there are as many as epochs needed one at the same time. Which epoch has which row changes under the ring's lock.
 
 use super::Heap;
-use crate::chunk::{Kind, NO_ROW};
+use crate::cache::LocalRow;
 use crate::config::{Config, Table};
 use crate::depot::Row;
 use crate::epoch::{Epoch, Pin, Position, Positions};
 use crate::error::AllocError;
-use crate::local::LocalRow;
+use crate::pages::{Kind, NO_ROW};
 use crate::sync::Ordering;
 use core::ptr::NonNull;
 

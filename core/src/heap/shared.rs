@@ -2,20 +2,17 @@
 //! unmaking of slabs, which locals use too.
 
 use super::Heap;
-use crate::chunk::{Entry, MetaShape, set_entries};
 use crate::class::{Class, Purpose};
 use crate::config::{Config, Table};
 use crate::depot::{self, After, Bin, Owned, Row, SlotTake};
 use crate::epoch::Tag;
 use crate::error::{AllocError, FreeError};
 use crate::handle::TaggedSlab;
-use crate::slab::{Key, Slab};
+use crate::pages::{Entry, MetaShape, set_entries};
+use crate::slab::{FREE, Key, LIVE, MARKS_AT, Slab, SlotName};
 use crate::sync::{AtomicU8, Ordering};
 use core::alloc::Layout;
-use core::ptr::{self, NonNull};
-
-/// How far behind a slab its marks begin, in a checked heap.
-pub(super) const MARKS_AT: usize = size_of::<Slab>();
+use core::ptr::NonNull;
 
 impl<C: Config> Heap<C> {
     /// What a slab's metadata needs: a line, and in a checked heap a mark for each slot.
@@ -340,7 +337,7 @@ impl<C: Config> Heap<C> {
         unsafe {
             slab.adopt(Key::new(row.id(), class as u8), body);
             let is_home = row.id() == ROOT_ROW && class < Table::<C>::TABLE.len();
-            let entry = Entry::new(slab, class as u8, is_home);
+            let entry = Entry::of_slab(slab, class as u8, is_home);
             set_entries::<C::Provider>(run.chunk, run.base.addr(), shape.named_granules(), entry);
         }
         Ok((slab, zero))
@@ -444,44 +441,10 @@ impl<C: Config> Heap<C> {
 /// The number of the root epoch's row: the first that is made.
 pub(crate) const ROOT_ROW: u16 = 0;
 
-/// What a mark says of a slot that is not live, and of one that is.
-pub(crate) const FREE: u8 = 0;
-pub(crate) const LIVE: u8 = 1;
-
 /// The mark of a slot of a checked heap. Off-page, so no stray write of the program reaches it. `Relaxed`: whoever passes
 /// an object on orders its mark with it.
 #[inline]
 fn mark(slab: &Slab, slot: u32) -> &AtomicU8 {
     // SAFETY: the callers' heap is a checked one.
     unsafe { SlotName::new(slab, slot as usize & 63).mark() }
-}
-
-/// A slot of a plain slab in one number: the slab's address, which is a multiple of 64, and the slot.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct SlotName(pub(crate) u64);
-
-impl SlotName {
-    /// The slot, which is below 64.
-    #[inline(always)]
-    pub(crate) fn new(slab: *const Slab, slot: usize) -> Self {
-        Self((slab.addr() + slot) as u64)
-    }
-
-    /// The slab's address, and the slot.
-    #[inline]
-    pub(crate) const fn parts(self) -> (usize, u32) {
-        let name = self.0 as usize;
-        (name & !63, name as u32 & 63)
-    }
-
-    /// The mark of the slot.
-    ///
-    /// # Safety
-    /// The slab is one of a checked heap.
-    #[inline(always)]
-    pub(crate) unsafe fn mark<'s>(self) -> &'s AtomicU8 {
-        // SAFETY: 64 marks follow the slab, in the same piece of exposed metadata memory, which stays until the heap is
-        // dropped; they are only accessed atomically.
-        unsafe { &*ptr::with_exposed_provenance(self.0 as usize + MARKS_AT) }
-    }
 }

@@ -4,11 +4,11 @@
 //! gone through under its lock, which is taken where a local begins, ends, or comes to serve an epoch.
 
 use super::Heap;
+use crate::cache::{LocalCounters, LocalRow};
 use crate::class::MAX_CLASSES;
 use crate::config::{Config, Table};
 use crate::depot::{BinCounts, Row, Stock};
 use crate::epoch::{Books, Epoch, EpochError, Label, Position};
-use crate::local::{LocalCounters, LocalRow};
 use crate::provider::PageProvider;
 use crate::snapshot::{
     BlockStats, ClassStats, EpochStats, HeapStats, LocalsStats, LockStats, Locks, PageStats,

@@ -7,13 +7,13 @@
 //! sum of its parts.
 
 use super::{Heap, ROOT_ROW};
-use crate::bump::BumpBlock;
-use crate::chunk::{BlockView, NO_ROW};
+use crate::block::BumpBlock;
+use crate::cache::LocalRow;
 use crate::class::{GRANULE, Purpose, is_extent};
 use crate::config::{Config, Table};
 use crate::depot::Row;
 use crate::handle::{FreeWord, RawHandle, TaggedSlab};
-use crate::local::LocalRow;
+use crate::pages::{BlockView, NO_ROW};
 use crate::slab::{Key, Slab};
 use crate::sync::{AtomicU8, Ordering};
 use core::fmt;

@@ -12,9 +12,9 @@
 //! when it is flushed or dropped.
 
 use super::Local;
-use super::owned::Owned;
 use super::survivors::Survivors;
-use crate::bump::{BumpBlock, Freed, Kind, Length, MAX_ALIGN, MAX_SHORT, MAX_SIZE, UNIT};
+use crate::block::{BumpBlock, Freed, Kind, Length, MAX_ALIGN, MAX_SHORT, MAX_SIZE, UNIT};
+use crate::cache::Owned;
 use crate::config::{Config, Table};
 use crate::depot::Row;
 use crate::epoch::{Epoch, Pin, Position};

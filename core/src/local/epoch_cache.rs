@@ -1,16 +1,14 @@
 //! Epoch caches: what a local has in one row, and how it finds, makes and gives them up.
 
-use super::cell::{Cell, Entry};
-use super::counts::{OwnCounters, bump};
-use super::state::LocalRow;
-use super::{Last, Local, LocalCounters, NEAR};
-use crate::chunk::{Kind, NO_ROW};
+use super::{Last, Local, NEAR};
+use crate::cache::{Cell, Entry, LocalCounters, LocalRow, OwnCounters, bump};
 use crate::config::{Config, Table};
 use crate::depot::Row;
 use crate::epoch::{Epoch, Serves, Tag};
 use crate::error::{AllocError, FreeError};
 use crate::handle::FreeWord;
 use crate::heap::Heap;
+use crate::pages::{Kind, NO_ROW};
 use crate::sync::Ordering;
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};

@@ -1,7 +1,7 @@
 //! Objects that are named by handles, through a local.
 
 use super::Local;
-use super::cell::{Cell, Entry};
+use crate::cache::{Cell, Entry};
 use crate::config::{Config, Table};
 use crate::depot::Row;
 use crate::epoch::{Epoch, Tag};

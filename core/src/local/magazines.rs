@@ -13,13 +13,14 @@
 //! tried. An embedder that keeps a local for each thread keeps its [`Magazines`] beside it, where the thread finds them with
 //! one look, and [`Magazines::NONE`] while the thread has no local.
 
-use super::cell::{Cell, Entry};
 use super::slot_name;
-use crate::bump::Length;
-use crate::chunk;
+use crate::block::Length;
+use crate::cache::{Cell, Entry};
 use crate::class::{MAX_CLASSES, MAX_SHARED_SIZE};
 use crate::config::{Config, Table};
-use crate::heap::{self, Heap};
+use crate::heap::Heap;
+use crate::pages;
+use crate::slab::{self, SlotName};
 use crate::sync::Ordering;
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
@@ -143,7 +144,7 @@ impl<C: Config> Heap<C> {
 
     /// What is at an address, if that is known by one look: else nothing, which says nothing.
     #[inline(always)]
-    pub(super) fn entry_at_once(&self, address: usize) -> chunk::Entry {
+    pub(super) fn entry_at_once(&self, address: usize) -> pages::Entry {
         self.pages.map.entry_at_once::<C::Provider>(address)
     }
 
@@ -155,7 +156,7 @@ impl<C: Config> Heap<C> {
     pub(super) unsafe fn free_entry_to(
         &self,
         magazines: Magazines,
-        entry: chunk::Entry,
+        entry: pages::Entry,
         object: *mut u8,
     ) -> bool {
         if !entry.is_home() {
@@ -198,7 +199,7 @@ impl<C: Config> Heap<C> {
     pub(super) unsafe fn free_entry_layout_to(
         &self,
         magazines: Magazines,
-        entry: chunk::Entry,
+        entry: pages::Entry,
         object: NonNull<u8>,
         layout: Layout,
     ) -> bool {
@@ -229,7 +230,7 @@ impl<C: Config> Heap<C> {
     fn free_own_bumped(
         &self,
         magazines: Magazines,
-        entry: chunk::Entry,
+        entry: pages::Entry,
         address: usize,
         length: Option<Length>,
     ) -> bool {
@@ -269,7 +270,7 @@ impl<C: Config> Heap<C> {
         cell: &Cell,
         object: *mut u8,
         class: impl FnOnce() -> usize,
-        live_slot: impl FnOnce() -> Option<heap::SlotName>,
+        live_slot: impl FnOnce() -> Option<SlotName>,
     ) -> bool {
         let address = object.addr();
         let Some(room) = cell.room() else {
@@ -281,7 +282,7 @@ impl<C: Config> Heap<C> {
                 return false;
             };
             // SAFETY: the slot is one of the slab's.
-            unsafe { slot.mark() }.store(heap::FREE, Ordering::Relaxed);
+            unsafe { slot.mark() }.store(slab::FREE, Ordering::Relaxed);
             kept.slot = slot.0;
         }
         if C::ZERO_ON_FREE {
@@ -345,6 +346,6 @@ pub(super) fn live<C: Config>(entry: Entry) -> NonNull<u8> {
 fn set_live<C: Config>(slot: u64) {
     if C::CHECKED {
         // SAFETY: the slot was held, in a checked heap.
-        unsafe { heap::SlotName(slot).mark() }.store(heap::LIVE, Ordering::Relaxed);
+        unsafe { SlotName(slot).mark() }.store(slab::LIVE, Ordering::Relaxed);
     }
 }

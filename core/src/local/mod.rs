@@ -12,40 +12,30 @@
 
 mod bump;
 mod by_address;
-mod cell;
-mod counts;
 mod epoch_cache;
-mod gathered;
 mod handles;
 mod magazines;
-mod owned;
-mod registry;
 mod resize;
 mod slow;
-mod stash;
-mod state;
 mod survivors;
 
-use crate::bump::Length;
-use crate::chunk::{Kind, NO_ROW};
+use crate::block::Length;
+use crate::cache::{Cell, Entry, LocalCounters, LocalRow};
 use crate::config::{Config, Table};
 use crate::depot::Row;
 use crate::epoch::{Epoch, Position, Tag};
 use crate::error::{AllocError, FreeError};
-use crate::heap::{self, Heap};
-use crate::slab::Slab;
+use crate::heap::Heap;
+use crate::pages::{Kind, NO_ROW};
+use crate::slab::{Slab, SlotName};
 use crate::snapshot::{self, LocalStats, SlowPathStats};
 use core::alloc::Layout;
 use core::fmt;
 use core::ptr::{self, NonNull};
 
 use bump::Bumps;
-use cell::{Cell, Entry};
-pub(crate) use counts::LocalCounters;
 use epoch_cache::EpochCache;
 pub use magazines::{Magazines, NO_MAGAZINES, NoMagazines};
-pub(crate) use registry::Registry;
-pub(crate) use state::LocalRow;
 
 /// How many epoch caches are found by one look. More are found by walking a list.
 const NEAR: usize = 8;
@@ -54,7 +44,7 @@ const NEAR: usize = 8;
 #[inline(always)]
 fn slot_name<C: Config>(slab: *const Slab, slot: usize) -> u64 {
     if C::CHECKED {
-        heap::SlotName::new(slab, slot).0
+        SlotName::new(slab, slot).0
     } else {
         0
     }
@@ -116,6 +106,17 @@ impl<R> Last<R> {
 // SAFETY: a local's epoch caches are reached through this value alone, but for what is atomic in them, and
 // apart from the walker at rest.
 unsafe impl<C: Config<Provider: Sync, Lock: Sync>> Send for Local<'_, C> {}
+
+impl<C: Config> Heap<C> {
+    /// A local: a fast path for one thread or CPU.
+    ///
+    /// # Errors
+    /// If there is no memory for it.
+    pub fn local(&self) -> Result<Local<'_, C>, AllocError> {
+        let root = self.root()?;
+        Local::new(self, root).map_err(|error| self.refused(error, None, None))
+    }
+}
 
 impl<'h, C: Config> Local<'h, C> {
     pub(crate) fn new(heap: &'h Heap<C>, root: &'h Row<C::Lock>) -> Result<Self, AllocError> {

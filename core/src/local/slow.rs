@@ -1,15 +1,14 @@
 //! The slow half of a local: refills, spills, and stores that grow.
 
-use super::cell::{Entry, FULL, Held, Room, SMALL};
-use super::counts::{OwnCounters, bump};
-use super::gathered::Gathered;
-use super::stash::MANY;
-use super::{EpochCache, Local, LocalCounters, LocalRow};
-use crate::chunk::Kind;
+use super::{EpochCache, Local};
+use crate::cache::{
+    Entry, FULL, Gathered, Held, LocalCounters, LocalRow, MANY, OwnCounters, Room, SMALL, bump,
+};
 use crate::config::{Config, Table};
 use crate::epoch::Tag;
 use crate::error::AllocError;
 use crate::handle::{FreeWord, RawHandle, TaggedSlab};
+use crate::pages::Kind;
 use crate::slab::Slab;
 use crate::sync::{AtomicU64, add};
 use core::alloc::Layout;

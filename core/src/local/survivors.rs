@@ -18,7 +18,7 @@
 //! or a survivor a block.
 
 use super::Local;
-use crate::bump::BumpBlock;
+use crate::block::BumpBlock;
 use crate::config::{Config, Table};
 use crate::depot::Row;
 use crate::epoch::{Epoch, Position};

@@ -15,10 +15,9 @@ mod parts;
 mod sizes;
 mod slow_path;
 
+pub use crate::pages::PageStats;
 pub use epoch::{ClassStats, EpochStats, LocalStats, LocalsStats};
-pub use heap::{
-    CloseStats, ErrorStats, HeapStats, LargeStats, Locks, PageStats, Residency, RouteStats,
-};
+pub use heap::{CloseStats, ErrorStats, HeapStats, LargeStats, Locks, Residency, RouteStats};
 pub use parts::{BlockStats, LockStats, SharedPathStats, SlabStats};
 pub use sizes::SizeCounts;
 pub(crate) use slow_path::SlowPathCounters;

@@ -5,21 +5,13 @@
 //! wrongly. A guard that is forgotten routes its thread for good, and no other.
 
 use super::here::here;
-use super::thread::Thread;
+use super::thread::{Node, Thread};
 use super::{GlobalConfig, GlobalDomain, HEAP, TemporalSlab};
 use core::alloc::Layout;
 use core::fmt;
 use core::marker::PhantomData;
 use core::ptr::{self, NonNull};
 use temporal_slab::{Epoch, EpochError, Inside};
-
-/// A guard's place in its thread's list: in the heap, so that the guard may move, or in the frame of a function that waits.
-pub(super) struct Node {
-    /// None: what is allocated belongs to no epoch but the root.
-    epoch: Option<Epoch>,
-    outer: *mut Node,
-    inner: *mut Node,
-}
 
 impl Node {
     const fn new(epoch: Option<Epoch>) -> Self {

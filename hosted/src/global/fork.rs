@@ -10,7 +10,7 @@
 //! `Local::holding_bound`, the slots, pages and regions that were on their way at the time, and the epochs
 //! that they had open.
 
-use super::{HEAP, thread};
+use super::{HEAP, key};
 use core::sync::atomic::{AtomicU8, Ordering};
 
 #[used]
@@ -60,6 +60,6 @@ extern "C" fn after() {
 
 extern "C" fn after_in_child() {
     // Whoever was making the key is not here.
-    thread::forget_unmade_key();
+    key::forget_unmade_key();
     after();
 }

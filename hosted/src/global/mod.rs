@@ -26,6 +26,7 @@ mod any;
 mod current;
 mod fork;
 mod here;
+mod key;
 #[cfg(feature = "origins")]
 mod origins;
 mod thread;

@@ -10,6 +10,7 @@
 //! to the last. The local is given up by a destructor of the C library's, which runs after those of Rust.
 
 use super::here::set_magazines;
+use super::key::key;
 use super::{GlobalConfig, HEAP, fork, or_null};
 use core::alloc::Layout;
 use core::cell::{Cell, UnsafeCell};
@@ -17,9 +18,17 @@ use core::ffi::c_void;
 use core::mem::MaybeUninit;
 use core::num::NonZeroU32;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 use temporal_slab::{AllocError, Epoch, Local, Magazines};
 use temporal_slab_report::{Latency, Sampler};
+
+/// A guard's place in its thread's list: in the heap, so that the guard may move, or in the frame of a function that waits.
+pub(super) struct Node {
+    /// None: what is allocated belongs to no epoch but the root.
+    pub(super) epoch: Option<Epoch>,
+    pub(super) outer: *mut Node,
+    pub(super) inner: *mut Node,
+}
 
 type TheLocal = Local<'static, GlobalConfig>;
 
@@ -61,7 +70,7 @@ pub(super) struct Thread {
     /// The allocation that goes on is one of these.
     is_due: Cell<bool>,
     /// The innermost guard of those that route this thread: see `current`.
-    pub(super) innermost: Cell<*mut super::current::Node>,
+    pub(super) innermost: Cell<*mut Node>,
 }
 
 impl Thread {
@@ -300,7 +309,7 @@ impl Thread {
     pub(super) fn begin(&self) {
         self.state.set(MAKING);
         fork::prepare_once();
-        let made = key().and_then(|key| Some((key, HEAP.local().ok()?)));
+        let made = key(end).and_then(|key| Some((key, HEAP.local().ok()?)));
         let Some((key, local)) = made else {
             self.state.set(NEW);
             return;
@@ -365,42 +374,4 @@ unsafe extern "C" fn end(thread: *mut c_void) {
         // SAFETY: it had a local; by its state nobody uses it any more.
         unsafe { (*thread.local.get()).assume_init_drop() };
     }
-}
-
-/// The key under which threads note that they have a local; made by whoever comes first.
-///
-/// The word is 0 before, 1 while it is made, 2 if there is none to be had, else the key and 3. `Release`
-/// when it is set and `Acquire` when it is read: who sees the key sees it made.
-fn key() -> Option<libc::pthread_key_t> {
-    loop {
-        match KEY.load(Ordering::Acquire) {
-            UNMADE => {
-                let swap =
-                    KEY.compare_exchange(UNMADE, BEING_MADE, Ordering::Relaxed, Ordering::Relaxed);
-                if swap.is_err() {
-                    continue;
-                }
-                let mut key = 0;
-                // SAFETY: `key` is ours, and `end` is what the key's values are made for.
-                let made = unsafe { libc::pthread_key_create(&raw mut key, Some(end)) } == 0;
-                let word = if made { FIRST + u64::from(key) } else { NONE };
-                KEY.store(word, Ordering::Release);
-            }
-            // Two calls of the C library's away.
-            BEING_MADE => core::hint::spin_loop(),
-            NONE => return None,
-            word => return libc::pthread_key_t::try_from(word - FIRST).ok(),
-        }
-    }
-}
-
-static KEY: AtomicU64 = AtomicU64::new(UNMADE);
-const UNMADE: u64 = 0;
-const BEING_MADE: u64 = 1;
-const NONE: u64 = 2;
-const FIRST: u64 = 3;
-
-/// In a forked child: if another thread was making the key, it is to be made anew.
-pub(super) fn forget_unmade_key() {
-    let _made = KEY.compare_exchange(BEING_MADE, UNMADE, Ordering::Relaxed, Ordering::Relaxed);
 }

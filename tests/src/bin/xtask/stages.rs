@@ -11,7 +11,7 @@ use crate::toolchain;
 const MIRI_STRICT: &str = "-Zmiri-strict-provenance";
 
 /// For whole heaps, which make a pointer to a slab from the address in an entry of the page map: see the core's
-/// `chunk/entry.rs`.
+/// `pages/entry.rs`.
 pub(crate) const MIRI_WHOLE: &str = "-Zmiri-permissive-provenance -Zmiri-disable-isolation";
 
 /// The files of the core's program of tests.
