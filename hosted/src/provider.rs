@@ -124,7 +124,7 @@ impl MmapProvider {
     fn count(&self, bytes: usize) -> bool {
         let limit = self.limit.load(Relaxed);
         let within = |mapped: usize| mapped.checked_add(bytes).filter(|sum| *sum <= limit);
-        self.mapped.try_update(Relaxed, Relaxed, within).is_ok()
+        self.mapped.fetch_update(Relaxed, Relaxed, within).is_ok()
     }
 
     fn discount(&self, bytes: usize) {

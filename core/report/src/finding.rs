@@ -274,11 +274,10 @@ impl fmt::Display for InLine<'_> {
 
 impl fmt::Display for Culprit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let oldest = format_args!("epoch {} (era {}", self.epoch.index(), self.epoch.era());
-        match self.epochs {
-            0 | 1 => write!(f, "{oldest}")?,
-            epochs => write!(f, "{epochs} epochs, the oldest {oldest}")?,
+        if self.epochs > 1 {
+            write!(f, "{} epochs, the oldest ", self.epochs)?;
         }
+        write!(f, "epoch {} (era {}", self.epoch.index(), self.epoch.era())?;
         if !self.label.as_str().is_empty() {
             write!(f, ", \"{}\"", InLine(self.label.as_str()))?;
         }

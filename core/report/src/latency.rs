@@ -91,7 +91,7 @@ impl Histogram {
         }
         // The clock is somebody else's, and a sum does not wrap whatever it says.
         let add = |sum: u64| Some(sum.saturating_add(ns));
-        let _added = self.sum.try_update(Relaxed, Relaxed, add);
+        let _added = self.sum.fetch_update(Relaxed, Relaxed, add);
         self.longest.fetch_max(ns, Relaxed);
     }
 

@@ -47,8 +47,12 @@ pub(super) fn write<C: Config>(report: &Report<'_, C>, to: &mut dyn Write) -> fm
                 is_known = true;
             }
             let label = Escaped(label.label.as_str());
-            let label = format_args!("label=\"{label}\",rest=\"{rest}\"");
-            sample(to, "label_", &metric, Some(label))?;
+            sample(
+                to,
+                "label_",
+                &metric,
+                Some(format_args!("label=\"{label}\",rest=\"{rest}\"")),
+            )?;
         }
         if !is_known {
             return Ok(());
@@ -108,8 +112,12 @@ fn classes<C: Config>(report: &Report<'_, C>, to: &mut dyn Write) -> fmt::Result
                 };
                 let metric = Metric { value, ..*metric };
                 let (size, handles) = (column.size, column.has_handles);
-                let class = format_args!("class=\"{size}\",handles=\"{handles}\"");
-                sample(to, "class_", &metric, Some(class))?;
+                sample(
+                    to,
+                    "class_",
+                    &metric,
+                    Some(format_args!("class=\"{size}\",handles=\"{handles}\"")),
+                )?;
             }
         }
         first += AT_ONCE;

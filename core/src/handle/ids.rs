@@ -47,7 +47,7 @@ const MOST_HEAPS: u64 = u64::MAX / SPACE as u64;
 /// The next heap's number, if there is one left.
 fn number_heap(heaps: &AtomicU64) -> Option<u64> {
     let next = |given| (given < MOST_HEAPS).then_some(given + 1);
-    let given = heaps.try_update(Ordering::Relaxed, Ordering::Relaxed, next);
+    let given = heaps.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
     given.ok().map(|given| given + 1)
 }
 

@@ -187,7 +187,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
     pub(super) fn reserve(&self, size: usize) -> Result<(), AllocError> {
         let limit = self.limit.load(Ordering::Relaxed);
         self.taken
-            .try_update(Ordering::Relaxed, Ordering::Relaxed, |taken| {
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| {
                 taken.checked_add(size).filter(|sum| *sum <= limit)
             })
             .map(|_| ())

@@ -7,7 +7,7 @@
 use super::{Capabilities, PageProvider, ProviderError, Region};
 use core::fmt;
 use core::num::NonZeroUsize;
-use core::ptr::NonNull;
+use core::ptr::{self, NonNull};
 use spin::Mutex;
 
 /// What a broken call does.
@@ -201,7 +201,7 @@ impl<P: PageProvider, const DECOMMIT: bool, const LEDGER: usize>
             }
             Fault::TopOfMemory => {
                 let base = NonZeroUsize::new(usize::MAX & !(align - 1))?;
-                let base = NonNull::without_provenance(base);
+                let base = NonNull::new(ptr::without_provenance_mut(base.get()))?;
                 (
                     Region {
                         base,

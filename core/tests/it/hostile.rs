@@ -60,7 +60,7 @@ unsafe impl PageProvider for Odd {
     fn acquire(&self, size: usize, align: usize) -> Option<Region> {
         if let Some(budget) = &self.budget {
             budget
-                .try_update(SeqCst, SeqCst, |left| left.checked_sub(size))
+                .fetch_update(SeqCst, SeqCst, |left| left.checked_sub(size))
                 .ok()?;
         }
         if !self.gives_more || size != CHUNK {

@@ -32,7 +32,7 @@ const PACKAGES: [Package; 3] = [
 
 /// Installs what is lacking and says what that was. All parts are tried, even when one fails.
 pub(crate) fn run() -> Result<()> {
-    let parts = [pinned_toolchain(), miri(), packages()];
+    let parts = [pinned_toolchain(), oldest_toolchain(), miri(), packages()];
     let mut installed = Vec::new();
     let mut errors = Vec::new();
     for part in parts {
@@ -65,6 +65,19 @@ fn pinned_toolchain() -> Result<Vec<String>> {
         .filter(|name| !before.lines().any(|line| line == *name))
         .map(String::from)
         .collect())
+}
+
+/// The oldest compiler that the crates are for.
+fn oldest_toolchain() -> Result<Vec<String>> {
+    let name = toolchain::OLDEST;
+    if toolchain::is_installed(name) {
+        return Ok(Vec::new());
+    }
+    println!("setup: installing the toolchain {name}");
+    output(words(&format!(
+        "rustup toolchain install {name} --profile minimal"
+    )))?;
+    Ok(vec![format!("the toolchain {name}")])
 }
 
 /// Miri, and the standard libraries that it builds for each target that is tested under it.

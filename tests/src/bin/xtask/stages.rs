@@ -95,6 +95,7 @@ pub(crate) fn all() -> Vec<Stage> {
                 "cargo build -p temporal-slab -p temporal-slab-report --all-features --target x86_64-unknown-none",
             )],
         ),
+        check("oldest", [oldest()]),
         check(
             "kernel",
             [words(
@@ -143,6 +144,19 @@ fn tests(name: &'static str, command: Command) -> Stage {
 fn doc() -> Command {
     let mut command = words("cargo doc --no-deps --all-features");
     command.env("RUSTDOCFLAGS", "-D warnings");
+    command
+}
+
+/// The crates that are published, with the oldest compiler that they are for.
+fn oldest() -> Command {
+    let mut command = words(&format!(
+        "cargo +{} check --locked -p temporal-slab -p temporal-slab-report -p temporal-slab-hosted \
+         -p temporal-slab-capi -p temporal-slab-bare -p temporal-slab-malloc --features \
+         temporal-slab/allocator-api2,temporal-slab/walker,temporal-slab-hosted/export,temporal-slab-hosted/origins,\
+         temporal-slab-hosted/tower",
+        toolchain::OLDEST
+    ));
+    command.arg("--target-dir").arg(target_dir().join("oldest"));
     command
 }
 
@@ -216,6 +230,14 @@ mod tests {
         // The word that names some tests of a file names one.
         let properties = std::fs::read_to_string(format!("{tests}/properties.rs")).unwrap();
         assert!(properties.contains("fn checked"));
+    }
+
+    /// Catches a stage that is for another version than the manifest says.
+    #[test]
+    fn the_oldest_is_what_the_manifest_says() {
+        let manifest = include_str!("../../../../Cargo.toml");
+        let version = crate::toolchain::OLDEST.trim_end_matches(".0");
+        assert!(manifest.contains(&format!("\nrust-version = \"{version}\"\n")));
     }
 
     #[test]

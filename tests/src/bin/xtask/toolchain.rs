@@ -1,4 +1,4 @@
-//! The nightly toolchain that Miri needs.
+//! The toolchains beside the pinned one: the nightly that Miri needs, and the oldest that the crates are for.
 
 use anyhow::{Result, bail};
 
@@ -10,6 +10,13 @@ const NIGHTLIES: [&str; 2] = ["nightly", "nightly-2026-08-01"];
 
 /// What Miri needs of it: itself, and the source that it builds its standard library from.
 const COMPONENTS: [&str; 2] = ["miri", "rust-src"];
+
+/// The oldest toolchain that the published crates build with: `rust-version` in the workspace's manifest.
+pub(crate) const OLDEST: &str = "1.88.0";
+
+pub(crate) fn is_installed(name: &str) -> bool {
+    components_of(name).is_ok()
+}
 
 /// The installed toolchain to run Miri with, if there is one that has all it needs.
 pub(crate) fn miri() -> Option<&'static str> {
