@@ -212,14 +212,13 @@ unsafe fn merge(low: *mut Node, high: *mut Node) -> *mut Node {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use core::num::NonZeroUsize;
     use core::ptr::NonNull;
     extern crate std;
     use std::boxed::Box;
     use std::collections::BTreeMap;
 
     fn region(base: usize, size: usize) -> Region {
-        let base = NonNull::without_provenance(NonZeroUsize::new(base).unwrap());
+        let base = NonNull::new(ptr::without_provenance_mut(base)).unwrap();
         Region { base, size }
     }
 

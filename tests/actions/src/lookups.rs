@@ -72,7 +72,7 @@ fn nowhere(rng: &mut Rng) -> NonNull<u8> {
         6 => (&raw const ELSEWHERE).addr(),
         _ => 1 + rng.below(usize::MAX / 2),
     };
-    NonNull::without_provenance(NonZeroUsize::new(address).unwrap_or(NonZeroUsize::MIN))
+    NonNull::new(core::ptr::without_provenance_mut(address)).unwrap_or(NonNull::dangling())
 }
 
 std::thread_local! {
