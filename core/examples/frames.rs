@@ -19,14 +19,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut frame = Scope::new(&heap);
     let mut taken = 0;
     for number in 0..600u32 {
-        let particles = frame.slice_with(500, |index| Particle {
+        let particles = frame.alloc_slice_fill_with(500, |index| Particle {
             place: [index as f32, 0.0, 0.0],
             age: number,
         })?;
         for particle in particles.iter_mut() {
             particle.place[1] += 9.81;
         }
-        let title = frame.text("frame")?;
+        let title = frame.alloc_str("frame")?;
         assert_eq!((particles[499].age, &*title), (number, "frame"));
         frame.reset();
         if number == 1 {

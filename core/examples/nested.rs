@@ -5,7 +5,7 @@ use core::alloc::Layout;
 use core::error::Error;
 use temporal_slab::config::Standard;
 use temporal_slab::provider::StaticProvider;
-use temporal_slab::{Domain, EpochState, Heap, Inside};
+use temporal_slab::{Domain, DomainGuard, EpochState, Heap};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut memory = Box::<[u8]>::new_uninit_slice(8 << 20);
@@ -13,17 +13,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     let heap: Heap<Standard<_>> = Heap::new(provider);
     let mut local = heap.local()?;
     let layout = Layout::new::<[u64; 16]>();
-    let request = Domain::open(&heap)?.closing();
+    let request = Domain::open(&heap)?.close_on_exit();
     let in_request = request.enter()?;
     let answer = in_request.alloc(&mut local, layout)?;
     for _ in 0..3 {
-        let transaction = Domain::open(&heap)?.closing();
+        let transaction = Domain::open(&heap)?.close_on_exit();
         let in_transaction = in_request.enter(&transaction)?;
         for _ in 0..5 {
-            let query = Domain::open(&heap)?.closing();
+            let query = Domain::open(&heap)?.close_on_exit();
             let in_query = in_transaction.enter(&query)?;
             assert_eq!(
-                in_query.outer().map(Inside::epoch),
+                in_query.outer().map(DomainGuard::epoch),
                 Some(transaction.epoch())
             );
             let row = in_query.alloc(&mut local, layout)?;

@@ -11,12 +11,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut memory = Box::<[u8]>::new_uninit_slice(8 << 20);
     let provider: StaticProvider<'_> = StaticProvider::new(&mut memory);
     let heap: Heap<Standard<_>> = Heap::new(provider);
-    heap.set_policy(Policy::Eager);
+    heap.set_policy(Policy::EAGER);
     let mut local = heap.local()?;
     let layout = Layout::new::<[u8; 128]>();
     let mut leaky = None;
     for number in 0..1000 {
-        let request = Domain::open(&heap)?.closing();
+        let request = Domain::open(&heap)?.close_on_exit();
         heap.set_label(request.epoch(), "request")?;
         let inside = request.enter()?;
         let mut headers = Vec::new();

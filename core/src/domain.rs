@@ -76,13 +76,13 @@ impl<'h, C: Config> Domain<'h, C> {
     /// # Errors
     /// As for [`Heap::open_epoch`].
     pub fn open(heap: &'h Heap<C>) -> Result<Self, EpochError> {
-        heap.open_epoch().map(|epoch| Self::over(heap, epoch))
+        heap.open_epoch().map(|epoch| Self::for_epoch(heap, epoch))
     }
 
     /// A domain over an epoch that exists already. A token of an era that is over is found out on
     /// entering.
     #[must_use]
-    pub const fn over(heap: &'h Heap<C>, epoch: Epoch) -> Self {
+    pub const fn for_epoch(heap: &'h Heap<C>, epoch: Epoch) -> Self {
         Self {
             heap,
             epoch,
@@ -92,7 +92,7 @@ impl<'h, C: Config> Domain<'h, C> {
 
     /// Makes this domain one whose exit closes the epoch, if nobody is inside it any more then.
     #[must_use]
-    pub const fn closing(self) -> Self {
+    pub const fn close_on_exit(self) -> Self {
         Self {
             closes: true,
             ..self
@@ -115,9 +115,9 @@ impl<'h, C: Config> Domain<'h, C> {
     ///
     /// # Errors
     /// If the epoch is closed.
-    pub fn enter(&self) -> Result<Inside<'_, C>, EpochError> {
+    pub fn enter(&self) -> Result<DomainGuard<'_, C>, EpochError> {
         self.heap.enter(self.epoch)?;
-        Ok(Inside {
+        Ok(DomainGuard {
             domain: self,
             outer: None,
             thread: PhantomData,
@@ -135,22 +135,22 @@ impl<'h, C: Config> Domain<'h, C> {
 
 /// Being inside a domain. Dropping it is leaving.
 #[must_use = "leaving is dropping this"]
-pub struct Inside<'d, C: Config> {
+pub struct DomainGuard<'d, C: Config> {
     domain: &'d Domain<'d, C>,
-    outer: Option<&'d Inside<'d, C>>,
+    outer: Option<&'d DomainGuard<'d, C>>,
     /// Not `Send`.
     thread: PhantomData<*const ()>,
 }
 
-impl<C: Config> Inside<'_, C> {
+impl<C: Config> DomainGuard<'_, C> {
     /// Goes into a domain within this one: a transaction in a request, a query in a transaction. This
     /// guard cannot be dropped before the inner one.
     ///
     /// # Errors
     /// If the inner domain's epoch is closed.
-    pub fn enter<'a>(&'a self, inner: &'a Domain<'_, C>) -> Result<Inside<'a, C>, EpochError> {
+    pub fn enter<'a>(&'a self, inner: &'a Domain<'_, C>) -> Result<DomainGuard<'a, C>, EpochError> {
         inner.heap.enter(inner.epoch)?;
-        Ok(Inside {
+        Ok(DomainGuard {
             domain: inner,
             outer: Some(self),
             thread: PhantomData,
@@ -178,22 +178,27 @@ impl<C: Config> Inside<'_, C> {
     /// Allocates in this domain's epoch.
     ///
     /// # Errors
-    /// As for [`Local::alloc_in`]; with a local of another heap, for which the epoch is none.
+    /// As for [`Local::alloc_in`]; or [`AllocError::OtherHeap`] with a local of another heap.
     pub fn alloc(
         &self,
         local: &mut Local<'_, C>,
         layout: Layout,
     ) -> Result<NonNull<u8>, AllocError> {
         if !core::ptr::eq(local.heap(), self.domain.heap) {
-            return Err(AllocError::EpochClosed);
+            return Err(AllocError::OtherHeap);
         }
         local.alloc_in(self.domain.epoch, layout)
     }
 }
 
-impl<C: Config> Drop for Inside<'_, C> {
+impl<C: Config> Drop for DomainGuard<'_, C> {
     fn drop(&mut self) {
-        self.domain.heap.exit(self.domain.epoch, self.domain.closes);
+        let (heap, epoch) = (self.domain.heap, self.domain.epoch);
+        if self.domain.closes {
+            heap.exit_and_close(epoch);
+        } else {
+            heap.exit(epoch);
+        }
     }
 }
 
@@ -206,9 +211,9 @@ impl<C: Config> fmt::Debug for Domain<'_, C> {
     }
 }
 
-impl<C: Config> fmt::Debug for Inside<'_, C> {
+impl<C: Config> fmt::Debug for DomainGuard<'_, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inside")
+        f.debug_struct("DomainGuard")
             .field("epoch", &self.epoch())
             .field("depth", &self.depth())
             .finish_non_exhaustive()

@@ -15,6 +15,8 @@ pub enum AllocError {
     TooLarge,
     /// The epoch that the allocation names is closed.
     EpochClosed,
+    /// The local is another heap's than the domain.
+    OtherHeap,
     /// Every id that a handle has room for was used up. Objects without handles are not affected.
     HandlesExhausted,
 }
@@ -25,6 +27,9 @@ impl fmt::Display for AllocError {
             Self::OutOfMemory => "the page provider has no memory left",
             Self::Limit => "the heap's byte limit is reached: raise it with set_limit, or free",
             Self::EpochClosed => "the epoch is closed: its token must not be used any more",
+            Self::OtherHeap => {
+                "the local is of another heap: allocate through one of the domain's heap"
+            }
             Self::HandlesExhausted => "the ids of handles are used up: allocate without a handle",
             Self::TooLarge => {
                 "the size, rounded to pages, is larger than the address space allows, or an object \

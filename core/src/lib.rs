@@ -86,7 +86,7 @@ mod domain;
 pub mod adapter;
 
 #[cfg(not(loom))]
-pub use domain::{Domain, Inside};
+pub use domain::{Domain, DomainGuard};
 #[cfg(not(loom))]
 pub use epoch::{Epoch, EpochError, EpochState, Label};
 #[cfg(not(loom))]
@@ -96,7 +96,7 @@ pub use handle::{HandleError, RawHandle};
 #[cfg(all(not(loom), feature = "walker"))]
 pub use heap::{Census, SlabCensus, Violation};
 #[cfg(not(loom))]
-pub use heap::{Closed, Handle, Heap, HeapBytes, Policy, Reading};
+pub use heap::{Closed, Emptied, Handle, Heap, HeapBytes, Policy, Ref};
 #[cfg(not(loom))]
 pub use local::{Local, Magazines, NO_MAGAZINES, NoMagazines};
 #[cfg(not(loom))]

@@ -125,15 +125,15 @@ fn policies_do_what_they_say() {
         assert_eq!(heap.bytes().reclaimable, 0, "{policy:?}");
         (bytes.reclaimable, calls)
     };
-    let (left, calls) = after(Policy::Eager);
+    let (left, calls) = after(Policy::EAGER);
     assert!(left == 0 && calls > 1000);
-    let (left, calls) = after(Policy::Batched { bytes: 8 << 20 });
+    let (left, calls) = after(Policy::keeping(8 << 20));
     assert!(left <= 8 << 20 && calls > 0, "{left}, {calls}");
     assert!(
         calls <= 512,
         "{calls} calls for 32 MiB: one for each 64 KiB at most"
     );
-    for policy in [Policy::OnClose, Policy::Never] {
+    for policy in [Policy::ON_CLOSE, Policy::NEVER] {
         assert_eq!(after(policy), (32 << 20, 0));
     }
 }
@@ -168,15 +168,15 @@ fn the_shared_path_gives_memory_back() {
 fn a_policy_changes_on_a_live_heap() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let heap = TestHeap::new(MmapProvider::new());
-    heap.set_policy(Policy::Never);
+    heap.set_policy(Policy::NEVER);
     let mut local = heap.local().unwrap();
     let objects = fill(&mut local, 1000);
     free_all(&mut local, objects);
     local.flush();
     assert!(heap.bytes().reclaimable > 100_000);
-    heap.set_policy(Policy::Eager);
+    heap.set_policy(Policy::EAGER);
     assert_eq!(heap.bytes().reclaimable, 0);
-    assert_eq!(heap.policy(), Policy::Eager);
+    assert_eq!(heap.policy(), Policy::EAGER);
 }
 
 /// Endless churn on one local and across two: what the heap touched after the first rounds is all
@@ -266,7 +266,7 @@ fn a_hundred_million_cycles_leak_nothing() {
         let layout = Layout::from_size_align(16 + pick(64) * 16, 8).unwrap();
         let one = match pick(16) {
             0 => One::Plain(heap.alloc(layout).unwrap(), layout),
-            1 => One::Named(local.alloc_handle(layout).unwrap()),
+            1 => One::Named(local.alloc_raw(layout).unwrap()),
             _ => One::Plain(local.alloc(layout).unwrap(), layout),
         };
         if live.len() < 1000 {

@@ -60,7 +60,7 @@ fn looks_at_metadata_only<C: Config<Provider = Noted>>() {
     let mut local = heap.local().unwrap();
     let layout = |n: usize| Layout::from_size_align([64, 200, 1000][n % 3], 8).unwrap();
     let mut live: Vec<RawHandle> = (0..20_000)
-        .map(|n| local.alloc_handle(layout(n)).unwrap())
+        .map(|n| local.alloc_raw(layout(n)).unwrap())
         .collect();
     let dead = live.split_off(10_000);
     for handle in &dead {
@@ -80,7 +80,7 @@ fn looks_at_metadata_only<C: Config<Provider = Noted>>() {
         }
     }
     for handle in &dead {
-        assert_eq!(heap.check_handle(*handle), Err(HandleError::Stale));
+        assert_eq!(heap.try_get_raw(*handle), Err(HandleError::Stale));
         assert_eq!(local.free_raw(*handle), Err(HandleError::Stale));
     }
     // Nor does the free of a live one through a local touch it.

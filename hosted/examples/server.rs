@@ -115,7 +115,7 @@ mod tests {
     /// The labels of epochs that there are, open or with something left.
     fn labels() -> HashSet<String> {
         let heap = TemporalSlab::heap();
-        let epochs = (0..heap.ring()).filter_map(|index| heap.epoch_at(index));
+        let epochs = (0..heap.epoch_records()).filter_map(|index| heap.epoch_at(index));
         let label = |epoch| Some(heap.label(epoch).ok()?.as_str().to_owned());
         epochs.filter_map(label).collect()
     }

@@ -57,7 +57,7 @@ fn run<C: Config>(heap: &Heap<C>, decay: Duration, stop: &(Mutex<bool>, Condvar)
         if *waited.unwrap_or_else(PoisonError::into_inner).0 {
             return;
         }
-        let idle = heap.idle_bytes();
+        let idle = heap.take_idle_bytes();
         if let Some(place) = seen.get_mut(look) {
             *place = idle;
         }
@@ -66,7 +66,7 @@ fn run<C: Config>(heap: &Heap<C>, decay: Duration, stop: &(Mutex<bool>, Condvar)
             heap.reclaim_to(heap.bytes().reclaimable.saturating_sub(unused));
             seen.iter_mut().for_each(|s| *s = s.saturating_sub(unused));
             // What just went is not to be taken for use.
-            let _since = heap.idle_bytes();
+            let _since = heap.take_idle_bytes();
         }
     }
 }

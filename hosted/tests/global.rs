@@ -226,7 +226,7 @@ fn a_thread_is_in_an_epoch() {
 #[test]
 fn guards_nest_and_end_in_any_order() {
     let heap = TemporalSlab::heap();
-    let [request, query] = [(); 2].map(|()| Domain::open(heap).unwrap().closing());
+    let [request, query] = [(); 2].map(|()| Domain::open(heap).unwrap().close_on_exit());
     let outer = TemporalSlab::enter(&request).unwrap();
     assert_eq!(TemporalSlab::current(), Some(request.epoch()));
     assert_eq!(heap.epoch_stats(request.epoch()).unwrap().domains, 1);
@@ -298,8 +298,8 @@ fn threads_end_inside() {
     let live = || heap.epoch_stats(epoch).unwrap().live_objects();
     assert_eq!(live(), 0);
 
-    let domain = Domain::open(heap).unwrap().closing();
-    let (mut left, turns) = (Vec::new(), 3 * heap.ring());
+    let domain = Domain::open(heap).unwrap().close_on_exit();
+    let (mut left, turns) = (Vec::new(), 3 * heap.epoch_records());
     for turn in 0..turns {
         let domain = &domain;
         let ended = std::thread::scope(|scope| {
@@ -326,7 +326,7 @@ fn threads_end_inside() {
             Err(error) => panic!("{error}: there is always room for one more"),
         }
     }
-    assert!(left.len() == turns / 2 && heap.ring() > turns / 2);
+    assert!(left.len() == turns / 2 && heap.epoch_records() > turns / 2);
     assert_eq!(TemporalSlab::current(), None, "of this thread");
     let inside = heap.epoch_stats(domain.epoch()).unwrap();
     assert!(inside.is_open() && inside.domains as usize == turns / 2);
@@ -428,10 +428,10 @@ fn policies_change_under_load() {
         let heap = TemporalSlab::heap();
         for round in 0..200 {
             heap.set_policy(match round % 4 {
-                0 => Policy::Eager,
-                1 => Policy::Batched { bytes: 1 << 20 },
-                2 => Policy::OnClose,
-                _ => Policy::Never,
+                0 => Policy::EAGER,
+                1 => Policy::keeping(1 << 20),
+                2 => Policy::ON_CLOSE,
+                _ => Policy::NEVER,
             });
             if round % 7 == 0 {
                 heap.reclaim();

@@ -152,7 +152,7 @@ fn long_objects_come_in_huge_pages() {
     // Where the system gives them unasked there is nothing to see.
     let may = enabled.is_ok_and(|text| text.contains("[madvise]"));
     let heap = TestHeap::new(MmapProvider::new());
-    heap.set_policy(Policy::Eager);
+    heap.set_policy(Policy::EAGER);
     let mut local = heap.local().unwrap();
     let mut one = || {
         let before = page_faults();

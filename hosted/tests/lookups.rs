@@ -1,6 +1,6 @@
 //! Looks up addresses from threads that own nothing there, while their mappings are removed.
 //!
-//! As the core's test of this name, over `MmapProvider`, which unmaps chunks: [`Heap::size_of`] and [`Local::size_of`] of a
+//! As the core's test of this name, over `MmapProvider`, which unmaps chunks: [`Heap::usable_size`] and [`Local::usable_size`] of a
 //! heap of the test's own, and [`TemporalSlab::size_of`] of the process's heap. All of it is safe code.
 //!
 //! Catches a header of a chunk that is read after the lock was released under which the chunk was found, or that a thread's
@@ -39,19 +39,19 @@ fn show(rng: &mut Rng, object: NonNull<u8>) {
 fn make<C: Config>(heap: &Heap<C>, rng: &mut Rng) {
     let scope = Scope::new(heap);
     for size in [100, 5000, 30_000, 3 << 20] {
-        show(rng, scope.bytes(layout(size)).unwrap());
+        show(rng, scope.alloc_layout(layout(size)).unwrap());
     }
     for size in [16, 1000] {
-        let handle = scope.alloc_handle(layout(size)).unwrap();
+        let handle = scope.alloc_raw(layout(size)).unwrap();
         let object = heap.get_raw(handle).unwrap();
-        assert!(heap.size_of(object).is_err(), "it has a handle");
+        assert!(heap.usable_size(object).is_err(), "it has a handle");
         show(rng, object);
     }
     // Of one scope the blocks soon are larger than chunks.
     let size = 64_000 * (1 + rng.below(8));
     let scopes: Vec<_> = (0..12_000_000 / size).map(|_| Scope::new(heap)).collect();
     for scope in &scopes {
-        show(rng, scope.bytes(layout(size)).unwrap());
+        show(rng, scope.alloc_layout(layout(size)).unwrap());
     }
     drop((scope, scopes));
     heap.reclaim();
@@ -99,7 +99,7 @@ fn storm<A: FnMut(NonNull<u8>) -> Result<usize, FreeError>>(
 /// Half of the askers ask the heap, half a local of their own.
 fn own_heap<C: Config<Provider = MmapProvider, Lock = Polite>>() {
     let heap = Heap::<C>::new(MmapProvider::new());
-    heap.set_policy(Policy::Eager);
+    heap.set_policy(Policy::EAGER);
     let (heap, turn) = (&heap, AtomicU64::new(0));
     storm(
         |rng| make(heap, rng),
@@ -108,9 +108,9 @@ fn own_heap<C: Config<Provider = MmapProvider, Lock = Polite>>() {
             let local = heap.local().unwrap();
             move |object| {
                 if by_local {
-                    local.size_of(object)
+                    local.usable_size(object)
                 } else {
-                    heap.size_of(object)
+                    heap.usable_size(object)
                 }
             }
         },
@@ -141,7 +141,7 @@ fn addresses_of_the_process() {
     if alone("addresses_of_the_process") {
         return;
     }
-    TemporalSlab::heap().set_policy(Policy::Eager);
+    TemporalSlab::heap().set_policy(Policy::EAGER);
     storm(
         |rng| {
             let size = 1000 * (1 + rng.below(500));

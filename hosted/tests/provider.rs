@@ -69,7 +69,7 @@ fn a_checkerboard_splits_no_mapping() {
         return;
     }
     let heap = TestHeap::new(MmapProvider::new());
-    heap.set_policy(Policy::Eager);
+    heap.set_policy(Policy::EAGER);
     let mut local = heap.local().unwrap();
     let before = mappings().unwrap();
     // A slab of its own each: one object of 4 KiB and more is a slab.
@@ -101,7 +101,7 @@ fn refused_advice_is_seen() {
         return;
     }
     let heap = TestHeap::new(MmapProvider::new());
-    heap.set_policy(Policy::Never);
+    heap.set_policy(Policy::NEVER);
     let mut local = heap.local().unwrap();
     // One object keeps the chunk from going back whole.
     let keeper = touched(&mut local, 4096);
@@ -388,7 +388,7 @@ fn regions_of_many_sizes_leave_no_holes() {
 #[test]
 fn reserved_memory_is_empty_memory() {
     let heap = TestHeap::new(MmapProvider::new());
-    heap.set_policy(Policy::OnClose);
+    heap.set_policy(Policy::ON_CLOSE);
     heap.reserve(64 * MIB).unwrap();
     let bytes = heap.bytes();
     assert!(

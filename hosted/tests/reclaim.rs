@@ -86,7 +86,7 @@ fn policies_at_work() {
     }
     let heap: &'static TestHeap = Box::leak(Box::new(TestHeap::new(MmapProvider::new())));
     let kept = |policy: Policy| {
-        heap.set_policy(Policy::Never);
+        heap.set_policy(Policy::NEVER);
         let mut local = heap.local().unwrap();
         let epoch = heap.open_epoch().unwrap();
         let objects: Vec<_> = (0..512 * 1024)
@@ -116,16 +116,16 @@ fn policies_at_work() {
         );
         [empty / MIB, closed / MIB, demanded / MIB]
     };
-    let [empty, _, _] = kept(Policy::Eager);
+    let [empty, _, _] = kept(Policy::EAGER);
     assert!(empty >= 60);
-    let [empty, closed, _] = kept(Policy::Batched { bytes: 16 << 20 });
+    let [empty, closed, _] = kept(Policy::keeping(16 << 20));
     assert!(
         (40..=56).contains(&empty) && (48..=56).contains(&closed),
         "{empty} {closed}"
     );
-    let [empty, closed, _] = kept(Policy::OnClose);
+    let [empty, closed, _] = kept(Policy::ON_CLOSE);
     assert!(empty <= 4 && closed >= 60, "{empty} {closed}");
-    let [empty, closed, demanded] = kept(Policy::Never);
+    let [empty, closed, demanded] = kept(Policy::NEVER);
     assert!(
         empty <= 4 && closed <= 4 && demanded >= 60,
         "{empty} {closed} {demanded}"
@@ -140,7 +140,7 @@ fn what_stays_empty_decays() {
         return;
     }
     let heap: &'static TestHeap = Box::leak(Box::new(TestHeap::new(MmapProvider::new())));
-    heap.set_policy(Policy::Never);
+    heap.set_policy(Policy::NEVER);
     let mut local = heap.local().unwrap();
     let decay = Duration::from_millis(800);
     let reclaimer = Reclaimer::start(heap, decay).unwrap();

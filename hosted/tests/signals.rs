@@ -102,8 +102,8 @@ impl Hand {
         let is_named = self.below(4) == 0 && HEAP.class_of(layout).is_some();
         let epoch = epoch.filter(|_| self.below(2) == 0);
         let got = match (is_named, epoch) {
-            (true, Some(epoch)) => HEAP.alloc_handle_in(epoch, layout).map(Err),
-            (true, None) => HEAP.alloc_handle(layout).map(Err),
+            (true, Some(epoch)) => HEAP.alloc_raw_in(epoch, layout).map(Err),
+            (true, None) => HEAP.alloc_raw(layout).map(Err),
             (false, Some(epoch)) => HEAP.alloc_in(epoch, layout).map(Ok),
             (false, None) => HEAP.alloc(layout).map(Ok),
         };
@@ -257,7 +257,7 @@ fn work(seed: u64, end: Instant) {
         }
         match hand.below(6) {
             0 => inside(|| HEAP.reclaim()),
-            1 => inside(|| HEAP.set_policy(Policy::Eager)),
+            1 => inside(|| HEAP.set_policy(Policy::EAGER)),
             2 => inside(|| HEAP.set_policy(Policy::DEFAULT)),
             3 => drop(inside(|| HEAP.stats())),
             _ => {}

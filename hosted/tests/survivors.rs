@@ -67,7 +67,7 @@ fn serve(keep: impl Fn(&Mutex<HashMap<usize, String>>, usize, &str) + Sync) -> (
         assert_eq!(request.parse::<usize>().unwrap() % ENTRIES, *entry);
     }
     drop(cache);
-    (resident, heap.ring())
+    (resident, heap.epoch_records())
 }
 
 /// Each survivor keeps a slot and a record of its epoch, and no more; one that is put into the cache outside of the phase keeps

@@ -111,7 +111,7 @@ pub(crate) fn run(reports: bool) -> usize {
     let mut wrong = 0;
     for phase in 1..=4usize {
         let opened: Result<TheDomain, _> = Domain::open(&HEAP);
-        let Ok(domain) = opened.map(Domain::closing) else {
+        let Ok(domain) = opened.map(Domain::close_on_exit) else {
             return wrong + 1;
         };
         wrong += usize::from(HEAP.set_label(domain.epoch(), "requests").is_err());

@@ -98,6 +98,6 @@ pub(crate) fn init_early() {
 /// From here on everything comes from frames.
 pub(crate) fn init_late() {
     // Without decommit memory goes back by whole chunks, on demand and with a close.
-    HEAP.set_policy(Policy::OnClose);
+    HEAP.set_policy(Policy::ON_CLOSE);
     GLOBAL.has_frames.store(true, Ordering::Release);
 }

@@ -151,7 +151,7 @@ fn handles(test: &mut Test) {
     let Some(mut local) = local(test) else { return };
     let mut old: Vec<RawHandle> = Vec::new();
     for round in 0..2000usize {
-        let Ok(handle) = local.alloc_handle(layout(64 + round % 300, 8)) else {
+        let Ok(handle) = local.alloc_raw(layout(64 + round % 300, 8)) else {
             return test.demand(false, "there is memory");
         };
         test.demand(HEAP.get_raw(handle).is_some(), "a live handle is accepted");
@@ -175,7 +175,7 @@ fn handles(test: &mut Test) {
         }
         test.demand(accepted == 0, "forged handles are refused");
         test.demand(HEAP.get(live).is_ok_and(|value| *value == 17), "read");
-        test.demand(HEAP.take(live) == Ok(17), "taken");
+        test.demand(HEAP.remove(live) == Ok(17), "taken");
     } else {
         test.demand(false, "there is memory for a value");
     }
@@ -218,10 +218,10 @@ fn epochs(test: &mut Test) {
 fn scopes(test: &mut Test) {
     let mut scope: Scope<'_, KernelConfig> = Scope::new(&HEAP);
     for _ in 0..3 {
-        let squares = scope.slice_with(1000, |n| n * n).map(|s| s[999]);
-        let text = scope.text("a request").map(|t| t.len());
+        let squares = scope.alloc_slice_fill_with(1000, |n| n * n).map(|s| s[999]);
+        let text = scope.alloc_str("a request").map(|t| t.len());
         test.demand(squares == Ok(998_001) && text == Ok(9), "values in a scope");
-        let handle = scope.alloc_handle(layout(100, 8));
+        let handle = scope.alloc_raw(layout(100, 8));
         test.demand(
             handle.is_ok_and(|h| HEAP.get_raw(h).is_some()),
             "a handle in a scope",
@@ -236,7 +236,7 @@ fn scopes(test: &mut Test) {
 
 fn domains(test: &mut Test) {
     let domain: Result<Domain<'_, KernelConfig>, _> = Domain::open(&HEAP);
-    let Ok(domain) = domain.map(Domain::closing) else {
+    let Ok(domain) = domain.map(Domain::close_on_exit) else {
         return test.demand(false, "a domain opens");
     };
     let (Ok(outer), Ok(inner)) = (domain.enter(), domain.enter()) else {
@@ -279,7 +279,7 @@ fn no_metadata(test: &mut Test) {
             // To the last byte of what may be used, and once more when it is on its way back.
             // SAFETY: the object is ours and this long; it is freed once.
             let freed = unsafe {
-                object.write_bytes(0xff, HEAP.usable_size(layout));
+                object.write_bytes(0xff, HEAP.good_size(layout));
                 local.free(object, layout)
             };
             test.demand(freed.is_ok(), "freed");
@@ -287,7 +287,7 @@ fn no_metadata(test: &mut Test) {
         if step % 1000 == 0 {
             for (object, layout) in &live {
                 // SAFETY: as above.
-                unsafe { object.write_bytes(0xff, HEAP.usable_size(*layout)) };
+                unsafe { object.write_bytes(0xff, HEAP.good_size(*layout)) };
             }
             // SAFETY: nothing is in the middle of anything.
             let walked = unsafe { HEAP.walk() };
@@ -304,7 +304,7 @@ fn no_metadata(test: &mut Test) {
 /// each chunk still has something in it.
 fn virtual_memory(test: &mut Test) {
     static BY_TABLES: Heap<KernelConfig<VirtualProvider>> = Heap::new(VirtualProvider);
-    BY_TABLES.set_policy(Policy::OnClose);
+    BY_TABLES.set_policy(Policy::ON_CLOSE);
     let layout = layout(8192, 4096);
     let mut returned = [0; 2];
     for by_tables in [false, true] {

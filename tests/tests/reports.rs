@@ -43,7 +43,7 @@ fn used() -> TestHeap {
             }
         }
         let _kept = heap.alloc_in(epoch, layout(100_000)).unwrap();
-        let handle = heap.alloc_handle(layout(64)).unwrap();
+        let handle = heap.alloc_raw(layout(64)).unwrap();
         heap.free_raw(handle).unwrap();
         let _refused = heap.free_raw(handle);
         if round % 2 == 0 {

@@ -164,11 +164,7 @@ fn of_heap(
             empty_bytes: stats.residency.reclaimable(),
         });
     }
-    let keeps = match policy {
-        Policy::Eager => Some(0),
-        Policy::Batched { bytes } | Policy::Proportional { bytes } => Some(bytes),
-        Policy::OnClose | Policy::Never => None,
-    };
+    let keeps = (policy.keep < usize::MAX).then_some(policy.keep);
     let slabs = &stats.slabs;
     // Each byte that the heap ever had went back so often, and was made a slab again.
     let least = thresholds.churn.saturating_mul(pages.most_committed.max(1));
@@ -186,7 +182,7 @@ fn of_heap(
         found(Finding::LocalsHoldClosed {
             epoch_caches: locals.closed_epoch_caches,
             bytes: locals.held_in_closed_bytes,
-            local: locals.worst.0,
+            local: locals.most_held_in_closed.local,
         });
     }
     let shared = &stats.shared;
@@ -226,7 +222,7 @@ fn of_heap(
             stats.open_epochs + stats.closing_epochs,
             stats.ring,
         ),
-        ("handle ids", stats.handle_ids.0, stats.handle_ids.1),
+        ("handle ids", stats.handle_ids.given, stats.handle_ids.total),
     ];
     for (what, used, of) in goods {
         if of > 0 && used as f64 >= of as f64 * thresholds.exhaustion {

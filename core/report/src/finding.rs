@@ -216,7 +216,7 @@ impl Finding {
                  what dies early"
             }
             Self::CacheTooSmall { .. } => {
-                "let the policy keep more: Policy::Batched with more bytes, or OnClose"
+                "let the policy keep more: Policy::keeping with more bytes, or OnClose"
             }
             Self::DecommitFails { .. } => {
                 "see why the system refuses: locked pages, a seccomp filter, a provider without \

@@ -91,7 +91,10 @@ fn epoch(to: &mut dyn Write, stats: &EpochStats) -> fmt::Result {
         stats.is_current,
         OrNull(stats.age_ns),
     )?;
-    let (before, after) = stats.last_close.unzip();
+    let (before, after) = stats
+        .last_close
+        .map(|close| (close.resident_before, close.resident_after))
+        .unzip();
     write!(
         to,
         ",\"resident_before_close\":{},\"resident_after_close\":{}",

@@ -132,5 +132,5 @@ pub(super) fn epochs<C: Config>(
     heap: &Heap<C>,
     from: usize,
 ) -> impl Iterator<Item = (usize, Epoch)> {
-    (from..heap.ring()).filter_map(|index| Some((index, heap.epoch_at(index)?)))
+    (from..heap.epoch_records()).filter_map(|index| Some((index, heap.epoch_at(index)?)))
 }

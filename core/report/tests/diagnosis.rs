@@ -255,7 +255,7 @@ fn a_forgotten_close_is_named() {
         Some((forgotten, "import"))
     );
     // Somebody is inside: it is not forgotten.
-    let domain = temporal_slab::Domain::over(&heap, forgotten);
+    let domain = temporal_slab::Domain::for_epoch(&heap, forgotten);
     {
         let _inside = domain.enter().unwrap();
         assert_eq!(look(&heap).found, 0);
@@ -333,8 +333,8 @@ fn a_decommit_that_fails_is_named() {
 #[test]
 fn a_cache_that_is_too_small_is_named() {
     for (policy, is_small) in [
-        (Policy::Batched { bytes: 16 << 10 }, true),
-        (Policy::Eager, true),
+        (Policy::keeping(16 << 10), true),
+        (Policy::EAGER, true),
         (Policy::DEFAULT, false),
     ] {
         let heap = TestHeap::new(Moody::default());
@@ -424,7 +424,7 @@ fn contention_on_the_shared_path_is_named() {
 #[test]
 fn what_is_over_is_not_found() {
     let heap = TestHeap::new(Moody::default());
-    heap.set_policy(Policy::Batched { bytes: 1 << 20 });
+    heap.set_policy(Policy::keeping(1 << 20));
     let mut local = heap.local().unwrap();
     let objects: Vec<_> = (0..16_000)
         .map(|_| local.alloc(layout(1024)).unwrap())
@@ -435,9 +435,9 @@ fn what_is_over_is_not_found() {
     }
     local.flush();
     heap.reclaim();
-    let handle = heap.alloc_handle(layout(64)).unwrap();
+    let handle = heap.alloc_raw(layout(64)).unwrap();
     heap.free_raw(handle).unwrap();
-    assert!(heap.check_handle(handle).is_err() && heap.free_raw(handle).is_err());
+    assert!(heap.try_get_raw(handle).is_err() && heap.free_raw(handle).is_err());
     assert_eq!(names(&look(&heap)), [""; 0]);
 }
 

@@ -244,7 +244,7 @@ unsafe impl<C: Config> Allocator for &LocalAllocator<'_, C> {
 unsafe impl<C: Config> Allocator for &Scope<'_, C> {
     #[inline]
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
-        slice(self.bytes(layout), layout.size())
+        slice(self.alloc_layout(layout), layout.size())
     }
 
     #[inline]

@@ -220,7 +220,7 @@ impl Refusals {
             AllocError::EpochClosed => &self.closed,
             AllocError::Limit => &self.limit,
             AllocError::OutOfMemory | AllocError::HandlesExhausted => &self.memory,
-            AllocError::TooLarge => return,
+            AllocError::TooLarge | AllocError::OtherHeap => return,
         };
         count.fetch_add(1, Relaxed);
     }

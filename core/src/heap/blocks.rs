@@ -3,7 +3,7 @@
 //! Blocks are the root's pages, whatever epochs they serve. An empty one waits in the pool, under the cache budget, with its
 //! place in the page map; its pages go back as those of a slab that waits.
 
-use super::{Heap, Policy, ROOT_ROW};
+use super::{Heap, ROOT_ROW};
 use crate::block::{BumpBlock, Freed, Kind, Length};
 use crate::config::{Config, Table};
 use crate::depot::Row;
@@ -172,17 +172,16 @@ impl<C: Config> Heap<C> {
             return;
         }
         self.unmake_block(block);
-        if self.policy() == Policy::OnClose {
+        if self.policy().returns_on_close() {
             self.blocks.due.fetch_add(bytes, Ordering::Relaxed);
-        } else {
-            self.settle();
         }
+        self.settle();
     }
 
     /// Gives the pages of blocks back that became empty since the last close, if the policy gives back on a close. How many bytes went
     /// back.
     pub(super) fn close_blocks(&self) -> u64 {
-        if self.policy() != Policy::OnClose {
+        if !self.policy().returns_on_close() {
             return 0;
         }
         match self.blocks.due.swap(0, Ordering::Relaxed) {
@@ -257,7 +256,7 @@ impl<C: Config> Heap<C> {
     /// Frees an object in a block whose owner the caller is not. `length` is how long it should be, where that is known.
     ///
     /// # Safety
-    /// As for [`Heap::free_any`].
+    /// As for [`Heap::free_unsized`].
     pub(crate) unsafe fn free_bumped(
         &self,
         block: &BumpBlock,

@@ -33,7 +33,7 @@ impl<C: Config> Heap<C> {
     /// # Errors
     /// If no object of this heap begins there, as far as the heap can tell: a checked one always can, any other can for
     /// what lies outside of its slabs. An object that has a handle is none of these.
-    pub fn size_of(&self, object: NonNull<u8>) -> Result<usize, FreeError> {
+    pub fn usable_size(&self, object: NonNull<u8>) -> Result<usize, FreeError> {
         Ok(match self.find(object.addr().get())? {
             Found::Slot(class) => Table::<C>::TABLE.class(class).size(),
             Found::Single(bytes) | Found::Region(bytes) | Found::Bumped(bytes) => bytes,
@@ -43,18 +43,18 @@ impl<C: Config> Heap<C> {
     /// Frees an object by its address. Freeing with a layout is cheaper.
     ///
     /// # Errors
-    /// As for [`Heap::size_of`]; nothing has changed then.
+    /// As for [`Heap::usable_size`]; nothing has changed then.
     ///
     /// # Safety
     /// As for [`Heap::free`], but for the layout: the object is of this heap, and nobody uses it any more. In a checked
     /// heap it need not be; see there.
-    pub unsafe fn free_any(&self, object: NonNull<u8>) -> Result<(), FreeError> {
+    pub unsafe fn free_unsized(&self, object: NonNull<u8>) -> Result<(), FreeError> {
         // SAFETY: the caller's promise.
         unsafe { self.try_free_any(object) }.map_err(|error| self.refused_free(error))
     }
 
     /// # Safety
-    /// As for [`Heap::free_any`].
+    /// As for [`Heap::free_unsized`].
     pub(crate) unsafe fn try_free_any(&self, object: NonNull<u8>) -> Result<(), FreeError> {
         // SAFETY: the caller's promise, and the object is what was found.
         unsafe {

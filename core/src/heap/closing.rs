@@ -80,11 +80,11 @@ impl<C: Config> Heap<C> {
         let policy = self.policy();
         let keep = policy.kept_by_close(self.pages.warm(), left);
         let swept = self.empty_row(row);
-        let returned = if policy.gives_back_on_close() {
-            self.pages.cool(keep) + self.close_blocks()
-        } else {
-            self.settle()
-        };
+        let mut returned = 0;
+        if policy.returns_on_close() {
+            returned += self.pages.cool(keep) + self.close_blocks();
+        }
+        returned += self.settle();
         let after = self.resident();
         let ended = self.pages.provider().now_ns();
         let took = began

@@ -116,9 +116,19 @@ impl<C: Config> Heap<C> {
         })
     }
 
-    /// Counts one less, and closes the epoch if `closes` says so and nobody is inside any more: both under
-    /// one lock, so that nobody goes in between. Whether anybody was inside: of an era that is over nobody is.
-    pub fn exit(&self, epoch: Epoch, closes: bool) -> bool {
+    /// Decrements the domain count of an epoch. Returns false, and does nothing, if nobody is inside: of an era that is over
+    /// nobody is.
+    pub fn exit(&self, epoch: Epoch) -> bool {
+        self.leave_domain(epoch, false)
+    }
+
+    /// As [`Heap::exit`], and closes the epoch if nobody is inside any more: both under one lock, so that nobody goes in
+    /// between.
+    pub fn exit_and_close(&self, epoch: Epoch) -> bool {
+        self.leave_domain(epoch, true)
+    }
+
+    fn leave_domain(&self, epoch: Epoch, closes: bool) -> bool {
         let Ok(positions) = self.positions() else {
             return false;
         };

@@ -18,16 +18,16 @@ impl<C: Config> Heap<C> {
     /// # Errors
     /// As for [`Heap::alloc`], or if the object is too large for a handle or the ids of handles are
     /// used up.
-    pub fn alloc_handle(&self, layout: Layout) -> Result<RawHandle, AllocError> {
+    pub fn alloc_raw(&self, layout: Layout) -> Result<RawHandle, AllocError> {
         self.alloc_named(self.root()?, Tag::ROOT, layout)
             .map(|(handle, _)| handle)
     }
 
-    /// As [`Heap::alloc_handle`], in an epoch.
+    /// As [`Heap::alloc_raw`], in an epoch.
     ///
     /// # Errors
-    /// As for [`Heap::alloc_handle`], or if the epoch is closed.
-    pub fn alloc_handle_in(&self, epoch: Epoch, layout: Layout) -> Result<RawHandle, AllocError> {
+    /// As for [`Heap::alloc_raw`], or if the epoch is closed.
+    pub fn alloc_raw_in(&self, epoch: Epoch, layout: Layout) -> Result<RawHandle, AllocError> {
         let row = self.open_row(epoch)?;
         self.alloc_named(row, epoch.tag(), layout)
             .map(|(handle, _)| handle)
@@ -52,14 +52,14 @@ impl<C: Config> Heap<C> {
     ///
     /// # Errors
     /// If the handle names no live object.
-    pub fn check_handle(&self, handle: RawHandle) -> Result<NonNull<u8>, HandleError> {
+    pub fn try_get_raw(&self, handle: RawHandle) -> Result<NonNull<u8>, HandleError> {
         let found = self.get_raw(handle);
         found.ok_or_else(|| self.why_not(handle))
     }
 
     /// Frees the object of a handle. Of any number of frees of one handle one is `Ok`. An object that
     /// is being read ([`Heap::get`]) is gone for everybody else, and its memory is given back by its
-    /// last reader. Destructors do not run; see [`Heap::remove`].
+    /// last reader. Destructors do not run; see [`Heap::discard`].
     ///
     /// # Errors
     /// If the handle names no live object; the heap is then as it was.
@@ -81,8 +81,7 @@ impl<C: Config> Heap<C> {
     }
 
     /// How many ids of slabs with handles were given out, and how many there are.
-    #[must_use]
-    pub fn handle_ids(&self) -> (u32, u32) {
+    pub(super) fn handle_ids(&self) -> (u32, u32) {
         self.ids.given()
     }
 

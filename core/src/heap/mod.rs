@@ -17,6 +17,7 @@ mod handles;
 mod large;
 mod mixed;
 mod pause;
+mod policy;
 mod reclaim;
 mod route;
 mod rows;
@@ -47,11 +48,11 @@ use budget::CacheBudget;
 pub use closing::Closed;
 use counters::Counters;
 use mixed::Mixed;
-pub use reclaim::Policy;
+pub use policy::{Emptied, Policy};
 pub(crate) use route::Route;
 pub(crate) use scoped::ScopeSlabs;
 pub(crate) use shared::ROOT_ROW;
-pub use typed::{Handle, Reading};
+pub use typed::{Handle, Ref};
 #[cfg(feature = "walker")]
 pub use walker::{Census, SlabCensus, Violation};
 
@@ -239,9 +240,9 @@ impl<C: Config> Heap<C> {
         Ok(moved)
     }
 
-    /// How many bytes an object of this layout may use, wherever it was allocated. [`Heap::size_of`] may know of more.
+    /// How many bytes an object of this layout may use, wherever it was allocated. [`Heap::usable_size`] may know of more.
     #[must_use]
-    pub fn usable_size(&self, layout: Layout) -> usize {
+    pub fn good_size(&self, layout: Layout) -> usize {
         let route = Route::of::<C>(layout, self.pages.provider());
         match route {
             // It may be in a bump block.
@@ -278,13 +279,6 @@ impl<C: Config> Heap<C> {
     #[must_use]
     pub fn chunks_acquired(&self) -> u64 {
         self.pages.acquired_chunks()
-    }
-
-    /// Slots that turned out, when words met, to have been freed twice. Each is a bug of the
-    /// program; an unchecked heap finds out late.
-    #[must_use]
-    pub fn late_double_frees(&self) -> u64 {
-        self.counters.late_double_frees()
     }
 
     /// Counts the slots of two held words that are in both.

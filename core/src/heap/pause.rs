@@ -19,8 +19,8 @@ impl<C: Config> Heap<C> {
     /// Waits until nobody is inside any of the heap's locks, and keeps everybody out.
     ///
     /// # Safety
-    /// The caller calls [`Heap::go_on`] next of all methods of this heap, and so does a copy of it.
-    pub unsafe fn pause(&self) {
+    /// The caller calls [`Heap::after_fork`] next of all methods of this heap, and so does a copy of it.
+    pub unsafe fn before_fork(&self) {
         self.books.hold();
         self.locals.hold();
         self.blocks.hold();
@@ -34,8 +34,8 @@ impl<C: Config> Heap<C> {
     /// Ends a pause, in the process that made it or in its copy.
     ///
     /// # Safety
-    /// This context called [`Heap::pause`], or is a copy of one that did, and did not call this since.
-    pub unsafe fn go_on(&self) {
+    /// This context called [`Heap::before_fork`], or is a copy of one that did, and did not call this since.
+    pub unsafe fn after_fork(&self) {
         // SAFETY: the caller's promise; the rows are those of the pause, for nobody could add one.
         unsafe {
             self.pages.let_go();

@@ -2,11 +2,11 @@
 //!
 //! Empty memory is in one of two places: whole slabs in their bin's cache, ready for the same epoch
 //! and class, and warm pages, ready for anything. The policy bounds the sum; what exceeds it goes
-//! back to the provider in runs as long as they come. Beside these, except under [`Policy::Eager`], one
+//! back to the provider in runs as long as they come. Beside these, except under [`Policy::EAGER`], one
 //! slab of each epoch and class that the shared path uses may be empty and stay open for its next take;
 //! it is not counted as reclaimable, and [`Heap::reclaim`] takes it too.
 
-use super::Heap;
+use super::{Heap, Policy};
 use crate::class::BLOCK;
 use crate::config::{Config, Table};
 use crate::depot::{After, Bin, Keep, Row};
@@ -15,102 +15,11 @@ use crate::pages::{Geometry, Short};
 use crate::provider::PageProvider;
 use crate::sync::{AtomicUsize, Ordering};
 
-/// When empty memory goes back to the provider.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Policy {
-    /// At once, page by page as they become free.
-    Eager,
-    /// When more than so many bytes are empty, what a close empties included: a batch of them then, of up to 2 MiB, in long runs.
-    Batched {
-        /// How much is kept warm.
-        bytes: usize,
-    },
-    /// As `Batched`, of an eighth of what is in use, or of so many bytes if that is more.
-    Proportional {
-        /// How much is kept warm at least.
-        bytes: usize,
-    },
-    /// When the epoch that it belonged to is closed, or on [`Heap::reclaim`].
-    OnClose,
-    /// Only on [`Heap::reclaim`], or when the provider has nothing left.
-    Never,
-}
-
 /// Beside what the heap holds, the share of it that may be empty slabs of one row when that row asks for fresh memory.
 const SPARE: usize = 16;
 
-/// The most that goes back at once under [`Policy::Batched`]: about a tenth of a millisecond's work.
+/// The most that goes back at once under [`Policy::keeping`]: about a tenth of a millisecond's work.
 const BATCH: usize = 2 << 20;
-
-impl Policy {
-    /// What a new heap does.
-    pub const DEFAULT: Self = Self::Batched { bytes: 32 << 20 };
-
-    const NEVER: usize = usize::MAX;
-    const ON_CLOSE: usize = usize::MAX - 1;
-    /// Set for `Proportional`, and not for `Batched`. No machine has so many bytes.
-    const IS_SHARE: usize = 1 << (usize::BITS - 1);
-    /// What is kept of what is in use, as a power of two, under `Proportional`.
-    const SHARE: u32 = 3;
-
-    pub(super) const fn encode(self) -> usize {
-        match self {
-            Self::Eager => 0,
-            Self::Batched { bytes } if bytes >= Self::IS_SHARE => Self::IS_SHARE - 1,
-            Self::Batched { bytes } => bytes,
-            Self::Proportional { bytes } if bytes >= Self::IS_SHARE - 2 => Self::ON_CLOSE - 1,
-            Self::Proportional { bytes } => Self::IS_SHARE | bytes,
-            Self::OnClose => Self::ON_CLOSE,
-            Self::Never => Self::NEVER,
-        }
-    }
-
-    const fn decode(code: usize) -> Self {
-        match code {
-            0 => Self::Eager,
-            Self::ON_CLOSE => Self::OnClose,
-            Self::NEVER => Self::Never,
-            code if code & Self::IS_SHARE != 0 => Self::Proportional {
-                bytes: code & !Self::IS_SHARE,
-            },
-            bytes => Self::Batched { bytes },
-        }
-    }
-
-    /// How much may stay empty beside so many bytes in use. `None` where no number of bytes says so.
-    const fn kept(self, in_use: usize) -> Option<usize> {
-        match self {
-            Self::Batched { bytes } => Some(bytes),
-            Self::Proportional { bytes } => {
-                let share = in_use >> Self::SHARE;
-                Some(if share > bytes { share } else { bytes })
-            }
-            Self::Eager | Self::OnClose | Self::Never => None,
-        }
-    }
-
-    /// Whether what a close empties goes back at once.
-    pub(super) const fn gives_back_on_close(self) -> bool {
-        matches!(self, Self::Eager | Self::OnClose)
-    }
-
-    /// How much of what was warm before a close may stay so, where the epoch had left so many bytes of it.
-    pub(super) const fn kept_by_close(self, warm: usize, left: usize) -> usize {
-        match self {
-            Self::OnClose => warm.saturating_sub(left),
-            _ => warm,
-        }
-    }
-
-    /// Bytes of slabs that bins may keep, beside so many in use.
-    const fn cache_bound(self, in_use: usize) -> usize {
-        match self.kept(in_use) {
-            Some(bytes) => bytes,
-            None if matches!(self, Self::Eager) => 0,
-            None => usize::MAX,
-        }
-    }
-}
 
 /// How many slabs were looked at, how many of them were moved to the pages, and the bytes of these.
 #[derive(Debug, Clone, Copy, Default)]
@@ -144,12 +53,9 @@ impl<C: Config> Heap<C> {
 
     /// Changes what happens to memory that becomes empty, and applies it to what is empty now.
     pub fn set_policy(&self, policy: Policy) {
-        let code = policy.encode();
-        // One that keeps nothing warm is the eager one.
-        let policy = Policy::decode(code);
-        self.policy.store(code, Ordering::Relaxed);
+        self.policy.store(policy.encode(), Ordering::Relaxed);
         self.trim_at.store(0, Ordering::Relaxed);
-        if policy == Policy::Eager {
+        if policy.keeps_nothing() {
             self.sweep();
             self.empty_caches(0);
         }
@@ -182,7 +88,7 @@ impl<C: Config> Heap<C> {
 
     /// Takes memory for `bytes` more of objects from the provider now and, where it can, has their pages
     /// made present, for programs that want no fault and no call to the provider later. From then on it is
-    /// empty memory like any other: under [`Policy::Never`] and [`Policy::OnClose`] it stays, under
+    /// empty memory like any other: under [`Policy::NEVER`] and [`Policy::ON_CLOSE`] it stays, under
     /// the others as much as these keep.
     ///
     /// # Errors
@@ -232,12 +138,12 @@ impl<C: Config> Heap<C> {
 
     /// Whether empty bump blocks wait at all: they are for the next epoch of any local.
     pub(crate) fn keeps_blocks(&self) -> bool {
-        !matches!(self.policy(), Policy::Eager | Policy::OnClose)
+        !self.policy().returns_on_close()
     }
 
     /// Whether an empty slab may stay as it is where the shared path looks first.
     pub(crate) fn may_linger(&self) -> bool {
-        self.policy() != Policy::Eager
+        !self.policy().keeps_nothing()
     }
 
     /// Notes that slabs of so many bytes left a cache.
@@ -247,14 +153,14 @@ impl<C: Config> Heap<C> {
 
     /// What was empty all the time since this was asked last: at least so many bytes of what is reclaimable
     /// were of no use to anybody. For whoever gives back what stays empty; there should be one who asks.
-    pub fn idle_bytes(&self) -> usize {
+    pub fn take_idle_bytes(&self) -> usize {
         self.pages.least_warm() + self.budget.least()
     }
 
     /// Applies the policy after so many bytes of an epoch became empty: those of a closed epoch go back
     /// at once.
     pub(super) fn settle_row(&self, is_closed: bool, bytes: usize) {
-        if is_closed && self.policy().gives_back_on_close() {
+        if is_closed && self.policy().returns_on_close() {
             self.pages.cool(self.pages.warm().saturating_sub(bytes));
         } else {
             self.settle();
@@ -265,7 +171,7 @@ impl<C: Config> Heap<C> {
     pub(super) fn settle(&self) -> u64 {
         let policy = self.policy();
         let Some(bytes) = policy.kept(self.in_use()) else {
-            return if policy == Policy::Eager {
+            return if policy.keeps_nothing() {
                 self.pages.cool(0)
             } else {
                 0

@@ -11,8 +11,9 @@ use crate::depot::{BinCounts, Row, Stock};
 use crate::epoch::{Books, Epoch, EpochError, Label, Position};
 use crate::provider::PageProvider;
 use crate::snapshot::{
-    BlockStats, ClassStats, EpochStats, HeapStats, LocalsStats, LockStats, Locks, PageStats,
-    Residency, SharedPathStats, SizeCounts, SlabStats, SlowPathStats, VERSION,
+    BlockStats, ClassStats, EpochStats, HandleIds, HeapStats, HeldInClosed, LastClose, LocalsStats,
+    LockStats, Locks, PageStats, Residency, SharedPathStats, SizeCounts, SlabStats, SlowPathStats,
+    VERSION,
 };
 use crate::sync::{LockCounts, Ordering::Relaxed};
 use core::alloc::Layout;
@@ -94,7 +95,10 @@ impl<C: Config> Heap<C> {
                 .counters
                 .close_stats(opened.saturating_sub(taken + u64::from(self.mixed.is_there()))),
             errors,
-            handle_ids: (u64::from(given), u64::from(ids)),
+            handle_ids: HandleIds {
+                given: given.into(),
+                total: ids.into(),
+            },
         }
     }
 
@@ -211,7 +215,12 @@ impl<C: Config> Heap<C> {
                 slow: SlowPathStats::default(),
                 shared: SharedPathStats::default(),
                 lock: LockStats::default(),
-                last_close: record.last_close,
+                last_close: record
+                    .last_close
+                    .map(|(resident_before, resident_after)| LastClose {
+                        resident_before,
+                        resident_after,
+                    }),
                 blocks: BlockStats::default(),
                 mixed_objects: 0,
                 mixed_bytes: 0,
@@ -244,7 +253,7 @@ impl<C: Config> Heap<C> {
 
     /// The epoch at a position of the ring, if it is open, or closed and something of it is left; not the one that mixed slabs
     /// are of. Positions
-    /// are counted from 0, the root epoch's, to below [`Heap::ring`].
+    /// are counted from 0, the root epoch's, to below [`Heap::epoch_records`].
     #[must_use]
     pub fn epoch_at(&self, index: usize) -> Option<Epoch> {
         // A heap that was not used has no epochs, and is not to get its first for being asked.
@@ -264,7 +273,7 @@ impl<C: Config> Heap<C> {
 
     /// Positions that epochs have, or had: [`Heap::epoch_at`] finds those that are there below this.
     #[must_use]
-    pub fn ring(&self) -> usize {
+    pub fn epoch_records(&self) -> usize {
         self.positions.len().max(Table::<C>::RING)
     }
 
@@ -370,12 +379,15 @@ impl<C: Config> Heap<C> {
                 };
                 stats.locals += u64::from(is_home);
                 stats.epoch_caches += 1;
-                stats.held_bytes += held;
+                stats.allocated_bytes += held;
                 if !is_open {
                     stats.closed_epoch_caches += 1;
                     stats.held_in_closed_bytes += held;
-                    if held > stats.worst.1 {
-                        stats.worst = (number, held);
+                    if held > stats.most_held_in_closed.bytes {
+                        stats.most_held_in_closed = HeldInClosed {
+                            local: number,
+                            bytes: held,
+                        };
                     }
                 }
             });
@@ -391,7 +403,7 @@ impl<C: Config> Heap<C> {
 
     fn count_epochs(&self) -> (u64, u64) {
         let (mut open, mut closing) = (0, 0);
-        for epoch in (0..self.ring()).filter_map(|index| self.epoch_at(index)) {
+        for epoch in (0..self.epoch_records()).filter_map(|index| self.epoch_at(index)) {
             match self.state(epoch) {
                 Ok(crate::epoch::EpochState::Active) => open += 1,
                 Ok(crate::epoch::EpochState::Closing) => closing += 1,

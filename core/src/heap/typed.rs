@@ -120,7 +120,7 @@ impl<T> fmt::Debug for Handle<T> {
 }
 
 /// An object that is being read, and is kept for so long. At most 255 of them at a time for one object.
-pub struct Reading<'h, T, C: Config> {
+pub struct Ref<'h, T, C: Config> {
     heap: &'h Heap<C>,
     tagged: &'h TaggedSlab,
     handle: RawHandle,
@@ -128,15 +128,15 @@ pub struct Reading<'h, T, C: Config> {
 }
 
 // SAFETY: a reading is a reference to a `T` that, going away, may drop the `T`.
-unsafe impl<T: Send + Sync, C: Config<Provider: Sync, Lock: Sync>> Send for Reading<'_, T, C> {}
+unsafe impl<T: Send + Sync, C: Config<Provider: Sync, Lock: Sync>> Send for Ref<'_, T, C> {}
 // SAFETY: as above; shared, it only gives references to the `T`.
-unsafe impl<T: Send + Sync, C: Config<Provider: Sync, Lock: Sync>> Sync for Reading<'_, T, C> {}
+unsafe impl<T: Send + Sync, C: Config<Provider: Sync, Lock: Sync>> Sync for Ref<'_, T, C> {}
 
 impl<C: Config> Heap<C> {
     /// Moves a value into the heap, in the root epoch. Dropping the heap does not drop it.
     ///
     /// # Errors
-    /// As for [`Heap::alloc_handle`]; the value is then dropped.
+    /// As for [`Heap::alloc_raw`]; the value is then dropped.
     pub fn insert<T: Send + Sync>(&self, value: T) -> Result<Handle<T>, AllocError> {
         self.insert_at(self.root()?, Tag::ROOT, value)
     }
@@ -144,7 +144,7 @@ impl<C: Config> Heap<C> {
     /// As [`Heap::insert`], in an epoch. Closing the epoch does not drop the value.
     ///
     /// # Errors
-    /// As for [`Heap::alloc_handle_in`]; the value is then dropped.
+    /// As for [`Heap::alloc_raw_in`]; the value is then dropped.
     pub fn insert_in<T: Send + Sync>(
         &self,
         epoch: Epoch,
@@ -177,11 +177,11 @@ impl<C: Config> Heap<C> {
     ///
     /// # Errors
     /// If the value is gone, was never of this heap, or has 255 readers.
-    pub fn get<T>(&self, handle: Handle<T>) -> Result<Reading<'_, T, C>, HandleError> {
+    pub fn get<T>(&self, handle: Handle<T>) -> Result<Ref<'_, T, C>, HandleError> {
         let (tagged, raw) = self.typed(handle)?;
         let pinned = tagged.tag(raw.slot()).pin(raw);
         pinned.map_err(|error| self.clearer(raw, error))?;
-        Ok(Reading {
+        Ok(Ref {
             heap: self,
             tagged,
             handle: raw,
@@ -194,7 +194,7 @@ impl<C: Config> Heap<C> {
     ///
     /// # Errors
     /// If the value is gone, or was never of this heap.
-    pub fn remove<T>(&self, handle: Handle<T>) -> Result<(), HandleError> {
+    pub fn discard<T>(&self, handle: Handle<T>) -> Result<(), HandleError> {
         self.remove_and(handle, |tagged, finished| {
             self.put_ended(tagged, handle.raw, finished);
         })
@@ -204,13 +204,13 @@ impl<C: Config> Heap<C> {
     ///
     /// # Errors
     /// If the value is gone, was never of this heap, or is being read.
-    pub fn take<T>(&self, handle: Handle<T>) -> Result<T, HandleError> {
+    pub fn remove<T>(&self, handle: Handle<T>) -> Result<T, HandleError> {
         self.take_and(handle, |tagged, finished| {
             self.put_ended(tagged, handle.raw, finished);
         })
     }
 
-    /// As [`Heap::remove`]; `put` gets the slot.
+    /// As [`Heap::discard`]; `put` gets the slot.
     pub(crate) fn remove_and<T>(
         &self,
         handle: Handle<T>,
@@ -234,7 +234,7 @@ impl<C: Config> Heap<C> {
         Ok(())
     }
 
-    /// As [`Heap::take`]; `put` gets the slot.
+    /// As [`Heap::remove`]; `put` gets the slot.
     pub(crate) fn take_and<T>(
         &self,
         handle: Handle<T>,
@@ -292,7 +292,7 @@ impl<F: FnOnce(&TaggedSlab, Finished), C: Config> Drop for Finish<'_, F, C> {
     }
 }
 
-impl<T, C: Config> Reading<'_, T, C> {
+impl<T, C: Config> Ref<'_, T, C> {
     /// The handle of what is read.
     #[must_use]
     pub const fn handle(reading: &Self) -> RawHandle {
@@ -300,7 +300,7 @@ impl<T, C: Config> Reading<'_, T, C> {
     }
 }
 
-impl<T, C: Config> Deref for Reading<'_, T, C> {
+impl<T, C: Config> Deref for Ref<'_, T, C> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -309,7 +309,7 @@ impl<T, C: Config> Deref for Reading<'_, T, C> {
     }
 }
 
-impl<T, C: Config> Drop for Reading<'_, T, C> {
+impl<T, C: Config> Drop for Ref<'_, T, C> {
     fn drop(&mut self) {
         let Unpinned::Last { forget } = self.tagged.tag(self.handle.slot()).unpin() else {
             return;
@@ -325,8 +325,8 @@ impl<T, C: Config> Drop for Reading<'_, T, C> {
     }
 }
 
-impl<T: fmt::Debug, C: Config> fmt::Debug for Reading<'_, T, C> {
+impl<T: fmt::Debug, C: Config> fmt::Debug for Ref<'_, T, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Reading").field(&**self).finish()
+        f.debug_tuple("Ref").field(&**self).finish()
     }
 }

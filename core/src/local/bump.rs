@@ -374,7 +374,7 @@ impl<'h, C: Config> Local<'h, C> {
     /// Frees an object in a block. `length` says how long it should be, where that is known.
     ///
     /// # Safety
-    /// As for [`Local::free_any`].
+    /// As for [`Local::free_unsized`].
     #[inline(always)]
     pub(super) unsafe fn free_bumped(
         &mut self,

@@ -6,7 +6,7 @@ use crate::error::FreeError;
 use core::ptr::NonNull;
 
 impl<C: Config> Local<'_, C> {
-    /// As [`Heap::free_any`](crate::Heap::free_any): frees an object by its address.
+    /// As [`Heap::free_unsized`](crate::Heap::free_unsized): frees an object by its address.
     ///
     /// # Errors
     /// As there.
@@ -14,7 +14,7 @@ impl<C: Config> Local<'_, C> {
     /// # Safety
     /// As there.
     #[inline]
-    pub unsafe fn free_any(&mut self, object: NonNull<u8>) -> Result<(), FreeError> {
+    pub unsafe fn free_unsized(&mut self, object: NonNull<u8>) -> Result<(), FreeError> {
         if self.free_near(object.addr().get(), None) {
             return Ok(());
         }
@@ -39,7 +39,7 @@ impl<C: Config> Local<'_, C> {
     /// closer look.
     ///
     /// # Safety
-    /// As for [`Local::free_any`].
+    /// As for [`Local::free_unsized`].
     #[cold]
     #[inline(never)]
     unsafe fn free_any_elsewhere(&mut self, object: NonNull<u8>) -> Result<(), FreeError> {
@@ -61,12 +61,12 @@ impl<C: Config> Local<'_, C> {
         unsafe { self.free_in(object, entry.class()) }
     }
 
-    /// As [`Heap::size_of`](crate::Heap::size_of).
+    /// As [`Heap::usable_size`](crate::Heap::usable_size).
     ///
     /// # Errors
     /// As there.
     #[inline]
-    pub fn size_of(&self, object: NonNull<u8>) -> Result<usize, FreeError> {
-        self.heap.size_of(object)
+    pub fn usable_size(&self, object: NonNull<u8>) -> Result<usize, FreeError> {
+        self.heap.usable_size(object)
     }
 }

@@ -11,27 +11,23 @@ use crate::heap::{Handle, Heap};
 use core::alloc::Layout;
 
 impl<'h, C: Config> Local<'h, C> {
-    /// As [`Heap::alloc_handle`].
+    /// As [`Heap::alloc_raw`].
     ///
     /// # Errors
-    /// As for [`Heap::alloc_handle`].
+    /// As for [`Heap::alloc_raw`].
     #[inline]
-    pub fn alloc_handle(&mut self, layout: Layout) -> Result<RawHandle, AllocError> {
+    pub fn alloc_raw(&mut self, layout: Layout) -> Result<RawHandle, AllocError> {
         let class = self.heap.handle_class(layout)?;
         let word = self.take_home(class)?;
         self.name(word, class)
     }
 
-    /// As [`Heap::alloc_handle_in`].
+    /// As [`Heap::alloc_raw_in`].
     ///
     /// # Errors
-    /// As for [`Heap::alloc_handle_in`].
+    /// As for [`Heap::alloc_raw_in`].
     #[inline]
-    pub fn alloc_handle_in(
-        &mut self,
-        epoch: Epoch,
-        layout: Layout,
-    ) -> Result<RawHandle, AllocError> {
+    pub fn alloc_raw_in(&mut self, epoch: Epoch, layout: Layout) -> Result<RawHandle, AllocError> {
         let class = self.heap.handle_class(layout)?;
         let word = self.take_word_in(epoch, class)?;
         self.name(word, class)
@@ -78,22 +74,22 @@ impl<'h, C: Config> Local<'h, C> {
         self.name_value(word, class, value)
     }
 
-    /// As [`Heap::remove`].
+    /// As [`Heap::discard`].
     ///
     /// # Errors
-    /// As for [`Heap::remove`].
-    pub fn remove<T>(&mut self, handle: Handle<T>) -> Result<(), HandleError> {
+    /// As for [`Heap::discard`].
+    pub fn discard<T>(&mut self, handle: Handle<T>) -> Result<(), HandleError> {
         let heap = self.heap;
         heap.remove_and(handle, |tagged, finished| {
             self.put_ended(tagged, handle.raw(), finished);
         })
     }
 
-    /// As [`Heap::take`].
+    /// As [`Heap::remove`].
     ///
     /// # Errors
-    /// As for [`Heap::take`].
-    pub fn take<T>(&mut self, handle: Handle<T>) -> Result<T, HandleError> {
+    /// As for [`Heap::remove`].
+    pub fn remove<T>(&mut self, handle: Handle<T>) -> Result<T, HandleError> {
         let heap = self.heap;
         heap.take_and(handle, |tagged, finished| {
             self.put_ended(tagged, handle.raw(), finished);

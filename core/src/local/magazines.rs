@@ -4,7 +4,7 @@
 //! Local::alloc ──> Heap::alloc_from ── pop ──────────────> done
 //!        │                  └──────── the current word ──> done
 //!        └─ refill_home ─ restock ─ the stash, the depot, a new slab
-//! Local::free_any ──> Heap::free_to ── page map ─ mark ─ push ──> done
+//! Local::free_unsized ──> Heap::free_to ── page map ─ mark ─ push ──> done
 //!        └─ free_any_elsewhere ── another epoch's magazines; large objects; what is refused
 //!                             └── spill ─ words ─ the stash ─ the depot
 //! ```
@@ -131,10 +131,10 @@ impl<C: Config> Heap<C> {
     }
 
     /// Frees an object to magazines, by its address, if that takes no more than a few instructions. If not, nothing has
-    /// changed: [`Local::free_any`](crate::Local::free_any) frees it, or says why not. Nothing is freed at null.
+    /// changed: [`Local::free_unsized`](crate::Local::free_unsized) frees it, or says why not. Nothing is freed at null.
     ///
     /// # Safety
-    /// As for [`Heap::alloc_from`] and, of an object that is not null, [`Heap::free_any`].
+    /// As for [`Heap::alloc_from`] and, of an object that is not null, [`Heap::free_unsized`].
     #[inline(always)]
     pub unsafe fn free_to(&self, magazines: Magazines, object: *mut u8) -> bool {
         let entry = self.entry_at_once(object.addr());
@@ -263,7 +263,7 @@ impl<C: Config> Heap<C> {
     /// begins there.
     ///
     /// # Safety
-    /// As for [`Heap::free_any`]; the object is in a plain slab of the cell's class.
+    /// As for [`Heap::free_unsized`]; the object is in a plain slab of the cell's class.
     #[inline(always)]
     unsafe fn keep_slot(
         &self,

@@ -448,7 +448,7 @@ impl<'h, C: Config> Local<'h, C> {
             let held = LocalRow::held::<C>(state);
             stats.epochs += 1;
             stats.held_slots += held.0 as u64;
-            stats.held_bytes += held.1 as u64;
+            stats.allocated_bytes += held.1 as u64;
             if !row.tag().is_open() {
                 stats.closed_epochs += 1;
                 stats.held_in_closed_bytes += held.1 as u64;

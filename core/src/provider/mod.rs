@@ -6,6 +6,7 @@
 //! - The heap does not trust a provider's answers: a region that is misaligned, short, wrapping or
 //!   already held is handed straight back and the request fails.
 
+#[cfg(any(test, feature = "testing"))]
 mod faulty;
 mod fixed;
 
@@ -13,6 +14,7 @@ use bitflags::bitflags;
 use core::fmt;
 use core::ptr::NonNull;
 
+#[cfg(any(test, feature = "testing"))]
 pub use faulty::{Accounts, Fault, FaultyProvider};
 pub use fixed::StaticProvider;
 

@@ -21,8 +21,8 @@ impl<C: Config> Scope<'_, C> {
     /// is not freed. Its memory goes with the scope, also if the handle is freed before.
     ///
     /// # Errors
-    /// As for [`Heap::alloc_handle`].
-    pub fn alloc_handle(&self, layout: Layout) -> Result<RawHandle, AllocError> {
+    /// As for [`Heap::alloc_raw`].
+    pub fn alloc_raw(&self, layout: Layout) -> Result<RawHandle, AllocError> {
         let (object, class) = self.take_slot(layout)?;
         Ok(self.heap.name(object, class))
     }
@@ -31,12 +31,12 @@ impl<C: Config> Scope<'_, C> {
     /// Readers that are in the middle of it then keep it until they are done.
     ///
     /// # Errors
-    /// As for [`Heap::alloc_handle`]; the value is then dropped.
+    /// As for [`Heap::alloc_raw`]; the value is then dropped.
     pub fn insert<T: Send + Sync + 'static>(&self, value: T) -> Result<Handle<T>, AllocError> {
         type Note<T, C> = (Noted<T, C>, super::Asked);
         // All memory first, so that nothing fails once the value is in place.
         let note = if mem::needs_drop::<T>() {
-            Some(self.bytes(Layout::new::<Note<T, C>>())?)
+            Some(self.alloc_layout(Layout::new::<Note<T, C>>())?)
         } else {
             None
         };
@@ -64,7 +64,7 @@ impl<C: Config> Scope<'_, C> {
         let slabs = match NonNull::new(self.slabs.get()) {
             Some(slabs) => slabs,
             None => {
-                let slabs = Heap::<C>::scope_slabs(|layout| self.bytes(layout))?;
+                let slabs = Heap::<C>::scope_slabs(|layout| self.alloc_layout(layout))?;
                 self.slabs.set(slabs.as_ptr());
                 slabs
             }
@@ -93,5 +93,5 @@ unsafe fn remove_noted<T, C: Config>(noted: *mut u8) {
         (noted.handle, &*noted.heap)
     };
     // It may have been removed: then there is nothing to do.
-    let _removed = heap.remove(handle);
+    let _removed = heap.discard(handle);
 }

@@ -7,7 +7,7 @@
 //! - What is allocated is borrowed from the scope, so nothing outlives it: that is the compiler's work.
 //! - Objects with handles lie in slabs of the scope's own and end with it, whoever has the handles.
 //! - Destructors run for those who asked, in the reverse order of asking, each once, also when one of
-//!   them panics. Who asks must not borrow ([`Scope::boxed`] takes `'static` values): a destructor that
+//!   them panics. Who asks must not borrow ([`Scope::alloc_with_drop`] takes `'static` values): a destructor that
 //!   looked at another value of the scope could find it destroyed already.
 
 mod handles;
@@ -118,7 +118,7 @@ impl<'h, C: Config> Scope<'h, C> {
     /// # Errors
     /// If the heap has no memory for another block.
     #[inline]
-    pub fn bytes(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
+    pub fn alloc_layout(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
         let next = self.next.get();
         let lead = next.addr().wrapping_neg() & (layout.align() - 1);
         let left = self.end.get().addr() - next.addr();
@@ -164,10 +164,10 @@ impl<'h, C: Config> Scope<'h, C> {
     /// Bytes that read as zero.
     ///
     /// # Errors
-    /// As for [`Scope::bytes`].
+    /// As for [`Scope::alloc_layout`].
     #[expect(clippy::mut_from_ref, reason = "each call gives other bytes")]
-    pub fn zeroed(&self, layout: Layout) -> Result<&mut [u8], AllocError> {
-        let bytes = self.bytes(layout)?;
+    pub fn alloc_zeroed(&self, layout: Layout) -> Result<&mut [u8], AllocError> {
+        let bytes = self.alloc_layout(layout)?;
         // SAFETY: the bytes are this long and were given to nobody else.
         unsafe {
             bytes.write_bytes(0, layout.size());
@@ -178,14 +178,14 @@ impl<'h, C: Config> Scope<'h, C> {
         }
     }
 
-    /// Moves a value into the scope. Its destructor does not run; see [`Scope::boxed`].
+    /// Moves a value into the scope. Its destructor does not run; see [`Scope::alloc_with_drop`].
     ///
     /// # Errors
-    /// As for [`Scope::bytes`]; the value is then dropped.
+    /// As for [`Scope::alloc_layout`]; the value is then dropped.
     #[inline]
     #[expect(clippy::mut_from_ref, reason = "each call gives another object")]
     pub fn alloc<T>(&self, value: T) -> Result<&mut T, AllocError> {
-        let object = self.bytes(Layout::new::<T>())?.cast::<T>();
+        let object = self.alloc_layout(Layout::new::<T>())?.cast::<T>();
         // SAFETY: the object is large enough, aligned, and was given to nobody else.
         unsafe {
             object.write(value);
@@ -198,14 +198,14 @@ impl<'h, C: Config> Scope<'h, C> {
     /// # Errors
     /// As for [`Scope::alloc`].
     #[expect(clippy::mut_from_ref, reason = "each call gives another object")]
-    pub fn boxed<T: Send + 'static>(&self, value: T) -> Result<&mut T, AllocError> {
+    pub fn alloc_with_drop<T: Send + 'static>(&self, value: T) -> Result<&mut T, AllocError> {
         unsafe fn run<T>(value: *mut u8) {
             // SAFETY: the caller names a value of this type that was not dropped yet.
             unsafe { value.cast::<T>().drop_in_place() }
         }
         // Both or neither: a value whose destructor could not be noted is dropped here.
-        let asked = self.bytes(Layout::new::<Asked>())?.cast::<Asked>();
-        let object = self.bytes(Layout::new::<T>())?.cast::<T>();
+        let asked = self.alloc_layout(Layout::new::<Asked>())?.cast::<Asked>();
+        let object = self.alloc_layout(Layout::new::<T>())?.cast::<T>();
         // The reference is made last and of the pointer that is kept, so using it does not kill that.
         // SAFETY: both places are large enough, aligned, and were given to nobody else.
         unsafe {
@@ -234,15 +234,15 @@ impl<'h, C: Config> Scope<'h, C> {
     /// A slice whose elements `f` makes.
     ///
     /// # Errors
-    /// As for [`Scope::bytes`], or if so many elements are too large.
+    /// As for [`Scope::alloc_layout`], or if so many elements are too large.
     #[expect(clippy::mut_from_ref, reason = "each call gives another slice")]
-    pub fn slice_with<T>(
+    pub fn alloc_slice_fill_with<T>(
         &self,
         len: usize,
         mut f: impl FnMut(usize) -> T,
     ) -> Result<&mut [T], AllocError> {
         let layout = Layout::array::<T>(len).map_err(|_| AllocError::TooLarge)?;
-        let first = self.bytes(layout)?.cast::<T>();
+        let first = self.alloc_layout(layout)?.cast::<T>();
         for index in 0..len {
             // SAFETY: inside the slice. If `f` panics the elements so far are not dropped, as promised.
             unsafe { first.add(index).write(f(index)) };
@@ -254,10 +254,10 @@ impl<'h, C: Config> Scope<'h, C> {
     /// A copy of a slice.
     ///
     /// # Errors
-    /// As for [`Scope::bytes`].
+    /// As for [`Scope::alloc_layout`].
     #[expect(clippy::mut_from_ref, reason = "each call gives another slice")]
-    pub fn slice<T: Copy>(&self, slice: &[T]) -> Result<&mut [T], AllocError> {
-        let first = self.bytes(Layout::for_value(slice))?.cast::<T>();
+    pub fn alloc_slice_copy<T: Copy>(&self, slice: &[T]) -> Result<&mut [T], AllocError> {
+        let first = self.alloc_layout(Layout::for_value(slice))?.cast::<T>();
         // SAFETY: the memory is large enough, aligned, and was given to nobody else.
         unsafe {
             first.copy_from_nonoverlapping(NonNull::from(slice).cast(), slice.len());
@@ -268,17 +268,17 @@ impl<'h, C: Config> Scope<'h, C> {
     /// A copy of a text.
     ///
     /// # Errors
-    /// As for [`Scope::bytes`].
+    /// As for [`Scope::alloc_layout`].
     #[expect(clippy::mut_from_ref, reason = "each call gives another text")]
-    pub fn text(&self, text: &str) -> Result<&mut str, AllocError> {
-        let bytes = self.slice(text.as_bytes())?;
+    pub fn alloc_str(&self, text: &str) -> Result<&mut str, AllocError> {
+        let bytes = self.alloc_slice_copy(text.as_bytes())?;
         // SAFETY: a copy of a text is text.
         Ok(unsafe { core::str::from_utf8_unchecked_mut(bytes) })
     }
 
     /// Bytes that the scope holds from the heap.
     #[must_use]
-    pub fn held_bytes(&self) -> usize {
+    pub fn allocated_bytes(&self) -> usize {
         let blocks = self.blocks.iter().take(self.count.get());
         blocks.map(|block| block.get().1).sum()
     }
@@ -325,7 +325,7 @@ impl<'h, C: Config> Scope<'h, C> {
         self.next.set(base.as_ptr());
         // SAFETY: the end of the block.
         self.end.set(unsafe { base.as_ptr().add(size) });
-        self.bytes(layout)
+        self.alloc_layout(layout)
     }
 
     fn block(&self, size: usize) -> Result<(NonNull<u8>, usize), AllocError> {
@@ -403,7 +403,7 @@ impl<C: Config> Drop for Scope<'_, C> {
 impl<C: Config> fmt::Debug for Scope<'_, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Scope")
-            .field("held_bytes", &self.held_bytes())
+            .field("allocated_bytes", &self.allocated_bytes())
             .finish_non_exhaustive()
     }
 }

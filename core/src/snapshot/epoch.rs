@@ -87,7 +87,7 @@ pub struct EpochStats {
     pub lock: LockStats,
     /// Resident bytes before and after the last close: of the process, if the provider knows, else of the
     /// heap, as accounted.
-    pub last_close: Option<(u64, u64)>,
+    pub last_close: Option<LastClose>,
     /// Its bump blocks, and what lies in them: also in `bytes`, `live_bytes` and `pinned_bytes`.
     pub blocks: BlockStats,
     /// Its live objects in slabs that are shared by epochs...
@@ -134,7 +134,7 @@ pub struct LocalStats {
     /// Slots that it holds.
     pub held_slots: u64,
     /// Their bytes.
-    pub held_bytes: u64,
+    pub allocated_bytes: u64,
     /// Of these bytes, those in closed epochs.
     pub held_in_closed_bytes: u64,
     /// Why it left its fast path.
@@ -152,9 +152,29 @@ pub struct LocalsStats {
     /// Of these, epochs that were closed since.
     pub closed_epoch_caches: u64,
     /// Bytes of the slots that they hold.
-    pub held_bytes: u64,
+    pub allocated_bytes: u64,
     /// Of these, in closed epochs.
     pub held_in_closed_bytes: u64,
     /// The number of the local that holds the most in one closed epoch, and how many bytes.
-    pub worst: (u64, u64),
+    pub most_held_in_closed: HeldInClosed,
+}
+
+/// Resident bytes around the close of an epoch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LastClose {
+    /// Before it.
+    pub resident_before: u64,
+    /// After it.
+    pub resident_after: u64,
+}
+
+/// What a local holds in closed epochs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HeldInClosed {
+    /// The local's number.
+    pub local: u64,
+    /// Bytes that it holds.
+    pub bytes: u64,
 }

@@ -43,8 +43,8 @@ pub struct HeapStats {
     pub closes: CloseStats,
     /// What was refused.
     pub errors: ErrorStats,
-    /// Ids of slabs with handles that were given out, and how many there are.
-    pub handle_ids: (u64, u64),
+    /// Ids of slabs with handles.
+    pub handle_ids: HandleIds,
 }
 
 impl HeapStats {
@@ -61,6 +61,16 @@ impl HeapStats {
         let resident = self.pages.resident;
         share(resident.saturating_sub(self.live_bytes), resident)
     }
+}
+
+/// Ids of slabs with handles.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HandleIds {
+    /// How many were given out.
+    pub given: u64,
+    /// How many there are.
+    pub total: u64,
 }
 
 /// Where a heap's resident bytes are. At rest the parts are the whole.
@@ -215,11 +225,11 @@ pub struct CloseStats {
 #[non_exhaustive]
 pub struct ErrorStats {
     /// Allocations, in the order of [`ErrorStats::ALLOC`].
-    pub allocs: [u64; 5],
+    pub allocs: [u64; Self::ALLOC.len()],
     /// Frees, in the order of [`ErrorStats::FREE`].
     pub frees: [u64; 4],
     /// Handles, in the order of [`ErrorStats::HANDLE`]. Only asking for an object
-    /// ([`Heap::get`](crate::Heap::get), [`Heap::check_handle`](crate::Heap::check_handle)) is no error.
+    /// ([`Heap::get`](crate::Heap::get), [`Heap::try_get_raw`](crate::Heap::try_get_raw)) is no error.
     pub handles: [u64; 5],
     /// Slots that turned out, when words met, to have been freed twice.
     pub late_double_frees: u64,
@@ -227,12 +237,13 @@ pub struct ErrorStats {
 
 impl ErrorStats {
     /// The kinds of refused allocations.
-    pub const ALLOC: [(&'static str, AllocError); 5] = [
+    pub const ALLOC: [(&'static str, AllocError); 6] = [
         ("out_of_memory", AllocError::OutOfMemory),
         ("limit", AllocError::Limit),
         ("too_large", AllocError::TooLarge),
         ("epoch_closed", AllocError::EpochClosed),
         ("handles_exhausted", AllocError::HandlesExhausted),
+        ("other_heap", AllocError::OtherHeap),
     ];
     /// The kinds of refused frees.
     pub const FREE: [(&'static str, FreeError); 4] = [

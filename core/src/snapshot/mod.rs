@@ -16,8 +16,10 @@ mod sizes;
 mod slow_path;
 
 pub use crate::pages::PageStats;
-pub use epoch::{ClassStats, EpochStats, LocalStats, LocalsStats};
-pub use heap::{CloseStats, ErrorStats, HeapStats, LargeStats, Locks, Residency, RouteStats};
+pub use epoch::{ClassStats, EpochStats, HeldInClosed, LastClose, LocalStats, LocalsStats};
+pub use heap::{
+    CloseStats, ErrorStats, HandleIds, HeapStats, LargeStats, Locks, Residency, RouteStats,
+};
 pub use parts::{BlockStats, LockStats, SharedPathStats, SlabStats};
 pub use sizes::SizeCounts;
 pub(crate) use slow_path::SlowPathCounters;

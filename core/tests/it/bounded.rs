@@ -5,7 +5,7 @@ use crate::common::host::HostProvider;
 use crate::common::{Bumping, Rng, layout, steps, walk};
 use core::ptr::NonNull;
 use temporal_slab::config::{Checked, Config};
-use temporal_slab::{Epoch, Heap, Local, Policy};
+use temporal_slab::{Emptied, Epoch, Heap, Local, Policy};
 
 type Host = HostProvider<{ 1 << 18 }>;
 
@@ -13,11 +13,8 @@ const KEEP: usize = 512 << 10;
 
 /// What a policy keeps, of so many bytes in use.
 fn kept_by(policy: Policy, in_use: u64) -> u64 {
-    match policy {
-        Policy::Batched { bytes } => bytes as u64,
-        Policy::Proportional { bytes } => (bytes as u64).max(in_use / 8),
-        _ => 0,
-    }
+    let share = in_use.checked_div(policy.live_divisor.into()).unwrap_or(0);
+    share.max(policy.keep as u64)
 }
 
 /// Holds each part to its bound, and the whole to its parts.
@@ -42,9 +39,13 @@ fn check<C: Config<Provider = Host>>(heap: &Heap<C>, policy: Policy, live: u64, 
 #[test]
 fn what_is_resident_is_bounded_after_each_step() {
     for policy in [
-        Policy::Eager,
-        Policy::Batched { bytes: KEEP },
-        Policy::Proportional { bytes: KEEP },
+        Policy::EAGER,
+        Policy::keeping(KEEP),
+        Policy::proportional(KEEP),
+        Policy {
+            emptied: Emptied::Return,
+            ..Policy::keeping(KEEP)
+        },
     ] {
         storm::<Checked<Host>>(policy);
         storm::<Bumping<Host>>(policy);

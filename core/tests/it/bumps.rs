@@ -124,7 +124,7 @@ fn objects_of_a_young_epoch_share_blocks() {
             assert_eq!(walk(&heap).block_objects, 40);
         }
         for (object, size) in &objects {
-            assert!(heap.size_of(*object).unwrap() >= *size);
+            assert!(heap.usable_size(*object).unwrap() >= *size);
             // SAFETY: it is live, and so long.
             let bytes = unsafe { core::slice::from_raw_parts(object.as_ptr(), *size) };
             assert!(bytes.iter().all(|byte| *byte == *size as u8));
@@ -164,13 +164,16 @@ fn what_is_no_live_object_is_refused() {
             }
             assert_eq!(local.free(at(a, 16), layout(48)), Err(FreeError::Interior));
             assert_eq!(local.free(at(a, 7), layout(48)), Err(FreeError::Interior));
-            assert_eq!(local.free_any(at(b, 64)), Err(FreeError::DoubleFree));
-            assert_eq!(local.free_any(at(b, 4096)), Err(FreeError::DoubleFree));
+            assert_eq!(local.free_unsized(at(b, 64)), Err(FreeError::DoubleFree));
+            assert_eq!(local.free_unsized(at(b, 4096)), Err(FreeError::DoubleFree));
             if b.addr().get() - a.addr().get() > 48 {
-                assert_eq!(local.free_any(at(a, 48)), Err(FreeError::Interior));
+                assert_eq!(local.free_unsized(at(a, 48)), Err(FreeError::Interior));
             }
         }
-        assert_eq!((local.size_of(a), local.size_of(b)), (Ok(48), Ok(64)));
+        assert_eq!(
+            (local.usable_size(a), local.usable_size(b)),
+            (Ok(48), Ok(64))
+        );
     };
     misuse(&mut owner);
     misuse(&mut other);
@@ -178,11 +181,11 @@ fn what_is_no_live_object_is_refused() {
     // SAFETY: as above.
     unsafe {
         assert_eq!(owner.free(a, layout(48)), Err(FreeError::DoubleFree));
-        assert_eq!(other.free_any(a), Err(FreeError::DoubleFree));
-        other.free_any(b).unwrap();
-        assert_eq!(other.free_any(b), Err(FreeError::DoubleFree));
+        assert_eq!(other.free_unsized(a), Err(FreeError::DoubleFree));
+        other.free_unsized(b).unwrap();
+        assert_eq!(other.free_unsized(b), Err(FreeError::DoubleFree));
         assert_eq!(owner.free(b, aligned), Err(FreeError::DoubleFree));
-        assert_eq!(heap.free_any(b), Err(FreeError::DoubleFree));
+        assert_eq!(heap.free_unsized(b), Err(FreeError::DoubleFree));
     }
     assert_eq!(heap.epoch_stats(epoch).unwrap().live_objects(), 0);
     assert_eq!(walk(&heap).block_objects, 0);
@@ -198,7 +201,7 @@ fn what_is_no_live_object_is_refused() {
     for object in [a, b] {
         if object != c {
             // SAFETY: as above.
-            assert!(unsafe { owner.free_any(object) }.is_err());
+            assert!(unsafe { owner.free_unsized(object) }.is_err());
         }
     }
     free(&mut owner, c, 400);
@@ -213,7 +216,7 @@ fn what_is_no_live_object_is_refused() {
 fn blocks_end_once_whoever_frees_last() {
     use std::sync::Mutex;
     let heap = TestHeap::new(Host::default());
-    heap.set_policy(Policy::Batched { bytes: 1 << 20 });
+    heap.set_policy(Policy::keeping(1 << 20));
     struct Place(Mutex<Option<(NonNull<u8>, usize)>>);
     // SAFETY: objects are passed on whole.
     unsafe impl Sync for Place {}
@@ -312,7 +315,7 @@ fn the_last_object_grows_where_it_is() {
         let moved = unsafe { local.resize(object, layout(size), layout(new)) }.unwrap();
         assert_eq!(moved, object, "{size} to {new}");
         size = new;
-        assert!(heap.size_of(object).unwrap() >= size);
+        assert!(heap.usable_size(object).unwrap() >= size);
     }
     let second = local.alloc_in(epoch, layout(32)).unwrap();
     // SAFETY: as above.
@@ -386,7 +389,7 @@ fn what_no_class_serves_is_in_no_block() {
         for is_local in [true, false] {
             let object = local.alloc_in(epoch, layout).unwrap();
             assert!(
-                heap.size_of(object).unwrap() >= heap.usable_size(layout),
+                heap.usable_size(object).unwrap() >= heap.good_size(layout),
                 "{layout:?}"
             );
             // SAFETY: it is live, of this layout.
@@ -420,7 +423,7 @@ fn long_objects_are_known_by_their_length() {
     let sizes = [2016, 2032, 2033, 2048, 2064, 4096, 4112, 6160, 8176, 8192];
     for (turn, size) in sizes.into_iter().cycle().take(40).enumerate() {
         let object = filled(owner.alloc_in(epoch, layout(size)).unwrap(), size);
-        assert_eq!(heap.size_of(object), Ok(size.next_multiple_of(16)));
+        assert_eq!(heap.usable_size(object), Ok(size.next_multiple_of(16)));
         let at = |by: usize| object.map_addr(|at| at.checked_add(by).unwrap());
         let local = if turn % 2 == 0 {
             &mut owner
@@ -439,7 +442,7 @@ fn long_objects_are_known_by_their_length() {
                 }
             }
             for unit in [1, 2, 3, 100] {
-                let freed = local.free_any(at(16 * unit));
+                let freed = local.free_unsized(at(16 * unit));
                 assert_eq!(freed, Err(FreeError::Interior), "{size}, unit {unit}");
             }
         }
@@ -489,10 +492,10 @@ fn an_old_epoch_goes_on_with_slabs() {
 #[test]
 fn blocks_follow_the_policy() {
     for (policy, kept) in [
-        (Policy::Eager, false),
-        (Policy::OnClose, false),
-        (Policy::Batched { bytes: 1 << 20 }, true),
-        (Policy::Never, true),
+        (Policy::EAGER, false),
+        (Policy::ON_CLOSE, false),
+        (Policy::keeping(1 << 20), true),
+        (Policy::NEVER, true),
     ] {
         let heap = TestHeap::new(Host::default());
         heap.set_policy(policy);

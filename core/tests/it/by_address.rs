@@ -83,18 +83,18 @@ fn objects_are_found_sized_and_freed() {
                 }
             }
             for (object, layout) in &objects {
-                let (ours, theirs) = (local.size_of(*object), heap.size_of(*object));
+                let (ours, theirs) = (local.usable_size(*object), heap.usable_size(*object));
                 assert_eq!(ours, theirs);
                 assert!(ours.unwrap() >= layout.size(), "{layout:?}");
-                assert_eq!(ours.unwrap(), heap.usable_size(*layout), "{layout:?}");
+                assert_eq!(ours.unwrap(), heap.good_size(*layout), "{layout:?}");
             }
             walk(heap);
             for (number, (object, _)) in objects.into_iter().enumerate() {
                 // SAFETY: it is live and freed once.
                 unsafe {
                     match number % 2 {
-                        0 => local.free_any(object),
-                        _ => heap.free_any(object),
+                        0 => local.free_unsized(object),
+                        _ => heap.free_unsized(object),
                     }
                 }
                 .unwrap();
@@ -144,23 +144,23 @@ fn what_is_no_object_is_refused() {
     // In the middle of a large object its beginning is known only near it.
     wrong.push((at(live[8].addr().get() + 800_000), FreeError::Foreign));
     wrong.push((at(live[7].addr().get() + 100_000), FreeError::Foreign));
-    let named = local.alloc_handle(layout(64)).unwrap();
+    let named = local.alloc_raw(layout(64)).unwrap();
     wrong.push((heap.get_raw(named).unwrap(), FreeError::WrongLayout));
     let dead = [16, 100].map(|size| {
         let object = local.alloc(layout(size)).unwrap();
         // SAFETY: it is live; that it is freed again is what is tried.
-        unsafe { local.free_any(object) }.unwrap();
+        unsafe { local.free_unsized(object) }.unwrap();
         object
     });
     wrong.extend(dead.map(|object| (object, FreeError::DoubleFree)));
     let before = walk(&heap);
     for (object, error) in wrong {
         let found = [
-            heap.size_of(object).map(|_| ()),
-            local.size_of(object).map(|_| ()),
+            heap.usable_size(object).map(|_| ()),
+            local.usable_size(object).map(|_| ()),
         ];
         // SAFETY: a checked heap refuses what is no object.
-        let freed = unsafe { [heap.free_any(object), local.free_any(object)] };
+        let freed = unsafe { [heap.free_unsized(object), local.free_unsized(object)] };
         for result in found.into_iter().chain(freed) {
             let is_region = result == Err(FreeError::Interior) && error == FreeError::Foreign;
             assert!(
@@ -172,7 +172,7 @@ fn what_is_no_object_is_refused() {
     assert_eq!(walk(&heap), before);
     for object in live {
         // SAFETY: it is live and freed once.
-        unsafe { local.free_any(object) }.unwrap();
+        unsafe { local.free_unsized(object) }.unwrap();
     }
     heap.free_raw(named).unwrap();
     drop(local);
@@ -198,17 +198,17 @@ fn random_addresses() {
     for _ in 0..steps(300_000, 300) {
         let address = low + rng.below(high - low);
         assert_eq!(
-            heap.size_of(at(address)).is_ok(),
+            heap.usable_size(at(address)).is_ok(),
             live.contains_key(&address)
         );
         if !live.contains_key(&address) {
             // SAFETY: it is no object, and a checked heap refuses it.
-            assert!(unsafe { local.free_any(at(address)) }.is_err());
+            assert!(unsafe { local.free_unsized(at(address)) }.is_err());
         }
     }
     for object in live.into_values() {
         // SAFETY: it is live and freed once.
-        unsafe { heap.free_any(object) }.unwrap();
+        unsafe { heap.free_unsized(object) }.unwrap();
     }
     drop(local);
     assert_eq!(walk(&heap).live_slots, 0);
@@ -233,7 +233,7 @@ fn known_chunks_are_looked_up_without_a_lock() {
     }
     let look = |local: &mut temporal_slab::Local<'_, _>| {
         for (object, _) in &of_each {
-            assert!(local.size_of(*object).unwrap() >= 2_000);
+            assert!(local.usable_size(*object).unwrap() >= 2_000);
         }
     };
     look(&mut local);
@@ -251,16 +251,16 @@ fn a_released_chunk_is_forgotten() {
     let mut local = heap.local().unwrap();
     for round in 0..3 {
         let object = local.alloc(layout(9_000)).unwrap();
-        assert_eq!(local.size_of(object), heap.size_of(object));
-        assert!(local.size_of(object).is_ok(), "round {round}");
+        assert_eq!(local.usable_size(object), heap.usable_size(object));
+        assert!(local.usable_size(object).is_ok(), "round {round}");
         // SAFETY: it is live and freed once.
-        unsafe { local.free_any(object) }.unwrap();
+        unsafe { local.free_unsized(object) }.unwrap();
         local.flush();
         heap.reclaim();
         assert_eq!(heap.stats().pages.chunks, 0, "round {round}");
-        assert_eq!(local.size_of(object), Err(FreeError::Foreign));
+        assert_eq!(local.usable_size(object), Err(FreeError::Foreign));
         // SAFETY: a checked heap refuses what is no object.
-        let freed = unsafe { local.free_any(object) };
+        let freed = unsafe { local.free_unsized(object) };
         assert_eq!(freed, Err(FreeError::Foreign), "round {round}");
     }
 }
@@ -273,10 +273,10 @@ fn behind_a_chunk_is_nothing() {
     let object = local.alloc(layout(9_000)).unwrap();
     let chunk = object.addr().get() & !(CHUNK - 1);
     for address in [chunk + CHUNK, chunk + CHUNK + 64, chunk + 2 * CHUNK - 64] {
-        assert_eq!(local.size_of(at(address)), Err(FreeError::Foreign));
-        assert_eq!(heap.size_of(at(address)), Err(FreeError::Foreign));
+        assert_eq!(local.usable_size(at(address)), Err(FreeError::Foreign));
+        assert_eq!(heap.usable_size(at(address)), Err(FreeError::Foreign));
     }
-    assert!(local.size_of(object).is_ok());
+    assert!(local.usable_size(object).is_ok());
     // SAFETY: it is live and freed once.
-    unsafe { local.free_any(object) }.unwrap();
+    unsafe { local.free_unsized(object) }.unwrap();
 }

@@ -24,7 +24,7 @@ fn wrong_frees_are_told_at_the_call() {
         let foreign = other.alloc(layout).unwrap();
         let stack = NonNull::from(&mut on_stack).cast::<u8>();
         // SAFETY: the object is long enough for both.
-        let (inside, next_slot) = unsafe { (object.add(8), object.add(heap.usable_size(layout))) };
+        let (inside, next_slot) = unsafe { (object.add(8), object.add(heap.good_size(layout))) };
         let wrong_layout = self::layout(if size < 1000 { size * 2 + 40 } else { size * 4 });
         let mut try_free = |object, layout| {
             // SAFETY: a checked heap refuses what is wrong, which is all that is tried here.
@@ -93,7 +93,7 @@ fn double_frees_in_a_local_are_told_at_the_call() {
         }
     }
     drop(local);
-    assert_eq!(heap.late_double_frees(), 0);
+    assert_eq!(heap.stats().errors.late_double_frees, 0);
     // SAFETY: nobody else uses the heap.
     assert_eq!(unsafe { heap.walk() }.unwrap().live_slots, 0);
 }
@@ -115,7 +115,7 @@ fn unchecked_heaps_find_double_frees_when_words_meet() {
         local.free(object, layout(64)).unwrap();
         local.flush();
     }
-    assert_eq!(heap.late_double_frees(), 2);
+    assert_eq!(heap.stats().errors.late_double_frees, 2);
     // SAFETY: it is live.
     unsafe { heap.free(kept, layout(64)).unwrap() };
     drop(local);
@@ -192,17 +192,17 @@ fn wrong_layouts_are_refused() {
             if freed.is_ok() {
                 taken += 1;
                 assert_eq!(
-                    heap.usable_size(*right),
-                    heap.usable_size(*wrong),
+                    heap.good_size(*right),
+                    heap.good_size(*wrong),
                     "{right:?}, {wrong:?}"
                 );
-                assert!(heap.size_of(object).is_err(), "{right:?}, {wrong:?}");
+                assert!(heap.usable_size(object).is_err(), "{right:?}, {wrong:?}");
                 object = local.alloc(*right).unwrap();
             } else {
                 refused += 1;
                 assert_eq!(
-                    heap.size_of(object),
-                    Ok(heap.usable_size(*right)),
+                    heap.usable_size(object),
+                    Ok(heap.good_size(*right)),
                     "it lives"
                 );
             }
@@ -258,7 +258,7 @@ fn simultaneous_double_frees_are_found_in_the_end() {
         unsafe { heap.free(kept, layout(64)) }.unwrap();
     }
     let refused = refused.into_inner();
-    let late = usize::try_from(heap.late_double_frees()).unwrap();
+    let late = usize::try_from(heap.stats().errors.late_double_frees).unwrap();
     println!("{rounds} times: {refused} refused, {late} found when words met");
     // By the shared path both are: it is refused because words met.
     assert!(refused <= rounds && refused + late >= rounds);

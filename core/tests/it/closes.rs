@@ -20,7 +20,7 @@ fn a_close_gives_back_in_long_runs() {
     let provider: FaultyProvider<HostProvider<{ 4 << 20 }>> =
         FaultyProvider::new(HostProvider::default());
     let heap = Heap::<ShortRing<_>>::new(&provider);
-    heap.set_policy(Policy::OnClose);
+    heap.set_policy(Policy::ON_CLOSE);
     let mut local = heap.local().unwrap();
     let pinned = heap.open_epoch().unwrap();
     let epoch = heap.open_epoch().unwrap();
@@ -61,7 +61,7 @@ fn a_close_gives_back_in_long_runs() {
 #[cfg_attr(miri, ignore = "the bounds are for many pages")]
 fn memory_is_bounded_under_churn_with_pinned_objects() {
     let heap = Heap::<Checked<HostProvider<CHUNK>>>::new(HostProvider::default());
-    heap.set_policy(Policy::OnClose);
+    heap.set_policy(Policy::ON_CLOSE);
     let mut local = heap.local().unwrap();
     let mut rng = Rng(1);
     // As many stay pinned as a cycle pins, replaced at random: a cache.
@@ -115,7 +115,7 @@ fn memory_is_bounded_under_churn_with_pinned_objects() {
 fn an_advance_reclaims_like_a_close() {
     let left = |closes: bool| {
         let heap = TestHeap::<Checked<Host>>::new(Host::default());
-        heap.set_policy(Policy::OnClose);
+        heap.set_policy(Policy::ON_CLOSE);
         let epoch = heap.advance().unwrap();
         let objects: Vec<_> = (0..steps(1000, 150))
             .map(|_| heap.alloc_in(epoch, layout(128)).unwrap())
@@ -142,7 +142,7 @@ fn an_advance_reclaims_like_a_close() {
 fn a_heap_keeps_what_closes_empty() {
     let heap = TestHeap::<Checked<Host>>::new(Host::default());
     let bytes = 512 << 10;
-    heap.set_policy(Policy::Batched { bytes });
+    heap.set_policy(Policy::keeping(bytes));
     let phase = |count: usize| {
         let epoch = heap.open_epoch().unwrap();
         let objects: Vec<_> = (0..count)
@@ -173,28 +173,17 @@ fn a_heap_keeps_what_closes_empty() {
     heap.reclaim();
     assert_eq!(heap.bytes().reclaimable, 0);
     for policy in [
-        Policy::Eager,
-        Policy::Batched { bytes: 1 },
-        Policy::Batched { bytes: 1 << 29 },
-        Policy::Proportional { bytes: 1 << 29 },
-        Policy::OnClose,
-        Policy::Never,
+        Policy::EAGER,
+        Policy::keeping(512),
+        Policy::keeping(1 << 29),
+        Policy::proportional(1 << 29),
+        Policy::ON_CLOSE,
+        Policy::NEVER,
     ] {
         heap.set_policy(policy);
         assert_eq!(heap.policy(), policy);
     }
-    for policy in [
-        Policy::Batched { bytes: usize::MAX },
-        Policy::Proportional { bytes: usize::MAX },
-    ] {
-        heap.set_policy(policy);
-        let told = heap.policy();
-        assert_eq!(
-            core::mem::discriminant(&told),
-            core::mem::discriminant(&policy),
-            "{told:?}"
-        );
-    }
+    assert_eq!(Policy::keeping(usize::MAX), Policy::NEVER);
 }
 
 /// An epoch that is reclaimed gives all that it emptied back, whatever the policy keeps, and says what is left. Catches a figure that is
@@ -202,7 +191,7 @@ fn a_heap_keeps_what_closes_empty() {
 #[test]
 fn a_reclaimed_epoch_keeps_nothing() {
     let heap = TestHeap::<Checked<Host>>::new(Host::default());
-    heap.set_policy(Policy::Never);
+    heap.set_policy(Policy::NEVER);
     let mut local = heap.local().unwrap();
     let epoch = heap.open_epoch().unwrap();
     let count = steps(2000, 600);
@@ -268,7 +257,7 @@ unsafe impl PageProvider for Hooked {
 #[cfg_attr(miri, ignore = "the heap is leaked")]
 fn nothing_lingers_in_a_closed_epoch() {
     let heap: &'static Heap<Checked<Hooked>> = Box::leak(Box::new(Heap::new(Hooked::default())));
-    heap.set_policy(Policy::OnClose);
+    heap.set_policy(Policy::ON_CLOSE);
     let _kept = heap.alloc(layout(64)).unwrap();
     let epoch = heap.open_epoch().unwrap();
     heap.reclaim();
@@ -288,13 +277,13 @@ fn nothing_lingers_in_a_closed_epoch() {
 /// before it; a fuzzer found it.
 #[test]
 fn a_policy_that_keeps_nothing_leaves_nothing() {
-    for policy in [Policy::Eager, Policy::Batched { bytes: 0 }] {
+    for policy in [Policy::EAGER, Policy::keeping(0)] {
         let heap: TestHeap = Heap::new(Host::default());
         let object = heap.alloc(layout(100)).unwrap();
         free(&heap, object, 100);
         assert_eq!(heap.stats().slabs.slabs, 1, "it lingers");
         heap.set_policy(policy);
-        assert_eq!(heap.policy(), Policy::Eager);
+        assert_eq!(heap.policy(), policy);
         assert_eq!(heap.stats().slabs.slabs, 0, "{policy:?}");
         // SAFETY: there are no locals and no other threads.
         unsafe { heap.walk() }.expect("the heap is whole");
@@ -307,7 +296,7 @@ fn a_policy_that_keeps_nothing_leaves_nothing() {
 #[cfg_attr(miri, ignore = "figures of many pages")]
 fn blocks_go_back_at_a_close() {
     let heap = TestHeap::<crate::common::Bumping<Host>>::new(Host::default());
-    heap.set_policy(Policy::OnClose);
+    heap.set_policy(Policy::ON_CLOSE);
     let mut local = heap.local().unwrap();
     let mut most = 0;
     for round in 0..50 {
@@ -326,7 +315,7 @@ fn blocks_go_back_at_a_close() {
             assert!(closed.returned >= 200_000, "{closed:?}");
         } else {
             heap.enter(epoch).unwrap();
-            assert!(heap.exit(epoch, true));
+            assert!(heap.exit_and_close(epoch));
         }
         let left = heap.bytes().resident;
         assert!(full - left >= 200_000, "{full} and then {left}");

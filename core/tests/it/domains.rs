@@ -6,7 +6,7 @@ use crate::common::Ring;
 use crate::common::host::HostProvider;
 use core::alloc::Layout;
 use core::ptr::NonNull;
-use temporal_slab::{AllocError, Domain, EpochError, EpochState, Heap, Inside};
+use temporal_slab::{AllocError, Domain, DomainGuard, EpochError, EpochState, Heap};
 
 type Host = HostProvider<{ 1 << 18 }>;
 type TestHeap = Heap<Ring<Host>>;
@@ -25,18 +25,18 @@ fn domains(heap: &TestHeap, domain: &Domain<'_, Ring<Host>>) -> u32 {
 fn nested_domains_are_counted_and_closed_inside_out() {
     let heap = TestHeap::new(Host::default());
     let mut local = heap.local().unwrap();
-    let request = Domain::open(&heap).unwrap().closing();
+    let request = Domain::open(&heap).unwrap().close_on_exit();
     let in_request = request.enter().unwrap();
     let kept = in_request.alloc(&mut local, layout()).unwrap();
     for _ in 0..3 {
-        let transaction = Domain::open(&heap).unwrap().closing();
+        let transaction = Domain::open(&heap).unwrap().close_on_exit();
         let in_transaction = in_request.enter(&transaction).unwrap();
-        let query = Domain::open(&heap).unwrap().closing();
+        let query = Domain::open(&heap).unwrap().close_on_exit();
         {
             let in_query = in_transaction.enter(&query).unwrap();
             assert_eq!(in_query.depth(), 2);
             assert_eq!(
-                in_query.outer().map(Inside::epoch),
+                in_query.outer().map(DomainGuard::epoch),
                 Some(transaction.epoch())
             );
             let object = in_query.alloc(&mut local, layout()).unwrap();
@@ -90,8 +90,8 @@ fn a_frame_is_used_again() {
 #[test]
 fn only_the_last_one_out_closes() {
     let heap = TestHeap::new(Host::default());
-    let one = Domain::open(&heap).unwrap().closing();
-    let other = Domain::over(&heap, one.epoch()).closing();
+    let one = Domain::open(&heap).unwrap().close_on_exit();
+    let other = Domain::for_epoch(&heap, one.epoch()).close_on_exit();
     let (a, b) = (one.enter().unwrap(), other.enter().unwrap());
     drop(a);
     assert_eq!(heap.state(one.epoch()), Ok(EpochState::Active));
@@ -104,7 +104,7 @@ fn only_the_last_one_out_closes() {
 #[test]
 fn a_late_guard_leaves_the_next_era_alone() {
     let heap = TestHeap::new(Host::default());
-    let old = Domain::open(&heap).unwrap().closing();
+    let old = Domain::open(&heap).unwrap().close_on_exit();
     let inside = old.enter().unwrap();
     heap.close(old.epoch()).unwrap();
     // Every position is used in turn, so the old one comes round.
@@ -126,7 +126,7 @@ fn a_late_guard_leaves_the_next_era_alone() {
 #[test]
 fn a_forgotten_guard_is_seen() {
     let heap = TestHeap::new(Host::default());
-    let domain = Domain::open(&heap).unwrap().closing();
+    let domain = Domain::open(&heap).unwrap().close_on_exit();
     core::mem::forget(domain.enter().unwrap());
     drop(domain.enter().unwrap());
     assert_eq!(domains(&heap, &domain), 1);
@@ -147,7 +147,7 @@ fn a_domain_is_of_one_heap() {
     let inside = domain.enter().unwrap();
     assert_eq!(
         inside.alloc(&mut local, layout()),
-        Err(AllocError::EpochClosed)
+        Err(AllocError::OtherHeap)
     );
     assert_eq!(other.epoch_stats(theirs).unwrap().live_objects(), 0);
 }
@@ -156,7 +156,7 @@ fn a_domain_is_of_one_heap() {
 #[test]
 fn the_root_survives_its_domains() {
     let heap = TestHeap::new(Host::default());
-    let root = Domain::over(&heap, heap.current().unwrap()).closing();
+    let root = Domain::for_epoch(&heap, heap.current().unwrap()).close_on_exit();
     drop(root.enter().unwrap());
     assert_eq!(heap.state(root.epoch()), Ok(EpochState::Active));
 }
@@ -168,7 +168,7 @@ fn threads_share_a_domain() {
     let heap = TestHeap::new(Host::default());
     let (rounds, threads) = if cfg!(miri) { (3, 3) } else { (300, 4) };
     for _ in 0..rounds {
-        let domain = Domain::open(&heap).unwrap().closing();
+        let domain = Domain::open(&heap).unwrap().close_on_exit();
         std::thread::scope(|scope| {
             for _ in 0..threads {
                 scope.spawn(|| {

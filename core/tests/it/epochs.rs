@@ -149,7 +149,7 @@ fn a_full_ring_is_an_error_and_not_a_mix() {
         let object = local.alloc_in(epoch, layout(64)).unwrap();
         // SAFETY: it is live and this long.
         unsafe { object.write_bytes(epoch.era() as u8, 64) };
-        let handle = local.alloc_handle_in(epoch, layout(64)).unwrap();
+        let handle = local.alloc_raw_in(epoch, layout(64)).unwrap();
         survivors.push((epoch, object, handle));
         assert!(
             survivors.len() < 6,
@@ -182,11 +182,11 @@ fn a_full_ring_is_an_error_and_not_a_mix() {
         // SAFETY: it is live and this long.
         unsafe { object.write_bytes(epoch.era() as u8, 64) };
         assert_eq!(
-            local.alloc_handle_in(old, layout(64)),
+            local.alloc_raw_in(old, layout(64)),
             Err(AllocError::EpochClosed)
         );
         assert_eq!(heap.get_raw(handle), None);
-        let handle = local.alloc_handle_in(epoch, layout(64)).unwrap();
+        let handle = local.alloc_raw_in(epoch, layout(64)).unwrap();
         survivors.push((epoch, object, handle));
         assert_eq!(heap.advance(), Err(EpochError::RingFull));
     }
@@ -231,7 +231,7 @@ fn an_idle_local_does_not_fill_the_ring() {
 #[test]
 fn an_epoch_can_be_asked_about() {
     let heap = TestHeap::<Checked<Host>>::new(Host::default());
-    heap.set_policy(Policy::Never);
+    heap.set_policy(Policy::NEVER);
     let epoch = heap.open_epoch().unwrap();
     heap.set_label(epoch, "requests of the frontend, which are many")
         .unwrap();
@@ -256,9 +256,10 @@ fn an_epoch_can_be_asked_about() {
         "what the local holds is not live"
     );
     local.leave(epoch);
-    heap.set_policy(Policy::OnClose);
+    heap.set_policy(Policy::ON_CLOSE);
     heap.close(epoch).unwrap();
-    let (before, after) = heap.epoch_stats(epoch).unwrap().last_close.unwrap();
+    let close = heap.epoch_stats(epoch).unwrap().last_close.unwrap();
+    let (before, after) = (close.resident_before, close.resident_after);
     assert!(after + 100_000 < before, "{before} to {after}");
     free(&heap, large, 50_000);
 }
@@ -267,9 +268,9 @@ fn an_epoch_can_be_asked_about() {
 fn any_policy(rng: &mut Rng) -> Policy {
     [
         Policy::DEFAULT,
-        Policy::Eager,
-        Policy::Never,
-        Policy::Batched { bytes: 40_000 },
+        Policy::EAGER,
+        Policy::NEVER,
+        Policy::keeping(40_000),
     ][rng.below(4)]
 }
 
@@ -422,7 +423,7 @@ fn epochs_under_contention() {
 #[test]
 fn eras_under_contention() {
     let heap = TestHeap::<ShortRing<Host>>::new(Host::default());
-    heap.set_policy(Policy::Batched { bytes: 256 << 10 });
+    heap.set_policy(Policy::keeping(256 << 10));
     let (threads, rounds) = if cfg!(miri) { (3, 4) } else { (5, 12_000) };
     let (mut senders, mut receivers) = (Vec::new(), Vec::new());
     for _ in 0..threads {
@@ -485,10 +486,10 @@ fn eras_under_contention() {
                     }
                     if round % 64 == thread {
                         heap.set_policy(match rng.below(4) {
-                            0 => Policy::Never,
+                            0 => Policy::NEVER,
                             1 => Policy::DEFAULT,
-                            2 => Policy::Eager,
-                            _ => Policy::Batched { bytes: 64 << 10 },
+                            2 => Policy::EAGER,
+                            _ => Policy::keeping(64 << 10),
                         });
                     }
                 }

@@ -23,10 +23,10 @@ const SIZES: [usize; 4] = [16, 64, 200, 700];
 #[test]
 fn an_era_leaves_pages() {
     let policies = [
-        (Policy::Batched { bytes: 1 << 20 }, true),
-        (Policy::Never, true),
+        (Policy::keeping(1 << 20), true),
+        (Policy::NEVER, true),
         (Policy::DEFAULT, true),
-        (Policy::OnClose, false),
+        (Policy::ON_CLOSE, false),
     ];
     let ways = policies
         .into_iter()
@@ -101,7 +101,7 @@ fn an_era_leaves_pages() {
 /// taken for drained while it is not.
 #[test]
 fn a_late_free_leaves_no_slab() {
-    for policy in [Policy::Batched { bytes: 1 << 20 }, Policy::OnClose] {
+    for policy in [Policy::keeping(1 << 20), Policy::ON_CLOSE] {
         let heap = TestHeap::<Checked<Host>>::new(Host::default());
         heap.set_policy(policy);
         let old = heap.open_epoch().unwrap();
@@ -132,16 +132,16 @@ fn a_late_free_leaves_no_slab() {
 #[test]
 fn handles_of_an_era_before_are_stale() {
     let heap = TestHeap::<Checked<Host>>::new(Host::default());
-    heap.set_policy(Policy::Never);
+    heap.set_policy(Policy::NEVER);
     let mut dead = Vec::new();
     let mut slabs = None;
     for _ in 0..20 {
         let epoch = heap.open_epoch().unwrap();
         let handles: Vec<_> = (0..50)
-            .map(|_| heap.alloc_handle_in(epoch, layout(48)).unwrap())
+            .map(|_| heap.alloc_raw_in(epoch, layout(48)).unwrap())
             .collect();
         for handle in &dead {
-            assert_eq!(heap.check_handle(*handle), Err(HandleError::Stale));
+            assert_eq!(heap.try_get_raw(*handle), Err(HandleError::Stale));
         }
         for handle in handles {
             assert!(heap.get_raw(handle).is_some());
@@ -160,7 +160,7 @@ fn handles_of_an_era_before_are_stale() {
 fn what_waits_is_bounded() {
     let heap = TestHeap::<Checked<Host>>::new(Host::default());
     let bytes = 96 << 10;
-    heap.set_policy(Policy::Batched { bytes });
+    heap.set_policy(Policy::keeping(bytes));
     let mut locals: Vec<_> = (0..3).map(|_| heap.local().unwrap()).collect();
     let mut rng = Rng(5);
     for _ in 0..200 {

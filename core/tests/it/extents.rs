@@ -46,7 +46,7 @@ impl Filled {
 fn extents_are_disjoint_and_bounded() {
     let heap = TestHeap::new(Host::default());
     let keep = 1 << 20;
-    heap.set_policy(Policy::Batched { bytes: keep });
+    heap.set_policy(Policy::keeping(keep));
     let mut local = heap.local().unwrap();
     let (mut rng, mut live) = (Rng(5), Vec::<Filled>::new());
     let mut in_place = 0;
@@ -118,7 +118,7 @@ fn extents_are_disjoint_and_bounded() {
 #[test]
 fn an_extent_grows_and_shrinks_where_it_is() {
     let heap = TestHeap::new(Host::default());
-    heap.set_policy(Policy::Never);
+    heap.set_policy(Policy::NEVER);
     let mut local = heap.local().unwrap();
     // Longer than a chunk, so that there is room behind it.
     let mut size = 300 * KIB;
@@ -136,7 +136,7 @@ fn an_extent_grows_and_shrinks_where_it_is() {
         let now = unsafe { local.resize(object, layout(size), layout(next)) }.unwrap();
         assert_eq!(now, object, "{size} to {next}");
         size = next;
-        assert_eq!(heap.size_of(object), Ok(size));
+        assert_eq!(heap.usable_size(object), Ok(size));
         assert_eq!(walk(&heap).run_bytes, size);
         assert_eq!(heap.stats().live_bytes, size as u64);
     }
@@ -152,7 +152,7 @@ fn an_extent_grows_and_shrinks_where_it_is() {
 #[test]
 fn freed_extents_are_split_and_merged() {
     let heap = TestHeap::new(Host::default());
-    heap.set_policy(Policy::Never);
+    heap.set_policy(Policy::NEVER);
     let mut local = heap.local().unwrap();
     let whole = local.alloc(layout(4 << 20)).unwrap();
     // SAFETY: it is live, so long, and freed once.

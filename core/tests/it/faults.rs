@@ -236,7 +236,7 @@ fn misshapen_regions_are_refused() {
 fn failed_decommit_is_seen() {
     let provider = Faulty::new(HostProvider::default());
     let heap = TestHeap::new(&provider);
-    heap.set_policy(Policy::Never);
+    heap.set_policy(Policy::NEVER);
     let layout = Layout::from_size_align(1024, 8).unwrap();
     let objects: Vec<_> = (0..200).map(|_| heap.alloc(layout).unwrap()).collect();
     // One stays, so that the chunk cannot go back whole.

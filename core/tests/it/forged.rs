@@ -16,7 +16,7 @@ fn populated(heap: &TestHeap<Unchecked<Host>>, count: usize) -> Vec<RawHandle> {
     let mut live = Vec::new();
     for index in 0..count + count / 4 {
         let size = [64, 96, 128, 500, 1000][index % 5];
-        live.push(heap.alloc_handle(layout(size)).unwrap());
+        live.push(heap.alloc_raw(layout(size)).unwrap());
     }
     let mut index = 0;
     live.retain(|handle| {
@@ -104,10 +104,10 @@ fn near_misses_are_refused() {
 #[test]
 fn refusals_are_named() {
     let heap = TestHeap::<Checked<Host>>::new(Host::default());
-    let live = heap.alloc_handle(layout(64)).unwrap();
-    let gone = heap.alloc_handle(layout(64)).unwrap();
+    let live = heap.alloc_raw(layout(64)).unwrap();
+    let gone = heap.alloc_raw(layout(64)).unwrap();
     heap.free_raw(gone).unwrap();
-    let why = |bits| heap.check_handle(RawHandle::from_bits(bits)).unwrap_err();
+    let why = |bits| heap.try_get_raw(RawHandle::from_bits(bits)).unwrap_err();
     assert_eq!(why(0), HandleError::Malformed);
     assert_eq!(why(live.bits() ^ 0b11), HandleError::Malformed);
     assert_eq!(
@@ -127,9 +127,9 @@ fn refusals_are_named() {
     assert_eq!(why(other_class), HandleError::WrongClass);
     assert_eq!(heap.free_raw(live), Ok(()));
     let too_large = Layout::from_size_align(8193, 8).unwrap();
-    assert_eq!(heap.alloc_handle(too_large), Err(AllocError::TooLarge));
+    assert_eq!(heap.alloc_raw(too_large), Err(AllocError::TooLarge));
     // A pointer of an object with a handle is no plain pointer.
-    let named = heap.alloc_handle(layout(64)).unwrap();
+    let named = heap.alloc_raw(layout(64)).unwrap();
     let at = heap.get_raw(named).unwrap();
     // SAFETY: a checked heap refuses what is wrong.
     let freed = unsafe { heap.free(at, layout(64)) };
@@ -142,19 +142,19 @@ fn refusals_are_named() {
 #[test]
 fn a_refusal_has_one_name() {
     let heap = TestHeap::<Checked<Host>>::new(Host::default());
-    let live = heap.alloc_handle(layout(64)).unwrap();
+    let live = heap.alloc_raw(layout(64)).unwrap();
     let forged = RawHandle::from_bits(live.bits() & !(0xff << 2));
     // SAFETY: nothing is live under this handle.
     let plain = unsafe { Handle::<u64>::from_raw(forged, &heap) };
     // SAFETY: as above.
     let dropped = unsafe { Handle::<String>::from_raw(forged, &heap) };
     let why = HandleError::Malformed;
-    assert_eq!(heap.check_handle(forged), Err(why));
+    assert_eq!(heap.try_get_raw(forged), Err(why));
     assert_eq!(heap.free_raw(forged), Err(why));
     assert_eq!(heap.get(plain).err(), Some(why));
-    assert_eq!(heap.take(plain), Err(why));
     assert_eq!(heap.remove(plain), Err(why));
-    assert_eq!(heap.remove(dropped), Err(why));
+    assert_eq!(heap.discard(plain), Err(why));
+    assert_eq!(heap.discard(dropped), Err(why));
 }
 
 /// Two heaps of a program refuse each other's handles, all of them: their ids lie apart. With ids that
@@ -168,11 +168,11 @@ fn handles_of_another_heap_are_refused() {
         (0..count)
             .map(|_| {
                 let size = [64, 128, 256][rng.below(3)];
-                let handle = heap.alloc_handle(layout(size)).unwrap();
+                let handle = heap.alloc_raw(layout(size)).unwrap();
                 // Some slots are at a later generation than others.
                 if rng.below(3) == 0 {
                     heap.free_raw(handle).unwrap();
-                    return heap.alloc_handle(layout(size)).unwrap();
+                    return heap.alloc_raw(layout(size)).unwrap();
                 }
                 handle
             })

@@ -59,18 +59,18 @@ fn a_forgotten_reader_keeps_its_value() {
     let heap = TestHeap::new(HostProvider::default());
     let handle = heap.insert(5u64).unwrap();
     forget(heap.get(handle).unwrap());
-    assert_eq!(heap.take(handle), Err(HandleError::InUse));
+    assert_eq!(heap.remove(handle), Err(HandleError::InUse));
     assert_eq!(*heap.get(handle).unwrap(), 5);
-    heap.remove(handle).unwrap();
+    heap.discard(handle).unwrap();
     assert_eq!(heap.get(handle).err(), Some(HandleError::Stale));
-    assert_eq!(heap.remove(handle), Err(HandleError::Stale));
+    assert_eq!(heap.discard(handle), Err(HandleError::Stale));
     heap.reclaim();
     assert_eq!(walk(&heap).slabs, 1, "its slab stays");
     // All the readers that there can be.
     let full = heap.insert(6u64).unwrap();
     (0..255).for_each(|_| forget(heap.get(full).unwrap()));
     assert_eq!(heap.get(full).err(), Some(HandleError::InUse));
-    heap.remove(full).unwrap();
+    heap.discard(full).unwrap();
 }
 
 /// A scope that is forgotten keeps its memory, and its handles stay good: nobody ended them.
@@ -82,7 +82,7 @@ fn a_forgotten_scope_keeps_its_memory() {
     let handle = scope.insert(7u64).unwrap();
     forget(scope);
     assert_eq!(*heap.get(handle).unwrap(), 7);
-    heap.remove(handle).unwrap();
+    heap.discard(handle).unwrap();
     assert_eq!(heap.get(handle).err(), Some(HandleError::Stale));
     heap.reclaim();
     walk(&heap);
@@ -96,17 +96,23 @@ fn forgotten_guards_leave_epochs_that_can_be_closed() {
     let heap = TestHeap::new(HostProvider::default());
     let mut left = Vec::new();
     let error = loop {
-        match Domain::open(&heap).map(Domain::closing) {
+        match Domain::open(&heap).map(Domain::close_on_exit) {
             Ok(domain) => {
                 forget(domain.enter().unwrap());
                 drop(domain.enter().unwrap());
                 left.push(domain.epoch());
-                assert!(left.len() < heap.ring(), "one was closed by an exit");
+                assert!(
+                    left.len() < heap.epoch_records(),
+                    "one was closed by an exit"
+                );
             }
             Err(error) => break error,
         }
     };
-    assert_eq!((error, left.len()), (EpochError::RingFull, heap.ring() - 1));
+    assert_eq!(
+        (error, left.len()),
+        (EpochError::RingFull, heap.epoch_records() - 1)
+    );
     for epoch in left {
         let stats = heap.epoch_stats(epoch).unwrap();
         assert!(stats.is_open() && stats.domains == 1);

@@ -72,10 +72,10 @@ enum Way<'a, 'h, C: Config<Provider = Host>> {
 impl<C: Config<Provider = Host>> Way<'_, '_, C> {
     fn alloc(&mut self, epoch: Option<Epoch>, size: usize) -> RawHandle {
         match (self, epoch) {
-            (Self::Shared(heap), Some(epoch)) => heap.alloc_handle_in(epoch, layout(size)),
-            (Self::Shared(heap), None) => heap.alloc_handle(layout(size)),
-            (Self::Local(local), Some(epoch)) => local.alloc_handle_in(epoch, layout(size)),
-            (Self::Local(local), None) => local.alloc_handle(layout(size)),
+            (Self::Shared(heap), Some(epoch)) => heap.alloc_raw_in(epoch, layout(size)),
+            (Self::Shared(heap), None) => heap.alloc_raw(layout(size)),
+            (Self::Local(local), Some(epoch)) => local.alloc_raw_in(epoch, layout(size)),
+            (Self::Local(local), None) => local.alloc_raw(layout(size)),
         }
         .unwrap()
     }
@@ -130,7 +130,7 @@ fn random_operations<C: Config<Provider = Host>>(count: usize, seed: u64) {
             match rng.below(5) {
                 0 => heap.reclaim(),
                 1 => locals[0].flush(),
-                2 => heap.set_policy(Policy::Eager),
+                2 => heap.set_policy(Policy::EAGER),
                 3 => heap.set_policy(Policy::DEFAULT),
                 _ => {
                     heap.close(epoch).unwrap();
@@ -144,7 +144,7 @@ fn random_operations<C: Config<Provider = Host>>(count: usize, seed: u64) {
         }
     }
     for old in &dead {
-        assert_eq!(heap.check_handle(*old), Err(HandleError::Stale), "{old:?}");
+        assert_eq!(heap.try_get_raw(*old), Err(HandleError::Stale), "{old:?}");
         assert_eq!(heap.free_raw(*old), Err(HandleError::Stale), "{old:?}");
     }
     for gone in live {
@@ -180,7 +180,7 @@ fn handles_of_closed_epochs_are_refused_for_ever() {
     for cycle in 0..steps(10_000, 8) {
         let epoch = heap.open_epoch().unwrap();
         let sizes = [64, 300, 64];
-        let new = sizes.map(|size| local.alloc_handle_in(epoch, layout(size)).unwrap());
+        let new = sizes.map(|size| local.alloc_raw_in(epoch, layout(size)).unwrap());
         let survivor = new[cycle % 3];
         for handle in new {
             if handle != survivor {
@@ -223,7 +223,7 @@ fn one_of_many_frees_wins() {
                 for round in 0..rounds {
                     if thread == round % THREADS {
                         for handle in handles {
-                            let new = local.alloc_handle(layout(64)).unwrap();
+                            let new = local.alloc_raw(layout(64)).unwrap();
                             handle.store(new.bits(), Ordering::Relaxed);
                         }
                         won.iter().for_each(|w| w.store(0, Ordering::Relaxed));
@@ -268,13 +268,13 @@ fn one_of_many_frees_wins() {
 #[test]
 fn a_slot_retires_and_returns() {
     let heap = TestHeap::<FewGenerations<Host>>::new(Host::default());
-    heap.set_policy(Policy::Eager);
+    heap.set_policy(Policy::EAGER);
     // One object keeps the slab, the other slots are used up one after the other.
-    let keeper = heap.alloc_handle(layout(64)).unwrap();
+    let keeper = heap.alloc_raw(layout(64)).unwrap();
     let id = keeper.id();
     let mut seen = HashSet::new();
     for _ in 0..63 * GENERATIONS {
-        let handle = heap.alloc_handle(layout(64)).unwrap();
+        let handle = heap.alloc_raw(layout(64)).unwrap();
         assert_eq!(handle.id(), id, "the slab still has slots");
         assert!((handle.generation() as usize) < GENERATIONS);
         assert!(seen.insert(handle.bits()), "{handle:?} was given out twice");
@@ -282,7 +282,7 @@ fn a_slot_retires_and_returns() {
     }
     walk(&heap);
     // All other slots have retired: the next object needs another slab.
-    let next = heap.alloc_handle(layout(64)).unwrap();
+    let next = heap.alloc_raw(layout(64)).unwrap();
     assert_ne!(next.id(), id);
     assert_eq!(walk(&heap).slabs, 2);
     heap.free_raw(next).unwrap();
@@ -290,7 +290,7 @@ fn a_slot_retires_and_returns() {
     heap.free_raw(keeper).unwrap();
     // The slab was empty, so it is back, with an id that nobody had.
     for _ in 0..steps(5000, 30) {
-        let handle = heap.alloc_handle(layout(64)).unwrap();
+        let handle = heap.alloc_raw(layout(64)).unwrap();
         assert_ne!(handle.id(), id);
         assert!(seen.insert(handle.bits()), "{handle:?} was given out twice");
         heap.free_raw(handle).unwrap();
@@ -308,10 +308,10 @@ fn a_slot_retires_and_returns() {
 #[test]
 fn ids_run_out_with_an_error() {
     let heap = TestHeap::<FewIds<Host>>::new(Host::default());
-    heap.set_policy(Policy::Eager);
+    heap.set_policy(Policy::EAGER);
     let mut seen = HashSet::new();
     let error = loop {
-        match heap.alloc_handle(layout(64)) {
+        match heap.alloc_raw(layout(64)) {
             Ok(handle) => {
                 assert!(seen.insert(handle.bits()), "{handle:?} was given out twice");
                 heap.free_raw(handle).unwrap();
@@ -322,9 +322,10 @@ fn ids_run_out_with_an_error() {
     assert_eq!(error, AllocError::HandlesExhausted);
     // Each of the 16 ids served one slot until it retired: then the slab was empty.
     assert_eq!(seen.len(), 16 * GENERATIONS);
-    assert_eq!(heap.handle_ids(), (16, 16));
+    let ids = heap.stats().handle_ids;
+    assert_eq!((ids.given, ids.total), (16, 16));
     assert_eq!(
-        heap.alloc_handle(layout(64)),
+        heap.alloc_raw(layout(64)),
         Err(AllocError::HandlesExhausted)
     );
     let plain = heap.alloc(layout(64)).unwrap();
@@ -338,21 +339,21 @@ fn ids_run_out_with_an_error() {
 #[test]
 fn slabs_with_ids_go_on_when_there_are_no_more() {
     let heap = TestHeap::<FewIds<Host>>::new(Host::default());
-    heap.set_policy(Policy::Eager);
+    heap.set_policy(Policy::EAGER);
     // All ids but one are with slabs that have served one object.
     let kept: Vec<RawHandle> = (0..15)
-        .map(|_| heap.alloc_handle(layout(8192)).unwrap())
+        .map(|_| heap.alloc_raw(layout(8192)).unwrap())
         .collect();
     let slabs: HashSet<u32> = kept.iter().map(|handle| handle.id()).collect();
     let mut served = 0;
     let mut fillers = Vec::new();
-    while heap.handle_ids().0 < 16 {
-        fillers.push(heap.alloc_handle(layout(8192)).unwrap());
+    while heap.stats().handle_ids.given < 16 {
+        fillers.push(heap.alloc_raw(layout(8192)).unwrap());
     }
     for handle in kept.into_iter().chain(fillers) {
         heap.free_raw(handle).unwrap();
     }
-    while let Ok(handle) = heap.alloc_handle(layout(8192)) {
+    while let Ok(handle) = heap.alloc_raw(layout(8192)) {
         served += 1;
         heap.free_raw(handle).unwrap();
     }
@@ -380,7 +381,7 @@ fn first_handles_of_many_threads() {
                     }
                     let handle = heap.insert(thread).unwrap();
                     assert_eq!(*heap.get(handle).unwrap(), thread, "round {round}");
-                    heap.remove(handle).unwrap();
+                    heap.discard(handle).unwrap();
                 });
             }
         });
@@ -398,9 +399,9 @@ fn handles_and_pointers_do_not_mix() {
     let mut plain = Vec::new();
     for index in 0..steps(5000, 100) {
         let named = if index % 2 == 0 {
-            local.alloc_handle(layout(64))
+            local.alloc_raw(layout(64))
         } else {
-            heap.alloc_handle(layout(64))
+            heap.alloc_raw(layout(64))
         };
         let named = named.unwrap();
         let object = local.alloc(layout(64)).unwrap();

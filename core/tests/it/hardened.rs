@@ -26,7 +26,7 @@ fn is_zero(object: NonNull<u8>, size: usize) -> bool {
 #[test]
 fn what_was_freed_is_gone() {
     let heap = TestHeap::new(HostProvider::default());
-    heap.set_policy(temporal_slab::Policy::Never);
+    heap.set_policy(temporal_slab::Policy::NEVER);
     let mut local = heap.local().unwrap();
     let epoch = heap.open_epoch().unwrap();
     for size in [1, 16, 100, 768, 3000, 9000, 40_000, 120_000, 700_000] {
@@ -44,16 +44,16 @@ fn what_was_freed_is_gone() {
             unsafe {
                 match round % 4 {
                     0 => local.free(object, layout),
-                    1 => local.free_any(object),
+                    1 => local.free_unsized(object),
                     2 => heap.free(object, layout),
-                    _ => heap.free_any(object),
+                    _ => heap.free_unsized(object),
                 }
             }
             .unwrap();
         }
     }
     for round in 0..steps(200, 12) {
-        let handle = local.alloc_handle_in(epoch, layout(100)).unwrap();
+        let handle = local.alloc_raw_in(epoch, layout(100)).unwrap();
         let object = heap.get_raw(handle).unwrap();
         assert!(is_zero(object, 100), "round {round}");
         fill(object, 100);
@@ -66,7 +66,7 @@ fn what_was_freed_is_gone() {
     let mut scope = Scope::new(&heap);
     for _ in 0..steps(20, 3) {
         for size in [10, 500, 9000] {
-            let object = scope.bytes(layout(size)).unwrap();
+            let object = scope.alloc_layout(layout(size)).unwrap();
             assert!(is_zero(object, size));
             fill(object, size);
         }
@@ -90,7 +90,7 @@ fn what_ended_in_any_way_is_gone() {
     type Bytes = [u8; 300];
     let full = || -> Bytes { [0xAA; 300] };
     let heap = Heap::<Short<HostProvider<{ 1 << 18 }>>>::new(HostProvider::default());
-    heap.set_policy(temporal_slab::Policy::Never);
+    heap.set_policy(temporal_slab::Policy::NEVER);
     // All that is free, looked at by way of objects that are allocated and given back again.
     let look = |what: &str| {
         let sizes = [100, 300, 3000, 20_000];
@@ -107,7 +107,7 @@ fn what_ended_in_any_way_is_gone() {
     for _ in 0..steps(10, 2) {
         let scope = Scope::new(&heap);
         let handles: Vec<_> = (0..90).map(|_| scope.insert(full()).unwrap()).collect();
-        handles[..30].iter().for_each(|h| heap.remove(*h).unwrap());
+        handles[..30].iter().for_each(|h| heap.discard(*h).unwrap());
         let readers: Vec<_> = handles[60..]
             .iter()
             .map(|h| heap.get(*h).unwrap())
@@ -121,8 +121,8 @@ fn what_ended_in_any_way_is_gone() {
         for _ in 0..4 {
             let kept: Vec<_> = (0..300).map(|_| heap.insert(full()).unwrap()).collect();
             for three in kept.chunks(3) {
-                heap.take(three[0]).unwrap();
-                heap.remove(three[1]).unwrap();
+                heap.remove(three[0]).unwrap();
+                heap.discard(three[1]).unwrap();
                 heap.free_raw(three[2].raw()).unwrap();
             }
         }

@@ -121,7 +121,7 @@ unsafe impl PageProvider for Odd {
 fn a_failed_commit_is_made_up_for() {
     let provider = Odd::default();
     let heap = Heap::<Unchecked<&Odd>>::new(&provider);
-    heap.set_policy(Policy::Never);
+    heap.set_policy(Policy::NEVER);
     let l = layout(20_000, 16);
     let kept = heap.alloc(l).unwrap();
     free(&heap, heap.alloc(l).unwrap(), l);
@@ -232,7 +232,7 @@ fn a_failed_decommit_leaves_nothing_to_be_trusted() {
         ..Odd::default()
     };
     let heap = Heap::<Unchecked<&Odd>>::new(&provider);
-    heap.set_policy(Policy::Never);
+    heap.set_policy(Policy::NEVER);
     let kept = heap.alloc(layout(100_000, 8)).unwrap();
     free(&heap, heap.alloc(layout(9000, 8)).unwrap(), layout(9000, 8));
     provider.loses_on_failed_decommit.store(true, SeqCst);
@@ -259,7 +259,7 @@ fn pressure_gives_back_all_that_is_empty() {
         ..Odd::default()
     };
     let heap = Heap::<Unchecked<&Odd>>::new(&provider);
-    heap.set_policy(Policy::Never);
+    heap.set_policy(Policy::NEVER);
     let l = layout(1024, 8);
     let objects: Vec<_> = (0..1500).map(|_| heap.alloc(l).unwrap()).collect();
     let mut kept = Vec::new();
@@ -367,7 +367,7 @@ temporal_slab_actions::configs! {
 fn the_provider_is_called_with_no_lock_held() {
     static HEAP: Heap<WatchingCpu<Watching, Counting>> = Heap::new(Watching);
     let mut local = HEAP.local().unwrap();
-    for policy in [Policy::Eager, Policy::DEFAULT] {
+    for policy in [Policy::EAGER, Policy::DEFAULT] {
         HEAP.set_policy(policy);
         for size in [16, 100, 9000, 100_000, 1 << 20] {
             let l = layout(size, 8);
@@ -387,7 +387,7 @@ fn the_provider_is_called_with_no_lock_held() {
             HEAP.enter(epoch).unwrap();
             local.alloc_in(epoch, layout(100, 8)).unwrap();
             assert!(HEAP.epoch_stats(epoch).is_ok() && HEAP.stats().open_epochs > 1);
-            assert!(HEAP.exit(epoch, true));
+            assert!(HEAP.exit_and_close(epoch));
             let epoch = HEAP.open_epoch().unwrap();
             HEAP.close(epoch).unwrap();
         }

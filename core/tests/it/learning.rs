@@ -267,7 +267,11 @@ fn records_are_used_again_behind_survivors() {
                 unsafe { local.free(object.unwrap(), layout(SURVIVOR)) }.unwrap();
             }
         }
-        assert!(heap.ring() < 2600, "{} records", heap.ring());
+        assert!(
+            heap.epoch_records() < 2600,
+            "{} records",
+            heap.epoch_records()
+        );
         let left = kept.into_iter().chain(of_old);
         free_all(&mut local, left.map(|object| (object, SURVIVOR)));
     }

@@ -1,7 +1,7 @@
 //! Looks up addresses from threads that own nothing there, while the owners free the objects and the heap gives the memory
 //! back.
 //!
-//! [`Heap::size_of`] and [`Local::size_of`] are safe functions: any thread may ask for any address at any time. The first
+//! [`Heap::usable_size`] and [`Local::usable_size`] are safe functions: any thread may ask for any address at any time. The first
 //! three tests are safe code throughout. The last one also frees pointers that are no objects, which a checked heap allows.
 //!
 //! Makers allocate in a scope and beside it by every way of allocation: slots of plain slabs, slots of slabs with handles,
@@ -97,20 +97,24 @@ impl<F: Family, const CHUNK: usize> Storm<'_, F, CHUNK> {
             let size = SIZES[rng.below(SIZES.len())];
             for _ in 0..1 + rng.below(steps(8, 2)) {
                 let object = match rng.below(4) {
-                    0 => scope.bytes(layout(size)).unwrap().as_ptr().cast_const(),
+                    0 => scope
+                        .alloc_layout(layout(size))
+                        .unwrap()
+                        .as_ptr()
+                        .cast_const(),
                     1 => {
-                        let Ok(handle) = scope.alloc_handle(layout(size)) else {
+                        let Ok(handle) = scope.alloc_raw(layout(size)) else {
                             continue;
                         };
                         heap.get_raw(handle).unwrap().as_ptr()
                     }
                     2 => {
-                        let Ok(handle) = heap.alloc_handle(layout(size)) else {
+                        let Ok(handle) = heap.alloc_raw(layout(size)) else {
                             continue;
                         };
                         named.push(handle);
                         let object = heap.get_raw(handle).unwrap();
-                        assert!(heap.size_of(object).is_err(), "it has a handle");
+                        assert!(heap.usable_size(object).is_err(), "it has a handle");
                         object.as_ptr()
                     }
                     _ => {
@@ -126,7 +130,7 @@ impl<F: Family, const CHUNK: usize> Storm<'_, F, CHUNK> {
         for bytes in &kept {
             let object = NonNull::new(bytes.as_ptr().cast_mut()).unwrap();
             // As an array of bytes: of no alignment.
-            let found = heap.size_of(object).unwrap();
+            let found = heap.usable_size(object).unwrap();
             assert!(found >= bytes.capacity(), "{found} of {}", bytes.capacity());
         }
         drop(kept);
@@ -211,9 +215,9 @@ impl<F: Family, const CHUNK: usize> Storm<'_, F, CHUNK> {
     fn ask(&self, rng: &mut Rng, local: &mut TestLocal<'_, F, CHUNK>) -> bool {
         let object = self.board.any(rng, CHUNK);
         let size = if rng.below(2) == 0 {
-            self.heap.size_of(object)
+            self.heap.usable_size(object)
         } else {
-            local.size_of(object)
+            local.usable_size(object)
         };
         // A checked heap knows where objects begin.
         assert!(
@@ -234,9 +238,9 @@ impl<F: Family, const CHUNK: usize> Storm<'_, F, CHUNK> {
         let freed = unsafe {
             match rng.below(4) {
                 0 => self.heap.free(object, layout),
-                1 => self.heap.free_any(object),
+                1 => self.heap.free_unsized(object),
                 2 => local.free(object, layout),
-                _ => local.free_any(object),
+                _ => local.free_unsized(object),
             }
         };
         assert!(freed.is_err(), "{object:?} was freed");
@@ -280,7 +284,7 @@ fn storm<F: Family, const CHUNK: usize>(policy: Policy, makers: usize, frees: bo
 
 /// Runs lookups with small and large chunks, and with policies that give memory back early and late.
 fn lookups<F: Family>() {
-    let found = storm::<F, 65536>(Policy::Eager, 1, false)
+    let found = storm::<F, 65536>(Policy::EAGER, 1, false)
         + storm::<F, { 1 << 18 }>(Policy::DEFAULT, 2, false);
     assert!(
         found > 0 || cfg!(miri),
@@ -328,8 +332,8 @@ fn any_address_may_be_asked_for_of_a_hardened_heap() {
 #[test]
 fn what_is_no_object_is_refused_beside_reclaims() {
     if !alone("lookups::what_is_no_object_is_refused_beside_reclaims") {
-        storm::<Checked<()>, 65536>(Policy::Eager, 1, true);
+        storm::<Checked<()>, 65536>(Policy::EAGER, 1, true);
         storm::<Hard<()>, { 1 << 18 }>(Policy::DEFAULT, 2, true);
-        storm::<Bumping<()>, { 1 << 18 }>(Policy::Eager, 2, true);
+        storm::<Bumping<()>, { 1 << 18 }>(Policy::EAGER, 2, true);
     }
 }

@@ -104,7 +104,7 @@ fn work(page: usize) -> usize {
     let provider = Odd::new(page);
     let heap = Heap::<Checked<&Odd>>::new(&provider);
     let mut local = heap.local().unwrap();
-    heap.set_policy(Policy::Eager);
+    heap.set_policy(Policy::EAGER);
     let _reserved = heap.reserve(CHUNK);
     for _ in 0..steps(6, 2) {
         let epoch = heap.advance().unwrap();

@@ -55,9 +55,9 @@ fn sizes_near_the_end_are_refused_everywhere() {
     // SAFETY: it is live and this long.
     unsafe { kept.write_bytes(7, 100) };
     let scope = Scope::new(&heap);
-    scope.bytes(small).unwrap();
+    scope.alloc_layout(small).unwrap();
     // What is made once is made, and what is empty is gone.
-    heap.free_raw(heap.alloc_handle_in(epoch, small).unwrap())
+    heap.free_raw(heap.alloc_raw_in(epoch, small).unwrap())
         .unwrap();
     assert!(is_refused(heap.alloc(layout(1 << 30))));
     heap.reclaim();
@@ -69,19 +69,19 @@ fn sizes_near_the_end_are_refused_everywhere() {
         assert!(is_refused(heap.alloc_zeroed(huge)), "{huge:?}");
         assert!(is_refused(heap.alloc_in(epoch, huge)), "{huge:?}");
         assert!(is_refused(heap.alloc_zeroed_in(epoch, huge)), "{huge:?}");
-        assert!(is_refused(heap.alloc_handle(huge)), "{huge:?}");
-        assert!(is_refused(heap.alloc_handle_in(epoch, huge)), "{huge:?}");
+        assert!(is_refused(heap.alloc_raw(huge)), "{huge:?}");
+        assert!(is_refused(heap.alloc_raw_in(epoch, huge)), "{huge:?}");
         assert!(is_refused(local.alloc(huge)), "{huge:?}");
         assert!(is_refused(local.alloc_zeroed(huge)), "{huge:?}");
         assert!(is_refused(local.alloc_in(epoch, huge)), "{huge:?}");
-        assert!(is_refused(local.alloc_handle(huge)), "{huge:?}");
-        assert!(is_refused(local.alloc_handle_in(epoch, huge)), "{huge:?}");
-        assert!(is_refused(scope.bytes(huge)), "{huge:?}");
-        assert!(is_refused(scope.zeroed(huge)), "{huge:?}");
-        assert!(is_refused(scope.alloc_handle(huge)), "{huge:?}");
+        assert!(is_refused(local.alloc_raw(huge)), "{huge:?}");
+        assert!(is_refused(local.alloc_raw_in(epoch, huge)), "{huge:?}");
+        assert!(is_refused(scope.alloc_layout(huge)), "{huge:?}");
+        assert!(is_refused(scope.alloc_zeroed(huge)), "{huge:?}");
+        assert!(is_refused(scope.alloc_raw(huge)), "{huge:?}");
         assert!(!heap.resize_in_place(kept, small, huge), "{huge:?}");
         assert_eq!(heap.class_of(huge), None);
-        assert!(heap.usable_size(huge) == 0 || heap.usable_size(huge) >= huge.size());
+        assert!(heap.good_size(huge) == 0 || heap.good_size(huge) >= huge.size());
         // SAFETY: it is live; a resize that fails leaves it, and a checked heap refuses the free.
         unsafe {
             assert!(is_refused(heap.resize(kept, small, huge)), "{huge:?}");
@@ -115,11 +115,13 @@ fn products_do_not_wrap() {
     let heap = TestHeap::new(StaticProvider::new(&mut memory));
     let scope = Scope::new(&heap);
     for count in [usize::MAX, usize::MAX / 8 + 1, usize::MAX / 8, MOST / 8 + 1] {
-        let made = scope.slice_with(count, |_| 5u64).map(|slice| slice.len());
+        let made = scope
+            .alloc_slice_fill_with(count, |_| 5u64)
+            .map(|slice| slice.len());
         assert_eq!(made, Err(AllocError::TooLarge), "{count}");
     }
     let most = scope
-        .slice_with(MOST / 8, |_| 5u64)
+        .alloc_slice_fill_with(MOST / 8, |_| 5u64)
         .map(|slice| slice.len());
     assert!(is_refused(most));
     assert!(is_refused(heap.insert([0u8; 8193])));
@@ -128,7 +130,12 @@ fn products_do_not_wrap() {
     assert!(is_refused(heap.insert(Wide)), "no class is aligned so");
     assert!(is_refused(scope.insert(Wide)));
     // Of nothing there can be any number.
-    assert_eq!(scope.slice_with(9, |_| ()).map(|slice| slice.len()), Ok(9));
+    assert_eq!(
+        scope
+            .alloc_slice_fill_with(9, |_| ())
+            .map(|slice| slice.len()),
+        Ok(9)
+    );
 }
 
 /// Limits and reserves at the ends of the numbers. Catches a reserve of a number that went below zero which takes all
@@ -162,7 +169,7 @@ fn limits_and_reserves_do_not_wrap() {
     heap.set_limit(heap.bytes().taken + 1000);
     assert_eq!(heap.reserve(1), Err(AllocError::Limit));
     for bytes in [0, 1, MOST, usize::MAX] {
-        for policy in [Policy::Proportional { bytes }, Policy::Batched { bytes }] {
+        for policy in [Policy::proportional(bytes), Policy::keeping(bytes)] {
             heap.set_policy(policy);
             crate::common::free(&heap, heap.alloc(layout(3000)).unwrap(), 3000);
             heap.reclaim_to(bytes);

@@ -131,7 +131,7 @@ fn blocks_are_made_present_once() {
 fn more_is_made_present_where_there_is_much() {
     let provider: Noting = Noting::default();
     let heap = TestHeap::new(&provider);
-    heap.set_policy(Policy::Never);
+    heap.set_policy(Policy::NEVER);
     let objects: Vec<_> = (0..600)
         .map(|_| heap.alloc(layout(50_000)).unwrap())
         .collect();
@@ -163,7 +163,7 @@ fn more_is_made_present_where_there_is_much() {
 fn what_is_to_stay_stays() {
     let provider: Noting = Noting::default();
     let heap = TestHeap::new(&provider);
-    heap.set_policy(Policy::Never);
+    heap.set_policy(Policy::NEVER);
     let objects: Vec<_> = (0..30)
         .map(|_| heap.alloc(layout(20_000)).unwrap())
         .collect();
@@ -183,7 +183,7 @@ fn what_is_to_stay_stays() {
     assert!(provider.decommits.get() > 0);
     assert!(left <= warm / 2 && left > warm / 4, "{left} of {warm}");
     let chunks = heap.stats().pages.chunks;
-    heap.set_policy(Policy::Eager);
+    heap.set_policy(Policy::EAGER);
     assert_eq!(heap.bytes().reclaimable, 0);
     let cold = heap.stats().pages;
     heap.reclaim_to(usize::MAX);
@@ -215,7 +215,7 @@ fn two_blocks_are_looked_at_both() {
     const TWO: usize = 2 * BLOCK;
     let provider: Noting = Noting::default();
     let heap = TestHeap::new(&provider);
-    heap.set_policy(Policy::Never);
+    heap.set_policy(Policy::NEVER);
     let kept = heap.alloc(layout(20_000)).unwrap();
     let fill = |object: NonNull<u8>| {
         // SAFETY: it is live, and so long.
@@ -256,7 +256,7 @@ fn a_close_gives_back_what_the_epoch_had() {
     ] {
         let provider: Noting = Noting::default();
         let heap = TestHeap::new(&provider);
-        heap.set_policy(Policy::OnClose);
+        heap.set_policy(Policy::ON_CLOSE);
         let objects = [(); 10].map(|()| heap.alloc(layout(20_000)).unwrap());
         for object in objects {
             free(&heap, object, 20_000);
@@ -355,7 +355,7 @@ fn long_objects_that_are_used_whole_are_made_present() {
     const SIZE: usize = 9 << 20;
     let provider = Touched::default();
     let heap = Heap::<Unchecked<&Touched>>::new(&provider);
-    heap.set_policy(Policy::Eager);
+    heap.set_policy(Policy::EAGER);
     // One of each in turn, so that each begins in memory that went back. How many were made present.
     let round = |times: usize, touch: &dyn Fn(NonNull<u8>)| {
         let mut present = 0;
@@ -402,7 +402,7 @@ fn long_objects_are_zero_without_being_written() {
     const SIZE: usize = (5 << 20) + 12_345;
     let provider = Touched::default();
     let heap = Heap::<Unchecked<&Touched>>::new(&provider);
-    heap.set_policy(Policy::Never);
+    heap.set_policy(Policy::NEVER);
     let mut local = heap.local().unwrap();
     let epoch = heap.open_epoch().unwrap();
     for round in 0..9 {

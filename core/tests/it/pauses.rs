@@ -38,7 +38,7 @@ fn nobody_is_inside_a_paused_heap() {
     let done: [AtomicUsize; 3] = Default::default();
     let begun = AtomicUsize::new(0);
     // SAFETY: nothing else is done with the heap here until `go_on`, which is called once.
-    unsafe { heap.pause() };
+    unsafe { heap.before_fork() };
     std::thread::scope(|scope| {
         let threads: Vec<_> = tasks
             .iter()
@@ -64,7 +64,7 @@ fn nobody_is_inside_a_paused_heap() {
             .collect();
         let early: Vec<_> = early.iter().map(|((name, _), _)| *name).collect();
         // SAFETY: the pause is this thread's.
-        unsafe { heap.go_on() };
+        unsafe { heap.after_fork() };
         assert_eq!(early, [""; 0]);
         for thread in threads {
             thread.join().unwrap();

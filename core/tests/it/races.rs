@@ -257,7 +257,7 @@ fn a_block_keeps_the_record_of_its_epoch() {
                     heap.close(epoch).unwrap();
                 } else {
                     heap.enter(epoch).unwrap();
-                    assert!(heap.exit(epoch, true));
+                    assert!(heap.exit_and_close(epoch));
                 }
                 closed.tell(1);
             };
@@ -419,10 +419,10 @@ fn what_an_id_leads_to_is_whole() {
     for before in 0..3 {
         let heap = new_heap();
         for size in [64, 128, 256].into_iter().take(before) {
-            heap.alloc_handle(layout(size)).unwrap();
+            heap.alloc_raw(layout(size)).unwrap();
         }
         one_after_the_other(
-            || heap.alloc_handle(layout(200)).unwrap().bits(),
+            || heap.alloc_raw(layout(200)).unwrap().bits(),
             |bits| {
                 let _or_none = heap.get_raw(RawHandle::from_bits(bits));
             },
@@ -482,7 +482,7 @@ fn what_an_address_leads_to_is_whole() {
                 |address| {
                     let object = NonNull::new(core::ptr::without_provenance_mut(address as usize));
                     // It may not be there yet, for all that this thread knows.
-                    if let Ok(found) = heap.size_of(object.unwrap()) {
+                    if let Ok(found) = heap.usable_size(object.unwrap()) {
                         assert!(found >= size);
                     }
                 },
@@ -521,7 +521,7 @@ fn a_free_of_a_life_before_is_refused() {
             },
             |_| {
                 // SAFETY: in a checked heap what is not live is refused.
-                let freed = unsafe { heap.free_any(at(address)) };
+                let freed = unsafe { heap.free_unsized(at(address)) };
                 assert!(freed.is_err());
             },
         );

@@ -41,12 +41,12 @@ fn remake(first_id: Option<u32>) {
         assert!(first_id.is_none_or(|id| heap.set_first_handle_id(id)));
         for n in 0..MANY as u64 {
             kept.values.push(heap.insert(n).unwrap());
-            kept.handles.push(heap.alloc_handle(layout(100)).unwrap());
+            kept.handles.push(heap.alloc_raw(layout(100)).unwrap());
         }
         let (old, own) = kept.values.split_at(kept.values.len() - MANY);
         for value in old {
             assert_eq!(heap.get(*value).err(), Some(HandleError::Foreign));
-            assert_eq!(heap.remove(*value), Err(HandleError::Foreign));
+            assert_eq!(heap.discard(*value), Err(HandleError::Foreign));
             assert!(first_id.is_some() || heap.get_raw(value.raw()).is_none());
         }
         assert!(
@@ -81,13 +81,13 @@ fn pointers_of_a_heap_that_was_remade_are_addresses() {
             .collect();
         for object in &kept.objects {
             assert_eq!(
-                heap.size_of(*object).is_ok(),
+                heap.usable_size(*object).is_ok(),
                 live.contains(object),
                 "{object:p}"
             );
             if !live.contains(object) {
                 // SAFETY: a checked heap refuses what is no object.
-                assert!(unsafe { heap.free_any(*object) }.is_err());
+                assert!(unsafe { heap.free_unsized(*object) }.is_err());
             }
         }
         walk(&heap);
@@ -136,13 +136,13 @@ fn forged_tokens_are_refused() {
                 "{token:?}"
             );
         }
-        assert_eq!(heap.alloc_handle_in(token, layout(64)).err(), closed);
-        assert_eq!(local.alloc_handle_in(token, layout(64)).err(), closed);
+        assert_eq!(heap.alloc_raw_in(token, layout(64)).err(), closed);
+        assert_eq!(local.alloc_raw_in(token, layout(64)).err(), closed);
         assert_eq!(heap.state(token), Err(EpochError::Closed), "{token:?}");
         assert_eq!(heap.enter(token), Err(EpochError::Closed));
         assert_eq!(heap.set_label(token, "mine"), Err(EpochError::Closed));
         assert!(heap.epoch_stats(token).is_err());
-        assert!(!heap.exit(token, true));
+        assert!(!heap.exit_and_close(token));
         assert!(heap.close(token).is_err());
         local.leave(token);
     }

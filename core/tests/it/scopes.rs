@@ -41,7 +41,7 @@ fn values_lie_apart_and_go_together() {
                 rng.below(200)
             };
             let layout = Layout::from_size_align(size, 1 << rng.below(14)).unwrap();
-            let bytes = scope.zeroed(layout).unwrap();
+            let bytes = scope.alloc_zeroed(layout).unwrap();
             assert!(
                 bytes.as_ptr().addr().is_multiple_of(layout.align()),
                 "{layout:?}"
@@ -62,7 +62,7 @@ fn values_lie_apart_and_go_together() {
         }
         drop(slices);
         scope.reset();
-        assert!(scope.held_bytes() <= 1 << 20, "round {round}");
+        assert!(scope.allocated_bytes() <= 1 << 20, "round {round}");
     }
     drop(scope);
     assert_empty(&heap);
@@ -85,9 +85,9 @@ fn values_texts_and_slices() {
     let heap = TestHeap::new(Host::default());
     let scope = Scope::new(&heap);
     let (number, unit) = (scope.alloc(7u128).unwrap(), scope.alloc(()).unwrap());
-    let text = scope.text("größer").unwrap();
-    let squares = scope.slice_with(1000, |n| n * n).unwrap();
-    let copy = scope.slice(&[1u16, 2, 3]).unwrap();
+    let text = scope.alloc_str("größer").unwrap();
+    let squares = scope.alloc_slice_fill_with(1000, |n| n * n).unwrap();
+    let copy = scope.alloc_slice_copy(&[1u16, 2, 3]).unwrap();
     text.make_ascii_uppercase();
     *number += 1;
     copy[0] = 9;
@@ -96,7 +96,9 @@ fn values_texts_and_slices() {
         (8, (), "GRößER", 998_001, &[9, 2, 3][..])
     );
     assert_eq!(
-        scope.slice_with(usize::MAX, |_| 0u8).map(|s| s.len()),
+        scope
+            .alloc_slice_fill_with(usize::MAX, |_| 0u8)
+            .map(|s| s.len()),
         Err(AllocError::TooLarge)
     );
 }
@@ -150,7 +152,7 @@ fn destructors_run_once_whichever_panics() {
                 if number % 3 == 1 {
                     scope.insert(counted).unwrap();
                 } else {
-                    scope.boxed(counted).unwrap();
+                    scope.alloc_with_drop(counted).unwrap();
                 }
                 scope.alloc([0u8; 100]).unwrap();
             }
@@ -172,7 +174,7 @@ fn destructors_run_once_whichever_panics() {
 fn boxed_values_are_used_and_dropped() {
     let heap = TestHeap::new(Host::default());
     let scope = Scope::new(&heap);
-    let text = scope.boxed(String::from("a")).unwrap();
+    let text = scope.alloc_with_drop(String::from("a")).unwrap();
     text.push('b');
     *text += "c";
     assert_eq!(text, "abc");
@@ -185,9 +187,9 @@ fn a_large_request_takes_its_size() {
     let heap = TestHeap::new(Host::default());
     let scope = Scope::new(&heap);
     scope
-        .bytes(Layout::from_size_align(1 << 20, 8).unwrap())
+        .alloc_layout(Layout::from_size_align(1 << 20, 8).unwrap())
         .unwrap();
-    assert_eq!(scope.held_bytes(), 1 << 20);
+    assert_eq!(scope.allocated_bytes(), 1 << 20);
 }
 
 /// Without memory a scope says so, keeps what it has, and goes on when there is memory again. A value
@@ -213,7 +215,7 @@ fn a_scope_without_memory() {
         drops: Arc::clone(&drops),
         panics: false,
     };
-    assert!(scope.boxed(counted).is_err());
+    assert!(scope.alloc_with_drop(counted).is_err());
     assert_eq!(drops.load(Ordering::Relaxed), 1);
     provider.mend();
     scope.alloc([3u8; 4000]).unwrap();
@@ -236,7 +238,7 @@ fn handles_end_with_their_scope() {
             for number in 0..count {
                 let size = [1, 64, 200, 3000][number % 4];
                 let layout = Layout::from_size_align(size, 8).unwrap();
-                let handle = scope.alloc_handle(layout).unwrap();
+                let handle = scope.alloc_raw(layout).unwrap();
                 let at = heap.get_raw(handle).unwrap();
                 // SAFETY: the object is live and this long.
                 unsafe { at.write_bytes(number as u8, size) };
@@ -295,12 +297,12 @@ fn values_with_handles_end_with_their_scope() {
     let removed_while_read = scope.insert(counted()).unwrap();
     let plain = scope.insert(7u64).unwrap();
     assert_eq!(*heap.get(plain).unwrap(), 7);
-    heap.remove(removed).unwrap();
+    heap.discard(removed).unwrap();
     assert_eq!(dropped(), 1);
     let reading = heap.get(read).unwrap();
     let other = heap.get(removed_while_read).unwrap();
     let number = heap.get(plain).unwrap();
-    heap.remove(removed_while_read).unwrap();
+    heap.discard(removed_while_read).unwrap();
     assert_eq!(dropped(), 1, "it is being read");
     drop(scope);
     assert_eq!(dropped(), 2, "the one that nobody read");
@@ -328,7 +330,7 @@ fn values_with_handles_end_with_their_scope() {
 fn an_outdated_hint_into_a_scopes_slab() {
     let heap = TestHeap::new(Host::default());
     let layout = Layout::from_size_align(8192, 8).unwrap();
-    let handle = heap.alloc_handle(layout).unwrap();
+    let handle = heap.alloc_raw(layout).unwrap();
     heap.free_raw(handle).unwrap();
     heap.reclaim();
     // The metadata of the slab that the bin remembers is this scope's now.
@@ -336,7 +338,7 @@ fn an_outdated_hint_into_a_scopes_slab() {
     let values: Vec<_> = (0..4u8).map(|n| scope.insert([n; 8192]).unwrap()).collect();
     let readings: Vec<_> = values[1..].iter().map(|h| heap.get(*h).unwrap()).collect();
     drop(scope);
-    let other = heap.alloc_handle(layout).unwrap();
+    let other = heap.alloc_raw(layout).unwrap();
     assert_ne!(other.id(), values[0].raw().id());
     for (number, reading) in readings.iter().enumerate() {
         assert!(reading.iter().all(|b| usize::from(*b) == number + 1));
@@ -372,7 +374,7 @@ fn a_scope_goes_under_its_readers() {
                     for (number, handle) in handles.iter().enumerate() {
                         let reading = heap.get(*handle);
                         if number % 2 == thread {
-                            let _gone = heap.remove(*handle);
+                            let _gone = heap.discard(*handle);
                         }
                         drop(reading);
                     }

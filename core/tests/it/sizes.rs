@@ -67,7 +67,7 @@ fn try_all<C: Config<Provider: Default>>() {
                     }
                 };
                 served += 1;
-                let usable = heap.usable_size(layout);
+                let usable = heap.good_size(layout);
                 assert!(object.addr().get().is_multiple_of(align), "{layout:?}");
                 assert!(usable >= size.max(1), "{layout:?}: {usable} usable");
                 // SAFETY: the object has that many bytes; it is live and freed once.
@@ -118,8 +118,8 @@ fn in_place_only_where_the_object_is_the_same() {
             let old = Layout::from_size_align(old, 8).unwrap();
             let new = Layout::from_size_align(new, 8).unwrap();
             if heap.resize_in_place(NonNull::dangling(), old, new) {
-                assert!(heap.usable_size(old) >= new.size());
-                assert_eq!(heap.usable_size(old), heap.usable_size(new));
+                assert!(heap.good_size(old) >= new.size());
+                assert_eq!(heap.good_size(old), heap.good_size(new));
             }
         }
     }

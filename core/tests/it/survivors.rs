@@ -143,21 +143,21 @@ fn misuse_is_refused() {
             Err(FreeError::WrongLayout)
         );
         assert_eq!(
-            local.free_any(a.map_addr(|at| at.checked_add(16).unwrap())),
+            local.free_unsized(a.map_addr(|at| at.checked_add(16).unwrap())),
             Err(FreeError::Interior)
         );
         assert_eq!(heap.epoch_stats(epoch).unwrap().mixed_objects, 4);
         local.free(a, layout(SURVIVOR)).unwrap();
-        other.free_any(b).unwrap();
+        other.free_unsized(b).unwrap();
         heap.free(c, layout(SURVIVOR)).unwrap();
-        heap.free_any(d).unwrap();
+        heap.free_unsized(d).unwrap();
         for object in objects {
-            assert_eq!(local.free_any(object), Err(FreeError::DoubleFree));
+            assert_eq!(local.free_unsized(object), Err(FreeError::DoubleFree));
             assert_eq!(
                 other.free(object, layout(SURVIVOR)),
                 Err(FreeError::DoubleFree)
             );
-            assert_eq!(heap.free_any(object), Err(FreeError::DoubleFree));
+            assert_eq!(heap.free_unsized(object), Err(FreeError::DoubleFree));
         }
     }
     assert_eq!(heap.epoch_stats(epoch).unwrap().live_objects(), 0);
@@ -169,7 +169,7 @@ fn misuse_is_refused() {
     );
     assert_eq!(walk(&heap).mixed_slots, 2);
     // SAFETY: live.
-    unsafe { other.free_any(last) }.unwrap();
+    unsafe { other.free_unsized(last) }.unwrap();
     assert_eq!(heap.epoch_at(epoch.index()), None);
     for kept in kept {
         end(&mut other, kept);
@@ -189,7 +189,7 @@ fn the_heaps_own_epoch_is_closed_to_all() {
     assert!(mixed > 0);
     // The heap's own was opened late.
     let first = steps(1, eras as usize - 3) as u64;
-    for index in 1..heap.ring() as u32 {
+    for index in 1..heap.epoch_records() as u32 {
         for era in first..eras {
             let Some(epoch) = Epoch::from_parts(index, era) else {
                 continue;
@@ -198,7 +198,7 @@ fn the_heaps_own_epoch_is_closed_to_all() {
             takes_nothing(&heap, &mut local, epoch);
             // To close one again does nothing, also to that one.
             let _closed = heap.close(epoch);
-            assert!(heap.enter(epoch).is_err() && !heap.exit(epoch, true));
+            assert!(heap.enter(epoch).is_err() && !heap.exit_and_close(epoch));
         }
     }
     // More epochs than there are positions at a time, so that each is tried; under Miri some.
@@ -268,7 +268,7 @@ fn threads_end_each_others_survivors() {
     // SAFETY: objects are passed on whole.
     unsafe impl Sync for Place {}
     let heap = Heap::<Bumping<Host>>::new(Host::default());
-    heap.set_policy(Policy::Batched { bytes: 1 << 20 });
+    heap.set_policy(Policy::keeping(1 << 20));
     let places: Vec<Place> = (0..steps(256, 8))
         .map(|_| Place(Mutex::new(None)))
         .collect();
@@ -329,7 +329,7 @@ fn the_heaps_own_epoch_is_nobody_elses() {
         let closes_all = move |is_lock: bool, number: usize| {
             held += if is_lock { 1 } else { -1 };
             if held == 0 && number == stop {
-                let all = (1..heap.ring()).filter_map(|index| heap.epoch_at(index));
+                let all = (1..heap.epoch_records()).filter_map(|index| heap.epoch_at(index));
                 all.filter(|other| *other != epoch).for_each(|other| {
                     let _closed = heap.close(other);
                 });

@@ -162,7 +162,7 @@ fn storm<C: Config<Provider: Default + Sync, Lock: Sync>>(
         "{census:?}"
     );
     assert_eq!((census.runs, census.regions), (0, 0), "{census:?}");
-    assert_eq!(heap.late_double_frees(), 0);
+    assert_eq!(heap.stats().errors.late_double_frees, 0);
 }
 
 #[test]
@@ -177,10 +177,10 @@ fn shared_path_only() {
 
 #[test]
 fn both_with_eager_reclaim() {
-    storm::<Plain<true>>(Policy::Eager, |number| number % 2 == 0);
+    storm::<Plain<true>>(Policy::EAGER, |number| number % 2 == 0);
 }
 
 #[test]
 fn both_with_little_kept_warm() {
-    storm::<Plain<true>>(Policy::Batched { bytes: 100_000 }, |number| number % 2 == 0);
+    storm::<Plain<true>>(Policy::keeping(100_000), |number| number % 2 == 0);
 }

@@ -199,7 +199,7 @@ unsafe impl PageProvider for Interrupted {
 /// began.
 #[test]
 fn pages_in_transit_are_nobodys() {
-    HEAP.set_policy(Policy::Batched { bytes: KEEP });
+    HEAP.set_policy(Policy::keeping(KEEP));
     for number in 0..steps(20_000, 60) {
         step();
         if number % 64 == 0 {

@@ -27,14 +27,14 @@ fn values_are_dropped_once() {
     let value = || Counted("a value".to_owned());
 
     let removed = heap.insert(value()).unwrap();
-    heap.remove(removed).unwrap();
+    heap.discard(removed).unwrap();
     assert_eq!(
-        (drops(), heap.remove(removed)),
+        (drops(), heap.discard(removed)),
         (1, Err(HandleError::Stale))
     );
 
     let taken = local.insert(value()).unwrap();
-    let kept = local.take(taken).unwrap();
+    let kept = local.remove(taken).unwrap();
     assert_eq!((drops(), kept.0.as_str()), (1, "a value"));
     drop(kept);
     assert_eq!(drops(), 2);
@@ -42,8 +42,8 @@ fn values_are_dropped_once() {
     let read = local.insert(value()).unwrap();
     let first = heap.get(read).unwrap();
     let second = heap.get(read).unwrap();
-    assert_eq!(heap.take(read).unwrap_err(), HandleError::InUse);
-    local.remove(read).unwrap();
+    assert_eq!(heap.remove(read).unwrap_err(), HandleError::InUse);
+    local.discard(read).unwrap();
     assert_eq!(heap.get(read).unwrap_err(), HandleError::Stale);
     assert_eq!(
         (drops(), first.0.as_str(), second.0.as_str()),
@@ -70,7 +70,7 @@ fn values_are_dropped_once() {
     let popular = heap.insert(value()).unwrap();
     let readers: Vec<_> = (0..255).map(|_| heap.get(popular).unwrap()).collect();
     assert_eq!(heap.get(popular).unwrap_err(), HandleError::InUse);
-    heap.remove(popular).unwrap();
+    heap.discard(popular).unwrap();
     drop(readers);
     assert_eq!(drops(), 5);
     drop(local);
@@ -92,11 +92,11 @@ fn a_panicking_destructor_loses_no_slot() {
     let read = heap.insert(Bomb(2)).unwrap();
     let caught =
         |f: &mut dyn FnMut()| std::panic::catch_unwind(core::panic::AssertUnwindSafe(f)).is_err();
-    assert!(caught(&mut || heap.remove(removed).unwrap()));
+    assert!(caught(&mut || heap.discard(removed).unwrap()));
     let mut reading = Some(heap.get(read).unwrap());
-    heap.remove(read).unwrap();
+    heap.discard(read).unwrap();
     assert!(caught(&mut || drop(reading.take())));
-    assert_eq!(heap.remove(removed), Err(HandleError::Stale));
+    assert_eq!(heap.discard(removed), Err(HandleError::Stale));
     heap.reclaim();
     assert_eq!(walk(&heap).slabs, 0);
 }
@@ -115,13 +115,13 @@ fn a_panic_leaves_everything_as_it_was() {
         |f: &mut dyn FnMut()| std::panic::catch_unwind(core::panic::AssertUnwindSafe(f)).is_err();
     let heap = Heap::<Checked<Host>>::new(Host::default());
     let mut local = heap.local().unwrap();
-    let domain = Domain::open(&heap).unwrap().closing();
+    let domain = Domain::open(&heap).unwrap().close_on_exit();
     let bombs: Vec<_> = (0..steps(100, 4))
         .map(|_| local.insert_in(domain.epoch(), Bomb([0; 300])).unwrap())
         .collect();
     for handle in &bombs {
-        assert!(caught(&mut || local.remove(*handle).unwrap()));
-        assert_eq!(local.remove(*handle), Err(HandleError::Stale));
+        assert!(caught(&mut || local.discard(*handle).unwrap()));
+        assert_eq!(local.discard(*handle), Err(HandleError::Stale));
     }
     assert!(caught(&mut || {
         let _inside = domain.enter().unwrap();
@@ -140,7 +140,7 @@ fn a_panic_leaves_everything_as_it_was() {
         local.insert_in(domain.epoch(), Bomb([0; 300])).is_ok()
     )));
     let again = local.insert(5u64).unwrap();
-    assert_eq!(local.take(again), Ok(5));
+    assert_eq!(local.remove(again), Ok(5));
     drop(local);
     heap.reclaim();
     assert_eq!(walk(&heap).slabs, 0);
@@ -161,16 +161,16 @@ fn destructors_come_back_to_the_heap() {
         fn drop(&mut self) {
             DROPS.fetch_add(1, Ordering::Relaxed);
             let own = self.own.lock().unwrap().unwrap();
-            assert_eq!(self.heap.remove(own), Err(HandleError::Stale));
+            assert_eq!(self.heap.discard(own), Err(HandleError::Stale));
             assert_eq!(self.heap.get(own).err(), Some(HandleError::Stale));
             if let Some(next) = self.next {
-                self.heap.remove(next).unwrap();
+                self.heap.discard(next).unwrap();
             }
             let epoch = self.heap.open_epoch().unwrap();
             let other = self.heap.insert_in(epoch, 5u64).unwrap();
             self.heap.close(epoch).unwrap();
             self.heap.reclaim();
-            assert_eq!(self.heap.take(other), Ok(5));
+            assert_eq!(self.heap.remove(other), Ok(5));
         }
     }
     // The values refer to it, and it is dropped behind them.
@@ -188,7 +188,7 @@ fn destructors_come_back_to_the_heap() {
         *heap.get(handle).unwrap().own.lock().unwrap() = Some(handle);
         last = Some(handle);
     }
-    heap.remove(last.unwrap()).unwrap();
+    heap.discard(last.unwrap()).unwrap();
     assert_eq!(DROPS.load(Ordering::Relaxed), steps(50, 4));
     heap.reclaim();
     assert_eq!(walk(heap).slabs, 0);
@@ -230,9 +230,9 @@ fn readers_and_removers() {
                             reads.fetch_add(1, Ordering::Relaxed);
                         }
                         let _over = match thread {
-                            0 => heap.remove(*handle),
-                            1 => local.remove(*handle),
-                            _ => heap.take(*handle).map(drop),
+                            0 => heap.discard(*handle),
+                            1 => local.discard(*handle),
+                            _ => heap.remove(*handle).map(drop),
                         };
                     }
                 });

@@ -339,7 +339,7 @@ pub unsafe extern "C" fn slab_bare_free(heap: *mut SlabBare, object: *mut c_void
     unsafe {
         with(heap, false, |heap| {
             if let Some(object) = NonNull::new(object.cast::<u8>()) {
-                heap.heap.free_any(object)?;
+                heap.heap.free_unsized(object)?;
             }
             Ok(true)
         })
@@ -356,7 +356,7 @@ pub unsafe extern "C" fn slab_bare_usable_size(heap: *mut SlabBare, object: *mut
     unsafe {
         with(heap, 0, |heap| {
             let object = NonNull::new(object.cast::<u8>()).ok_or(Error::Argument)?;
-            Ok(heap.heap.size_of(object)?)
+            Ok(heap.heap.usable_size(object)?)
         })
     }
 }
@@ -375,10 +375,7 @@ pub unsafe extern "C" fn slab_bare_alloc_obj(
     unsafe {
         with(heap, 0, |heap| {
             let layout = Layout::from_size_align(size, 16).map_err(|_| Error::Size)?;
-            Ok(heap
-                .heap
-                .alloc_handle_in(heap.epoch(epoch)?, layout)?
-                .bits())
+            Ok(heap.heap.alloc_raw_in(heap.epoch(epoch)?, layout)?.bits())
         })
     }
 }
@@ -395,7 +392,7 @@ pub unsafe extern "C" fn slab_bare_get_obj(
     // SAFETY: the caller's promise.
     unsafe {
         with(heap, ptr::null_mut(), |heap| {
-            let object = heap.heap.check_handle(RawHandle::from_bits(handle));
+            let object = heap.heap.try_get_raw(RawHandle::from_bits(handle));
             Ok(object.map_err(|_| Error::BadHandle)?.as_ptr().cast())
         })
     }

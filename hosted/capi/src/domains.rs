@@ -65,7 +65,11 @@ unsafe fn leave_domain(domain: *mut EpochDomain) -> Result<(), SlabError> {
     if auto_close {
         leave(shared, epoch);
     }
-    shared.heap.exit(epoch, auto_close);
+    if auto_close {
+        shared.heap.exit_and_close(epoch);
+    } else {
+        shared.heap.exit(epoch);
+    }
     Ok(())
 }
 

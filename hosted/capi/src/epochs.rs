@@ -140,7 +140,7 @@ pub unsafe extern "C" fn slab_epoch_dec_refcount(
         // SAFETY: the caller's promise.
         let shared = unsafe { of(alloc) }?;
         let epoch = shared.epoch(epoch)?;
-        if !shared.heap.exit(epoch, false) {
+        if !shared.heap.exit(epoch) {
             return Err(SlabError::Misuse);
         }
         Ok(true)

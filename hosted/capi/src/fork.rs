@@ -64,7 +64,7 @@ extern "C" fn before() {
     // SAFETY: the lock is held, until `after`; what is in the list is there until it is struck off under the lock.
     unsafe {
         for shared in &*ALL.list.get() {
-            (**shared).heap.pause();
+            (**shared).heap.before_fork();
         }
     }
 }
@@ -73,7 +73,7 @@ extern "C" fn after() {
     // SAFETY: the C library calls `before` first, in this thread or in the one that this is a copy of.
     unsafe {
         for shared in &*ALL.list.get() {
-            (**shared).heap.go_on();
+            (**shared).heap.after_fork();
         }
         ALL.lock.unlock();
     }

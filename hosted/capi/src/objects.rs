@@ -55,8 +55,8 @@ pub unsafe extern "C" fn slab_free(alloc: *mut SlabAllocator, object: *mut c_voi
         // SAFETY: the caller's promise, and the heap is a checked one.
         with_local(shared, |local| unsafe {
             match local {
-                Some(local) => local.free_any(object),
-                None => shared.heap.free_any(object),
+                Some(local) => local.free_unsized(object),
+                None => shared.heap.free_unsized(object),
             }
         })?;
         Ok(())
@@ -73,7 +73,7 @@ pub unsafe extern "C" fn slab_usable_size(alloc: *mut SlabAllocator, object: *mu
         // SAFETY: the caller's promise.
         let shared = unsafe { of(alloc) }?;
         let object = NonNull::new(object.cast::<u8>()).ok_or(SlabError::Argument)?;
-        Ok(shared.heap.size_of(object)?)
+        Ok(shared.heap.usable_size(object)?)
     })
 }
 
@@ -100,10 +100,10 @@ pub unsafe extern "C" fn alloc_obj_epoch(
         }?;
         let (epoch, layout) = (shared.epoch(epoch)?, layout_of(size as usize)?);
         let handle = with_local(shared, |local| match local {
-            Some(local) => local.alloc_handle_in(epoch, layout),
-            None => shared.heap.alloc_handle_in(epoch, layout),
+            Some(local) => local.alloc_raw_in(epoch, layout),
+            None => shared.heap.alloc_raw_in(epoch, layout),
         })?;
-        let object = shared.heap.check_handle(handle)?;
+        let object = shared.heap.try_get_raw(handle)?;
         // SAFETY: the caller's promise.
         unsafe { out.write(handle.bits()) };
         Ok(object.as_ptr().cast())
@@ -119,7 +119,7 @@ pub unsafe extern "C" fn get_obj(alloc: *mut SlabAllocator, handle: SlabHandle) 
     guarded(ptr::null_mut(), || {
         // SAFETY: the caller's promise.
         let shared = unsafe { of(alloc) }?;
-        let object = shared.heap.check_handle(RawHandle::from_bits(handle))?;
+        let object = shared.heap.try_get_raw(RawHandle::from_bits(handle))?;
         Ok(object.as_ptr().cast())
     })
 }

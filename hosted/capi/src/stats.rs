@@ -252,7 +252,8 @@ pub unsafe extern "C" fn slab_stats_epoch(
         // SAFETY: the caller's promise.
         let shared = unsafe { of(alloc) }?;
         let stats = shared.heap.epoch_stats(shared.epoch(epoch)?)?;
-        let (before, after) = stats.last_close.unwrap_or_default();
+        let close = stats.last_close.unwrap_or_default();
+        let (before, after) = (close.resident_before, close.resident_after);
         let mut label = [0; 32];
         for (place, byte) in label.iter_mut().zip(stats.label.as_str().bytes().take(31)) {
             *place = byte as core::ffi::c_char;

@@ -128,7 +128,7 @@ unsafe extern "C" fn free_slow(object: *mut c_void) {
         return;
     };
     // SAFETY: the caller's promise; where the heap checks, what breaks it is an error.
-    if let Err(error) = unsafe { TemporalSlab::free_any(object) } {
+    if let Err(error) = unsafe { TemporalSlab::free_unsized(object) } {
         misuse::found("free", object, error);
     }
 }

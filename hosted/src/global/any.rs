@@ -9,15 +9,15 @@ use temporal_slab::FreeError;
 /// Frees where the fast path does not.
 ///
 /// # Safety
-/// As for [`TemporalSlab::free_any`].
+/// As for [`TemporalSlab::free_unsized`].
 #[cold]
 #[inline(never)]
 unsafe fn free_any_slow(object: NonNull<u8>) -> Result<(), FreeError> {
     // SAFETY: the caller's promise.
     here(|thread| unsafe {
         match thread.first_local() {
-            Some(local) => local.free_any(object),
-            None => HEAP.free_any(object),
+            Some(local) => local.free_unsized(object),
+            None => HEAP.free_unsized(object),
         }
     })
 }
@@ -39,7 +39,7 @@ impl TemporalSlab {
         unsafe { Self.alloc_zeroed(layout) }
     }
 
-    /// Frees an object by its address: see [`Heap::free_any`](temporal_slab::Heap::free_any).
+    /// Frees an object by its address: see [`Heap::free_unsized`](temporal_slab::Heap::free_unsized).
     ///
     /// # Errors
     /// As there.
@@ -47,7 +47,7 @@ impl TemporalSlab {
     /// # Safety
     /// As there.
     #[inline]
-    pub unsafe fn free_any(object: NonNull<u8>) -> Result<(), FreeError> {
+    pub unsafe fn free_unsized(object: NonNull<u8>) -> Result<(), FreeError> {
         // SAFETY: the caller's promise.
         unsafe {
             if Self::free_at_once(object.as_ptr()) {
@@ -58,7 +58,7 @@ impl TemporalSlab {
     }
 
     /// Frees an object by its address if that takes no more than a few instructions. If not, nothing has changed:
-    /// [`TemporalSlab::free_any`] frees it, or says why not. Nothing is freed at null.
+    /// [`TemporalSlab::free_unsized`] frees it, or says why not. Nothing is freed at null.
     ///
     /// # Safety
     /// As there.
@@ -86,13 +86,13 @@ impl TemporalSlab {
         unsafe { HEAP.alloc_more_from(alloc_magazines(), size) }
     }
 
-    /// How many bytes an object may use, by its address: see [`Heap::size_of`](temporal_slab::Heap::size_of).
+    /// How many bytes an object may use, by its address: see [`Heap::usable_size`](temporal_slab::Heap::usable_size).
     ///
     /// # Errors
     /// As there.
     #[inline]
     pub fn size_of(object: NonNull<u8>) -> Result<usize, FreeError> {
-        HEAP.size_of(object)
+        HEAP.usable_size(object)
     }
 
     /// Moves a large object of `room` bytes, as [`TemporalSlab::size_of`] says, to where `new` fits, by its pages. `None`

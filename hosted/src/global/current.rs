@@ -11,7 +11,7 @@ use core::alloc::Layout;
 use core::fmt;
 use core::marker::PhantomData;
 use core::ptr::{self, NonNull};
-use temporal_slab::{Epoch, EpochError, Inside};
+use temporal_slab::{DomainGuard, Epoch, EpochError};
 
 impl Node {
     const fn new(epoch: Option<Epoch>) -> Self {
@@ -67,7 +67,7 @@ pub struct Routed<'d> {
     node: NonNull<Node>,
     epoch: Epoch,
     /// Dropped after this: the last one out may close the epoch.
-    inside: Option<Inside<'d, GlobalConfig>>,
+    inside: Option<DomainGuard<'d, GlobalConfig>>,
     /// It is of its thread.
     thread: PhantomData<*mut ()>,
 }
@@ -193,7 +193,10 @@ pub(crate) fn close(epoch: Epoch) {
 }
 
 impl<'d> Routed<'d> {
-    fn new(epoch: Epoch, inside: Option<Inside<'d, GlobalConfig>>) -> Result<Self, EpochError> {
+    fn new(
+        epoch: Epoch,
+        inside: Option<DomainGuard<'d, GlobalConfig>>,
+    ) -> Result<Self, EpochError> {
         let node = here(|thread| {
             // SAFETY: nobody is using the local.
             let node = match unsafe { thread.first_local() } {

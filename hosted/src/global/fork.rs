@@ -50,12 +50,12 @@ extern "C" fn prepare() {
 
 extern "C" fn before() {
     // SAFETY: the C library calls one of the other two, in each process.
-    unsafe { HEAP.pause() };
+    unsafe { HEAP.before_fork() };
 }
 
 extern "C" fn after() {
     // SAFETY: the C library calls `before` first, in this thread or in the one that this is a copy of.
-    unsafe { HEAP.go_on() };
+    unsafe { HEAP.after_fork() };
 }
 
 extern "C" fn after_in_child() {

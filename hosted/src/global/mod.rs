@@ -72,8 +72,8 @@ pub type GlobalHeap = Heap<GlobalConfig>;
 /// A domain over an epoch of the process's heap.
 pub type GlobalDomain = Domain<'static, GlobalConfig>;
 
-static HEAP: GlobalHeap = Heap::new(MmapProvider::new().without_readings())
-    .with_policy(Policy::Proportional { bytes: 32 << 20 });
+static HEAP: GlobalHeap =
+    Heap::new(MmapProvider::new().without_readings()).with_policy(Policy::proportional(32 << 20));
 
 /// The allocator, for `#[global_allocator]`. There is one heap behind it, however many of these there are.
 #[derive(Debug, Clone, Copy, Default)]

@@ -147,7 +147,7 @@ fn survivors() -> BTreeMap<(String, [usize; FRAMES]), (u64, u64)> {
             continue;
         }
         let object = NonNull::new(core::ptr::with_exposed_provenance_mut(origin.object));
-        let size = object.and_then(|object| HEAP.size_of(object).ok());
+        let size = object.and_then(|object| HEAP.usable_size(object).ok());
         if let Some(size) = size
             && let Ok(label) = HEAP.label(epoch)
         {

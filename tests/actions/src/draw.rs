@@ -3,8 +3,8 @@
 use crate::Rng;
 use crate::action::{Action, HUGE};
 use arbitrary::{Arbitrary, Result, Unstructured};
-use temporal_slab::Policy;
 use temporal_slab::provider::Fault;
+use temporal_slab::{Emptied, Policy};
 
 /// How an action is drawn.
 type Draw = fn(&mut Unstructured<'_>) -> Result<Action>;
@@ -306,11 +306,15 @@ fn small(u: &mut Unstructured<'_>) -> Result<u16> {
 fn policy(u: &mut Unstructured<'_>) -> Result<Policy> {
     let bytes = below(u, 200_000)?;
     Ok(match below(u, 5)? {
-        0 => Policy::Eager,
-        1 => Policy::Batched { bytes },
-        2 => Policy::OnClose,
-        3 => Policy::Never,
-        _ => Policy::Proportional { bytes },
+        0 => Policy::EAGER,
+        1 if bytes % 3 == 2 => Policy {
+            emptied: Emptied::Return,
+            ..Policy::keeping(bytes)
+        },
+        1 => Policy::keeping(bytes),
+        2 => Policy::ON_CLOSE,
+        3 => Policy::NEVER,
+        _ => Policy::proportional(bytes),
     })
 }
 

@@ -98,7 +98,7 @@ pub fn agree<C: Config>(heap: &Heap<C>) -> HeapStats {
     assert_eq!(empty, heap.bytes().reclaimable as u64);
     // The epochs' sums are the heap's.
     let (mut bytes, mut live, mut objects, mut made) = (0, 0, 0, 0);
-    for epoch in (0..heap.ring()).filter_map(|index| heap.epoch_at(index)) {
+    for epoch in (0..heap.epoch_records()).filter_map(|index| heap.epoch_at(index)) {
         let stats = heap.epoch_stats(epoch).unwrap();
         assert_eq!(heap.epoch_bytes(epoch), Ok(stats.bytes));
         bytes += stats.bytes;

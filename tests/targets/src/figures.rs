@@ -32,7 +32,7 @@ pub(crate) fn check(bytes: &mut Bytes<'_>) -> Known<()> {
         of.residency.cached, of.residency.warm, of.residency.tails, of.residency.scoped,
         of.residency.metadata, of.residency.fragments, of.closes.closes, of.closes.slabs_scanned,
         of.closes.slabs_recycled, of.closes.time_ns, of.errors.late_double_frees,
-        of.handle_ids.0, of.handle_ids.1);
+        of.handle_ids.given, of.handle_ids.total);
     for kind in of
         .errors
         .allocs

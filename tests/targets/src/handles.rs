@@ -136,9 +136,9 @@ impl<'h, C: Config<Provider = Provider>> World<'h, C> {
         let through_local = bytes.arbitrary()?;
         for _ in 0..count {
             let made = if through_local {
-                self.local.alloc_handle(layout)
+                self.local.alloc_raw(layout)
             } else {
-                self.heap.alloc_handle(layout)
+                self.heap.alloc_raw(layout)
             };
             let handle = match made {
                 Ok(handle) => handle,
@@ -181,11 +181,11 @@ impl<'h, C: Config<Provider = Provider>> World<'h, C> {
         match way % 5 {
             0 => assert_eq!(self.heap.free_raw(handle), Ok(())),
             1 => assert_eq!(self.local.free_raw(handle), Ok(())),
-            2 => assert_eq!(self.heap.remove(typed), Ok(())),
-            3 => assert_eq!(self.heap.take(typed), Ok([bits; 8])),
+            2 => assert_eq!(self.heap.discard(typed), Ok(())),
+            3 => assert_eq!(self.heap.remove(typed), Ok([bits; 8])),
             _ => {
                 let reading = self.heap.get(typed).expect("it is live");
-                assert_eq!(self.heap.take(typed), Err(HandleError::InUse));
+                assert_eq!(self.heap.remove(typed), Err(HandleError::InUse));
                 assert_eq!(self.local.free_raw(handle), Ok(()));
                 // It is gone for everybody else, and stays for who reads it.
                 assert_eq!(self.heap.get_raw(handle), None);
@@ -204,22 +204,19 @@ impl<'h, C: Config<Provider = Provider>> World<'h, C> {
         let known = self.by_bits.get(&bits).copied();
         assert_eq!(self.heap.get_raw(handle), known, "{handle:?}");
         if known.is_some() {
-            assert_eq!(self.heap.check_handle(handle).ok(), known);
+            assert_eq!(self.heap.try_get_raw(handle).ok(), known);
             self.free(bits, way);
             return Ok(());
         }
-        let why = self
-            .heap
-            .check_handle(handle)
-            .expect_err("it names nothing");
+        let why = self.heap.try_get_raw(handle).expect_err("it names nothing");
         self.is_named(handle, why);
         // SAFETY: everything that has a handle here is a `Value`.
         let typed = unsafe { Handle::<Value>::from_raw(handle, self.heap) };
         assert_eq!(self.heap.get(typed).err(), Some(why), "{handle:?}");
-        assert_eq!(self.heap.take(typed), Err(why), "{handle:?}");
+        assert_eq!(self.heap.remove(typed), Err(why), "{handle:?}");
         match way % 4 {
-            0 => assert_eq!(self.heap.remove(typed), Err(why), "{handle:?}"),
-            1 => assert_eq!(self.local.take(typed), Err(why), "{handle:?}"),
+            0 => assert_eq!(self.heap.discard(typed), Err(why), "{handle:?}"),
+            1 => assert_eq!(self.local.remove(typed), Err(why), "{handle:?}"),
             2 => assert!(self.heap.free_raw(handle).is_err(), "{handle:?}"),
             _ => assert!(self.local.free_raw(handle).is_err(), "{handle:?}"),
         }
@@ -261,8 +258,8 @@ impl<'h, C: Config<Provider = Provider>> World<'h, C> {
         // SAFETY: everything that has a handle there is a `Value`.
         let typed = unsafe { Handle::<Value>::from_raw(handle, other.heap) };
         assert_eq!(self.heap.get(typed).err(), Some(HandleError::Foreign));
-        assert_eq!(self.heap.take(typed), Err(HandleError::Foreign));
-        assert_eq!(self.local.remove(typed), Err(HandleError::Foreign));
+        assert_eq!(self.heap.remove(typed), Err(HandleError::Foreign));
+        assert_eq!(self.local.discard(typed), Err(HandleError::Foreign));
     }
 
     /// All that lives is found, and is as it was written.

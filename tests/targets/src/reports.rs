@@ -185,7 +185,7 @@ fn whole(write: impl FnOnce(&mut String) -> fmt::Result) -> String {
 
 /// The labels of all epochs that there are.
 fn labels(heap: &TheHeap<'_>) -> BTreeSet<String> {
-    let epochs = (0..heap.ring()).filter_map(|index| heap.epoch_at(index));
+    let epochs = (0..heap.epoch_records()).filter_map(|index| heap.epoch_at(index));
     let labels = epochs.filter_map(|epoch| heap.label(epoch).ok());
     labels.map(|label| label.as_str().to_owned()).collect()
 }
@@ -348,7 +348,7 @@ impl World<'_, '_> {
             }
             8 => {
                 let layout = Layout::new::<[u64; 9]>();
-                let handle = heap.alloc_handle(layout).expect("the host has memory");
+                let handle = heap.alloc_raw(layout).expect("the host has memory");
                 heap.free_raw(handle).expect("it is live");
                 let _refused = heap.free_raw(handle);
                 let _refused = heap.free_raw(RawHandle::from_bits(bytes.arbitrary()?));
@@ -371,14 +371,16 @@ impl World<'_, '_> {
                 if bytes.arbitrary()? {
                     let _over = heap.enter(epoch);
                 } else {
-                    heap.exit(epoch, bytes.arbitrary()?);
+                    if bytes.arbitrary()? {
+                        heap.exit_and_close(epoch);
+                    } else {
+                        heap.exit(epoch);
+                    }
                 }
             }
             _ => {
                 let bytes = usize::from(bytes.arbitrary::<u16>()?);
-                heap.set_policy(
-                    [Policy::Eager, Policy::Never, Policy::Batched { bytes }][bytes % 3],
-                );
+                heap.set_policy([Policy::EAGER, Policy::NEVER, Policy::keeping(bytes)][bytes % 3]);
                 self.local.flush();
                 heap.reclaim_to(bytes);
             }

@@ -144,8 +144,8 @@ pub fn of_heap(stats: &HeapStats, to: Sink<'_>) {
     let in_closed = stats.locals.held_in_closed_bytes;
     put! { to;
         gauge "held_in_closed_bytes", "Bytes that locals hold in closed epochs", in_closed;
-        gauge "handle_ids_given", "Ids of slabs with handles that were given out", stats.handle_ids.0;
-        gauge "handle_ids", "Ids that there are", stats.handle_ids.1;
+        gauge "handle_ids_given", "Ids of slabs with handles that were given out", stats.handle_ids.given;
+        gauge "handle_ids", "Ids that there are", stats.handle_ids.total;
     }
 }
 

@@ -56,7 +56,7 @@ impl Drop for Running {
 pub(crate) fn start(kind: Kind) -> Result<Running> {
     let stop = Arc::new(AtomicBool::new(false));
     if kind == Kind::Churn {
-        TemporalSlab::heap().set_policy(Policy::Eager);
+        TemporalSlab::heap().set_policy(Policy::EAGER);
     }
     let work: &[fn(&AtomicBool)] = match kind {
         Kind::Requests => &[requests, requests],

@@ -65,7 +65,7 @@ impl<C: Config> World<'_, C> {
             bytes.reclaimable <= bytes.resident,
             "step {step}: {bytes:?}"
         );
-        assert_eq!(self.heap.late_double_frees(), 0);
+        assert_eq!(self.heap.stats().errors.late_double_frees, 0);
         census
     }
 

@@ -3,7 +3,7 @@
 use super::World;
 use core::ptr::NonNull;
 use temporal_slab::config::Config;
-use temporal_slab::{AllocError, Domain, Epoch, EpochError, EpochState, Inside, Label};
+use temporal_slab::{AllocError, Domain, DomainGuard, Epoch, EpochError, EpochState, Label};
 
 /// The most guards at a time.
 const DEPTH: usize = 12;
@@ -31,7 +31,7 @@ pub(super) struct Known {
 #[derive(Debug)]
 pub(super) struct Guard<'h, C: Config> {
     domain: NonNull<Domain<'h, C>>,
-    inside: NonNull<Inside<'h, C>>,
+    inside: NonNull<DomainGuard<'h, C>>,
     epoch: Epoch,
     closes: bool,
     depth: usize,
@@ -109,7 +109,7 @@ impl<'h, C: Config> World<'h, C> {
         let token = match opened {
             Ok(token) => token,
             Err(EpochError::RingFull) => {
-                let free = (1..heap.ring()).find(|index| self.is_free(*index));
+                let free = (1..heap.epoch_records()).find(|index| self.is_free(*index));
                 assert_eq!(free, None, "the ring is full");
                 return Ok(());
             }
@@ -189,7 +189,7 @@ impl<'h, C: Config> World<'h, C> {
             _ => Err(EpochError::Closed),
         };
         let closed = if self.steps.is_multiple_of(3) {
-            Domain::over(self.heap, token).close()
+            Domain::for_epoch(self.heap, token).close()
         } else {
             self.heap.close(token)
         };
@@ -243,7 +243,7 @@ impl<'h, C: Config> World<'h, C> {
                 Err(AllocError::EpochClosed)
             );
             assert_eq!(self.heap.enter(token), Err(EpochError::Closed));
-            assert!(!self.heap.exit(token, true));
+            assert!(!self.heap.exit_and_close(token));
             assert!(self.heap.epoch_stats(token).is_err());
             assert!(self.heap.epoch_bytes(token).is_err());
         }
@@ -256,7 +256,11 @@ impl<'h, C: Config> World<'h, C> {
             let entered = self.heap.enter(token);
             self.entered(token, entered);
         } else {
-            let was_inside = self.heap.exit(token, closes);
+            let was_inside = if closes {
+                self.heap.exit_and_close(token)
+            } else {
+                self.heap.exit(token)
+            };
             assert_eq!(was_inside, self.left(token, closes), "{token:?}");
         }
     }
@@ -292,8 +296,12 @@ impl<'h, C: Config> World<'h, C> {
             return;
         }
         let token = self.epochs[self.some_epoch(number)].token;
-        let domain = Domain::over(self.heap, token);
-        let domain = if closes { domain.closing() } else { domain };
+        let domain = Domain::for_epoch(self.heap, token);
+        let domain = if closes {
+            domain.close_on_exit()
+        } else {
+            domain
+        };
         // SAFETY: a box is not null.
         let domain = unsafe { NonNull::new_unchecked(Box::into_raw(Box::new(domain))) };
         // SAFETY: the box stays until its guard is gone, and is only read until then.
@@ -385,7 +393,7 @@ impl<'h, C: Config> World<'h, C> {
             let label = state.map(|_| known.label);
             assert_eq!(self.heap.label(known.token), label, "{known:?}");
         }
-        for index in 0..self.heap.ring() {
+        for index in 0..self.heap.epoch_records() {
             let newest = self.newest(index);
             let found = self.heap.epoch_at(index);
             assert!(found.is_none() || found == newest.map(|known| known.token));

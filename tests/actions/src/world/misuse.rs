@@ -83,8 +83,8 @@ impl<C: Config> World<'_, C> {
         // SAFETY: a checked heap refuses what is no object.
         let (size, freed) = unsafe {
             match self.locals.get_mut(local as usize) {
-                Some(local) => (local.size_of(at), local.free_any(at)),
-                None => (self.heap.size_of(at), self.heap.free_any(at)),
+                Some(local) => (local.usable_size(at), local.free_unsized(at)),
+                None => (self.heap.usable_size(at), self.heap.free_unsized(at)),
             }
         };
         let why = freed.expect_err("it is no object");
@@ -130,7 +130,7 @@ impl<C: Config> World<'_, C> {
         let found = self.heap.get_raw(handle);
         let is_value = self.is_value(handle);
         assert!(is_value || found == at, "{handle:?}: {found:?} for {at:?}");
-        assert_eq!(self.heap.check_handle(handle).ok(), found, "{handle:?}");
+        assert_eq!(self.heap.try_get_raw(handle).ok(), found, "{handle:?}");
         if let Some(object) = object {
             self.free(local, object);
         } else if found.is_none() {
@@ -140,7 +140,7 @@ impl<C: Config> World<'_, C> {
             };
             assert_eq!(
                 freed,
-                Err(self.heap.check_handle(handle).expect_err("it is none"))
+                Err(self.heap.try_get_raw(handle).expect_err("it is none"))
             );
         }
     }

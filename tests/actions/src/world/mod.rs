@@ -18,7 +18,7 @@ use core::ptr::NonNull;
 use temporal_slab::config::Config;
 use temporal_slab::provider::{Fault, FaultyProvider, PageProvider};
 use temporal_slab::snapshot::HeapStats;
-use temporal_slab::{AllocError, Epoch, Heap, Local, RawHandle};
+use temporal_slab::{AllocError, Epoch, Heap, Local, Policy, RawHandle};
 
 pub use adapters::through_global;
 use epochs::{Guard, Known};
@@ -244,7 +244,7 @@ impl<'h, C: Config> World<'h, C> {
             }
             Action::FreeAny { local, object } => {
                 if let Some(object) = self.pick(object) {
-                    self.free_any(local, object);
+                    self.free_unsized(local, object);
                 }
             }
             Action::FreeMany {
@@ -282,16 +282,17 @@ impl<'h, C: Config> World<'h, C> {
                 let reserved = heap.reserve(bytes as usize);
                 self.settle(reserved, &Foreseen::default())?;
             }
-            Action::Idle => assert!(heap.idle_bytes() <= heap.bytes().taken),
+            Action::Idle => assert!(heap.take_idle_bytes() <= heap.bytes().taken),
             // SAFETY: it goes on at once.
             Action::Pause => unsafe {
-                heap.pause();
-                heap.go_on();
+                heap.before_fork();
+                heap.after_fork();
             },
             Action::Policy(policy) => {
                 heap.set_policy(policy);
-                // A bound of nothing is none.
-                assert!(heap.policy() == policy || heap.policy() == temporal_slab::Policy::Eager);
+                let keep = heap.policy().keep;
+                assert!(keep <= policy.keep && policy.keep - keep < 512);
+                assert_eq!(heap.policy(), Policy { keep, ..policy });
             }
             Action::Limit { more } => {
                 if self.control.is_some() {

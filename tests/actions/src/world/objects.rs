@@ -71,10 +71,10 @@ impl<C: Config> World<'_, C> {
     ) -> Result<bool, AllocError> {
         let heap = self.heap;
         let handle = match (self.locals.get_mut(local as usize), epoch) {
-            (Some(local), None) => local.alloc_handle(layout),
-            (Some(local), Some(epoch)) => local.alloc_handle_in(epoch, layout),
-            (None, None) => heap.alloc_handle(layout),
-            (None, Some(epoch)) => heap.alloc_handle_in(epoch, layout),
+            (Some(local), None) => local.alloc_raw(layout),
+            (Some(local), Some(epoch)) => local.alloc_raw_in(epoch, layout),
+            (None, None) => heap.alloc_raw(layout),
+            (None, Some(epoch)) => heap.alloc_raw_in(epoch, layout),
         };
         let foreseen = self.foresee(epoch, layout, true);
         let is_too_large = handle == Err(AllocError::TooLarge);
@@ -138,7 +138,7 @@ impl<C: Config> World<'_, C> {
         self.objects.remove(&object);
     }
 
-    pub(super) fn free_any(&mut self, local: u8, object: Object) {
+    pub(super) fn free_unsized(&mut self, local: u8, object: Object) {
         if object.handle.is_some() {
             return self.free(local, object);
         }
@@ -149,8 +149,8 @@ impl<C: Config> World<'_, C> {
         // SAFETY: the model says that it is live.
         let (size, freed) = unsafe {
             match local {
-                Some(local) => (local.size_of(at), local.free_any(at)),
-                None => (self.heap.size_of(at), self.heap.free_any(at)),
+                Some(local) => (local.usable_size(at), local.free_unsized(at)),
+                None => (self.heap.usable_size(at), self.heap.free_unsized(at)),
             }
         };
         assert_eq!((size, freed), (Ok(usable), Ok(())), "{object:?}");
@@ -271,7 +271,7 @@ impl<C: Config> World<'_, C> {
     pub(super) fn usable(&self, object: &Object) -> usize {
         // In a block it is as long as it was asked for, in a slab as its class.
         if C::BUMPS && object.handle.is_none() {
-            let usable = self.heap.size_of(object.bytes.at);
+            let usable = self.heap.usable_size(object.bytes.at);
             return usable.expect("it lives");
         }
         self.usable_of(object.bytes.layout, object.handle.is_some())
@@ -285,7 +285,7 @@ impl<C: Config> World<'_, C> {
         let layout = Layout::from_size_align(size, layout.align()).expect("it is small");
         match self.heap.class_of(layout) {
             Some(class) => C::SIZES[class],
-            None => self.heap.usable_size(layout),
+            None => self.heap.good_size(layout),
         }
     }
 

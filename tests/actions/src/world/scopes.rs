@@ -35,7 +35,7 @@ impl<C: Config> Scoped<'_, C> {
     /// Notes the block that was taken, if one was: no call takes two.
     fn note_block(&mut self) {
         let before: usize = self.blocks.iter().sum();
-        let more = self.scope.held_bytes() - before;
+        let more = self.scope.allocated_bytes() - before;
         self.blocks.extend((more > 0).then_some(more));
     }
 }
@@ -73,8 +73,8 @@ impl<'h, C: Config> World<'h, C> {
         let mut asked = None;
         let len = usize::from(size);
         let made: Result<(NonNull<u8>, Layout), AllocError> = match how % 9 {
-            0 => scope.bytes(layout).map(|at| (at, layout)),
-            1 => scope.zeroed(layout).map(|bytes| {
+            0 => scope.alloc_layout(layout).map(|at| (at, layout)),
+            1 => scope.alloc_zeroed(layout).map(|bytes| {
                 let at = NonNull::from(bytes).cast();
                 is_zero(at, layout);
                 (at, layout)
@@ -84,13 +84,13 @@ impl<'h, C: Config> World<'h, C> {
                 .map(|value| (NonNull::from(value).cast(), Layout::new::<[u8; 100]>())),
             3 => {
                 asked = Some(id);
-                scope.boxed(Small::new(id)).map(|value| {
+                scope.alloc_with_drop(Small::new(id)).map(|value| {
                     value.verify(id);
                     (NonNull::dangling(), Layout::new::<()>())
                 })
             }
             4 => scope
-                .slice_with(len % 2000, |index| index as u16)
+                .alloc_slice_fill_with(len % 2000, |index| index as u16)
                 .map(|slice| {
                     assert!(
                         slice
@@ -100,16 +100,16 @@ impl<'h, C: Config> World<'h, C> {
                     );
                     (NonNull::from(&mut *slice).cast(), Layout::for_value(slice))
                 }),
-            5 => scope.slice(&[pattern; 77]).map(|slice| {
+            5 => scope.alloc_slice_copy(&[pattern; 77]).map(|slice| {
                 assert_eq!(slice, [pattern; 77]);
                 (NonNull::from(&mut *slice).cast(), Layout::new::<[u8; 77]>())
             }),
-            6 => scope.text("a request").map(|text| {
+            6 => scope.alloc_str("a request").map(|text| {
                 assert_eq!(text, "a request");
                 (NonNull::from(text).cast(), Layout::new::<[u8; 9]>())
             }),
             7 => {
-                let made = scope.alloc_handle(layout);
+                let made = scope.alloc_raw(layout);
                 scoped.note_block();
                 if let Some(handle) = self.settle(made, &foreseen)? {
                     let at = self.heap.get_raw(handle).expect("it was just made");
@@ -192,7 +192,7 @@ impl<'h, C: Config> World<'h, C> {
             .max();
         scoped.scope.reset();
         assert_eq!(
-            scoped.scope.held_bytes(),
+            scoped.scope.allocated_bytes(),
             most.unwrap_or(0),
             "its largest small block stays"
         );
@@ -225,10 +225,10 @@ impl<'h, C: Config> World<'h, C> {
     ) -> Option<T> {
         let index = usize::from(number) % self.scopes.len().max(1);
         let scoped = self.scopes.get_mut(index)?;
-        let (scope, mut held) = (&scoped.scope, scoped.scope.held_bytes());
+        let (scope, mut held) = (&scoped.scope, scoped.scope.allocated_bytes());
         let mut blocks = Vec::new();
         let result = work(scope, &mut || {
-            let now = scope.held_bytes();
+            let now = scope.allocated_bytes();
             blocks.extend((now > held).then_some(now - held));
             held = now;
         });

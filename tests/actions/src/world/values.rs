@@ -4,7 +4,7 @@ use super::World;
 use core::alloc::Layout;
 use std::cell::RefCell;
 use temporal_slab::config::Config;
-use temporal_slab::{AllocError, Epoch, Handle, HandleError, RawHandle, Reading};
+use temporal_slab::{AllocError, Epoch, Handle, HandleError, RawHandle, Ref};
 
 /// The most readers of one object.
 const READERS: usize = 255;
@@ -143,9 +143,9 @@ impl Entry {
 /// Somebody who reads.
 #[derive(Debug)]
 pub(super) enum Held<'h, C: Config> {
-    Small(Reading<'h, Small, C>),
-    Large(Reading<'h, Large, C>),
-    Silent(Reading<'h, Silent, C>),
+    Small(Ref<'h, Small, C>),
+    Large(Ref<'h, Large, C>),
+    Silent(Ref<'h, Silent, C>),
 }
 
 impl<C: Config> Held<'_, C> {
@@ -271,8 +271,8 @@ impl<'h, C: Config> World<'h, C> {
         };
         let entry = self.values[index];
         let removed = match self.locals.get_mut(local as usize) {
-            Some(local) => with_handle!(entry.named, handle => local.remove(handle)),
-            None => with_handle!(entry.named, handle => self.heap.remove(handle)),
+            Some(local) => with_handle!(entry.named, handle => local.discard(handle)),
+            None => with_handle!(entry.named, handle => self.heap.discard(handle)),
         };
         let expected = if entry.is_gone {
             Err(HandleError::Stale)
@@ -326,8 +326,8 @@ impl<'h, C: Config> World<'h, C> {
         };
         let entry = self.values[index];
         let taken = match self.locals.get_mut(local as usize) {
-            Some(local) => with_handle!(entry.named, handle => local.take(handle).map(drop)),
-            None => with_handle!(entry.named, handle => self.heap.take(handle).map(drop)),
+            Some(local) => with_handle!(entry.named, handle => local.remove(handle).map(drop)),
+            None => with_handle!(entry.named, handle => self.heap.remove(handle).map(drop)),
         };
         let expected = match (entry.is_gone, entry.readers) {
             (true, _) => Err(HandleError::Stale),
@@ -379,7 +379,7 @@ impl<'h, C: Config> World<'h, C> {
             held.verify(*id);
         }
         for entry in &self.values {
-            let found = self.heap.check_handle(entry.named.raw());
+            let found = self.heap.try_get_raw(entry.named.raw());
             assert_eq!(found.is_err(), entry.is_gone, "{entry:?}");
             assert!(found != Err(HandleError::Foreign), "{entry:?}");
         }

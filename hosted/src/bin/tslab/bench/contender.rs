@@ -106,11 +106,11 @@ impl Kind {
         match self {
             Self::Ours => visitor.visit(|| OursLocal::of(&WITH_LOCALS)),
             Self::OursOnClose => {
-                ON_CLOSE.set_policy(Policy::OnClose);
+                ON_CLOSE.set_policy(Policy::ON_CLOSE);
                 visitor.visit(|| OursLocal::of(&ON_CLOSE))
             }
             Self::OursHuge => {
-                HUGE.set_policy(Policy::OnClose);
+                HUGE.set_policy(Policy::ON_CLOSE);
                 visitor.visit(|| OursLocal::of(&HUGE))
             }
             Self::OursChecked => visitor.visit(|| OursLocal::of(&CHECKED)),

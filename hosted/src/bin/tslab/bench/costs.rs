@@ -31,10 +31,10 @@ static SCOPES: Ours<MmapProvider> = Heap::new(MmapProvider::new());
 const CLOSED: [usize; 3] = [64 << 10, 1 << 20, 16 << 20];
 
 const POLICIES: [(&str, Policy); 4] = [
-    ("ours-eager", Policy::Eager),
-    ("ours", Policy::Batched { bytes: 1 << 20 }),
-    ("ours-on-close", Policy::OnClose),
-    ("ours-never", Policy::Never),
+    ("ours-eager", Policy::EAGER),
+    ("ours", Policy::keeping(1 << 20)),
+    ("ours-on-close", Policy::ON_CLOSE),
+    ("ours-never", Policy::NEVER),
 ];
 
 pub(super) fn variants() -> Vec<(&'static str, Vec<String>)> {
@@ -157,7 +157,7 @@ fn handles(context: &mut Context<'_>) {
     let (mut pointers, mut handles) = (local(&HANDLES), local(&HANDLES));
     let mut exchanging = local(&HANDLES);
     let word = AtomicU64::new(0);
-    let kept = handles.alloc_handle(LAYOUT);
+    let kept = handles.alloc_raw(LAYOUT);
     let kept = kept.unwrap_or_else(|_| failed("ours has no memory"));
     let object = make(&mut pointers);
     let mut pairs: [Turn<'_>; 4] = [
@@ -166,7 +166,7 @@ fn handles(context: &mut Context<'_>) {
             true,
             Box::new(|count| {
                 times(count, || {
-                    let handle = handles.alloc_handle(LAYOUT);
+                    let handle = handles.alloc_raw(LAYOUT);
                     let handle = black_box(handle.unwrap_or_else(|_| failed("ours has no memory")));
                     if let Some(object) = handles.heap().get_raw(handle) {
                         // SAFETY: the object is ours and this long.
@@ -256,7 +256,7 @@ fn touch(object: NonNull<u8>) {
 
 fn fill_scope(scope: &TheScope, layouts: &[Layout]) {
     for layout in layouts {
-        let object = scope.bytes(*layout);
+        let object = scope.alloc_layout(*layout);
         touch(object.unwrap_or_else(|_| failed("ours has no memory")));
     }
 }

@@ -187,15 +187,11 @@ fn reclaimer(mut rng: Rng, over: &AtomicBool) {
         match rng.below(8) {
             0 => HEAP.reclaim(),
             1 => HEAP.reclaim_to(rng.below(64 << 20)),
-            2 => HEAP.set_policy(Policy::Eager),
-            3 => HEAP.set_policy(Policy::Never),
-            4 => HEAP.set_policy(Policy::OnClose),
-            5 => HEAP.set_policy(Policy::Proportional {
-                bytes: rng.below(32 << 20),
-            }),
-            _ => HEAP.set_policy(Policy::Batched {
-                bytes: rng.below(32 << 20),
-            }),
+            2 => HEAP.set_policy(Policy::EAGER),
+            3 => HEAP.set_policy(Policy::NEVER),
+            4 => HEAP.set_policy(Policy::ON_CLOSE),
+            5 => HEAP.set_policy(Policy::proportional(rng.below(32 << 20))),
+            _ => HEAP.set_policy(Policy::keeping(rng.below(32 << 20))),
         }
         std::thread::sleep(Duration::from_millis(5 + rng.below(40) as u64));
     }

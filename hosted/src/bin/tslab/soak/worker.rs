@@ -104,8 +104,8 @@ impl Worker {
         let local = &mut self.local;
         let got = if kind == 0 && HEAP.class_of(layout).is_some() {
             let handle = or_none(match epoch {
-                Some(epoch) => local.alloc_handle_in(epoch, layout),
-                None => local.alloc_handle(layout),
+                Some(epoch) => local.alloc_raw_in(epoch, layout),
+                None => local.alloc_raw(layout),
             })?;
             let at = |handle| HEAP.get_raw(handle).context("a new handle is refused");
             handle

@@ -167,10 +167,10 @@ impl Memory for InEpochs {
 /// In the child.
 pub(in crate::bench) fn part(contender: &str, shape: &Shape) -> Option<Account> {
     if contender == super::WITH_EPOCHS {
-        HEAP.set_policy(Policy::OnClose);
+        HEAP.set_policy(Policy::ON_CLOSE);
     }
     if contender == super::WITH_WARM_EPOCHS {
-        HEAP.set_policy(Policy::Batched { bytes: WARM_BYTES });
+        HEAP.set_policy(Policy::keeping(WARM_BYTES));
     }
     if [super::WITH_EPOCHS, super::WITH_WARM_EPOCHS].contains(&contender) {
         return Some(run(&mut InEpochs::new(), shape));

@@ -42,7 +42,7 @@ impl Config for Checked {
     const BUMPS: bool = true;
 }
 
-const POLICY: Policy = Policy::Proportional { bytes: 32 << 20 };
+const POLICY: Policy = Policy::proportional(32 << 20);
 static HEAP: Heap<Bumping> = Heap::new(MmapProvider::new().without_readings()).with_policy(POLICY);
 static CHECKED: Heap<Checked> =
     Heap::new(MmapProvider::new().without_readings()).with_policy(POLICY);

@@ -230,7 +230,7 @@ pub(super) fn seed(page: &mut String, results: &Results) {
         page,
         "<h2>The table that this began with</h2>\n<p>1,000,000 allocations of 128 bytes and their frees, each timed: an \
          earlier implementation in C by its own account, on a machine of its own, and this one and the peers here. \
-         Reading the clock costs {clock:.0} ns here, which is in every figure. Nanoseconds.</p>"
+         Ref the clock costs {clock:.0} ns here, which is in every figure. Nanoseconds.</p>"
     );
     let contenders = [
         "ours",

@@ -205,15 +205,15 @@ pub(super) fn with<T>(way: Way, work: impl FnOnce(&mut Serve<'_>) -> T) -> T {
             })
         }
         Way::ColdEpoch => {
-            COLD.set_policy(Policy::OnClose);
+            COLD.set_policy(Policy::ON_CLOSE);
             with_epochs(&COLD, 1, work)
         }
         Way::Epoch => {
-            EPOCHS.set_policy(Policy::Batched { bytes: WARM_BYTES });
+            EPOCHS.set_policy(Policy::keeping(WARM_BYTES));
             with_epochs(&EPOCHS, 1, work)
         }
         Way::EpochOfMany => {
-            BATCHES.set_policy(Policy::Batched { bytes: WARM_BYTES });
+            BATCHES.set_policy(Policy::keeping(WARM_BYTES));
             with_epochs(&BATCHES, MANY, work)
         }
         Way::Plain => {
