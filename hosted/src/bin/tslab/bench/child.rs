@@ -1,50 +1,39 @@
 //! Parts of a run that have a process of their own: what is resident is of a process, and what is cold of one that has
 //! not begun.
 
-use super::contender::Kind;
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, ensure};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::process::{Command, Stdio};
 
 /// What a child is told; a subcommand that help does not show.
-#[derive(clap::Args, Debug, Clone)]
+#[derive(Debug, clap::Args)]
 pub(crate) struct Part {
     /// Which part.
-    #[arg(value_enum)]
-    pub(super) work: Work,
+    work: String,
     /// Whose.
-    pub(super) contender: String,
+    contender: String,
     /// What the part is asked for, as JSON.
-    pub(super) parameters: String,
+    parameters: String,
 }
 
-#[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Work {
-    Latency,
-    Churn,
-    Serve,
-}
-
-impl Work {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Latency => "latency",
-            Self::Churn => "churn",
-            Self::Serve => "serve",
-        }
-    }
+/// A kind of part. The workload that has it says what it is told and what it prints: nothing here knows a workload.
+pub(super) struct Work {
+    pub(super) name: &'static str,
+    /// In the child: does it for a contender, with parameters as JSON, and prints what came of it.
+    pub(super) run: fn(contender: &str, parameters: &str) -> Result<()>,
 }
 
 /// The command that starts a part.
 pub(super) fn command(
-    work: Work,
+    work: &Work,
     contender: &str,
-    parameters: &impl serde::Serialize,
+    parameters: &impl Serialize,
 ) -> Result<Command> {
     let program = std::env::current_exe().context("this program's file is not found")?;
     let mut command = Command::new(program);
     command
-        .args(["bench-part", work.name(), contender])
+        .args(["bench-part", work.name, contender])
         .arg(serde_json::to_string(parameters)?)
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
@@ -53,9 +42,9 @@ pub(super) fn command(
 
 /// Runs a part to its end: what it printed.
 pub(super) fn run<T: DeserializeOwned>(
-    work: Work,
+    work: &Work,
     contender: &str,
-    parameters: &impl serde::Serialize,
+    parameters: &impl Serialize,
 ) -> Result<T> {
     let output = command(work, contender, parameters)?
         .output()
@@ -63,34 +52,26 @@ pub(super) fn run<T: DeserializeOwned>(
     ensure!(
         output.status.success(),
         "the part {} of {contender} failed ({})",
-        work.name(),
+        work.name,
         output.status
     );
     serde_json::from_slice(&output.stdout)
-        .with_context(|| format!("the part {} of {contender} printed no result", work.name()))
+        .with_context(|| format!("the part {} of {contender} printed no result", work.name))
 }
 
-/// In the child.
-pub(crate) fn serve(part: &Part) -> Result<()> {
-    let parameters = &part.parameters;
-    let text = match part.work {
-        Work::Latency => {
-            let kind = Kind::named(&part.contender);
-            let kind = kind.ok_or_else(|| anyhow!("{} is nobody", part.contender))?;
-            serde_json::to_string(&super::latency::part(
-                kind,
-                serde_json::from_str(parameters)?,
-            ))?
-        }
-        Work::Churn => {
-            let account = super::churn::part(&part.contender, &serde_json::from_str(parameters)?);
-            let account = account.ok_or_else(|| anyhow!("{} is nobody", part.contender))?;
-            serde_json::to_string(&account)?
-        }
-        Work::Serve => {
-            return super::requests::part(&part.contender, &serde_json::from_str(parameters)?);
-        }
-    };
-    println!("{text}");
+/// In the child: does the part, which is one of those.
+pub(super) fn serve(works: &[Work], part: &Part) -> Result<()> {
+    let work = works.iter().find(|work| work.name == part.work);
+    let work = work.with_context(|| format!("{} is no part of a run", part.work))?;
+    (work.run)(&part.contender, &part.parameters)
+}
+
+/// In the child: what `run` gets of a part.
+pub(super) fn answer<P: DeserializeOwned, R: Serialize>(
+    parameters: &str,
+    part: impl FnOnce(P) -> Result<R>,
+) -> Result<()> {
+    let result = part(serde_json::from_str(parameters)?)?;
+    println!("{}", serde_json::to_string(&result)?);
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! What the things cost that only this allocator has, and what they are worth: handles beside pointers, closes beside
 //! what they give back, policies beside what stays resident, and scopes beside `bumpalo`.
 
-use super::Context;
 use super::contender::{Ours, failed};
+use super::context::Context;
 use super::results::Measured;
 use bumpalo::Bump;
 use core::alloc::{GlobalAlloc, Layout};

@@ -8,12 +8,12 @@
 //! by the rarest. What no counter explains is compared with a control, the same loop around nothing: what that sees are
 //! interrupts, and a host that runs something else.
 
-use super::Context;
 use super::child::{self, Work};
 use super::clock::{Clock, now};
 use super::contender::{Contender, Counted, Kind, Visitor};
+use super::context::Context;
 use super::results::{Measured, Series, Tail};
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use core::alloc::Layout;
 use core::hint::black_box;
 use core::ptr::NonNull;
@@ -39,8 +39,14 @@ const CAUSES: [&str; 8] = [
 /// What is told of the times.
 const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
 
+/// All loops of one contender, in a process of which nothing was allocated before.
+pub(super) const WORK: Work = Work {
+    name: "latency",
+    run: |contender, parameters| child::answer(parameters, |asked| part(contender, asked)),
+};
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Asked {
+struct Asked {
     count: usize,
     touch: bool,
     /// A loop around nothing.
@@ -49,7 +55,7 @@ pub(super) struct Asked {
 
 /// The times of one kind of call.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Times {
+struct Times {
     name: String,
     quantiles: [f64; QUANTILES.len()],
     /// Shares of the samples that took longer than so many nanoseconds.
@@ -101,7 +107,7 @@ pub(super) fn run(context: &mut Context<'_>) -> Result<()> {
                     touch,
                     control: false,
                 };
-                let times: Vec<Times> = child::run(Work::Latency, kinds[place].name(), &asked)?;
+                let times: Vec<Times> = child::run(&WORK, kinds[place].name(), &asked)?;
                 found[place].extend(times);
             }
         }
@@ -110,7 +116,7 @@ pub(super) fn run(context: &mut Context<'_>) -> Result<()> {
             touch: false,
             control: true,
         };
-        control.extend(child::run::<Vec<Times>>(Work::Latency, "ours", &asked)?);
+        control.extend(child::run::<Vec<Times>>(&WORK, "ours", &asked)?);
     }
     context.results.clock_ns = control.first().map(|times| times.clock);
     report(context, &kinds, &found);
@@ -193,12 +199,13 @@ fn note(context: &mut Context<'_>, contender: &str, variant: &str, rounds: &[Tim
 }
 
 /// In the child.
-pub(super) fn part(kind: Kind, asked: Asked) -> Vec<Times> {
+fn part(contender: &str, asked: Asked) -> Result<Vec<Times>> {
+    let kind = Kind::named(contender).ok_or_else(|| anyhow!("{contender} is nobody"))?;
     let clock = Clock::read();
     if asked.control {
-        return vec![control(&asked, clock)];
+        return Ok(vec![control(&asked, clock)]);
     }
-    kind.visit(Loops { asked, clock })
+    Ok(kind.visit(Loops { asked, clock }))
 }
 
 struct Loops {

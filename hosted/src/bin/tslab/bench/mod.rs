@@ -10,11 +10,13 @@ mod child;
 mod churn;
 mod clock;
 mod contender;
+mod context;
 mod costs;
 mod environment;
 mod epochs;
 mod latency;
 mod micro;
+mod options;
 mod page;
 mod requests;
 mod results;
@@ -22,152 +24,26 @@ mod scaling;
 mod table;
 mod targets;
 
-pub(crate) use child::{Part, serve as part};
+pub(crate) use child::Part;
+pub(crate) use options::Options;
 pub(crate) use page::of_series as page_of;
 pub(crate) use results::Series;
 
 use anyhow::{Context as _, Result, ensure};
-use contender::Peer;
+use child::Work;
+use context::Context;
 use core::time::Duration;
 use environment::Environment;
 use indicatif::{ProgressBar, ProgressStyle};
 use results::Results;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-#[derive(clap::Args)]
-pub(crate) struct Options {
-    /// Fewer and shorter turns: under a minute, and more noise.
-    #[arg(long)]
-    quick: bool,
-    /// Only what has one of these in its name, as micro/pair,requests.
-    #[arg(long, value_delimiter = ',')]
-    only: Vec<String>,
-    /// Whom to compare with.
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Peer::ALL)]
-    peers: Vec<Peer>,
-    /// How many threads serve requests and share an allocator; by default 1 and 2, and for scaling 1, 2, 4, 8 and 16.
-    #[arg(long, value_delimiter = ',', value_parser = threads)]
-    threads: Vec<usize>,
-    /// When churning programs with epochs begin another one: request, batch:N, or manual, which is when the load
-    /// changes.
-    #[arg(long, default_value = "batch:16")]
-    epochs: churn::Epochs,
-    /// After how many requests a churning program frees what one allocated; 0 is at its end.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(0..=512))]
-    lag: u16,
-    /// How many of a thousand objects a churning program never frees; the leaking one has ten if this is 0.
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=1000))]
-    leaked: u64,
-    /// Names what there is to run, and ends.
-    #[arg(long)]
-    list: bool,
-    /// Where to write the results for programs. Without any of these three, they and a page go where builds go.
-    #[arg(long)]
-    json: Option<PathBuf>,
-    /// Where to write a page for people.
-    #[arg(long)]
-    html: Option<PathBuf>,
-    /// Where to write the results for a spreadsheet.
-    #[arg(long)]
-    csv: Option<PathBuf>,
-    /// An earlier run (--json) to compare with: fails if a ratio became worse than the tolerance allows.
-    #[arg(long)]
-    baseline: Option<PathBuf>,
-    /// By how much a ratio may be worse than in the baseline.
-    #[arg(long, default_value_t = 0.15)]
-    tolerance: f64,
-}
+/// What has a process of its own.
+const WORKS: [Work; 3] = [latency::WORK, churn::WORK, requests::WORK];
 
-impl Options {
-    /// Those of a run that nothing is said to.
-    #[cfg(test)]
-    fn usual() -> Self {
-        #[derive(clap::Parser)]
-        struct Alone {
-            #[command(flatten)]
-            options: Options,
-        }
-        let alone = <Alone as clap::Parser>::try_parse_from(["bench"]);
-        alone
-            .map(|alone| alone.options)
-            .expect("nothing is required")
-    }
-
-    fn wants(&self, name: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|only| name.contains(only))
-    }
-
-    /// Where to write: if nothing is said, results and a page, where builds go.
-    fn files(&self) -> [Option<PathBuf>; 3] {
-        let said = [&self.json, &self.html, &self.csv];
-        if said.iter().any(|path| path.is_some()) {
-            return said.map(Clone::clone);
-        }
-        let folder = Path::new("target");
-        let folder = if folder.is_dir() {
-            folder
-        } else {
-            Path::new("")
-        };
-        let file = |name: &str| Some(folder.join(name));
-        [file("tslab-bench.json"), file("tslab-bench.html"), None]
-    }
-
-    /// Those that serve requests.
-    fn request_threads(&self) -> Vec<usize> {
-        self.threads_or(&[1, 2])
-    }
-
-    /// Beyond the machine's CPUs as well.
-    fn scaling_threads(&self) -> Vec<usize> {
-        self.threads_or(&[1, 2, 4, 8, 16])
-    }
-
-    fn threads_or(&self, usual: &[usize]) -> Vec<usize> {
-        if self.threads.is_empty() {
-            usual.to_vec()
-        } else {
-            self.threads.clone()
-        }
-    }
-}
-
-fn threads(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(count @ 1..=64) => Ok(count),
-        _ => Err("from 1 to 64".to_owned()),
-    }
-}
-
-/// What the workloads share.
-struct Context<'o> {
-    options: &'o Options,
-    peers: Vec<Peer>,
-    rounds: usize,
-    slice: Duration,
-    /// What is wanted, in the order of the run.
-    names: Vec<String>,
-    bar: ProgressBar,
-    results: Results,
-}
-
-impl Context<'_> {
-    fn wants(&self, workload: &str, variant: &str) -> bool {
-        self.options.wants(&format!("{workload}/{variant}"))
-    }
-
-    /// `variant` is one, or what several that are measured together begin with.
-    fn begin(&self, workload: &str, variant: &str) {
-        let name = format!("{workload}/{variant}");
-        let place = self
-            .names
-            .iter()
-            .position(|wanted| wanted.starts_with(&name));
-        if let Some(place) = place {
-            self.bar.set_position(place as u64);
-        }
-        self.bar.set_message(name);
-    }
+/// Does a part of a run, in the process that was started for it.
+pub(crate) fn part(part: &Part) -> Result<()> {
+    child::serve(&WORKS, part)
 }
 
 /// All that there is to run, in the order of the run.
@@ -271,4 +147,23 @@ fn write(path: &Path, text: &str) -> Result<()> {
     std::fs::write(path, text).with_context(|| format!("{} cannot be written", path.display()))?;
     eprintln!("written: {}", path.display());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The file of bounds can be read, and each bound names a workload that there is.
+    #[test]
+    fn bounds_are_of_what_there_is() {
+        let names = all(&Options::usual());
+        let targets = targets::read().unwrap();
+        assert!(targets.len() > 5);
+        for target in &targets {
+            assert!(
+                names.iter().any(|name| target.is_of(name)),
+                "{target:?} is of nothing"
+            );
+        }
+    }
 }

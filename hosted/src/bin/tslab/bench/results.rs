@@ -1,7 +1,6 @@
 //! What a run found out, as it is written to a file and compared with an earlier one.
 
 use super::environment::Environment;
-use super::targets::Verdict;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -81,6 +80,27 @@ pub(crate) struct Tail {
     pub(crate) cause: String,
     pub(crate) count: u64,
     pub(crate) longest_ns: f64,
+}
+
+/// How a ratio stands to its bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Standing {
+    Met,
+    Missed,
+    /// Above the bound, and the lower quartile of the rounds is not: this run does not tell.
+    Undecided,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Verdict {
+    pub(crate) workload: String,
+    pub(crate) variant: String,
+    pub(crate) ours: String,
+    pub(crate) peer: String,
+    pub(crate) at_most: f64,
+    pub(crate) ours_over_peer: f64,
+    pub(crate) standing: Standing,
 }
 
 /// What was measured of one contender, round by round.

@@ -4,9 +4,9 @@
 //! other's way; the 99th percentile of single operations, one in 64 of which is timed; and of ours how many atomic
 //! read-modify-writes there were on lines that threads share, which is what does not scale.
 
-use super::Context;
 use super::clock::{Clock, now};
 use super::contender::{Contender, Kind, Visitor};
+use super::context::Context;
 use super::results::{Measured, Series, quantile};
 use core::alloc::Layout;
 use core::hint::black_box;

@@ -1,7 +1,6 @@
 //! The table that a run prints.
 
-use super::results::{Figure, NOISE, Ratio, Results};
-use super::targets::Standing;
+use super::results::{Figure, NOISE, Ratio, Results, Standing};
 use core::fmt::Write;
 
 /// A line for each variant and each of ours: the figures, and the ratio to the fastest peer.

@@ -6,15 +6,20 @@
 mod program;
 mod shape;
 
-pub(super) use program::part;
-pub(crate) use shape::{Epochs, Shape};
-
-use super::Context;
 use super::child::{self, Work};
+use super::context::Context;
 use super::results::{Measured, Series};
 use anyhow::Result;
 use program::{Account, Look};
-use shape::Pattern;
+use shape::{Pattern, Shape};
+
+/// A program that churns, whose resident memory is its own.
+pub(super) const WORK: Work = Work {
+    name: "churn",
+    run: |contender, parameters| {
+        child::answer(parameters, |shape| program::part(contender, &shape))
+    },
+};
 
 const WITH_EPOCHS: &str = "ours-epoch";
 const WITH_WARM_EPOCHS: &str = "ours-epoch-warm";
@@ -51,7 +56,7 @@ fn measure(context: &mut Context<'_>, pattern: Pattern) -> Result<()> {
     for round in 0..rounds {
         for step in 0..names.len() {
             let place = (round + step) % names.len();
-            found[place].push(child::run(Work::Churn, names[place], &shape)?);
+            found[place].push(child::run(&WORK, names[place], &shape)?);
         }
     }
     let figures: [fn(&Account) -> f64; 4] = [

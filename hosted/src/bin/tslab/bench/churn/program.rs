@@ -1,8 +1,10 @@
 //! The program that churns, in a process of its own, and what is resident meanwhile.
 
-use super::shape::{Epochs, Fate, Pattern, Shape};
+use super::shape::{Fate, Pattern, Shape};
 use crate::bench::contender::{Contender, Kind, Ours, Visitor, failed};
 use crate::bench::epochs::Bumping;
+use crate::bench::options::Epochs;
+use anyhow::{Result, anyhow};
 use core::alloc::Layout;
 use core::ptr::NonNull;
 use serde::{Deserialize, Serialize};
@@ -16,7 +18,7 @@ const LOOKS: usize = 200;
 
 /// What became of memory.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(in crate::bench) struct Account {
+pub(super) struct Account {
     /// Nanoseconds for each object, the looks left out.
     pub(super) ns: f64,
     pub(super) looks: Vec<Look>,
@@ -26,7 +28,7 @@ pub(in crate::bench) struct Account {
 
 /// All in bytes, and without what the process had before.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
-pub(in crate::bench) struct Look {
+pub(super) struct Look {
     pub(super) resident: u64,
     /// What a program would need that had no allocator.
     pub(super) live: u64,
@@ -165,7 +167,7 @@ impl Memory for InEpochs {
 }
 
 /// In the child.
-pub(in crate::bench) fn part(contender: &str, shape: &Shape) -> Option<Account> {
+pub(super) fn part(contender: &str, shape: &Shape) -> Result<Account> {
     if contender == super::WITH_EPOCHS {
         HEAP.set_policy(Policy::OnClose);
     }
@@ -173,9 +175,10 @@ pub(in crate::bench) fn part(contender: &str, shape: &Shape) -> Option<Account> 
         HEAP.set_policy(Policy::Batched { bytes: WARM_BYTES });
     }
     if [super::WITH_EPOCHS, super::WITH_WARM_EPOCHS].contains(&contender) {
-        return Some(run(&mut InEpochs::new(), shape));
+        return Ok(run(&mut InEpochs::new(), shape));
     }
-    Some(Kind::named(contender)?.visit(Shaped(*shape)))
+    let kind = Kind::named(contender).ok_or_else(|| anyhow!("{contender} is nobody"))?;
+    Ok(kind.visit(Shaped(*shape)))
 }
 
 struct Shaped(Shape);

@@ -1,11 +1,11 @@
 //! What a program does with memory over time.
 
-use crate::bench::Options;
+use crate::bench::options::{Epochs, Options};
 use serde::{Deserialize, Serialize};
 
 /// How its load changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
-pub(crate) enum Pattern {
+pub(super) enum Pattern {
     /// The same all the time.
     Steady,
     /// Eight times as many objects in a request, during each fifth part of the time.
@@ -23,7 +23,7 @@ pub(crate) enum Pattern {
 }
 
 impl Pattern {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::Steady,
         Self::Burst,
         Self::Pinned,
@@ -33,7 +33,7 @@ impl Pattern {
         Self::Cache,
     ];
 
-    pub(crate) const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Steady => "steady",
             Self::Burst => "burst",
@@ -46,39 +46,16 @@ impl Pattern {
     }
 }
 
-/// When a program that has epochs begins another one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Epochs {
-    Request,
-    Batch(usize),
-    /// When the load changes.
-    Manual,
-}
-
-impl core::str::FromStr for Epochs {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let batch = text.strip_prefix("batch:").map(str::parse);
-        match (text, batch) {
-            ("request", _) => Ok(Self::Request),
-            ("manual", _) => Ok(Self::Manual),
-            (_, Some(Ok(count @ 1..))) => Ok(Self::Batch(count)),
-            _ => Err("request, batch:N or manual".to_owned()),
-        }
-    }
-}
-
 /// All that a child is told.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(crate) struct Shape {
-    pub(crate) pattern: Pattern,
-    pub(crate) epochs: Epochs,
+pub(super) struct Shape {
+    pub(super) pattern: Pattern,
+    pub(super) epochs: Epochs,
     /// After how many requests a request's objects are freed; 0 is at its end.
-    pub(crate) lag: usize,
+    pub(super) lag: usize,
     /// How many of a thousand objects are never freed; of the leaking pattern, if this is nothing, ten.
-    pub(crate) leaked: u64,
-    pub(crate) requests: usize,
+    pub(super) leaked: u64,
+    pub(super) requests: usize,
 }
 
 /// Objects of an ordinary request, and of one that puts an object into a cache.
@@ -89,7 +66,7 @@ const PARTS: usize = 20;
 
 /// What becomes of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub(super) enum Fate {
     /// Freed with its request's others.
     Request,
     /// Known to live to the end of the run.
@@ -101,9 +78,9 @@ pub(crate) enum Fate {
 
 impl Shape {
     /// Objects of the largest request.
-    pub(crate) const MOST: usize = OBJECTS * 8;
+    pub(super) const MOST: usize = OBJECTS * 8;
     /// Objects of the cache.
-    pub(crate) const CACHE: usize = 20_000;
+    pub(super) const CACHE: usize = 20_000;
 
     /// The shape of a pattern's programs. Those with a cache have an epoch for each request, whose other objects go with it.
     pub(super) fn of(pattern: Pattern, options: &Options) -> Self {
@@ -127,16 +104,16 @@ impl Shape {
     }
 
     /// Which part of the run a request is in.
-    pub(crate) fn part(&self, request: usize) -> usize {
+    pub(super) fn part(&self, request: usize) -> usize {
         request * PARTS / self.requests.max(1)
     }
 
     /// Whether it is the first one of a part: there the load may change.
-    pub(crate) fn is_turn(&self, request: usize) -> bool {
+    pub(super) fn is_turn(&self, request: usize) -> bool {
         request > 0 && self.part(request) != self.part(request - 1)
     }
 
-    pub(crate) fn objects(&self, request: usize) -> usize {
+    pub(super) fn objects(&self, request: usize) -> usize {
         if self.pattern == Pattern::Cache {
             return FEW;
         }
@@ -150,7 +127,7 @@ impl Shape {
     }
 
     /// The size and the fate of an object of a request, by its place there and a number that nobody foresees.
-    pub(crate) fn object(&self, request: usize, place: usize, draw: u64) -> (usize, Fate) {
+    pub(super) fn object(&self, request: usize, place: usize, draw: u64) -> (usize, Fate) {
         let between = |low: usize, high: usize| low + (draw >> 33) as usize % (high - low);
         let size = match self.pattern {
             Pattern::Hotspot if (draw >> 20) % 10 < 9 => 128,
@@ -219,15 +196,5 @@ mod tests {
         let fates = (0..cache.objects(0)).map(|place| cache.object(0, place, 1).1);
         assert_eq!(fates.filter(|fate| *fate == Fate::Cached).count(), 1);
         assert!(shift.is_turn(50) && !shift.is_turn(51));
-    }
-
-    /// How epochs are asked for.
-    #[test]
-    fn epochs_are_read() {
-        assert_eq!("batch:32".parse(), Ok(Epochs::Batch(32)));
-        assert_eq!("request".parse(), Ok(Epochs::Request));
-        for wrong in ["batch:0", "batch:", "batch", "x"] {
-            assert!(wrong.parse::<Epochs>().is_err(), "{wrong}");
-        }
     }
 }

@@ -3,8 +3,8 @@
 
 mod way;
 
-use super::Context;
 use super::contender::{Contender, Kind, Ours, Peer, Visitor};
+use super::context::Context;
 use super::costs::{Turn, in_turns, times};
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};

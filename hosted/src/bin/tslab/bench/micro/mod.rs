@@ -8,8 +8,8 @@ mod kernel;
 mod partner;
 mod pattern;
 
-use super::Context;
 use super::contender::{Contender, Kind, Visitor};
+use super::context::Context;
 use super::results::Measured;
 use core::time::Duration;
 use pattern::Pattern;

@@ -1,9 +1,8 @@
 //! The tables of the page.
 
 use super::Escaped;
-use crate::bench::results::{Figure, Ratio, Results};
+use crate::bench::results::{Figure, Ratio, Results, Standing};
 use crate::bench::table;
-use crate::bench::targets::Standing;
 use core::fmt::Write;
 
 /// What the ratios were to be, and which are not.

@@ -5,8 +5,9 @@
 //! as they do, and can double the time of all requests.
 
 use super::way::{self, Way};
-use super::{Context, Rounds, Times, no_times, note, report};
+use super::{Rounds, Times, no_times, note, report};
 use crate::bench::child::{self, Work};
+use crate::bench::context::Context;
 use crate::bench::results::Measured;
 use anyhow::{Context as _, Result, anyhow, ensure};
 use core::time::Duration;
@@ -22,9 +23,15 @@ const MOST: usize = 64 << 10;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(in crate::bench) struct Asked {
+struct Asked {
     threads: usize,
 }
+
+/// A server of one contender's.
+pub(in crate::bench) const WORK: Work = Work {
+    name: "serve",
+    run: |contender, parameters| part(contender, &serde_json::from_str(parameters)?),
+};
 
 /// What a server prints when it can be asked.
 #[derive(Debug, Serialize, Deserialize)]
@@ -33,7 +40,7 @@ struct Ready {
 }
 
 /// In the child: serves until it is killed.
-pub(in crate::bench) fn part(contender: &str, asked: &Asked) -> Result<()> {
+fn part(contender: &str, asked: &Asked) -> Result<()> {
     let way = Way::named(contender).ok_or_else(|| anyhow!("{contender} is nobody"))?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let ready = Ready {
@@ -174,7 +181,7 @@ impl Drop for Server {
 
 impl Server {
     fn start(way: Way, threads: usize) -> Result<Self> {
-        let mut child = child::command(Work::Serve, way.name(), &Asked { threads })?.spawn()?;
+        let mut child = child::command(&WORK, way.name(), &Asked { threads })?.spawn()?;
         let output = child.stdout.take().context("a server has no output")?;
         let mut server = Self {
             child,

@@ -3,9 +3,9 @@
 mod http;
 mod way;
 
-pub(super) use http::part;
+pub(super) use http::WORK;
 
-use super::Context;
+use super::context::Context;
 use super::results::{Measured, Series};
 use anyhow::Result;
 use core::time::Duration;

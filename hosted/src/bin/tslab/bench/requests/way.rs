@@ -37,7 +37,7 @@ const WARM_BYTES: usize = 4 << 20;
 
 /// How a contender is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::bench) enum Way {
+pub(super) enum Way {
     Scope,
     EpochOfMany,
     /// An epoch for each.
