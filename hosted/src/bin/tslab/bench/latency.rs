@@ -12,12 +12,13 @@ use super::child::{self, Work};
 use super::clock::{Clock, now};
 use super::contender::{Contender, Counted, Kind, Visitor};
 use super::context::Context;
-use super::results::{Measured, Series, Tail};
+use super::results::{Measured, Tail};
 use anyhow::{Result, anyhow};
 use core::alloc::Layout;
 use core::hint::black_box;
 use core::ptr::NonNull;
 use serde::{Deserialize, Serialize};
+use temporal_slab_page::Series;
 
 const LAYOUT: Layout = match Layout::from_size_align(128, 8) {
     Ok(layout) => layout,

@@ -26,8 +26,6 @@ mod targets;
 
 pub(crate) use child::Part;
 pub(crate) use options::Options;
-pub(crate) use page::of_series as page_of;
-pub(crate) use results::Series;
 
 use anyhow::{Context as _, Result, ensure};
 use child::Work;

@@ -4,6 +4,7 @@ use super::environment::Environment;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
+use temporal_slab_page::Series;
 
 /// The version of the format; `docs/bench.schema.json` describes it.
 pub(crate) const SCHEMA: u32 = 2;
@@ -59,17 +60,6 @@ pub(crate) struct Ratio {
     pub(crate) high: f64,
     /// No peer is faster.
     pub(crate) is_fastest: bool,
-}
-
-/// What a plot is made of.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Series {
-    pub(crate) workload: String,
-    pub(crate) variant: String,
-    pub(crate) contender: String,
-    pub(crate) x: String,
-    pub(crate) y: String,
-    pub(crate) points: Vec<(f64, f64)>,
 }
 
 /// Of the calls that took over ten medians, those with one cause.

@@ -7,13 +7,14 @@
 use super::clock::{Clock, now};
 use super::contender::{Contender, Kind, Visitor};
 use super::context::Context;
-use super::results::{Measured, Series, quantile};
+use super::results::{Measured, quantile};
 use core::alloc::Layout;
 use core::hint::black_box;
 use core::ptr::NonNull;
 use core::time::Duration;
 use std::sync::Barrier;
 use std::time::Instant;
+use temporal_slab_page::Series;
 
 /// Live objects of each thread.
 const LIVE: usize = 1_000;

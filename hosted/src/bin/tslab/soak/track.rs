@@ -1,10 +1,10 @@
 //! What a soak sees from turn to turn: lines for people and spreadsheets, pictures, and whether it stays flat.
 
-use crate::bench::{Series, page_of};
 use anyhow::{Context as _, Result, ensure};
 use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
+use temporal_slab_page::{Series, of_series};
 
 /// What is looked at after a turn.
 #[derive(Debug, Clone, Copy, Default)]
@@ -164,7 +164,7 @@ impl Track {
                 points: self.rows.iter().map(|row| (row.seconds, of(row))).collect(),
             })
             .collect();
-        page_of(
+        of_series(
             "temporal-slab, soaked",
             "Threads that come and go do everything that a heap offers, at random, while another one gives memory back and \
              the system refuses some of what it is asked. Seconds to the right.",

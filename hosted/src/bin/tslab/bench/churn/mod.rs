@@ -8,10 +8,11 @@ mod shape;
 
 use super::child::{self, Work};
 use super::context::Context;
-use super::results::{Measured, Series};
+use super::results::Measured;
 use anyhow::Result;
 use program::{Account, Look};
 use shape::{Pattern, Shape};
+use temporal_slab_page::Series;
 
 /// A program that churns, whose resident memory is its own.
 pub(super) const WORK: Work = Work {

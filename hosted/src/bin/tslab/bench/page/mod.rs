@@ -1,34 +1,12 @@
 //! The page for people: one file, which needs nothing else.
 
-mod plot;
 mod tables;
 
-use super::results::{Figure, Results, Series};
+use super::results::{Figure, Results};
 use super::table;
 use anyhow::Result;
 use core::fmt::Write;
-use plot::Axes;
-
-const STYLE: &str = include_str!("style.css");
-
-/// A page of pictures, one for each variant of the series, whose axes are plain.
-pub(crate) fn of_series(title: &str, about: &str, series: &[Series]) -> Result<String> {
-    let mut page = begin(title);
-    let _ = writeln!(page, "<p>{}</p>", Escaped(about));
-    let all: Vec<&Series> = series.iter().collect();
-    pictures(&mut page, &all, Axes::Plain)?;
-    page += "</body></html>\n";
-    Ok(page)
-}
-
-fn begin(title: &str) -> String {
-    let title = Escaped(title);
-    format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>{title}</title><style>{STYLE}</style></head><body>\n<h1>{title}</h1>\n"
-    )
-}
+use temporal_slab_page::{Axes, END, Escaped, Series, begin, pictures};
 
 /// The page.
 pub(super) fn of(results: &Results) -> Result<String> {
@@ -89,7 +67,7 @@ pub(super) fn of(results: &Results) -> Result<String> {
         }
         page += "</details>\n";
     }
-    page += "</body></html>\n";
+    page += END;
     Ok(page)
 }
 
@@ -124,44 +102,6 @@ fn plots(
     pictures(page, &all, axes)
 }
 
-/// A picture for each variant.
-fn pictures(page: &mut String, all: &[&Series], axes: Axes) -> Result<()> {
-    *page += "<div class=\"plots\">\n";
-    let mut done: Vec<&str> = Vec::new();
-    for first in all {
-        let variant = first.variant.as_str();
-        if done.contains(&variant) {
-            continue;
-        }
-        done.push(variant);
-        let same: Vec<&Series> = all
-            .iter()
-            .copied()
-            .filter(|series| series.variant == variant)
-            .collect();
-        let _ = writeln!(
-            page,
-            "<figure><figcaption>{}</figcaption><ul class=\"legend\">",
-            Escaped(variant)
-        );
-        for series in &same {
-            let colour = plot::colour(&series.contender);
-            let _ = writeln!(
-                page,
-                "<li><i style=\"background:var(--{colour})\"></i>{}</li>",
-                Escaped(&series.contender)
-            );
-        }
-        let _ = writeln!(
-            page,
-            "</ul><div class=\"scroll bare\">{}</div></figure>",
-            plot::svg(&same, axes)?
-        );
-    }
-    *page += "</div>\n";
-    Ok(())
-}
-
 fn bars(page: &mut String, results: &Results, variant: (&str, &str)) {
     let is_here = |figure: &&Figure| (figure.workload.as_str(), figure.variant.as_str()) == variant;
     let figures: Vec<&Figure> = results.results.iter().filter(is_here).collect();
@@ -192,22 +132,4 @@ fn bars(page: &mut String, results: &Results, variant: (&str, &str)) {
         );
     }
     *page += "</div>\n";
-}
-
-/// A text in a page.
-struct Escaped<'t>(&'t str);
-
-impl core::fmt::Display for Escaped<'_> {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        for char in self.0.chars() {
-            match char {
-                '&' => f.write_str("&amp;")?,
-                '<' => f.write_str("&lt;")?,
-                '>' => f.write_str("&gt;")?,
-                '"' => f.write_str("&quot;")?,
-                _ => f.write_char(char)?,
-            }
-        }
-        Ok(())
-    }
 }

@@ -1,9 +1,9 @@
 //! The tables of the page.
 
-use super::Escaped;
 use crate::bench::results::{Figure, Ratio, Results, Standing};
 use crate::bench::table;
 use core::fmt::Write;
+use temporal_slab_page::Escaped;
 
 /// What the ratios were to be, and which are not.
 pub(super) fn targets(page: &mut String, results: &Results) {

@@ -6,12 +6,13 @@ mod way;
 pub(super) use http::WORK;
 
 use super::context::Context;
-use super::results::{Measured, Series};
+use super::results::Measured;
 use anyhow::Result;
 use core::time::Duration;
 use hdrhistogram::Histogram;
 use std::sync::Barrier;
 use std::time::Instant;
+use temporal_slab_page::Series;
 use way::Way;
 
 /// What is told of the times of single requests.

@@ -1,13 +1,13 @@
 //! Plots, as SVG in the page: their colours are the page's, for light and dark.
 
-use crate::bench::results::Series;
+use crate::Series;
 use anyhow::{Result, anyhow};
 use plotters::coord::ranged1d::{AsRangedCoord, Ranged, ValueFormatter};
 use plotters::prelude::*;
 
 /// What a plot's axes are like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Axes {
+pub enum Axes {
     /// Times to the right, shares that took longer upwards: both by factors of ten.
     Tail,
     /// Both from nothing on.
