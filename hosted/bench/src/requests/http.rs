@@ -6,9 +6,9 @@
 
 use super::way::{self, Way};
 use super::{Rounds, Times, no_times, note, report};
-use crate::bench::child::{self, Work};
-use crate::bench::context::Context;
-use crate::bench::results::Measured;
+use crate::child::{self, Work};
+use crate::context::Context;
+use crate::results::Measured;
 use anyhow::{Context as _, Result, anyhow, ensure};
 use core::time::Duration;
 use serde::{Deserialize, Serialize};
@@ -28,7 +28,7 @@ struct Asked {
 }
 
 /// A server of one contender's.
-pub(in crate::bench) const WORK: Work = Work {
+pub(crate) const WORK: Work = Work {
     name: "serve",
     run: |contender, parameters| part(contender, &serde_json::from_str(parameters)?),
 };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::partner::{self, BATCH, Gate, Parcel, Ring};
-use crate::bench::contender::Contender;
+use crate::contender::Contender;
 
 /// A way to use an allocator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

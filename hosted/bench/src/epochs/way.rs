@@ -1,6 +1,6 @@
 //! How objects that go together are allocated: in an epoch, alone, or in what a peer has for it.
 
-use super::super::contender::{Contender, Ours, failed};
+use crate::contender::{Contender, Ours, failed};
 use core::alloc::Layout;
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::hint::black_box;

@@ -1,10 +1,10 @@
-//! What ratios and figures are to be: `hosted/docs/bench.targets.toml`, the one place where bounds are.
+//! What ratios and figures are to be: `docs/bench.targets.toml`, the one place where bounds are.
 
 use super::results::{Figure, Ratio, Results, Standing, Verdict};
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 
-const TARGETS: &str = include_str!("../../../../docs/bench.targets.toml");
+const TARGETS: &str = include_str!("../docs/bench.targets.toml");
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -104,8 +104,8 @@ impl Target {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::environment::Environment;
-    use crate::bench::results::Measured;
+    use crate::environment::Environment;
+    use crate::results::Measured;
 
     fn ratio(ours_over_peer: f64, low: f64, high: f64) -> Ratio {
         Ratio {

@@ -1,5 +1,5 @@
 //! The program `tslab`: what it prints of its own workloads and of another process.
-#![cfg(all(target_os = "linux", feature = "cli"))]
+#![cfg(target_os = "linux")]
 
 use core::time::Duration;
 use std::path::PathBuf;
@@ -173,6 +173,7 @@ impl Drop for Files {
 /// A short run of a part of each workload writes all its reports, and they are what their schema says: those that have
 /// plots have them, every peer that was asked for took part, and the page needs nothing else. Catches a report that is
 /// not what its schema says, a workload that measures nothing, and a child process that fails.
+#[cfg(feature = "bench")]
 #[test]
 fn the_bench_reports() {
     let files = Files::new(&["all.json", "all.html", "all.csv"]);
@@ -207,7 +208,7 @@ fn the_bench_reports() {
     let results: serde_json::Value = serde_json::from_str(&files.read(0)).unwrap();
     let mut schemas = boon::Schemas::new();
     let mut compiler = boon::Compiler::new();
-    let schema = serde_json::from_str(include_str!("../docs/bench.schema.json")).unwrap();
+    let schema = serde_json::from_str(include_str!("../../bench/docs/bench.schema.json")).unwrap();
     compiler.add_resource("bench.json", schema).unwrap();
     let schema = compiler.compile("bench.json", &mut schemas).unwrap();
     if let Err(error) = schemas.validate(&results, schema) {
@@ -261,6 +262,7 @@ fn the_bench_reports() {
 
 /// A run is no worse than one in which ours took a hundred times as long, and worse than one in which it took a hundredth;
 /// one that is no report is no baseline. (Two runs on a busy computer may differ by some times.)
+#[cfg(feature = "bench")]
 #[test]
 fn the_bench_compares() {
     let files = Files::new(&["baseline.json", "unread.csv"]);
@@ -320,6 +322,20 @@ fn the_bench_compares() {
         assert!(
             output.status.code() == Some(2) && printed.contains(words),
             "{wrong:?}: {printed}"
+        );
+    }
+}
+
+/// A program without the benchmark takes its options, and says how to get one that has it.
+#[cfg(not(feature = "bench"))]
+#[test]
+fn the_bench_is_a_feature() {
+    for options in [&[][..], &["--quick", "--only", "churn"], &["--list"]] {
+        let output = tslab(&[&["bench"][..], options].concat());
+        let printed = text(&output);
+        assert!(
+            output.status.code() == Some(2) && printed.contains("--features bench"),
+            "{options:?}: {printed}"
         );
     }
 }

@@ -1,7 +1,7 @@
 //! Allocators that kernels use, each with a region of its own: ours and three that are well known there.
 
 use super::Entrant;
-use crate::bench::contender::{Ours, OursLocal, OursShared, Raw, failed};
+use crate::contender::{Ours, OursLocal, OursShared, Raw, failed};
 use core::alloc::Layout;
 use core::ptr::NonNull;
 use std::alloc::{GlobalAlloc, System};

@@ -24,8 +24,8 @@ mod scaling;
 mod table;
 mod targets;
 
-pub(crate) use child::Part;
-pub(crate) use options::Options;
+pub use child::Part;
+pub use options::Options;
 
 use anyhow::{Context as _, Result, ensure};
 use child::Work;
@@ -40,7 +40,10 @@ use std::path::Path;
 const WORKS: [Work; 3] = [latency::WORK, churn::WORK, requests::WORK];
 
 /// Does a part of a run, in the process that was started for it.
-pub(crate) fn part(part: &Part) -> Result<()> {
+///
+/// # Errors
+/// If there is no such part or contender, or the part fails.
+pub fn part(part: &Part) -> Result<()> {
     child::serve(&WORKS, part)
 }
 
@@ -66,7 +69,12 @@ fn all(options: &Options) -> Vec<String> {
 }
 
 /// Runs what is asked for; whether nothing became worse than the baseline allows.
-pub(crate) fn run(options: &Options) -> Result<bool> {
+///
+/// Parts of it run in processes of their own: this program with the subcommand `bench-part`, whose arguments are a [`Part`].
+///
+/// # Errors
+/// If nothing of that name is there, a file cannot be read or written, or a part fails.
+pub fn run(options: &Options) -> Result<bool> {
     let names = all(options);
     let wanted: Vec<String> = names
         .into_iter()

@@ -1,7 +1,7 @@
 //! The tables of the page.
 
-use crate::bench::results::{Figure, Ratio, Results, Standing};
-use crate::bench::table;
+use crate::results::{Figure, Ratio, Results, Standing};
+use crate::table;
 use core::fmt::Write;
 use temporal_slab_page::Escaped;
 

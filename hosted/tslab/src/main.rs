@@ -1,5 +1,6 @@
 //! `tslab`: looks at a program's heap from outside, or at a workload of its own; and measures it against others.
 
+#[cfg(not(feature = "bench"))]
 mod bench;
 mod client;
 mod report;
@@ -14,6 +15,8 @@ use clap::{Parser, Subcommand};
 use source::Source;
 use std::io::Write;
 use std::process::ExitCode;
+#[cfg(feature = "bench")]
+use temporal_slab_bench as bench;
 use temporal_slab_hosted::TemporalSlab;
 use temporal_slab_hosted::export::Address;
 
@@ -61,6 +64,7 @@ enum Task {
     /// Does everything that a heap offers, on many threads at random, and has the walker look at it in between.
     Soak(soak::Options),
     /// A part of a benchmark that has a process of its own.
+    #[cfg(feature = "bench")]
     #[command(hide = true)]
     BenchPart(bench::Part),
     /// Runs a workload and serves its statistics, until it is interrupted or the time is over.
@@ -134,6 +138,7 @@ fn run(task: Task) -> Result<ExitCode> {
             }
         }
         Task::Soak(options) => soak::run(&options)?,
+        #[cfg(feature = "bench")]
         Task::BenchPart(part) => bench::part(&part)?,
         Task::Serve {
             workload,

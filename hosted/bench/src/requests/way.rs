@@ -7,8 +7,8 @@
 //! have it; once it is there without that, and each close gives its pages back to the system. The provider is not asked for readings of the process at each close, as under the global
 //! allocator: that alone takes longer than a request.
 
-use crate::bench::contender::{Peer, Raw, failed};
-use crate::bench::epochs::Bumping;
+use crate::contender::{Peer, Raw, failed};
+use crate::epochs::Bumping;
 use allocator_api2::alloc::{AllocError, Allocator};
 use allocator_api2::vec::Vec as AVec;
 use core::alloc::{GlobalAlloc, Layout};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// What to measure, whom to compare with, and where to write it.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Options {
+pub struct Options {
     /// Fewer and shorter turns: under a minute, and more noise.
     #[arg(long)]
     pub(super) quick: bool,

@@ -1,6 +1,6 @@
 //! What a program does with memory over time.
 
-use crate::bench::options::{Epochs, Options};
+use crate::options::{Epochs, Options};
 use serde::{Deserialize, Serialize};
 
 /// How its load changes.

@@ -1,9 +1,9 @@
 //! The program that churns, in a process of its own, and what is resident meanwhile.
 
 use super::shape::{Fate, Pattern, Shape};
-use crate::bench::contender::{Contender, Kind, Ours, Visitor, failed};
-use crate::bench::epochs::Bumping;
-use crate::bench::options::Epochs;
+use crate::contender::{Contender, Kind, Ours, Visitor, failed};
+use crate::epochs::Bumping;
+use crate::options::Epochs;
 use anyhow::{Result, anyhow};
 use core::alloc::Layout;
 use core::ptr::NonNull;

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 /// What a child is told; a subcommand that help does not show.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Part {
+pub struct Part {
     /// Which part.
     work: String,
     /// Whose.
