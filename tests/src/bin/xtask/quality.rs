@@ -63,9 +63,20 @@ pub(crate) fn coverage(options: &CoverageOptions) -> Result<bool> {
     install("cargo-llvm-cov")?;
     let mut run = command("cargo");
     run.args(["llvm-cov", "--all-features", "--lib", "--tests"])
-        .args(["-p", "temporal-slab", "-p", "temporal-slab-hosted"])
-        // What is run by tests alone covers itself.
-        .args(["--ignore-filename-regex", "(tests|models|benches|bin)/"])
+        // The tests of `tslab` run what it is made of, too.
+        .args([
+            "-p",
+            "temporal-slab",
+            "-p",
+            "temporal-slab-hosted",
+            "-p",
+            "tslab",
+        ])
+        // What is run by tests alone covers itself, and programs are not what is asked for.
+        .args([
+            "--ignore-filename-regex",
+            "(tests|models|benches|bin|hosted/(bench|page|tslab))/",
+        ])
         .args(["--fail-under-lines", &options.lines.to_string()])
         .arg("--no-fail-fast")
         .env("CARGO_TARGET_DIR", target_dir().join("coverage"));

@@ -68,11 +68,10 @@ pub(crate) fn stages() -> Vec<Stage> {
         .map(|name| format!(" --skip {name}"))
         .collect();
     let address = format!(
-        "test --no-fail-fast -p temporal-slab -p temporal-slab-hosted --all-features \
+        "test --no-fail-fast -p temporal-slab -p temporal-slab-hosted -p tslab --all-features \
          --lib --tests --{skips}"
     );
-    let soak = "run --release -p temporal-slab-hosted --features cli --bin tslab -- \
-                soak --threads 8 --seconds 60";
+    let soak = "run --release -p tslab -- soak --threads 8 --seconds 60";
     stages.extend([
         long("tsan-hosted", sanitized("thread", hosted)),
         Stage::new("tsan-soak", vec![sanitized("thread", soak)]),

@@ -19,8 +19,7 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<bool> {
     let files = ["csv", "html"].map(|kind| target_dir().join(format!("soak.{kind}")));
     let line = format!(
-        "cargo run --quiet --release --package temporal-slab-hosted --features cli --bin tslab -- \
-         soak --seconds {} --threads {}",
+        "cargo run --quiet --release --package tslab -- soak --seconds {} --threads {}",
         options.seconds, options.threads
     );
     let status = words(&line)

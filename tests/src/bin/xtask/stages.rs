@@ -83,6 +83,8 @@ pub(crate) fn all() -> Vec<Stage> {
             "clippy",
             [
                 words("cargo clippy --workspace --all-targets --all-features -- -D warnings"),
+                // Without the benchmark it has other lines.
+                words("cargo clippy -p tslab --all-targets -- -D warnings"),
                 words(
                     "cargo clippy -p temporal-slab-kernel-demo --target x86_64-unknown-none \
                      -- -D warnings",
@@ -110,6 +112,11 @@ pub(crate) fn all() -> Vec<Stage> {
         tests(
             "tests",
             words("cargo test --no-fail-fast --all-features --lib --bins --tests --examples"),
+        ),
+        // As it is installed: without the allocators that the benchmark compares with.
+        tests(
+            "tslab",
+            words("cargo test --no-fail-fast -p tslab --test tslab the_bench_is_a_feature"),
         ),
         // They have a stage of their own because `cargo test` runs them alone or after all others.
         // There need not be any.
