@@ -4,26 +4,27 @@
 //! neither `std` nor `alloc`: all memory, its own metadata included, comes from one trait,
 //! [`provider::PageProvider`].
 //!
-//! The layers, each of which uses only those above it:
+//! The layers, each of which uses only those above it; a test reads every `use`:
 //!
 //! | layer | knows |
 //! |---|---|
-//! | `sync` | atomics, cells, locks |
+//! | `sync`, `error` | atomics, cells, locks; what can go wrong |
 //! | [`provider`] | the contract with the outside |
-//! | [`class`] | sizes, alignment, slots per slab: all `const` |
-//! | `slab` | a word's life: claim, give back, full, empty |
+//! | [`class`], [`config`] | sizes, alignment, slots per slab: all `const`; what an embedder chooses |
+//! | `pages` | chunks, the page map, runs and extents, purging, records |
+//! | `slab` | a slot set's life: claim, give back, full, empty |
+//! | `block` | bump blocks |
 //! | [`handle`](RawHandle) | the 64-bit format and the slot tags |
-//! | `chunk` | free runs of pages, address to slab, decommit |
-//! | [`epoch`](Epoch) | ring, era, state, label, times |
+//! | [`epoch`](Epoch) | records, eras, states, labels |
 //! | [`snapshot`] | what can be seen, as plain data |
 //! | `depot` | the lists of slabs for each epoch and class |
-//! | [`local`](Local) | held words; alloc and free in a few instructions |
-//! | [`heap`](Heap) | the public face: shared path, locals, large sizes, reclaim |
-//! | [`scope`](Scope) | memory that one value owns, on the public face only |
-//! | [`domain`](Domain) | counted regions over epochs, on the public face only |
-//! | [`adapter`] | `GlobalAlloc` and `allocator-api2`, on the public face only |
+//! | `cache` | what a local holds, as data |
+//! | [`heap`](Heap) | the state, the shared path, large sizes, closing, reclaim |
+//! | [`local`](Local) | the fast path's public face |
+//! | [`scope`](Scope), [`domain`](Domain), [`adapter`] | on the public face only |
 //!
-//! Reports and a diagnosis are a crate of their own, `temporal-slab-report`, on [`snapshot`] and the public face.
+//! Reports and a diagnosis are a crate of their own, `temporal-slab-report`, on [`snapshot`] and the public face. The nouns are
+//! in the repository's `docs/glossary.md`.
 #![no_std]
 // A model uses a part of the crate, and makes nothing public.
 #![cfg_attr(loom, allow(dead_code, unreachable_pub, unused_imports))]

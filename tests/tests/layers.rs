@@ -241,6 +241,9 @@ fn no_files_use_each_other() {
     for of in [
         "core/src",
         "core/report/src",
+        "hosted/bench/src",
+        "hosted/page/src",
+        "hosted/tslab/src",
         "hosted/src",
         "hosted/capi/src",
         "kernel-demo/src",

@@ -26,14 +26,24 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+/// What `test` is asked for.
+#[derive(clap::Args)]
+struct TestOptions {
+    #[command(flatten)]
+    options: runner::Options,
+    /// Run what takes long as well: the tests for 32 bits, and under Miri.
+    #[arg(long)]
+    deep: bool,
+}
+
 /// The project's tasks.
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask", version)]
 enum Task {
     /// Install what this machine lacks for the other tasks; quick when nothing is lacking.
     Setup,
-    /// Set up, then run every check: formatting, lints, builds, tests, models.
-    Test(runner::Options),
+    /// Set up, then run the checks: formatting, lints, builds, tests, models; with --deep those that take long, too.
+    Test(TestOptions),
     /// Run tests under ThreadSanitizer, AddressSanitizer, and Miri with many schedules; takes an hour.
     Sanitize(runner::Options),
     /// Have threads do everything that a heap offers for an hour, and look whether memory stays flat.
@@ -68,7 +78,11 @@ enum Task {
 fn main() -> ExitCode {
     let result = match Task::parse() {
         Task::Setup => setup::run().map(|()| true),
-        Task::Test(options) => runner::run(&options, stages::all),
+        Task::Test(TestOptions { options, deep }) => {
+            // A stage that is named runs, however long it takes.
+            let is_all = deep || options.names_stages();
+            runner::run(&options, if is_all { stages::all } else { stages::quick })
+        }
         Task::Sanitize(options) => runner::run(&options, sanitize::stages),
         Task::Soak(options) => soak::run(&options),
         Task::Deny => quality::deny(),

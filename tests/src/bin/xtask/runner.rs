@@ -28,6 +28,13 @@ pub(crate) struct Options {
     verbose: bool,
 }
 
+impl Options {
+    /// Whether stages are chosen by name, or listed to choose from.
+    pub(crate) fn names_stages(&self) -> bool {
+        self.list || !self.only.is_empty()
+    }
+}
+
 /// What came of a stage.
 struct Outcome {
     ok: bool,
@@ -39,7 +46,13 @@ struct Outcome {
 /// Runs the chosen ones of `stages`, all of them even when one fails; whether all were ok.
 pub(crate) fn run(options: &Options, stages: fn() -> Vec<Stage>) -> Result<bool> {
     if options.list {
-        stages().iter().for_each(|stage| println!("{}", stage.name));
+        for stage in stages() {
+            println!(
+                "{}{}",
+                stage.name,
+                if stage.is_deep { " (deep)" } else { "" }
+            );
+        }
         return Ok(true);
     }
     let start = Instant::now();
@@ -65,11 +78,11 @@ pub(crate) fn run(options: &Options, stages: fn() -> Vec<Stage>) -> Result<bool>
     let chosen = stages
         .into_iter()
         .filter(|stage| is_chosen(stage.name, &options.only));
-    let mut number = 0;
+    let mut times: Vec<(&str, Duration)> = Vec::new();
     for stage in chosen {
-        number += 1;
-        let name = stage.name;
+        let (name, began) = (stage.name, Instant::now());
         let outcome = run_stage(stage, width, options.verbose)?;
+        times.push((name, began.elapsed()));
         counts += outcome.counts;
         if !outcome.ok {
             failed.push(name);
@@ -84,9 +97,16 @@ pub(crate) fn run(options: &Options, stages: fn() -> Vec<Stage>) -> Result<bool>
     } else {
         format!("failed: {}", failed.join(", "))
     };
+    let all = start.elapsed().as_secs_f64();
+    times.sort_by_key(|(_, time)| core::cmp::Reverse(*time));
+    let shares: Vec<String> = times
+        .iter()
+        .map(|(name, time)| format!("{name} {:.0} %", 100.0 * time.as_secs_f64() / all))
+        .collect();
     println!(
-        "\n{number} stages in {:.1} s, {verdict}\n{counts}",
-        start.elapsed().as_secs_f64()
+        "\nwhere the time went: {}\n{} stages in {all:.1} s, {verdict}\n{counts}",
+        shares.join(", "),
+        times.len(),
     );
     Ok(failed.is_empty())
 }

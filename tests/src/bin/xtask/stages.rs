@@ -52,6 +52,8 @@ pub(crate) struct Stage {
     pub(crate) together: bool,
     /// Its commands are run again and again until so much time has passed.
     pub(crate) at_least: Duration,
+    /// It takes so long that it is run when it is asked for.
+    pub(crate) is_deep: bool,
 }
 
 impl Stage {
@@ -63,6 +65,7 @@ impl Stage {
             needs_tests: false,
             together: false,
             at_least: Duration::ZERO,
+            is_deep: false,
         }
     }
 
@@ -73,6 +76,13 @@ impl Stage {
             ..Self::new(name, commands)
         }
     }
+}
+
+/// The stages that take minutes and not more.
+pub(crate) fn quick() -> Vec<Stage> {
+    let mut stages = all();
+    stages.retain(|stage| !stage.is_deep);
+    stages
 }
 
 /// All stages, the quick ones first.
@@ -124,16 +134,20 @@ pub(crate) fn all() -> Vec<Stage> {
             "doc-tests",
             [words("cargo test --no-fail-fast --all-features --doc")],
         ),
-        tests(
-            "i686",
-            words(
-                "cargo test --no-fail-fast -p temporal-slab -p temporal-slab-report --all-features \
-                 --target i686-unknown-linux-gnu",
-            ),
-        ),
         check("instructions", [words("cargo xtask instructions")]),
         tests("loom", loom()),
         Stage {
+            is_deep: true,
+            ..tests(
+                "i686",
+                words(
+                    "cargo test --no-fail-fast -p temporal-slab -p temporal-slab-report --all-features \
+                     --target i686-unknown-linux-gnu",
+                ),
+            )
+        },
+        Stage {
+            is_deep: true,
             together: true,
             ..Stage::of_tests("miri", under_miri())
         },
