@@ -30,7 +30,7 @@ use core::ptr::NonNull;
 /// # let heap: Heap<Standard<StaticProvider<'_>>> = Heap::new(provider);
 /// # let mut local = heap.local()?;
 /// // A request: single use, closed by the last one out.
-/// let request = Domain::open(&heap)?.closing();
+/// let request = Domain::open(&heap)?.close_on_exit();
 /// let epoch = request.epoch();
 /// {
 ///     let inside = request.enter()?;

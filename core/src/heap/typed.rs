@@ -31,7 +31,7 @@ use core::ptr::NonNull;
 /// # let heap: Heap<Standard<StaticProvider<'_>>> = Heap::new(provider);
 /// let handle = heap.insert("a session".to_owned())?;
 /// assert_eq!(*heap.get(handle)?, "a session");
-/// assert_eq!(heap.take(handle)?, "a session");
+/// assert_eq!(heap.remove(handle)?, "a session");
 /// assert_eq!(heap.get(handle).unwrap_err(), HandleError::Stale);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

@@ -45,8 +45,8 @@ const BLOCK_ALIGN: usize = 64;
 /// let scope = Scope::new(&heap);
 /// let number = scope.alloc(41)?;
 /// *number += 1;
-/// let name = scope.text("request")?;
-/// let squares = scope.slice_with(10, |n| n * n)?;
+/// let name = scope.alloc_str("request")?;
+/// let squares = scope.alloc_slice_fill_with(10, |n| n * n)?;
 /// assert_eq!((*number, &*name, squares[9]), (42, "request", 81));
 /// # Ok::<(), temporal_slab::AllocError>(())
 /// ```
@@ -72,7 +72,7 @@ const BLOCK_ALIGN: usize = 64;
 /// ```compile_fail,E0310
 /// # use temporal_slab::{Heap, Scope, config::Standard, provider::StaticProvider};
 /// # let heap: Heap<Standard<StaticProvider<'_>>> = Heap::new(StaticProvider::new(&mut []));
-/// fn borrow<'a, T>(scope: &'a Scope<'_, StaticProvider<'_>>, value: T) { let _ = scope.boxed(value); }
+/// fn borrow<'a, T>(scope: &'a Scope<'_, Standard<StaticProvider<'_>>>, value: T) { let _ = scope.alloc_with_drop(value); }
 /// ```
 pub struct Scope<'h, C: Config> {
     heap: &'h Heap<C>,
