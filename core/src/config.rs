@@ -166,6 +166,6 @@ impl<C: Config> Table<C> {
     pub(crate) const TABLE: &'static ClassTable = &ClassTable::build(C::SIZES);
     /// Whether there are bump blocks.
     pub(crate) const BUMPS: bool = C::BUMPS && !C::SHUFFLED && !C::ZERO_ON_FREE;
-    /// Bins of a row, and cells of a local's epoch cache: one for each class whose slabs are listed.
-    pub(crate) const BINS: usize = Self::TABLE.listed();
+    /// Bins of a depot, and cells of a local's epoch cache: one for each class whose slabs are listed.
+    pub(crate) const LISTED: usize = Self::TABLE.listed();
 }

@@ -193,7 +193,7 @@ fn of_heap(
         });
     }
     let locks = [
-        ("lists", stats.locks.bins),
+        ("lists", stats.locks.lists),
         ("pages", stats.locks.pages),
         ("ring", stats.locks.ring),
         ("locals", stats.locks.locals),

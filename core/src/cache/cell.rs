@@ -3,7 +3,7 @@
 //! # Invariants
 //!
 //! - Every entry between `low` and `top` names a slot that was freed here or filled in, of a slab of
-//!   this cell's class and row; its bit is held by this cell.
+//!   this cell's class and depot; its bit is held by this cell.
 //! - `word` are slots of `slab`, whose first slot (or tag) is at `base`, held by this cell.
 //! - The first `stashed` entries of the stash are slabs with held words, none empty.
 //! - No slot is in two of the three, so together they are this cell's words of DESIGN's equation.

@@ -18,4 +18,4 @@ pub(crate) use gathered::Gathered;
 pub(crate) use owned::Owned;
 pub(crate) use registry::Registry;
 pub(crate) use stash::MANY;
-pub(crate) use state::LocalRow;
+pub(crate) use state::CacheState;

@@ -1,12 +1,12 @@
 //! The locals of a heap: where the walker finds what they hold.
 
-use super::LocalRow;
+use super::CacheState;
 use core::ptr;
 
 /// A list of locals' states, behind the heap's lock for it.
 #[derive(Debug)]
 pub(crate) struct Registry {
-    first: *mut LocalRow,
+    first: *mut CacheState,
 }
 
 // SAFETY: the states lie in the heap's metadata; the lock guards the list.
@@ -21,7 +21,7 @@ impl Registry {
 
     /// # Safety
     /// `state` is valid until it is removed, and not in the list.
-    pub(crate) unsafe fn insert(&mut self, state: *mut LocalRow) {
+    pub(crate) unsafe fn insert(&mut self, state: *mut CacheState) {
         // SAFETY: the state and those in the list are valid.
         unsafe {
             (*state).next = self.first;
@@ -35,7 +35,7 @@ impl Registry {
 
     /// # Safety
     /// `state` is in the list.
-    pub(crate) unsafe fn remove(&mut self, state: *mut LocalRow) {
+    pub(crate) unsafe fn remove(&mut self, state: *mut CacheState) {
         // SAFETY: the state and its neighbours are in the list, so valid.
         unsafe {
             let (next, prev) = ((*state).next, (*state).prev);
@@ -51,7 +51,7 @@ impl Registry {
     }
 
     /// Calls `f` for each local's state.
-    pub(crate) fn for_each(&self, mut f: impl FnMut(*mut LocalRow)) {
+    pub(crate) fn for_each(&self, mut f: impl FnMut(*mut CacheState)) {
         let mut at = self.first;
         while !at.is_null() {
             f(at);

@@ -1,7 +1,7 @@
-//! What has happened in a bin, counted where it costs nothing: under the bin's lock, or where the pages'
+//! What has happened in a class list, counted where it costs nothing: under the class list's lock, or where the pages'
 //! lock is taken anyway.
 
-use super::Bin;
+use super::ClassList;
 use super::list::List;
 use super::lists::{ListCounts, Lists, all_of};
 use super::spread::SpreadCounts;
@@ -15,24 +15,24 @@ use crate::snapshot::SlowPathStats;
 use crate::sync::AtomicU64;
 use crate::sync::{LockCounts, Ordering::Relaxed};
 
-/// All that a bin has counted. What every era counts is in the first line: CPUs whose epochs end add to it by turns.
+/// All that a class list has counted. What every era counts is in the first line: CPUs whose epochs end add to it by turns.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[repr(C, align(64))]
-pub(crate) struct BinCounts {
+pub(crate) struct ClassListCounts {
     pub(crate) lists: ListCounts,
     /// Words that were given back by locals.
     pub(crate) given: u64,
     pub(crate) lock: LockCounts,
     /// Slabs that left the list of those with free slots.
     pub(crate) unlisted: u64,
-    /// Slabs that were made for the bin.
+    /// Slabs that were made for the class list.
     pub(crate) made: u64,
     /// Slabs whose memory went back to the pages.
     pub(crate) recycled: u64,
     pub(crate) spread: SpreadCounts,
 }
 
-/// What a bin holds, beside what is in use.
+/// What a class list holds, beside what is in use.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Stock {
     /// Slabs with free slots.
@@ -50,7 +50,7 @@ pub(crate) struct Stock {
 }
 
 impl Stock {
-    /// Adds another bin's.
+    /// Adds another class list's.
     pub(crate) const fn add(&mut self, other: &Self) {
         self.listed += other.listed;
         self.whole += other.whole;
@@ -70,8 +70,8 @@ macro_rules! add_fields {
     };
 }
 
-impl BinCounts {
-    /// Adds another bin's, or the same bin's of an earlier time.
+impl ClassListCounts {
+    /// Adds another class list's, or the same class list's of an earlier time.
     pub(crate) fn add(&mut self, other: &Self) {
         let (into, from) = (&mut self.lists, &other.lists);
         add_fields!(
@@ -85,14 +85,14 @@ impl BinCounts {
     }
 }
 
-impl BinCounts {
-    /// Slabs that there are, of a bin or of all bins.
+impl ClassListCounts {
+    /// Slabs that there are, of a class list or of all class lists.
     pub(crate) const fn slabs(&self) -> u64 {
         self.made.saturating_sub(self.recycled)
     }
 }
 
-impl<R: lock_api::RawMutex> Bin<R> {
+impl<R: lock_api::RawMutex> ClassList<R> {
     /// What is neither live nor held by a local. Takes time with the slabs that are listed; looks at `most`
     /// of them for each visit to the lock, and goes on where it was: at the next of as many as there were at
     /// first. If the list changes meanwhile this is an estimate, and says so.
@@ -110,8 +110,8 @@ impl<R: lock_api::RawMutex> Bin<R> {
                         changes = lists.partial.changes();
                         lists.partial.first()
                     }
-                    // The identity first: the link of a slab of another bin is not ours to read.
-                    // SAFETY: a slab of this identity is of this bin, whose lock is held.
+                    // The identity first: the link of a slab of another class list is not ours to read.
+                    // SAFETY: a slab of this identity is of this class list, whose lock is held.
                     Some((slab, life)) => unsafe {
                         stock.is_cut |= lists.partial.changes() != changes;
                         if slab.identity() != life || !List::contains_any(slab) {
@@ -122,7 +122,7 @@ impl<R: lock_api::RawMutex> Bin<R> {
                 };
                 let mut next = first;
                 for _ in 0..most.min(left) {
-                    // SAFETY: this bin's lock is held, and listed slabs are valid.
+                    // SAFETY: this class list's lock is held, and listed slabs are valid.
                     let slab = unsafe { next.as_ref() }?;
                     let free = slab.free();
                     stock.listed += 1;
@@ -142,7 +142,7 @@ impl<R: lock_api::RawMutex> Bin<R> {
         }
     }
 
-    /// Notes that a slab was made for the bin.
+    /// Notes that a slab was made for the class list.
     pub(crate) fn count_made(&self) {
         self.made.fetch_add(1, Relaxed);
     }
@@ -158,15 +158,15 @@ impl<R: lock_api::RawMutex> Bin<R> {
     }
 
     /// What has happened here, and whether starts are spread now.
-    pub(crate) fn counts(&self) -> (BinCounts, bool) {
+    pub(crate) fn counts(&self) -> (ClassListCounts, bool) {
         let counts = self.lists.with(|lists| self.counts_of(lists));
         (counts, self.spread.is_on())
     }
 
     /// What has happened here, which is counted anew from now on. Under the lock, and nothing is made here meanwhile.
     #[cfg(not(loom))]
-    pub(super) fn take_counts(&self, lists: &mut Lists) -> BinCounts {
-        let counts = BinCounts {
+    pub(super) fn take_counts(&self, lists: &mut Lists) -> ClassListCounts {
+        let counts = ClassListCounts {
             // As they are, and not as `counts_of` mends them: what is taken here is missing there.
             made: self.made.swap(0, Relaxed),
             recycled: self.recycled.swap(0, Relaxed),
@@ -182,9 +182,9 @@ impl<R: lock_api::RawMutex> Bin<R> {
         counts
     }
 
-    fn counts_of(&self, lists: &Lists) -> BinCounts {
+    fn counts_of(&self, lists: &Lists) -> ClassListCounts {
         let recycled = self.recycled.load(Relaxed);
-        BinCounts {
+        ClassListCounts {
             lists: lists.counts,
             unlisted: lists.counts.listed - lists.partial.len() as u64,
             // A slab was made before it was recycled, and read after.
@@ -196,7 +196,7 @@ impl<R: lock_api::RawMutex> Bin<R> {
         }
     }
 
-    /// Counts slots of this bin's slabs that went out of use or, if negative, are none of its any more.
+    /// Counts slots of this class list's slabs that went out of use or, if negative, are none of its any more.
     #[cold]
     pub(crate) fn count_retired(&self, change: i32) {
         self.lists

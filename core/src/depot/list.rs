@@ -1,4 +1,4 @@
-//! Doubly linked lists of slabs through [`Slab::link`], guarded by the lock of their bin.
+//! Doubly linked lists of slabs through [`Slab::link`], guarded by the lock of their class_list.
 //!
 //! Invariant: a slab is in a list exactly when its `prev` is not null; the first slab's `prev` is
 //! the slab itself.
@@ -15,7 +15,7 @@ pub(super) struct List {
     changes: u32,
 }
 
-// SAFETY: a list is only the head of pointers to type-stable slabs; its bin's lock guards it.
+// SAFETY: a list is only the head of pointers to type-stable slabs; its class list's lock guards it.
 unsafe impl Send for List {}
 
 impl List {
@@ -41,7 +41,7 @@ impl List {
     }
 
     /// # Safety
-    /// The caller holds the lock of the bin that `slab` belongs to, or owns `slab`.
+    /// The caller holds the lock of the class_list that `slab` belongs to, or owns `slab`.
     pub(super) unsafe fn contains_any(slab: &Slab) -> bool {
         // SAFETY: the caller excludes writers.
         !unsafe { slab.link() }.prev.is_null()

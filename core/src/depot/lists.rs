@@ -1,4 +1,4 @@
-//! What a bin's lock guards, and what is done under it when a word has come back.
+//! What a class list's lock guards, and what is done under it when a word has come back.
 
 use super::list::List;
 use super::spread::Window;
@@ -6,7 +6,7 @@ use crate::class::Class;
 use crate::handle::TaggedSlab;
 use crate::slab::{Given, Identity, Slab};
 
-/// What is counted under the bin's lock.
+/// What is counted under the class list's lock.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct ListCounts {
     /// Visits by those who wanted slots.
@@ -39,7 +39,7 @@ impl ListCounts {
 #[must_use = "an owned slab that is dropped is lost"]
 pub(crate) struct Owned<'s>(pub(crate) &'s Slab);
 
-/// Whether an emptied slab stays in its bin's cache.
+/// Whether an emptied slab stays in its class list's cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Keep {
     /// It stays.
@@ -53,7 +53,7 @@ pub(crate) enum Keep {
 pub(crate) enum After<'s> {
     /// Other slots of it are held.
     InUse,
-    /// It is in the bin's cache.
+    /// It is in the class list's cache.
     Cached,
     /// The caller owns it.
     Recycle(Owned<'s>),
@@ -67,11 +67,11 @@ pub(crate) enum After<'s> {
 pub(super) struct Lists {
     /// Slabs that may have free slots.
     pub(super) partial: List,
-    /// Whole slabs that the bin owns.
+    /// Whole slabs that the class list owns.
     pub(super) cached: List,
     /// The epoch is closed: nothing lingers, and nothing is cached.
     pub(super) is_closed: bool,
-    /// Slots of this bin's slabs that are out of use.
+    /// Slots of this class list's slabs that are out of use.
     pub(super) retired: u32,
     pub(super) window: Window,
     pub(super) counts: ListCounts,
@@ -92,7 +92,7 @@ impl Lists {
     /// Does under the lock what a give calls for.
     ///
     /// # Safety
-    /// `given` is what a give of `slab`, which was of this bin then, came back with.
+    /// `given` is what a give of `slab`, which was of this class_list then, came back with.
     pub(super) unsafe fn follow<'s>(
         &mut self,
         slab: &'s Slab,
@@ -124,14 +124,14 @@ impl Lists {
     /// Lists a slab that got its first free slot, if it still lives the life that the giver saw.
     ///
     /// # Safety
-    /// The slab was of this bin when it had that identity.
+    /// The slab was of this class list when it had that identity.
     unsafe fn list(&mut self, slab: &Slab, identity: Identity) {
-        // The identity is checked before the link: the link of a slab of another bin is not ours to
+        // The identity is checked before the link: the link of a slab of another class list is not ours to
         // read.
         if slab.identity() != identity || slab.free() == 0 {
             return;
         }
-        // SAFETY: this bin's lock is held, and a slab of this identity belongs to this bin until its
+        // SAFETY: this class list's lock is held, and a slab of this identity belongs to this class list until its
         // life ends under this lock.
         unsafe {
             if !List::contains_any(slab) {
@@ -153,15 +153,15 @@ impl Lists {
     /// Ends the life of an emptied slab.
     ///
     /// # Safety
-    /// The caller owns `slab`, which is of this bin.
+    /// The caller owns `slab`, which is of this class_list.
     pub(super) unsafe fn end_life<'s>(
         &mut self,
         slab: &'s Slab,
         class: &Class,
         keep: impl FnOnce() -> Keep,
     ) -> After<'s> {
-        // SAFETY: this bin's lock is held and the caller owns the slab; if it is listed, it is in
-        // `partial`, because a slab in the cache is owned by the bin and not by the caller.
+        // SAFETY: this class list's lock is held and the caller owns the slab; if it is listed, it is in
+        // `partial`, because a slab in the cache is owned by the class_list and not by the caller.
         unsafe {
             if List::contains_any(slab) {
                 self.partial.remove(slab);

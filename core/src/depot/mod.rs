@@ -1,47 +1,47 @@
-//! The shared lists of slabs with free slots, for each epoch (a row) and class (a bin).
+//! The shared lists of slabs with free slots, for each epoch (a depot) and class (a class list).
 //!
 //! # Protocol
 //!
-//! A bin lists slabs of one key that may have free slots. Its lock guards the lists, the links of
+//! A class list lists slabs of one key that may have free slots. Its lock guards the lists, the links of
 //! slabs in them, and the end of a slab's life. A slab's word is changed without the lock.
 //!
 //! - **Listing.** Whoever turns a word from 0 to something (`Given::WasFull`) lists the slab: it
 //!   takes the lock and pushes it if it is in the life that the giver saw while it still pinned the
 //!   slab, is not listed, and has a free slot. A slab that was recycled between the give and the
 //!   lock has another identity and is left alone.
-//! - **Taking.** [`Bin::take`] unlists a slab and then takes its whole word, both under the lock. A
+//! - **Taking.** [`ClassList::take`] unlists a slab and then takes its whole word, both under the lock. A
 //!   give that comes between the two finds the word not 0 and leaves it to the taker; one that
 //!   comes after finds 0 and lists the slab again. So no slab with free slots is stranded.
 //! - **The end of a life.** A claimer takes the lock, unlists the slab, ends its life, and then
-//!   either keeps it in the bin's cache (still whole, ready for the next taker) or owns it for good.
+//!   either keeps it in the class list's cache (still whole, ready for the next taker) or owns it for good.
 //! - **Lingering.** A program that allocates and frees one object over and over through the shared
 //!   path would claim and reopen its slab each time. So a slab that becomes empty while it is the
 //!   hint may stay as it is, listed and whole, if the policy allows; takers find it like any other.
-//!   The hint moves only when the slab that it names is used up, so one slab of a bin lingers; but it
-//!   may move on between a giver's look at it and the give's end, so [`Bin::sweep`] looks at all.
+//!   The hint moves only when the slab that it names is used up, so one slab of a class list lingers; but it
+//!   may move on between a giver's look at it and the give's end, so [`ClassList::sweep`] looks at all.
 //! - **A late claim.** A giver that emptied the slab does not pin it when it claims. If others took and gave
 //!   slots, claimed and recycled the slab in between, its claim may find just these slots free in another
 //!   life. It holds them then like anybody who took them, sees by the identity that the life is another,
 //!   and gives them back ([`After::Strayed`]).
-//! - **The shared path.** [`Bin::take_slot`] reads `hint` and takes one bit of a slab that it did
+//! - **The shared path.** [`ClassList::take_slot`] reads `hint` and takes one bit of a slab that it did
 //!   not pin. Slabs are type-stable, so that is harmless; it then holds a bit, so the slab's
-//!   identity is stable: if its key is not this bin's, the slab was recycled meanwhile, and the
+//!   identity is stable: if its key is not this class list's, the slab was recycled meanwhile, and the
 //!   bit goes back to where it belongs now.
 //!
 //! # Orderings
 //!
 //! `hint` is stored with `Release` after the slab was listed and read with `Acquire`: the reader
-//! sees at least an initialised slab. That nothing lingers in a closed bin rests on it, too: `set_closed` clears it with
+//! sees at least an initialised slab. That nothing lingers in a closed class_list rests on it, too: `set_closed` clears it with
 //! `SeqCst`, and `give_back` reads it so; see `closing`. See `slab` for the word itself.
 
 mod closing;
 mod counts;
+#[cfg(not(loom))]
+mod epoch_depot;
 mod list;
 mod lists;
 #[cfg(all(test, loom))]
 mod models;
-#[cfg(not(loom))]
-mod row;
 mod spread;
 #[cfg(not(loom))]
 mod unlisted;
@@ -53,20 +53,20 @@ use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Lock, Ordering};
 use core::ptr;
 #[cfg(not(loom))]
 pub(crate) use counts::Refusals;
-pub(crate) use counts::{BinCounts, Stock};
+pub(crate) use counts::{ClassListCounts, Stock};
+#[cfg(not(loom))]
+pub(crate) use epoch_depot::EpochDepot;
 use lists::Lists;
 pub(crate) use lists::retired;
 pub(crate) use lists::{After, Keep, Owned};
-#[cfg(not(loom))]
-pub(crate) use row::Row;
 use spread::{Spread, pick};
 #[cfg(not(loom))]
 pub(crate) use unlisted::{give_unlisted, retire_unlisted};
 
-/// The lists of one row and class.
+/// The lists of one depot and class.
 #[derive(Debug)]
 #[repr(align(64))]
-pub(crate) struct Bin<R> {
+pub(crate) struct ClassList<R> {
     /// Where the shared path looks first. `Release` in `set_hint`, `Acquire` in `take_slot`; `SeqCst` in `set_closed` and
     /// `give_back`, which pair with the slab's word: see the former.
     hint: AtomicPtr<Slab>,
@@ -84,7 +84,7 @@ pub(crate) struct Bin<R> {
 
 // There are as many as epochs times classes.
 #[cfg(all(not(loom), target_pointer_width = "64"))]
-const _: () = assert!(size_of::<Bin<spin::Mutex<()>>>() == 256);
+const _: () = assert!(size_of::<ClassList<spin::Mutex<()>>>() == 256);
 
 /// How many words are given back with one visit to the lock.
 const GIVE_BATCH: usize = 32;
@@ -100,7 +100,7 @@ pub(crate) enum SlotTake<'s> {
     Empty,
 }
 
-impl<R: lock_api::RawMutex> Bin<R> {
+impl<R: lock_api::RawMutex> ClassList<R> {
     #[cfg(not(loom))]
     pub(crate) const fn new() -> Self {
         Self {
@@ -167,7 +167,7 @@ impl<R: lock_api::RawMutex> Bin<R> {
         self.with(|lists| {
             let (mut words, mut from_cache) = (0, 0);
             while words < room {
-                // SAFETY: this bin's lock is held.
+                // SAFETY: this class list's lock is held.
                 let (slab, word) = if let Some(slab) = unsafe { lists.partial.pop() } {
                     (slab, slab.take_all())
                 // SAFETY: as above.
@@ -191,11 +191,11 @@ impl<R: lock_api::RawMutex> Bin<R> {
     }
 
     /// Gives `word` of `slab` back. `retired` tells which of its slots are out of use, `may_linger` decides
-    /// whether an emptied hint stays as it is, `keep`, under the lock, whether another emptied slab of a bin
+    /// whether an emptied hint stays as it is, `keep`, under the lock, whether another emptied slab of a class_list
     /// that is closed, or is not, stays in the cache.
     ///
     /// # Safety
-    /// The caller holds at least one slot of `word`; `slab` is of this bin and of class `class`.
+    /// The caller holds at least one slot of `word`; `slab` is of this class_list and of class `class`.
     #[inline]
     pub(crate) unsafe fn give_back<'s>(
         &self,
@@ -221,11 +221,11 @@ impl<R: lock_api::RawMutex> Bin<R> {
         })
     }
 
-    /// As [`Bin::give_back`], for who holds many slots: of a slab all of whose slots it holds it is the owner, and
+    /// As [`ClassList::give_back`], for who holds many slots: of a slab all of whose slots it holds it is the owner, and
     /// need not give them for anybody to see.
     ///
     /// # Safety
-    /// As for [`Bin::give_back`].
+    /// As for [`ClassList::give_back`].
     pub(crate) unsafe fn give_held<'s>(
         &self,
         slab: &'s Slab,
@@ -266,7 +266,7 @@ impl<R: lock_api::RawMutex> Bin<R> {
     /// until the slab gets new tags, which it does when the other slots are empty.
     ///
     /// # Safety
-    /// The caller holds `bit`; `slab` is of this bin and of class `class`, which is a tagged one.
+    /// The caller holds `bit`; `slab` is of this class_list and of class `class`, which is a tagged one.
     #[cold]
     pub(crate) unsafe fn retire<'s>(
         &self,
@@ -287,7 +287,7 @@ impl<R: lock_api::RawMutex> Bin<R> {
     /// Gives the number of slots that were free already.
     ///
     /// # Safety
-    /// For each pair as for [`Bin::give_back`].
+    /// For each pair as for [`ClassList::give_back`].
     pub(crate) unsafe fn give_back_all<'s>(
         &self,
         held: impl Iterator<Item = (&'s Slab, u64)>,
@@ -378,9 +378,9 @@ impl<R: lock_api::RawMutex> Bin<R> {
     pub(crate) fn take_slot_locked<'s>(&self, class: &Class) -> Option<(&'s Slab, u64, bool)> {
         self.with(|lists| {
             lists.counts.visits += 1;
-            // A listed slab belongs to this bin for as long as the lock is held, so the bit needs no
+            // A listed slab belongs to this class list for as long as the lock is held, so the bit needs no
             // check of identity.
-            // SAFETY: this bin's lock is held, and listed slabs are valid.
+            // SAFETY: this class list's lock is held, and listed slabs are valid.
             while let Some(slab) = unsafe { lists.partial.first().as_ref() } {
                 let word = slab.free();
                 let bit = word & word.wrapping_neg();
@@ -411,7 +411,7 @@ impl<R: lock_api::RawMutex> Bin<R> {
     }
 
     /// # Safety
-    /// The caller owns `slab`, it is in no list, and `lists` is this bin's, locked.
+    /// The caller owns `slab`, it is in no list, and `lists` is this class_list's, locked.
     unsafe fn open(&self, lists: &mut Lists, slab: &Slab, class: &Class) -> u64 {
         let bit = 1;
         // Listed before it is opened: whoever takes and gives its bits back finds it listed.
@@ -426,13 +426,13 @@ impl<R: lock_api::RawMutex> Bin<R> {
         bit
     }
 
-    /// The bin's lock, for as long as the caller says.
+    /// The class list's lock, for as long as the caller says.
     #[cfg(not(loom))]
     pub(crate) fn hold(&self) {
         self.lists.hold();
     }
 
-    /// Ends [`Bin::hold`].
+    /// Ends [`ClassList::hold`].
     ///
     /// # Safety
     /// This context holds it, or is a copy of one that did.
@@ -459,7 +459,7 @@ impl<R: lock_api::RawMutex> Bin<R> {
         }
     }
 
-    /// Makes a slab the hint, unless the bin is closed: a closed bin has none, so nothing lingers in it.
+    /// Makes a slab the hint, unless the class list is closed: a closed class list has none, so nothing lingers in it.
     fn lead_to(&self, lists: &Lists, slab: &Slab) {
         if !lists.is_closed {
             self.set_hint(slab);
@@ -494,27 +494,27 @@ mod tests {
     use crate::class::ClassTable;
     use crate::slab::Body;
 
-    /// Where to begin is the program's code (`Config::cpu`) and may use the heap. Catches a call of it under the bin's lock, which ends
+    /// Where to begin is the program's code (`Config::cpu`) and may use the heap. Catches a call of it under the class_list's lock, which ends
     /// never.
     #[test]
     fn a_start_is_asked_for_without_the_lock() {
         let (table, key) = (ClassTable::build(&[64]), Key::new(0, 0));
-        let (bin, slab) = (Bin::<spin::Mutex<()>>::new(), Slab::new());
+        let (class_list, slab) = (ClassList::<spin::Mutex<()>>::new(), Slab::new());
         let body = Body {
             base: ptr::null_mut(),
-            row: ptr::null(),
+            depot: ptr::null(),
             chunk: ptr::null_mut(),
             granules: 1,
         };
         // SAFETY: nobody else knows the slab.
         unsafe { slab.adopt(key, body) };
-        let first = bin.publish(Owned(&slab), table.class(0));
+        let first = class_list.publish(Owned(&slab), table.class(0));
         let asked = core::cell::Cell::new(0);
         let start = || {
             asked.set(asked.get() + 1);
-            bin.lists.with(|_| 7)
+            class_list.lists.with(|_| 7)
         };
-        let SlotTake::Taken(_, second) = bin.take_slot(key, true, start) else {
+        let SlotTake::Taken(_, second) = class_list.take_slot(key, true, start) else {
             panic!("there are free slots");
         };
         assert_eq!((first, second, asked.get()), (1, 1 << 7, 1));

@@ -4,7 +4,7 @@
 //! When too many takes of a window collided, starts are spread by CPU; when few do, they are not.
 //! Three windows in a row must agree before the mode changes, so it does not flap.
 //!
-//! The controller runs under its bin's lock; only `retries` and `mode` are touched outside it.
+//! The controller runs under its class_list's lock; only `retries` and `mode` are touched outside it.
 
 use crate::sync::{AtomicU8, AtomicU32, Ordering};
 
@@ -22,7 +22,7 @@ pub(super) struct Spread {
     mode: AtomicU8,
 }
 
-/// The part under the bin's lock.
+/// The part under the class list's lock.
 #[derive(Debug)]
 pub(super) struct Window {
     takes: u32,
@@ -35,7 +35,7 @@ pub(super) struct Window {
     all_retries: u64,
 }
 
-/// What the controller of one bin has done so far.
+/// What the controller of one class list has done so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct SpreadCounts {
     /// Windows that were judged.

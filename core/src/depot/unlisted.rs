@@ -1,4 +1,4 @@
-//! Slabs that no bin lists: those of scopes, which hold all their slots until they go. Nobody looks for a
+//! Slabs that no class list lists: those of scopes, which hold all their slots until they go. Nobody looks for a
 //! slot in them, so a slab that becomes empty is on its way back, and its life ends without a lock. (A
 //! taker with an outdated hint may get one by mistake. It gives it back, here.)
 
@@ -27,7 +27,7 @@ pub(crate) unsafe fn give_unlisted<'s>(
     })
 }
 
-/// As `Bin::retire`.
+/// As `ClassList::retire`.
 ///
 /// # Safety
 /// As for [`give_unlisted`].

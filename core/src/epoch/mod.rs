@@ -10,7 +10,7 @@
 //!
 //! *free* (never used, or its epoch has no live object left) -> *active* (allocation) -> *closing*
 //! (no allocation; live objects stay valid) -> free. A free position is *claimed* by one compare-and-swap of `open`, and is its thread's
-//! until that opens it; an active one is closed by another. Only what has to do with rows is under the ring's lock: an epoch gets one there,
+//! until that opens it; an active one is closed by another. Only what has to do with depots is under the ring's lock: an epoch gets one there,
 //! and loses it, so a position that has one is claimed there. What else is known of an epoch, its record, is under this lock, too. It
 //! begins anew when it is first asked for in a new era.
 //!
@@ -18,11 +18,11 @@
 //!
 //! `open` is the era in which a position accepts allocations, or 0. It is read `Relaxed` on each
 //! allocation that names an epoch, as a hint that is right for whoever was told of the close. What
-//! decides is the row's [`Tag`], read after the allocation holds a slot of it; see `depot::Row`. That it ends is `SeqCst`: it pairs
-//! with the count of pins (`Position::pin`), and with the row that an epoch gets (`Position::close_at_once`). That it begins is `Release`:
+//! decides is the depot's [`Tag`], read after the allocation holds a slot of it; see `depot::EpochDepot`. That it ends is `SeqCst`: it pairs
+//! with the count of pins (`Position::pin`), and with the depot that an epoch gets (`Position::close_at_once`). That it begins is `Release`:
 //! who finds an era open finds its number in the position.
-//! `row` is stored with `Release` when an epoch first needs one and read with `Acquire`: the reader sees
-//! a placed row.
+//! `depot` is stored with `Release` when an epoch first needs one and read with `Acquire`: the reader sees
+//! a placed depot.
 
 mod label;
 #[cfg(all(test, loom))]
@@ -83,7 +83,7 @@ impl Epoch {
 }
 
 impl Epoch {
-    /// What the row of this epoch says while it accepts allocations.
+    /// What the depot of this epoch says while it accepts allocations.
     #[inline]
     pub(crate) const fn tag(self) -> Tag {
         Tag::open(self.era)
@@ -100,7 +100,7 @@ impl fmt::Debug for Epoch {
     }
 }
 
-/// What a row serves: `era << 1 | open`. Zero: nothing.
+/// What a depot serves: `era << 1 | open`. Zero: nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Tag(u64);
 
@@ -119,10 +119,10 @@ impl Tag {
     }
 }
 
-/// The tag of a row, which changes under the pages' lock.
+/// The tag of a depot, which changes under the pages' lock.
 ///
-/// `Relaxed` throughout. Whoever decides by it holds a slot of the row, which it took with `Acquire`
-/// from slabs that were made when the row began to serve; or it holds the lock.
+/// `Relaxed` throughout. Whoever decides by it holds a slot of the depot, which it took with `Acquire`
+/// from slabs that were made when the depot began to serve; or it holds the lock.
 #[derive(Debug)]
 pub(crate) struct Serves(AtomicU64);
 

@@ -12,7 +12,7 @@ use loom::thread;
 /// A ring of three positions, the first of which is the root's, and what serves each.
 struct Ring {
     positions: [Position<Serves>; 3],
-    rows: [Serves; 3],
+    depots: [Serves; 3],
     openings: Openings,
     books: Lock<spin::Mutex<()>, Books>,
 }
@@ -26,7 +26,7 @@ impl Ring {
     fn new() -> Arc<Self> {
         let ring = Arc::new(Self {
             positions: [(); 3].map(|()| Position::new()),
-            rows: [(); 3].map(|()| Serves::nothing()),
+            depots: [(); 3].map(|()| Serves::nothing()),
             openings: Openings::default(),
             books: Lock::new(Books::new()),
         });
@@ -34,20 +34,23 @@ impl Ring {
         ring
     }
 
-    /// What `Heap` does under the ring's lock to open a free position, and then to give the epoch a row.
+    /// What `Heap` does under the ring's lock to open a free position, and then to give the epoch a depot.
     fn open(&self, index: u32) -> Result<Epoch, EpochError> {
         self.books.with(|_| self.open_locked(index))
     }
 
     fn open_locked(&self, index: u32) -> Result<Epoch, EpochError> {
-        let (position, row) = (&self.positions[index as usize], &self.rows[index as usize]);
+        let (position, depot) = (
+            &self.positions[index as usize],
+            &self.depots[index as usize],
+        );
         if !position.claim() {
             return Err(EpochError::RingFull);
         }
         position.detach();
         let epoch = self.openings.open(position, index, None)?;
-        row.set(epoch.tag());
-        position.attach(NonNull::from(row));
+        depot.set(epoch.tag());
+        position.attach(NonNull::from(depot));
         Ok(epoch)
     }
 
@@ -63,39 +66,42 @@ impl Ring {
         is_claimed.then(|| self.openings.open(position, index, now).unwrap())
     }
 
-    /// Closes an epoch that has no row.
+    /// Closes an epoch that has no depot.
     fn close_bare(&self, epoch: Epoch) {
         let position = &self.positions[epoch.index()];
         assert_eq!(position.close_at_once(epoch.era_id()), AtOnce::Closed);
     }
 
-    /// What `Heap` does under the ring's lock to open a position, and what is left of the epoch before is its row.
+    /// What `Heap` does under the ring's lock to open a position, and what is left of the epoch before is its depot.
     fn open_drained(&self, index: u32) -> Option<Epoch> {
-        let (position, row) = (&self.positions[index as usize], &self.rows[index as usize]);
+        let (position, depot) = (
+            &self.positions[index as usize],
+            &self.depots[index as usize],
+        );
         self.books.with(|_| {
             if !position.claim() {
                 return None;
             }
-            if position.row().is_some() {
+            if position.depot().is_some() {
                 position.detach();
-                row.set(row.get().closed());
+                depot.set(depot.get().closed());
             }
             self.openings.open(position, index, None).ok()
         })
     }
 
-    /// What `Heap` does to give an epoch that is open a row.
+    /// What `Heap` does to give an epoch that is open a depot.
     fn attach(&self, epoch: Epoch) -> bool {
-        let (position, row) = (&self.positions[epoch.index()], &self.rows[epoch.index()]);
+        let (position, depot) = (&self.positions[epoch.index()], &self.depots[epoch.index()]);
         self.books.with(|_| {
             if !position.pin(epoch.era_id(), Pin::BLOCK) {
                 return false;
             }
-            row.set(epoch.tag());
-            position.attach(NonNull::from(row));
+            depot.set(epoch.tag());
+            position.attach(NonNull::from(depot));
             let is_open = position.is_open_still(epoch.era_id());
             if !is_open {
-                row.set(row.get().closed());
+                depot.set(depot.get().closed());
             }
             position.unpin(Pin::BLOCK);
             is_open
@@ -129,8 +135,8 @@ impl Ring {
             if !position.shut(epoch.era()) {
                 return Err(EpochError::Closed);
             }
-            let row = &self.rows[epoch.index()];
-            row.set(row.get().closed());
+            let depot = &self.depots[epoch.index()];
+            depot.set(depot.get().closed());
             Ok(was_open)
         })
     }
@@ -138,8 +144,8 @@ impl Ring {
     /// As an allocation looks at a token.
     fn accepts(&self, epoch: Epoch) -> bool {
         self.positions[epoch.index()]
-            .open_row(epoch.era_id())
-            .is_some_and(|row| row.get() == epoch.tag())
+            .open_depot(epoch.era_id())
+            .is_some_and(|depot| depot.get() == epoch.tag())
     }
 }
 
@@ -223,10 +229,10 @@ fn pin_against_close_and_open() {
     });
 }
 
-/// An epoch gets its first row while it is closed without the ring's lock: the thread that comes second shuts the row. Catches a row that
+/// An epoch gets its first depot while it is closed without the ring's lock: the thread that comes second shuts the depot. Catches a depot that
 /// stays open in an epoch that is closed.
 ///
-/// Mutation: `Position::close_at_once` does not look for the row again. Mutation: `Position::is_open_still` only loads.
+/// Mutation: `Position::close_at_once` does not look for the depot again. Mutation: `Position::is_open_still` only loads.
 #[test]
 fn attach_against_close() {
     loom::model(|| {
@@ -239,10 +245,10 @@ fn attach_against_close() {
         }
         let _attached = attacher.join().unwrap();
         assert_eq!(ring.positions[1].open_era(), 0);
-        let is_shut = |row: &Serves| row.get() == epoch.tag().closed();
+        let is_shut = |depot: &Serves| depot.get() == epoch.tag().closed();
         assert!(
-            ring.positions[1].row().is_none_or(is_shut),
-            "its row is open"
+            ring.positions[1].depot().is_none_or(is_shut),
+            "its depot is open"
         );
     });
 }
@@ -273,10 +279,10 @@ fn open_against_open() {
     });
 }
 
-/// An epoch gets its first row while it is closed and its position opened again, both without the ring's lock. Catches an era with a row of
+/// An epoch gets its first depot while it is closed and its position opened again, both without the ring's lock. Catches an era with a depot of
 /// the one before.
 ///
-/// Mutation: `Ring::attach` does not pin. Mutation: `Position::claim_bare` does not look for the row again.
+/// Mutation: `Ring::attach` does not pin. Mutation: `Position::claim_bare` does not look for the depot again.
 #[test]
 fn attach_against_close_and_open() {
     loom::model(|| {
@@ -287,11 +293,11 @@ fn attach_against_close_and_open() {
         let at_once = ring.positions[1].close_at_once(epoch.era_id());
         let next = ring.open_bare(1);
         if at_once != AtOnce::Closed {
-            assert_eq!(next, None, "it has a row, or is open");
+            assert_eq!(next, None, "it has a depot, or is open");
         }
         let _attached = attacher.join().unwrap();
         if next.is_some() {
-            assert!(ring.positions[1].row().is_none(), "another era's row");
+            assert!(ring.positions[1].depot().is_none(), "another era's depot");
         }
     });
 }
@@ -354,10 +360,10 @@ fn a_time_is_of_its_era() {
     });
 }
 
-/// An epoch gets its first row while it is closed without the lock, and before the closer comes to the row the position is opened again under
-/// it. Catches a row that stays open in an epoch that is over.
+/// An epoch gets its first depot while it is closed without the lock, and before the closer comes to the depot the position is opened again under
+/// it. Catches a depot that stays open in an epoch that is over.
 ///
-/// Mutation: `Ring::open_drained` detaches the row as it is.
+/// Mutation: `Ring::open_drained` detaches the depot as it is.
 #[test]
 fn attach_against_close_and_open_under_the_lock() {
     loom::model(|| {
@@ -372,7 +378,7 @@ fn attach_against_close_and_open_under_the_lock() {
         }
         attacher.join().unwrap();
         opener.join().unwrap();
-        assert!(ring.rows[1].get() != epoch.tag(), "its row is open");
+        assert!(ring.depots[1].get() != epoch.tag(), "its depot is open");
     });
 }
 

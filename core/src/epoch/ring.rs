@@ -13,8 +13,8 @@ pub(crate) struct Position<T> {
     /// An era, 0, or [`CLAIMED`]. `Relaxed` where it is a hint, `SeqCst` where it ends and where the position is claimed, `Release` where it
     /// begins, `Acquire` in `open_era`: see the head of `epoch`.
     open: AtomicU64,
-    /// `Release` in `Position::attach`, `Acquire` in `Position::row`: who sees a row sees a placed one.
-    row: AtomicPtr<T>,
+    /// `Release` in `Position::attach`, `Acquire` in `Position::depot`: who sees a depot sees a placed one.
+    depot: AtomicPtr<T>,
     /// What keeps the position from another era. Orderings: see `pin`, `unpin` and `claim`. `Relaxed` elsewhere.
     pins: AtomicU64,
     /// The newest era here; 0 before the first, and while the next one begins. And when it was opened, by the provider's clock and one, or
@@ -141,7 +141,7 @@ impl Openings {
 pub(crate) enum AtOnce {
     NotClosed,
     Closed,
-    /// It is closed, and has a row by now that is to be shut.
+    /// It is closed, and has a depot by now that is to be shut.
     HasRow,
 }
 
@@ -186,7 +186,7 @@ impl<T> Position<T> {
     pub(crate) fn new() -> Self {
         Self {
             open: AtomicU64::new(0),
-            row: AtomicPtr::new(ptr::null_mut()),
+            depot: AtomicPtr::new(ptr::null_mut()),
             pins: AtomicU64::new(0),
             era: AtomicU64::new(0),
             opened_at: AtomicU64::new(0),
@@ -221,40 +221,40 @@ impl<T> Position<T> {
         &self.open
     }
 
-    /// The row, if the position accepts allocations in this era.
+    /// The depot, if the position accepts allocations in this era.
     #[inline]
-    pub(crate) fn open_row(&self, era: NonZeroU64) -> Option<&T> {
+    pub(crate) fn open_depot(&self, era: NonZeroU64) -> Option<&T> {
         if self.is_open_in(era) {
-            self.row()
+            self.depot()
         } else {
             None
         }
     }
 
     #[inline]
-    pub(crate) fn row(&self) -> Option<&T> {
-        // SAFETY: rows stay valid for as long as the heap.
-        unsafe { self.row.load(Ordering::Acquire).as_ref() }
+    pub(crate) fn depot(&self) -> Option<&T> {
+        // SAFETY: depots stay valid for as long as the heap.
+        unsafe { self.depot.load(Ordering::Acquire).as_ref() }
     }
 
-    /// Ends the era, if it is open and has no row. If it gets one meanwhile, one of the two that meet here shuts that, or both:
-    /// the era ends and then the row is looked for; a row is attached and then [`Position::is_open_still`] asks, by
+    /// Ends the era, if it is open and has no depot. If it gets one meanwhile, one of the two that meet here shuts that, or both:
+    /// the era ends and then the depot is looked for; a depot is attached and then [`Position::is_open_still`] asks, by
     /// a read-modify-write. Of the two changes of `open` the later one sees what was before the earlier one.
     #[inline]
     pub(crate) fn close_at_once(&self, era: NonZeroU64) -> AtOnce {
-        let is_closed = self.row().is_none()
+        let is_closed = self.depot().is_none()
             && self
                 .open
                 .compare_exchange(era.get(), 0, Ordering::SeqCst, Ordering::Relaxed)
                 .is_ok();
-        match (is_closed, self.row()) {
+        match (is_closed, self.depot()) {
             (false, _) => AtOnce::NotClosed,
             (true, None) => AtOnce::Closed,
             (true, Some(_)) => AtOnce::HasRow,
         }
     }
 
-    /// Whether the position is open in an era still, after a row was attached, while the caller has a pin: see
+    /// Whether the position is open in an era still, after a depot was attached, while the caller has a pin: see
     /// [`Position::close_at_once`].
     pub(crate) fn is_open_still(&self, era: NonZeroU64) -> bool {
         self.open.fetch_or(0, Ordering::Release) == era.get()
@@ -290,7 +290,7 @@ impl<T> Position<T> {
         self.pins.fetch_add(pin.0, Ordering::Relaxed);
     }
 
-    /// Ends a pin. `Release`: the thread that claims the position sees the row that was attached with the pin.
+    /// Ends a pin. `Release`: the thread that claims the position sees the depot that was attached with the pin.
     #[inline]
     pub(crate) fn unpin(&self, pin: Pin) {
         self.pins.fetch_sub(pin.0, Ordering::Release);
@@ -318,12 +318,12 @@ impl<T> Position<T> {
         is_claimed
     }
 
-    /// As [`Position::claim`], if it has no row. Only under the ring's lock one with a row can be claimed: it has to leave that.
+    /// As [`Position::claim`], if it has no depot. Only under the ring's lock one with a depot can be claimed: it has to leave that.
     ///
-    /// No row comes after the look: who attaches one has a pin, and sees then that the epoch is open still.
+    /// No depot comes after the look: who attaches one has a pin, and sees then that the epoch is open still.
     #[inline]
     pub(crate) fn claim_bare(&self) -> bool {
-        let is_bare = || self.row().is_none();
+        let is_bare = || self.depot().is_none();
         if !is_bare() || !self.claim() {
             return false;
         }
@@ -381,15 +381,15 @@ impl<T> Position<T> {
         Pins(load_in_order(&self.pins))
     }
 
-    /// A row serves the position's epoch from now on. Under the ring's lock; the row's tag says so already.
-    pub(crate) fn attach(&self, row: NonNull<T>) {
-        self.row.store(row.as_ptr(), Ordering::Release);
+    /// A depot serves the position's epoch from now on. Under the ring's lock; the depot's tag says so already.
+    pub(crate) fn attach(&self, depot: NonNull<T>) {
+        self.depot.store(depot.as_ptr(), Ordering::Release);
     }
 
-    /// Forgets the row, which has nothing of this position's epoch any more. Under the ring's lock.
+    /// Forgets the depot, which has nothing of this position's epoch any more. Under the ring's lock.
     pub(crate) fn detach(&self) {
         // Nothing is found by a null, so nothing needs to be before it.
-        self.row.store(ptr::null_mut(), Ordering::Relaxed);
+        self.depot.store(ptr::null_mut(), Ordering::Relaxed);
     }
 
     /// Whether it is open, or a thread has claimed it to open it.
@@ -415,21 +415,21 @@ pub(crate) struct Books {
     /// The epoch that was made current last, if any was: the whole token, for its position may serve
     /// another by now.
     pub(crate) current: Option<Epoch>,
-    rows: u16,
+    depots: u16,
 }
 
 impl Books {
     pub(crate) const fn new() -> Self {
         Self {
             current: None,
-            rows: 0,
+            depots: 0,
         }
     }
 
-    /// A number for a new row.
-    pub(crate) fn next_row(&mut self) -> Option<u16> {
-        let id = self.rows;
-        self.rows = id.checked_add(1)?;
+    /// A number for a new depot.
+    pub(crate) fn next_depot(&mut self) -> Option<u16> {
+        let id = self.depots;
+        self.depots = id.checked_add(1)?;
         Some(id)
     }
 
@@ -528,12 +528,12 @@ mod tests {
         assert_eq!(record.leave(), Some(u32::MAX - 2));
     }
 
-    /// Catches a row's number that is given out twice, or that means no row.
+    /// Catches a depot's number that is given out twice, or that means no depot.
     #[test]
-    fn rows_end_with_an_error() {
+    fn depots_end_with_an_error() {
         let mut books = Books::new();
-        books.rows = u16::MAX - 1;
-        assert_eq!(books.next_row(), Some(u16::MAX - 1));
-        assert_eq!((books.next_row(), books.next_row()), (None, None));
+        books.depots = u16::MAX - 1;
+        assert_eq!(books.next_depot(), Some(u16::MAX - 1));
+        assert_eq!((books.next_depot(), books.next_depot()), (None, None));
     }
 }

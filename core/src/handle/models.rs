@@ -33,7 +33,7 @@ fn place(life: usize) -> *mut u8 {
 fn body(life: usize) -> Body {
     Body {
         base: place(life),
-        row: ptr::null(),
+        depot: ptr::null(),
         chunk: ptr::null_mut(),
         granules: 1,
     }
@@ -352,7 +352,7 @@ fn a_late_retirer_does_not_own_the_next_life() {
             if given != Ok(Given::Claimed) {
                 return false;
             }
-            // As a bin ends the life, and the next one begins.
+            // As a class list ends the life, and the next one begins.
             // SAFETY: the claim made this thread the owner.
             unsafe {
                 let _reusable = tagged.slab().end_life();

@@ -3,10 +3,10 @@
 //! Blocks are the root's pages, whatever epochs they serve. An empty one waits in the pool, under the cache budget, with its
 //! place in the page map; its pages go back as those of a slab that waits.
 
-use super::{Heap, ROOT_ROW};
+use super::{Heap, ROOT_DEPOT};
 use crate::block::{BumpBlock, Freed, Kind, Length};
 use crate::config::{Config, Table};
-use crate::depot::Row;
+use crate::depot::EpochDepot;
 use crate::epoch::{Epoch, Pin};
 use crate::error::{AllocError, FreeError};
 use crate::pages::{Entry, MetaShape, set_entries};
@@ -122,7 +122,7 @@ impl<C: Config> Heap<C> {
         let take = || {
             let make_room = |short| self.make_room(root, short);
             let meta = Self::block_meta(kind);
-            // SAFETY: the row is one of this heap.
+            // SAFETY: the depot is one of this heap.
             unsafe {
                 self.pages
                     .take_slab(root.blocks(), meta, granules, granules, || true, make_room)
@@ -138,7 +138,7 @@ impl<C: Config> Heap<C> {
         unsafe {
             let block = BumpBlock::of(slab);
             block.place(run.base.addr(), kind);
-            slab.adopt(Key::new(ROOT_ROW, Key::BLOCK), body);
+            slab.adopt(Key::new(ROOT_DEPOT, Key::BLOCK), body);
             let entry = Entry::of_slab(slab, Key::BLOCK, false);
             set_entries::<C::Provider>(run.chunk, run.base.addr(), granules as usize, entry);
             self.note_block(block);
@@ -198,12 +198,12 @@ impl<C: Config> Heap<C> {
             let body = slab.body();
             let (chunk, base) = (body.chunk.cast(), body.base.addr());
             set_entries::<C::Provider>(chunk, base, kind.granules(), Entry::NONE);
-            slab.adopt(Key::new(ROOT_ROW, Key::NO_BLOCK), body);
+            slab.adopt(Key::new(ROOT_DEPOT, Key::NO_BLOCK), body);
             let is_reusable = slab.end_life();
             let meta = is_reusable.then_some((slab, Self::block_meta(kind)));
-            let row = &*body.row.cast::<Row<C::Lock>>();
+            let depot = &*body.depot.cast::<EpochDepot<C::Lock>>();
             self.pages
-                .put_slab(row.blocks(), meta, chunk, base, kind.granules() as u32);
+                .put_slab(depot.blocks(), meta, chunk, base, kind.granules() as u32);
         }
     }
 

@@ -1,4 +1,4 @@
-//! How many bytes of empty slabs and bump blocks wait: in bins' caches, and in the pool.
+//! How many bytes of empty slabs and bump blocks wait: in class lists' caches, and in the pool.
 //!
 //! `Relaxed` throughout: changed by read-modify-writes only, so it is exact at rest; nothing is ordered by it.
 

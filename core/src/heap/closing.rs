@@ -2,7 +2,7 @@
 
 use super::Heap;
 use crate::config::Config;
-use crate::depot::Row;
+use crate::depot::EpochDepot;
 use crate::epoch::{Books, Epoch, EpochError, Position};
 use crate::provider::PageProvider;
 use crate::sync::Ordering;
@@ -26,33 +26,33 @@ pub struct Closed {
 }
 
 impl<C: Config> Heap<C> {
-    /// Ends allocation in an era of a position. Under the ring's lock. The era's row, if it has one; `Closed` if the position was claimed
+    /// Ends allocation in an era of a position. Under the ring's lock. The era's depot, if it has one; `Closed` if the position was claimed
     /// since, or is not yet open in this era.
     pub(super) fn shut<'a>(
         &'a self,
         _: &mut Books,
-        position: &'a Position<Row<C::Lock>>,
+        position: &'a Position<EpochDepot<C::Lock>>,
         epoch: Epoch,
-    ) -> Result<Option<&'a Row<C::Lock>>, EpochError> {
+    ) -> Result<Option<&'a EpochDepot<C::Lock>>, EpochError> {
         if !position.shut(epoch.era()) {
             return Err(EpochError::Closed);
         }
-        let row = position.row().inspect(|row| self.shut_row(row));
-        if row.is_some() || position.pins().count() > 0 {
+        let depot = position.depot().inspect(|depot| self.shut_depot(depot));
+        if depot.is_some() || position.pins().count() > 0 {
             self.closes.fetch_add(1, Ordering::Release);
         }
-        Ok(row)
+        Ok(depot)
     }
 
-    /// Gives back what is empty in an epoch that was just shut, which has this row, or none.
+    /// Gives back what is empty in an epoch that was just shut, which has this depot, or none.
     pub(super) fn give_back_closed(
         &self,
         epoch: Epoch,
-        row: Option<&Row<C::Lock>>,
+        depot: Option<&EpochDepot<C::Lock>>,
         before: Before,
     ) -> Closed {
-        match (row, self.position(epoch)) {
-            (Some(row), _) => self.reclaim_closed(epoch, row, before),
+        match (depot, self.position(epoch)) {
+            (Some(depot), _) => self.reclaim_closed(epoch, depot, before),
             (None, position) => self.left_in_blocks(epoch, position),
         }
     }
@@ -61,7 +61,7 @@ impl<C: Config> Heap<C> {
     pub(super) fn left_in_blocks(
         &self,
         epoch: Epoch,
-        position: Option<&Position<Row<C::Lock>>>,
+        position: Option<&Position<EpochDepot<C::Lock>>>,
     ) -> Closed {
         let pins = position.map_or(0, |position| position.pins().count().into());
         // If nothing was left the position may be another's by now, and so may the pins.
@@ -74,12 +74,17 @@ impl<C: Config> Heap<C> {
     }
 
     /// Moves what is empty in an epoch that was just shut to the pages, and gives back what is more than the policy keeps.
-    fn reclaim_closed(&self, epoch: Epoch, row: &Row<C::Lock>, (before, began): Before) -> Closed {
-        // SAFETY: the row is of this heap.
-        let left = unsafe { self.pages.end_era(row.blocks()) };
+    fn reclaim_closed(
+        &self,
+        epoch: Epoch,
+        depot: &EpochDepot<C::Lock>,
+        (before, began): Before,
+    ) -> Closed {
+        // SAFETY: the depot is of this heap.
+        let left = unsafe { self.pages.end_era(depot.blocks()) };
         let policy = self.policy();
         let keep = policy.kept_by_close(self.pages.warm(), left);
-        let swept = self.empty_row(row);
+        let swept = self.empty_depot(depot);
         let mut returned = 0;
         if policy.returns_on_close() {
             returned += self.pages.cool(keep) + self.close_blocks();
@@ -99,8 +104,8 @@ impl<C: Config> Heap<C> {
                     record.last_close = Some((before, after));
                     survivors = position.pins().count().into();
                     // If nothing was left it may serve another by now.
-                    if row.tag() == epoch.tag().closed() {
-                        survivors += self.live_in(row) as u64;
+                    if depot.tag() == epoch.tag().closed() {
+                        survivors += self.live_in(depot) as u64;
                     }
                 }
             });
@@ -114,14 +119,16 @@ impl<C: Config> Heap<C> {
     }
 
     /// Ends allocation in a row. Under the ring's lock.
-    pub(super) fn shut_row(&self, row: &Row<C::Lock>) {
-        // SAFETY: the row is one of this heap.
+    pub(super) fn shut_depot(&self, depot: &EpochDepot<C::Lock>) {
+        // SAFETY: the depot is one of this heap.
         unsafe {
             self.pages
-                .with_pieces(row.blocks(), |_| row.set_tag(row.tag().closed()))
+                .with_pieces(depot.blocks(), |_| depot.set_tag(depot.tag().closed()))
         };
-        // Here and not later: once the lock is open the row may drain and serve another era.
-        row.used_bins().for_each(|(_, bin)| bin.set_closed(true));
+        // Here and not later: once the lock is open the depot may drain and serve another era.
+        depot
+            .used_class_lists()
+            .for_each(|(_, class_list)| class_list.set_closed(true));
     }
 
     /// What is to be known before a close.

@@ -1,11 +1,11 @@
-//! What a heap counts beside its bins, locks and locals.
+//! What a heap counts beside its class lists, locks and locals.
 //!
 //! All of it but `classes` is `Relaxed`: figures, which order nothing. It is written on slow paths and on the way to an
 //! error only.
 
 use super::Heap;
 use crate::config::{Config, Table};
-use crate::depot::{BinCounts, Refusals, Row};
+use crate::depot::{ClassListCounts, EpochDepot, Refusals};
 use crate::error::{AllocError, FreeError};
 use crate::handle::HandleError;
 use crate::snapshot::{CloseStats, ErrorStats, LargeStats, RouteStats};
@@ -47,13 +47,13 @@ pub(crate) struct RouteCounters {
     bytes: AtomicU64,
 }
 
-/// What is counted for a class over all epochs: what no bin's lock guards, and what bins counted in eras that
+/// What is counted for a class over all epochs: what no class list's lock guards, and what class lists counted in eras that
 /// are over. `Relaxed`: figures.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub(crate) struct ClassTally {
     /// Of eras that are over. Under the ring's lock.
-    pub(super) before: core::cell::UnsafeCell<BinCounts>,
+    pub(super) before: core::cell::UnsafeCell<ClassListCounts>,
     /// Of locals that are gone.
     pub(super) from_stash: AtomicU64,
     pub(super) spills: AtomicU64,
@@ -136,7 +136,7 @@ impl Counters {
 
     /// What the classes' counters need.
     pub(super) fn layout<C: Config>() -> Result<Layout, AllocError> {
-        Layout::array::<ClassTally>(Table::<C>::BINS).map_err(|_| AllocError::TooLarge)
+        Layout::array::<ClassTally>(Table::<C>::LISTED).map_err(|_| AllocError::TooLarge)
     }
 
     /// Begins to count by class.
@@ -145,7 +145,7 @@ impl Counters {
     /// `memory` is of [`Self::layout`], stays for as long as the heap, and nobody uses it; no class was
     /// counted yet.
     pub(super) unsafe fn begin<C: Config>(&self, memory: *mut ClassTally) {
-        for class in 0..Table::<C>::BINS {
+        for class in 0..Table::<C>::LISTED {
             // SAFETY: the caller's promise.
             unsafe { memory.add(class).write(ClassTally::default()) };
         }
@@ -155,7 +155,7 @@ impl Counters {
     /// A class's counters, if it has one: those of scopes' slabs have none.
     pub(super) fn class<C: Config>(&self, class: usize) -> Option<&ClassTally> {
         let classes = self.classes.load(crate::sync::Ordering::Acquire);
-        if classes.is_null() || class >= Table::<C>::BINS {
+        if classes.is_null() || class >= Table::<C>::LISTED {
             return None;
         }
         // SAFETY: there is one for each class, for as long as the heap.
@@ -228,16 +228,16 @@ impl<C: Config> Heap<C> {
     pub(crate) fn refused(
         &self,
         error: AllocError,
-        row: Option<&Row<C::Lock>>,
+        depot: Option<&EpochDepot<C::Lock>>,
         class: Option<usize>,
     ) -> AllocError {
         note(&self.counters.allocs_refused, &ErrorStats::ALLOC, &error);
-        if let Some(row) = row {
-            row.counters.refused.note(error);
+        if let Some(depot) = depot {
+            depot.counters.refused.note(error);
             // It may have looked for a slot there, which is counted.
             class
-                .filter(|class| *class < Table::<C>::BINS)
-                .inspect(|class| row.use_class(*class));
+                .filter(|class| *class < Table::<C>::LISTED)
+                .inspect(|class| depot.use_class(*class));
         }
         if let Some(class) = class.and_then(|class| self.counters.class::<C>(class)) {
             class.refused.note(error);
@@ -267,22 +267,22 @@ impl<C: Config> Heap<C> {
 
     /// Notes that a class was used for the first time by a local in an epoch, or by the shared path.
     #[cold]
-    pub(crate) fn note_no_word(&self, row: &Row<C::Lock>, class: usize) {
-        row.counters.no_word.fetch_add(1, Relaxed);
+    pub(crate) fn note_no_word(&self, depot: &EpochDepot<C::Lock>, class: usize) {
+        depot.counters.no_word.fetch_add(1, Relaxed);
         if let Some(class) = self.counters.class::<C>(class) {
             class.no_word.fetch_add(1, Relaxed);
         }
     }
 
-    /// Notes that a slab was made for a class of a row, or went back.
-    pub(super) fn count_slab(&self, row: &Row<C::Lock>, class: usize, is_made: bool) {
+    /// Notes that a slab was made for a class of a depot, or went back.
+    pub(super) fn count_slab(&self, depot: &EpochDepot<C::Lock>, class: usize, is_made: bool) {
         let bytes = Table::<C>::TABLE.class(class).slab_bytes();
-        row.count_bytes(if is_made {
+        depot.count_bytes(if is_made {
             bytes as isize
         } else {
             -(bytes as isize)
         });
-        if class >= Table::<C>::BINS {
+        if class >= Table::<C>::LISTED {
             let bytes = bytes as u64;
             if is_made {
                 self.counters.scoped_bytes.fetch_add(bytes, Relaxed);
@@ -290,9 +290,9 @@ impl<C: Config> Heap<C> {
                 self.counters.scoped_bytes.fetch_sub(bytes, Relaxed);
             }
         } else if is_made {
-            row.bin(class).count_made();
+            depot.class_list(class).count_made();
         } else {
-            row.bin(class).count_recycled();
+            depot.class_list(class).count_recycled();
         }
     }
 

@@ -7,7 +7,7 @@ use super::Heap;
 use super::closing::{Before, Closed};
 use super::counters::Counters;
 use crate::config::{Config, Table};
-use crate::depot::Row;
+use crate::depot::EpochDepot;
 use crate::epoch::{AtOnce, Books, Epoch, EpochError, EpochState, Label, Position, Positions};
 use crate::error::AllocError;
 use crate::pages::Kind;
@@ -16,8 +16,8 @@ use crate::sync::Ordering;
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 
-/// A new epoch, and the one that was current before and is closing now: with its row, if it has one, and what was before the close.
-type Opened<'h, R> = (Epoch, Option<(Epoch, Option<&'h Row<R>>, Before)>);
+/// A new epoch, and the one that was current before and is closing now: with its depot, if it has one, and what was before the close.
+type Opened<'h, R> = (Epoch, Option<(Epoch, Option<&'h EpochDepot<R>>, Before)>);
 
 /// Positions that are looked at for a free one before there is one more, and the root's.
 const LOOKS: usize = 16;
@@ -64,7 +64,7 @@ impl<C: Config> Heap<C> {
         if epoch.index() == 0 {
             return Err(EpochError::Immortal);
         }
-        // An epoch that needed no row gives nothing back here.
+        // An epoch that needed no depot gives nothing back here.
         let at_once = position.close_at_once(epoch.era_id());
         if at_once == AtOnce::Closed {
             let left = self.left_in_blocks(epoch, Some(position));
@@ -74,13 +74,13 @@ impl<C: Config> Heap<C> {
             return Ok(left);
         }
         let before = self.before_close();
-        let row = self.books.with(|books| {
+        let depot = self.books.with(|books| {
             books.of(Some(position), epoch)?;
             self.shut(books, position, epoch)
         });
-        match row {
-            Ok(row) => Ok(self.give_back_closed(epoch, row, before)),
-            // It was closed here. A thread that opened the position since found its row empty, and shut it.
+        match depot {
+            Ok(depot) => Ok(self.give_back_closed(epoch, depot, before)),
+            // It was closed here. A thread that opened the position since found its depot empty, and shut it.
             Err(_) if at_once == AtOnce::HasRow => Ok(Closed::default()),
             Err(error) => Err(error),
         }
@@ -142,13 +142,13 @@ impl<C: Config> Heap<C> {
             };
             let is_last = left == 0 && epoch.index() != 0;
             let closing = before.filter(|_| is_last).and_then(|before| {
-                let row = self.shut(books, position, epoch).ok()?;
-                Some((row, before))
+                let depot = self.shut(books, position, epoch).ok()?;
+                Some((depot, before))
             });
             (true, closing)
         });
-        if let Some((row, before)) = closed {
-            self.give_back_closed(epoch, row, before);
+        if let Some((depot, before)) = closed {
+            self.give_back_closed(epoch, depot, before);
         }
         was_inside
     }
@@ -189,11 +189,11 @@ impl<C: Config> Heap<C> {
     /// # Errors
     /// As for [`Heap::alloc`], or if the epoch is closed.
     pub fn alloc_in(&self, epoch: Epoch, layout: Layout) -> Result<NonNull<u8>, AllocError> {
-        let row = self.open_row(epoch)?;
+        let depot = self.open_depot(epoch)?;
         match Table::<C>::TABLE.index_for(layout) {
-            Some(class) => self.alloc_slot(row, epoch.tag(), class),
+            Some(class) => self.alloc_slot(depot, epoch.tag(), class),
             None => self
-                .alloc_large(row, epoch.tag(), layout)
+                .alloc_large(depot, epoch.tag(), layout)
                 .map(|(object, _)| object),
         }
     }
@@ -203,11 +203,11 @@ impl<C: Config> Heap<C> {
     /// # Errors
     /// As for [`Heap::alloc_in`].
     pub fn alloc_zeroed_in(&self, epoch: Epoch, layout: Layout) -> Result<NonNull<u8>, AllocError> {
-        let row = self.open_row(epoch)?;
+        let depot = self.open_depot(epoch)?;
         let Some(class) = Table::<C>::TABLE.index_for(layout) else {
-            return self.alloc_large_zeroed(row, epoch.tag(), layout);
+            return self.alloc_large_zeroed(depot, epoch.tag(), layout);
         };
-        let object = self.alloc_slot(row, epoch.tag(), class)?;
+        let object = self.alloc_slot(depot, epoch.tag(), class)?;
         // SAFETY: the object has at least this size.
         unsafe { object.write_bytes(0, layout.size()) };
         Ok(object)
@@ -215,43 +215,48 @@ impl<C: Config> Heap<C> {
 
     /// The position that a token names.
     #[inline]
-    pub(crate) fn position(&self, epoch: Epoch) -> Option<&Position<Row<C::Lock>>> {
+    pub(crate) fn position(&self, epoch: Epoch) -> Option<&Position<EpochDepot<C::Lock>>> {
         self.positions.get(epoch.index())
     }
 
     /// The position at an index.
-    pub(crate) fn position_at(&self, index: usize) -> Option<&Position<Row<C::Lock>>> {
+    pub(crate) fn position_at(&self, index: usize) -> Option<&Position<EpochDepot<C::Lock>>> {
         self.positions().ok()?.get(index)
     }
 
-    /// The row of an epoch, if it accepts allocations.
+    /// The depot of an epoch, if it accepts allocations.
     #[inline]
-    pub(crate) fn open_row(&self, epoch: Epoch) -> Result<&Row<C::Lock>, AllocError> {
+    pub(crate) fn open_depot(&self, epoch: Epoch) -> Result<&EpochDepot<C::Lock>, AllocError> {
         let position = self.position(epoch);
-        let row = position.and_then(|position| position.open_row(epoch.era_id()));
-        match row {
-            Some(row) => Ok(row),
+        let depot = position.and_then(|position| position.open_depot(epoch.era_id()));
+        match depot {
+            Some(depot) => Ok(depot),
             None => self
-                .attach_row(epoch)
-                .map_err(|error| self.refused(error, self.row_of(epoch), None)),
+                .attach_depot(epoch)
+                .map_err(|error| self.refused(error, self.depot_of(epoch), None)),
         }
     }
 
     /// Notes that an epoch was asked for memory that is closed.
     #[cold]
     pub(crate) fn refused_closed(&self, epoch: Epoch) -> AllocError {
-        self.refused(AllocError::EpochClosed, self.row_of(epoch), None)
+        self.refused(AllocError::EpochClosed, self.depot_of(epoch), None)
     }
 
-    /// The row that serves a token's era, which is closed, if there is one still.
+    /// The depot that serves a token's era, which is closed, if there is one still.
     #[cold]
-    fn row_of(&self, epoch: Epoch) -> Option<&Row<C::Lock>> {
+    fn depot_of(&self, epoch: Epoch) -> Option<&EpochDepot<C::Lock>> {
         let positions = self.positions().ok()?;
-        self.books
-            .with(|books| books.of(positions.get(epoch.index()), epoch).ok()?.0.row())
+        self.books.with(|books| {
+            books
+                .of(positions.get(epoch.index()), epoch)
+                .ok()?
+                .0
+                .depot()
+        })
     }
 
-    /// Changes whenever an epoch was closed that has a row or blocks. `Acquire`, with the `Release` where it changes: a local that
+    /// Changes whenever an epoch was closed that has a depot or blocks. `Acquire`, with the `Release` where it changes: a local that
     /// sees the new count sees the tags that changed with it, so it does not look closer in vain.
     #[inline]
     pub(crate) fn closes(&self) -> u64 {
@@ -259,7 +264,7 @@ impl<C: Config> Heap<C> {
     }
 
     /// The ring's positions.
-    pub(super) fn positions(&self) -> Result<&Positions<Row<C::Lock>>, EpochError> {
+    pub(super) fn positions(&self) -> Result<&Positions<EpochDepot<C::Lock>>, EpochError> {
         self.root().map_err(|_| EpochError::OutOfMemory)?;
         Ok(&self.positions)
     }
@@ -281,8 +286,8 @@ impl<C: Config> Heap<C> {
                 None => self.more_positions().map_err(|_| EpochError::OutOfMemory)?,
             }
         };
-        if let Some((old, row, before)) = closing {
-            self.give_back_closed(old, row, before);
+        if let Some((old, depot, before)) = closing {
+            self.give_back_closed(old, depot, before);
         }
         Ok(epoch)
     }
@@ -290,7 +295,7 @@ impl<C: Config> Heap<C> {
     /// Opens one of the positions at hand that need no more than that, if there is one: without a lock.
     fn open_bare(
         &self,
-        positions: &Positions<Row<C::Lock>>,
+        positions: &Positions<EpochDepot<C::Lock>>,
         now: Option<u64>,
     ) -> Result<Option<Epoch>, EpochError> {
         let near = self.openings.near(C::cpu());
@@ -312,10 +317,10 @@ impl<C: Config> Heap<C> {
     /// free though these have survivors.
     fn find_position<'h>(
         &self,
-        positions: &'h Positions<Row<C::Lock>>,
+        positions: &'h Positions<EpochDepot<C::Lock>>,
         looks: usize,
-        claim: impl Fn(&Position<Row<C::Lock>>) -> bool,
-    ) -> Option<(u32, &'h Position<Row<C::Lock>>)> {
+        claim: impl Fn(&Position<EpochDepot<C::Lock>>) -> bool,
+    ) -> Option<(u32, &'h Position<EpochDepot<C::Lock>>)> {
         let length = positions.len();
         let mut index = self.openings.last_index();
         let found = (1..looks.min(length)).find_map(|_| {
@@ -328,24 +333,25 @@ impl<C: Config> Heap<C> {
         found
     }
 
-    /// Opens a free position, and closes the epoch that was current if the new one becomes so: with its row, if it has one.
+    /// Opens a free position, and closes the epoch that was current if the new one becomes so: with its depot, if it has one.
     /// Under the ring's lock. `None` if room for more positions is to be got first.
     ///
     /// A few positions are looked at; where none of them is free there is one more, up to as many as the configuration allows.
     /// So there are a few times as many as epochs had something left at a time, and an open takes no longer with them.
     ///
     /// Whether a position has live objects is an estimate while they come and go: where it is too low
-    /// the old epoch's token ends early, and its row, which is left to drain, still mixes with nothing.
+    /// the old epoch's token ends early, and its depot, which is left to drain, still mixes with nothing.
     fn try_open<'h>(
         &'h self,
         books: &mut Books,
-        positions: &'h Positions<Row<C::Lock>>,
+        positions: &'h Positions<EpochDepot<C::Lock>>,
         now: Option<u64>,
         before: Option<Before>,
     ) -> Result<Option<Opened<'h, C::Lock>>, EpochError> {
-        let claim = |position: &Position<Row<C::Lock>>| {
-            let is_drained = |row: &Row<C::Lock>| row.slots() == 0 || self.live_in(row) == 0;
-            position.row().is_none_or(is_drained) && position.claim()
+        let claim = |position: &Position<EpochDepot<C::Lock>>| {
+            let is_drained =
+                |depot: &EpochDepot<C::Lock>| depot.slots() == 0 || self.live_in(depot) == 0;
+            position.depot().is_none_or(is_drained) && position.claim()
         };
         let may_grow = positions.len() < Table::<C>::EPOCHS;
         let looks = if may_grow {
@@ -364,13 +370,13 @@ impl<C: Config> Heap<C> {
             }
             None => return Err(EpochError::RingFull),
         };
-        // The row of the epoch before is left to an epoch that needs one.
-        if let Some(row) = position.row() {
+        // The depot of the epoch before is left to an epoch that needs one.
+        if let Some(depot) = position.depot() {
             position.detach();
-            row.attach(None);
-            // The epoch was closed at once while it got the row, and who closes it has not come to the row yet: it will not find it.
-            if row.tag().is_open() {
-                self.shut_late(row);
+            depot.attach(None);
+            // The epoch was closed at once while it got the depot, and who closes it has not come to the depot yet: it will not find it.
+            if depot.tag().is_open() {
+                self.shut_late(depot);
             }
         }
         let old = before.and_then(|_| books.current(|index| positions.get(index)));
@@ -380,9 +386,9 @@ impl<C: Config> Heap<C> {
             books.current = Some(epoch);
             if let Some(old) = old.filter(|old| old.index() != 0)
                 && let Ok((position, _)) = books.of(positions.get(old.index()), old)
-                && let Ok(row) = self.shut(books, position, old)
+                && let Ok(depot) = self.shut(books, position, old)
             {
-                closing = Some((old, row, before));
+                closing = Some((old, depot, before));
             }
         }
         Ok(Some((epoch, closing)))
@@ -410,14 +416,14 @@ impl<C: Config> Heap<C> {
     }
 
     /// Makes the ring and the root epoch, unless somebody else just did.
-    pub(super) fn make_root(&self) -> Result<&Row<C::Lock>, AllocError> {
+    pub(super) fn make_root(&self) -> Result<&EpochDepot<C::Lock>, AllocError> {
         // Under the ring's lock: another thread may be supplying it.
         while self.books.with(|_| self.positions.lacks()) {
             self.more_positions()?;
         }
         // `Relaxed`: whether there is one at all; it is looked at under the ring's lock, where it was set.
         if self.newest.load(Ordering::Relaxed).is_null() {
-            self.make_row()?;
+            self.make_depot()?;
         }
         let counters = Counters::layout::<C>()?;
         let counters = self.with_reclaim(|| self.pages.take_meta(Kind::Counters, counters));
@@ -429,8 +435,8 @@ impl<C: Config> Heap<C> {
             if !there.is_null() {
                 return (there, false);
             }
-            // Row 0 is the oldest of those that exist.
-            let Some(row) = self.rows().find(|row| row.id() == 0) else {
+            // EpochDepot 0 is the oldest of those that exist.
+            let Some(depot) = self.depots().find(|depot| depot.id() == 0) else {
                 return (there, false);
             };
             let positions = &self.positions;
@@ -440,17 +446,17 @@ impl<C: Config> Heap<C> {
             else {
                 return (there, false);
             };
-            row.attach(Some(0));
-            row.set_tag(root.tag());
+            depot.attach(Some(0));
+            depot.set_tag(root.tag());
             if let Ok((position, record)) = books.of(position, root) {
-                position.attach(NonNull::from(row));
+                position.attach(NonNull::from(depot));
                 record.label = Label::new("root");
             }
             // SAFETY: memory of this layout, which nobody else knows; there is no root yet.
             unsafe { self.counters.begin::<C>(counters.as_ptr().cast()) };
-            let row = ptr::from_ref(row).cast_mut();
-            self.root.store(row, Ordering::Release);
-            (row, true)
+            let depot = ptr::from_ref(depot).cast_mut();
+            self.root.store(depot, Ordering::Release);
+            (depot, true)
         });
         if !is_used {
             // SAFETY: it was not published.

@@ -3,7 +3,7 @@
 use super::Heap;
 use crate::class::{MIN_HANDLE_SIZE, Purpose};
 use crate::config::{Config, Table};
-use crate::depot::{self, After, Row};
+use crate::depot::{self, After, EpochDepot};
 use crate::epoch::{Epoch, Tag};
 use crate::error::AllocError;
 use crate::handle::{Ended, Finished, FreeWord, HandleError, Ids, RawHandle, TaggedSlab};
@@ -28,8 +28,8 @@ impl<C: Config> Heap<C> {
     /// # Errors
     /// As for [`Heap::alloc_raw`], or if the epoch is closed.
     pub fn alloc_raw_in(&self, epoch: Epoch, layout: Layout) -> Result<RawHandle, AllocError> {
-        let row = self.open_row(epoch)?;
-        self.alloc_named(row, epoch.tag(), layout)
+        let depot = self.open_depot(epoch)?;
+        self.alloc_named(depot, epoch.tag(), layout)
             .map(|(handle, _)| handle)
     }
 
@@ -88,12 +88,12 @@ impl<C: Config> Heap<C> {
     /// Allocates an object and names it.
     pub(crate) fn alloc_named(
         &self,
-        row: &Row<C::Lock>,
+        depot: &EpochDepot<C::Lock>,
         tag: Tag,
         layout: Layout,
     ) -> Result<(RawHandle, NonNull<u8>), AllocError> {
         let class = self.handle_class(layout)?;
-        let object = self.alloc_slot(row, tag, class)?;
+        let object = self.alloc_slot(depot, tag, class)?;
         Ok((self.name(object, class), object))
     }
 
@@ -189,14 +189,16 @@ impl<C: Config> Heap<C> {
         let slab = tagged.slab();
         // SAFETY: whoever ends an object holds its slot.
         unsafe { self.wipe_tagged(tagged, handle) };
-        // SAFETY: whoever ends an object holds its bit, so the slab is pinned; rows stay valid; bin and
+        // SAFETY: whoever ends an object holds its bit, so the slab is pinned; depots stay valid; class list and
         // class are the slab's.
         let _given = unsafe {
-            let row = &*slab.body().row.cast::<Row<C::Lock>>();
+            let depot = &*slab.body().depot.cast::<EpochDepot<C::Lock>>();
             let class = usize::from(slab.identity().key().class());
             let shape = Table::<C>::TABLE.class(class);
             let bit = 1 << handle.slot();
-            self.give_back(row.bin(class), slab, bit, shape, || tagged.retired())
+            self.give_back(depot.class_list(class), slab, bit, shape, || {
+                tagged.retired()
+            })
         };
     }
 
@@ -233,14 +235,15 @@ impl<C: Config> Heap<C> {
         }
         // SAFETY: whoever ends an object holds its slot.
         unsafe { self.wipe_tagged(tagged, handle) };
-        // SAFETY: whoever ends an object holds its bit, so the slab is pinned; rows stay valid.
-        let row = unsafe { &*slab.body().row.cast::<Row<C::Lock>>() };
+        // SAFETY: whoever ends an object holds its bit, so the slab is pinned; depots stay valid.
+        let depot = unsafe { &*slab.body().depot.cast::<EpochDepot<C::Lock>>() };
         let class = usize::from(slab.identity().key().class());
-        let (bin, shape) = (row.bin(class), Table::<C>::TABLE.class(class));
-        row.count_slots(-1);
-        bin.count_retired(1);
-        // SAFETY: as above; bin and class are the slab's.
-        let after = unsafe { bin.retire(slab, bit, shape, || self.keep(shape.slab_bytes())) };
+        let (class_list, shape) = (depot.class_list(class), Table::<C>::TABLE.class(class));
+        depot.count_slots(-1);
+        class_list.count_retired(1);
+        // SAFETY: as above; class list and class are the slab's.
+        let after =
+            unsafe { class_list.retire(slab, bit, shape, || self.keep(shape.slab_bytes())) };
         self.follow_up(after, shape.slab_bytes());
     }
 
@@ -272,7 +275,7 @@ impl<C: Config> Heap<C> {
             After::Strayed(slab, word) => unsafe { self.give_back_stray(slab, word) },
             after => {
                 let is_closed = self.return_run(after);
-                self.settle_row(is_closed, bytes);
+                self.settle_depot(is_closed, bytes);
             }
         }
     }

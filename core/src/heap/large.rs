@@ -7,7 +7,7 @@ use super::counters::RouteCounters;
 use super::{Heap, Route};
 use crate::class::{GRANULE, is_extent};
 use crate::config::Config;
-use crate::depot::Row;
+use crate::depot::EpochDepot;
 use crate::epoch::Tag;
 use crate::error::{AllocError, FreeError};
 use crate::pages::{Entry, set_entries};
@@ -22,22 +22,22 @@ impl<C: Config> Heap<C> {
     #[inline(never)]
     pub(crate) fn alloc_large(
         &self,
-        row: &Row<C::Lock>,
+        depot: &EpochDepot<C::Lock>,
         tag: Tag,
         layout: Layout,
     ) -> Result<(NonNull<u8>, bool), AllocError> {
-        self.try_alloc_large(row, tag, layout)
-            .map_err(|error| self.refused(error, Some(row), None))
+        self.try_alloc_large(depot, tag, layout)
+            .map_err(|error| self.refused(error, Some(depot), None))
     }
 
     /// As [`Heap::alloc_large`], and the bytes of the layout are zero.
     pub(crate) fn alloc_large_zeroed(
         &self,
-        row: &Row<C::Lock>,
+        depot: &EpochDepot<C::Lock>,
         tag: Tag,
         layout: Layout,
     ) -> Result<NonNull<u8>, AllocError> {
-        let (object, is_zero) = self.alloc_large(row, tag, layout)?;
+        let (object, is_zero) = self.alloc_large(depot, tag, layout)?;
         if !is_zero {
             // SAFETY: the object has at least this size, and nobody uses it yet.
             unsafe { self.pages.zero(object, layout.size()) };
@@ -47,20 +47,22 @@ impl<C: Config> Heap<C> {
 
     fn try_alloc_large(
         &self,
-        row: &Row<C::Lock>,
+        depot: &EpochDepot<C::Lock>,
         tag: Tag,
         layout: Layout,
     ) -> Result<(NonNull<u8>, bool), AllocError> {
         let pages = &self.pages;
         match Route::of::<C>(layout, pages.provider()) {
-            Route::Run { granules, align } => self.alloc_single(row, tag, granules, align),
-            Route::Extent { granules } => self.alloc_single(row, tag, granules, 1),
+            Route::Run { granules, align } => self.alloc_single(depot, tag, granules, align),
+            Route::Extent { granules } => self.alloc_single(depot, tag, granules, 1),
             Route::Region { bytes, align } => {
                 let taken = self.with_reclaim(|| {
-                    // SAFETY: the row is one of this heap.
-                    unsafe { pages.take_region(row.blocks(), bytes, align, || row.tag() == tag) }
+                    // SAFETY: the depot is one of this heap.
+                    unsafe {
+                        pages.take_region(depot.blocks(), bytes, align, || depot.tag() == tag)
+                    }
                 })?;
-                row.add_large(bytes);
+                depot.add_large(bytes);
                 self.counters.regions.add(bytes);
                 Ok(taken)
             }
@@ -71,28 +73,29 @@ impl<C: Config> Heap<C> {
     /// Makes a slab of one object.
     fn alloc_single(
         &self,
-        row: &Row<C::Lock>,
+        depot: &EpochDepot<C::Lock>,
         tag: Tag,
         granules: u32,
         align: u32,
     ) -> Result<(NonNull<u8>, bool), AllocError> {
         let (slab, run, zero) = self.with_reclaim(|| {
-            let (is_open, make_room) = (|| row.tag() == tag, |short| self.make_room(row, short));
+            let (is_open, make_room) =
+                (|| depot.tag() == tag, |short| self.make_room(depot, short));
             let meta = Self::PLAIN_META;
-            // SAFETY: the row is one of this heap.
+            // SAFETY: the depot is one of this heap.
             unsafe {
                 self.pages
-                    .take_slab(row.blocks(), meta, granules, align, is_open, make_room)
+                    .take_slab(depot.blocks(), meta, granules, align, is_open, make_room)
             }
         })?;
         let bytes = granules as usize * GRANULE;
-        row.add_large(bytes);
+        depot.add_large(bytes);
         self.singles(granules).add(bytes);
-        let (class, body) = (Key::SINGLE, run.body(row, granules));
+        let (class, body) = (Key::SINGLE, run.body(depot, granules));
         let entry = Entry::of_slab(slab, class, false);
         // SAFETY: the slab and its run were just taken, so they are this context's alone.
         unsafe {
-            slab.adopt(Key::new(row.id(), class), body);
+            slab.adopt(Key::new(depot.id(), class), body);
             // The first granule alone: nothing begins in the others.
             set_entries::<C::Provider>(run.chunk, run.base.addr(), 1, entry);
             Ok((NonNull::new_unchecked(run.base), zero))
@@ -172,8 +175,8 @@ impl<C: Config> Heap<C> {
             self.pages
                 .put_region(object.addr().get(), bytes, is_meant, wipe)
         }?;
-        if let Some(row) = self.rows().find(|row| row.blocks() == blocks) {
-            row.remove_large(bytes);
+        if let Some(depot) = self.depots().find(|depot| depot.blocks() == blocks) {
+            depot.remove_large(bytes);
         }
         self.counters.regions.remove(bytes);
         Ok(())
@@ -212,21 +215,21 @@ impl<C: Config> Heap<C> {
             return Err(FreeError::DoubleFree);
         };
         let metadata = reusable.then_some((slab, Self::PLAIN_META));
-        // SAFETY: the claim made this context the owner; the object is the caller's to give up; rows
+        // SAFETY: the claim made this context the owner; the object is the caller's to give up; depots
         // are valid for as long as the heap.
         let (is_closed, bytes) = unsafe {
-            let row = &*body.row.cast::<Row<C::Lock>>();
+            let depot = &*body.depot.cast::<EpochDepot<C::Lock>>();
             let bytes = body.granules as usize * GRANULE;
-            row.remove_large(bytes);
+            depot.remove_large(bytes);
             self.singles(body.granules).remove(bytes);
             self.wipe(object, bytes);
             set_entries::<C::Provider>(body.chunk.cast(), address, 1, Entry::NONE);
             let chunk = body.chunk.cast();
             self.pages
-                .put_slab(row.blocks(), metadata, chunk, address, body.granules);
-            (!row.tag().is_open(), bytes)
+                .put_slab(depot.blocks(), metadata, chunk, address, body.granules);
+            (!depot.tag().is_open(), bytes)
         };
-        self.settle_row(is_closed, bytes);
+        self.settle_depot(is_closed, bytes);
         Ok(())
     }
 
@@ -301,12 +304,12 @@ impl<C: Config> Heap<C> {
         // SAFETY: the caller's object pins the slab; nobody else changes its length.
         unsafe { slab.set_granules(to) };
         let (from, to) = (from as usize * GRANULE, to as usize * GRANULE);
-        // SAFETY: a slab's row is valid for as long as the heap.
-        let row = unsafe { &*body.row.cast::<Row<C::Lock>>() };
-        row.resize_large(from, to);
+        // SAFETY: a slab's depot is valid for as long as the heap.
+        let depot = unsafe { &*body.depot.cast::<EpochDepot<C::Lock>>() };
+        depot.resize_large(from, to);
         self.counters.long_runs.resize(from, to);
         if to < from {
-            self.settle_row(!row.tag().is_open(), from - to);
+            self.settle_depot(!depot.tag().is_open(), from - to);
         }
         true
     }
@@ -332,8 +335,8 @@ impl<C: Config> Heap<C> {
             moved => moved,
         };
         let (moved, blocks) = moved.ok()?;
-        if let Some(row) = self.rows().find(|row| row.blocks() == blocks) {
-            row.resize_large(from, shape.0);
+        if let Some(depot) = self.depots().find(|depot| depot.blocks() == blocks) {
+            depot.resize_large(from, shape.0);
         }
         self.counters.regions.resize(from, shape.0);
         Some(moved)

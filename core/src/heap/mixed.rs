@@ -1,40 +1,40 @@
 //! Mixed slabs: where an object lies that is expected to outlive its epoch.
 //!
 //! A survivor in a bump block keeps the whole block. So a local that saw objects of a class outlive their epochs allocates those that
-//! follow in the slabs of one row, which are shared by all epochs: a survivor there takes a slot, as in the root epoch. It is its epoch's
+//! follow in the slabs of one depot, which are shared by all epochs: a survivor there takes a slot, as in the root epoch. It is its epoch's
 //! as before, whose record it pins. Behind the slab's marks each slot has a *holder*, the index of that record, so
 //!
 //! ```text
 //! pins of a record  =  bump blocks that count there  +  live objects of mixed slabs whose holder it is.
 //! ```
 //!
-//! The row serves an epoch of its own, which the heap opens at first need and closes at once. It pins the record for good and the record
+//! The depot serves an epoch of its own, which the heap opens at first need and closes at once. It pins the record for good and the record
 //! does not lead to it, so no token does. Its slabs' metadata is of a kind of its own.
 //!
 //! # Orderings
 //!
-//! `row` is set with `Release`, under the ring's lock, and read with `Acquire`: the reader sees the row, its tag and the rest of this.
-//! `id` is `Relaxed`: a thread that has an object of such a slab got it from one that had seen the row. A holder is `Relaxed`: it is written
+//! `depot` is set with `Release`, under the ring's lock, and read with `Acquire`: the reader sees the depot, its tag and the rest of this.
+//! `id` is `Relaxed`: a thread that has an object of such a slab got it from one that had seen the depot. A holder is `Relaxed`: it is written
 //! before the object is handed out, and read by the thread that gives it up.
 
 use super::Heap;
 use super::blocks::epoch_of;
 use crate::config::{Config, Table};
-use crate::depot::Row;
+use crate::depot::EpochDepot;
 use crate::epoch::{Epoch, Pin, Position};
 use crate::error::AllocError;
-use crate::pages::{MetaShape, NO_ROW};
+use crate::pages::{MetaShape, NO_DEPOT};
 use crate::slab::MARKS_AT;
 use crate::slab::Slab;
 use crate::sync::{AtomicPtr, AtomicU32, Ordering};
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 
-/// The row of the mixed slabs, once there is one, its number, and where the record of its epoch is.
+/// The depot of the mixed slabs, once there is one, its number, and where the record of its epoch is.
 #[derive(Debug)]
 pub(super) struct Mixed<R> {
     /// `Release` and `Acquire`: see the head.
-    row: AtomicPtr<Row<R>>,
+    depot: AtomicPtr<EpochDepot<R>>,
     /// `Relaxed`: see the head.
     id: AtomicU32,
     /// `Relaxed`: set under the ring's lock, where it decides.
@@ -44,14 +44,14 @@ pub(super) struct Mixed<R> {
 impl<R> Mixed<R> {
     pub(super) const fn new() -> Self {
         Self {
-            row: AtomicPtr::new(ptr::null_mut()),
-            id: AtomicU32::new(NO_ROW as u32),
+            depot: AtomicPtr::new(ptr::null_mut()),
+            id: AtomicU32::new(NO_DEPOT as u32),
             index: AtomicU32::new(u32::MAX),
         }
     }
 
-    /// Whether the row is that of the mixed slabs.
-    pub(super) fn is_row(&self, id: u16) -> bool {
+    /// Whether the depot is that of the mixed slabs.
+    pub(super) fn is_depot(&self, id: u16) -> bool {
         self.id.load(Ordering::Relaxed) == u32::from(id)
     }
 
@@ -60,9 +60,9 @@ impl<R> Mixed<R> {
         self.index.load(Ordering::Relaxed) as usize == index
     }
 
-    /// Whether there is a row.
+    /// Whether there is a depot.
     pub(super) fn is_there(&self) -> bool {
-        !self.row.load(Ordering::Relaxed).is_null()
+        !self.depot.load(Ordering::Relaxed).is_null()
     }
 }
 
@@ -79,59 +79,59 @@ impl<C: Config> Heap<C> {
         }
     };
 
-    /// The row of the mixed slabs.
-    pub(crate) fn mixed_row(&self) -> Result<&Row<C::Lock>, AllocError> {
-        // SAFETY: a row that was set is valid for as long as the heap.
-        match unsafe { self.mixed.row.load(Ordering::Acquire).as_ref() } {
-            Some(row) => Ok(row),
+    /// The depot of the mixed slabs.
+    pub(crate) fn mixed_depot(&self) -> Result<&EpochDepot<C::Lock>, AllocError> {
+        // SAFETY: a depot that was set is valid for as long as the heap.
+        match unsafe { self.mixed.depot.load(Ordering::Acquire).as_ref() } {
+            Some(depot) => Ok(depot),
             None => self.make_mixed(),
         }
     }
 
     #[cold]
-    fn make_mixed(&self) -> Result<&Row<C::Lock>, AllocError> {
+    fn make_mixed(&self) -> Result<&EpochDepot<C::Lock>, AllocError> {
         let epoch = self.open_epoch().map_err(|_| AllocError::OutOfMemory)?;
-        let row = self.attach_mixed(epoch);
+        let depot = self.attach_mixed(epoch);
         if !self.mixed.is_epoch(epoch.index()) {
             // There was no memory, or another thread came first.
             let _closed = self.close(epoch);
         }
-        row
+        depot
     }
 
-    /// Gives the epoch a row for mixed slabs, unless there is one: what is there then.
-    fn attach_mixed(&self, epoch: Epoch) -> Result<&Row<C::Lock>, AllocError> {
+    /// Gives the epoch a depot for mixed slabs, unless there is one: what is there then.
+    fn attach_mixed(&self, epoch: Epoch) -> Result<&EpochDepot<C::Lock>, AllocError> {
         let positions = self.positions().map_err(|_| AllocError::OutOfMemory)?;
         let position = positions
             .get(epoch.index())
             .ok_or(AllocError::OutOfMemory)?;
-        // Each turn but the last makes a row, and rows are bounded by their numbers.
+        // Each turn but the last makes a depot, and depots are bounded by their numbers.
         loop {
-            let row = self.books.with(|_| {
-                // SAFETY: a row that was set is valid for as long as the heap; it was set under this lock.
-                let there = unsafe { self.mixed.row.load(Ordering::Relaxed).as_ref() };
+            let depot = self.books.with(|_| {
+                // SAFETY: a depot that was set is valid for as long as the heap; it was set under this lock.
+                let there = unsafe { self.mixed.depot.load(Ordering::Relaxed).as_ref() };
                 if there.is_some() {
                     return Ok(there);
                 }
-                let Some(row) = self.row_for(positions) else {
+                let Some(depot) = self.depot_for(positions) else {
                     return Ok(None);
                 };
                 // A program that goes through all epochs may have closed this one, or allocated there.
-                if position.row().is_some() || !position.pin(epoch.era_id(), Pin::BLOCK) {
+                if position.depot().is_some() || !position.pin(epoch.era_id(), Pin::BLOCK) {
                     return Err(AllocError::EpochClosed);
                 }
                 position.shut(epoch.era());
-                self.begin_row(epoch, row);
-                let (id, index) = (u32::from(row.id()), epoch.index() as u32);
+                self.begin_depot(epoch, depot);
+                let (id, index) = (u32::from(depot.id()), epoch.index() as u32);
                 self.mixed.id.store(id, Ordering::Relaxed);
                 self.mixed.index.store(index, Ordering::Relaxed);
-                let row_at = ptr::from_ref(row).cast_mut();
-                self.mixed.row.store(row_at, Ordering::Release);
-                Ok(Some(row))
+                let depot_at = ptr::from_ref(depot).cast_mut();
+                self.mixed.depot.store(depot_at, Ordering::Release);
+                Ok(Some(depot))
             });
-            match row? {
-                Some(row) => return Ok(row),
-                None => self.make_row()?,
+            match depot? {
+                Some(depot) => return Ok(depot),
+                None => self.make_depot()?,
             }
         }
     }
@@ -139,7 +139,7 @@ impl<C: Config> Heap<C> {
     /// Whether a slab, which the caller pins, is a mixed one.
     #[inline]
     pub(crate) fn is_mixed(&self, slab: &Slab) -> bool {
-        Table::<C>::BUMPS && self.mixed.is_row(slab.identity().key().row())
+        Table::<C>::BUMPS && self.mixed.is_depot(slab.identity().key().depot())
     }
 
     /// The holder of the slot at an address.
@@ -180,7 +180,7 @@ impl<C: Config> Heap<C> {
         slab: &Slab,
         object: NonNull<u8>,
         class: usize,
-    ) -> Option<(u32, &Position<Row<C::Lock>>)> {
+    ) -> Option<(u32, &Position<EpochDepot<C::Lock>>)> {
         if !self.is_mixed(slab) {
             return None;
         }

@@ -12,6 +12,7 @@ mod budget;
 mod by_address;
 mod closing;
 mod counters;
+mod depots;
 mod epochs;
 mod handles;
 mod large;
@@ -20,7 +21,6 @@ mod pause;
 mod policy;
 mod reclaim;
 mod route;
-mod rows;
 mod scoped;
 mod shared;
 mod stats;
@@ -32,7 +32,7 @@ mod wipe;
 use crate::block::Length;
 use crate::cache::Registry;
 use crate::config::{Config, Table};
-use crate::depot::Row;
+use crate::depot::EpochDepot;
 use crate::epoch::{Books, Openings, Positions, Tag};
 use crate::error::{AllocError, FreeError};
 use crate::handle::Ids;
@@ -51,7 +51,7 @@ use mixed::Mixed;
 pub use policy::{Emptied, Policy};
 pub(crate) use route::Route;
 pub(crate) use scoped::ScopeSlabs;
-pub(crate) use shared::ROOT_ROW;
+pub(crate) use shared::ROOT_DEPOT;
 pub use typed::{Handle, Ref};
 #[cfg(feature = "walker")]
 pub use walker::{Census, SlabCensus, Violation};
@@ -65,19 +65,19 @@ pub use walker::{Census, SlabCensus, Violation};
 /// until it is freed or the heap is dropped.
 pub struct Heap<C: Config> {
     pub(crate) pages: Pages<C::Provider, C::Lock>,
-    /// The row of the epoch that everything without an epoch belongs to. Null until first use.
-    /// `Release` when it is set, `Acquire` when it is read: the reader sees a placed row.
-    root: AtomicPtr<Row<C::Lock>>,
+    /// The depot of the epoch that everything without an epoch belongs to. Null until first use.
+    /// `Release` when it is set, `Acquire` when it is read: the reader sees a placed depot.
+    root: AtomicPtr<EpochDepot<C::Lock>>,
     /// The epochs' records.
-    positions: Positions<Row<C::Lock>>,
-    /// The row that was made last. `Release` when it is set, under the ring's lock; `Acquire` in `rows`: the reader sees
-    /// this row and, through it, the older ones.
-    newest: AtomicPtr<Row<C::Lock>>,
+    positions: Positions<EpochDepot<C::Lock>>,
+    /// The depot that was made last. `Release` when it is set, under the ring's lock; `Acquire` in `depots`: the reader sees
+    /// this depot and, through it, the older ones.
+    newest: AtomicPtr<EpochDepot<C::Lock>>,
     /// What opening an epoch draws and notes.
     openings: Openings,
     /// The ring's lock. Taken before any other of the heap's locks, and never inside one.
     books: Lock<C::Lock, Books>,
-    /// Counts epochs that were closed with a row or with something left. `Release` where it changes, `Acquire` in `closes`.
+    /// Counts epochs that were closed with a depot or with something left. `Release` where it changes, `Acquire` in `closes`.
     closes: AtomicU64,
     pub(crate) locals: Lock<C::Lock, Registry>,
     /// What the handles' ids lead to.
@@ -140,11 +140,11 @@ impl<C: Config> Heap<C> {
     /// If there is no memory, the limit is reached, or the size is beyond any provider.
     #[inline]
     pub fn alloc(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
-        let row = self.root()?;
+        let depot = self.root()?;
         match Table::<C>::TABLE.index_for(layout) {
-            Some(class) => self.alloc_slot(row, Tag::ROOT, class),
+            Some(class) => self.alloc_slot(depot, Tag::ROOT, class),
             None => self
-                .alloc_large(row, Tag::ROOT, layout)
+                .alloc_large(depot, Tag::ROOT, layout)
                 .map(|(object, _)| object),
         }
     }
@@ -154,11 +154,11 @@ impl<C: Config> Heap<C> {
     /// # Errors
     /// As for [`Heap::alloc`].
     pub fn alloc_zeroed(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
-        let row = self.root()?;
+        let depot = self.root()?;
         let Some(class) = Table::<C>::TABLE.index_for(layout) else {
-            return self.alloc_large_zeroed(row, Tag::ROOT, layout);
+            return self.alloc_large_zeroed(depot, Tag::ROOT, layout);
         };
-        let object = self.alloc_slot(row, Tag::ROOT, class)?;
+        let object = self.alloc_slot(depot, Tag::ROOT, class)?;
         // SAFETY: the object has at least this size.
         unsafe { object.write_bytes(0, layout.size()) };
         Ok(object)
@@ -289,31 +289,31 @@ impl<C: Config> Heap<C> {
         }
     }
 
-    /// The root epoch's row.
+    /// The root epoch's depot.
     #[inline]
-    pub(crate) fn root(&self) -> Result<&Row<C::Lock>, AllocError> {
-        // SAFETY: a row that was set is valid for as long as the heap.
+    pub(crate) fn root(&self) -> Result<&EpochDepot<C::Lock>, AllocError> {
+        // SAFETY: a depot that was set is valid for as long as the heap.
         match unsafe { self.root.load(Ordering::Acquire).as_ref() } {
-            Some(row) => Ok(row),
+            Some(depot) => Ok(depot),
             None => self.first_root(),
         }
     }
 
-    /// Makes the root epoch's row.
+    /// Makes the root epoch's depot.
     #[cold]
     #[inline(never)]
-    fn first_root(&self) -> Result<&Row<C::Lock>, AllocError> {
+    fn first_root(&self) -> Result<&EpochDepot<C::Lock>, AllocError> {
         self.make_root()
             .map_err(|error| self.refused(error, None, None))
     }
 
-    /// Every row that exists, the newest first.
-    pub(crate) fn rows(&self) -> impl Iterator<Item = &Row<C::Lock>> {
-        // SAFETY: rows stay valid for as long as the heap; the `Acquire` is behind the row's making.
+    /// Every depot that exists, the newest first.
+    pub(crate) fn depots(&self) -> impl Iterator<Item = &EpochDepot<C::Lock>> {
+        // SAFETY: depots stay valid for as long as the heap; the `Acquire` is behind the depot's making.
         let newest = unsafe { self.newest.load(Ordering::Acquire).as_ref() };
-        // SAFETY: as above; a row was behind the ones that are older when it was published.
-        core::iter::successors(newest, |row| unsafe {
-            row.older.load(Ordering::Relaxed).as_ref()
+        // SAFETY: as above; a depot was behind the ones that are older when it was published.
+        core::iter::successors(newest, |depot| unsafe {
+            depot.older.load(Ordering::Relaxed).as_ref()
         })
     }
 

@@ -13,7 +13,7 @@
 
 use super::Heap;
 use crate::config::Config;
-use crate::depot::Row;
+use crate::depot::EpochDepot;
 
 impl<C: Config> Heap<C> {
     /// Waits until nobody is inside any of the heap's locks, and keeps everybody out.
@@ -24,9 +24,9 @@ impl<C: Config> Heap<C> {
         self.books.hold();
         self.locals.hold();
         self.blocks.hold();
-        // The ring's lock keeps rows from being added.
-        for (_, bin) in self.rows().flat_map(Row::bins) {
-            bin.hold();
+        // The ring's lock keeps depots from being added.
+        for (_, class_list) in self.depots().flat_map(EpochDepot::class_lists) {
+            class_list.hold();
         }
         self.pages.hold();
     }
@@ -36,11 +36,11 @@ impl<C: Config> Heap<C> {
     /// # Safety
     /// This context called [`Heap::before_fork`], or is a copy of one that did, and did not call this since.
     pub unsafe fn after_fork(&self) {
-        // SAFETY: the caller's promise; the rows are those of the pause, for nobody could add one.
+        // SAFETY: the caller's promise; the depots are those of the pause, for nobody could add one.
         unsafe {
             self.pages.let_go();
-            for (_, bin) in self.rows().flat_map(Row::bins) {
-                bin.let_go();
+            for (_, class_list) in self.depots().flat_map(EpochDepot::class_lists) {
+                class_list.let_go();
             }
             self.blocks.let_go();
             self.locals.let_go();

@@ -1,6 +1,6 @@
 //! What happens to memory that became empty.
 //!
-//! Empty memory is in one of two places: whole slabs in their bin's cache, ready for the same epoch
+//! Empty memory is in one of two places: whole slabs in their class list's cache, ready for the same epoch
 //! and class, and warm pages, ready for anything. The policy bounds the sum; what exceeds it goes
 //! back to the provider in runs as long as they come. Beside these, except under [`Policy::EAGER`], one
 //! slab of each epoch and class that the shared path uses may be empty and stay open for its next take;
@@ -9,13 +9,13 @@
 use super::{Heap, Policy};
 use crate::class::BLOCK;
 use crate::config::{Config, Table};
-use crate::depot::{After, Bin, Keep, Row};
+use crate::depot::{After, ClassList, EpochDepot, Keep};
 use crate::error::AllocError;
 use crate::pages::{Geometry, Short};
 use crate::provider::PageProvider;
 use crate::sync::{AtomicUsize, Ordering};
 
-/// Beside what the heap holds, the share of it that may be empty slabs of one row when that row asks for fresh memory.
+/// Beside what the heap holds, the share of it that may be empty slabs of one depot when that depot asks for fresh memory.
 const SPARE: usize = 16;
 
 /// The most that goes back at once under [`Policy::keeping`]: about a tenth of a millisecond's work.
@@ -122,7 +122,7 @@ impl<C: Config> Heap<C> {
         }
     }
 
-    /// Decides, under the lock of a bin, whether an emptied slab of so many bytes stays in its cache.
+    /// Decides, under the lock of a class list, whether an emptied slab of so many bytes stays in its cache.
     pub(super) fn keep(&self, bytes: usize) -> Keep {
         if self.budget.put(bytes, self.cache_bound(self.policy())) {
             Keep::Cached
@@ -159,7 +159,7 @@ impl<C: Config> Heap<C> {
 
     /// Applies the policy after so many bytes of an epoch became empty: those of a closed epoch go back
     /// at once.
-    pub(super) fn settle_row(&self, is_closed: bool, bytes: usize) {
+    pub(super) fn settle_depot(&self, is_closed: bool, bytes: usize) {
         if is_closed && self.policy().returns_on_close() {
             self.pages.cool(self.pages.warm().saturating_sub(bytes));
         } else {
@@ -188,7 +188,7 @@ impl<C: Config> Heap<C> {
         0
     }
 
-    /// Bytes of slabs that bins may keep now: what the policy keeps, less what is warm in the pages.
+    /// Bytes of slabs that class lists may keep now: what the policy keeps, less what is warm in the pages.
     fn cache_bound(&self, policy: Policy) -> usize {
         let bound = policy.cache_bound(self.in_use());
         bound.saturating_sub(if bound == usize::MAX {
@@ -232,29 +232,34 @@ impl<C: Config> Heap<C> {
     }
 
     /// Before the heap grows, it uses what it has: moves empty slabs to the pages, as much as a chunk if all caches
-    /// hold that much and a chunk is wanted, and as much as a block if the row's do and a block is. Whether it did.
+    /// hold that much and a chunk is wanted, and as much as a block if the depot's do and a block is. Whether it did.
     ///
-    /// To have a block made present takes about as long as to move as much; so the more blocks a row has opened, the
+    /// To have a block made present takes about as long as to move as much; so the more blocks a depot has opened, the
     /// fewer empty slabs it may keep beside them.
-    pub(super) fn make_room(&self, row: &Row<C::Lock>, short: Short) -> bool {
+    pub(super) fn make_room(&self, depot: &EpochDepot<C::Lock>, short: Short) -> bool {
         if short == Short::Chunk {
             let cached = self.budget.bytes();
             return cached >= <C::Provider>::CHUNK_SIZE
                 && self.empty_caches(cached - <C::Provider>::CHUNK_SIZE);
         }
-        let bytes_of = |(class, bin): &(usize, &Bin<C::Lock>)| {
-            bin.cached() * Table::<C>::TABLE.class(*class).slab_bytes()
+        let bytes_of = |(class, class_list): &(usize, &ClassList<C::Lock>)| {
+            class_list.cached() * Table::<C>::TABLE.class(*class).slab_bytes()
         };
-        let cached: usize = row.used_bins().map(|bin| bytes_of(&bin)).sum();
+        let cached: usize = depot
+            .used_class_lists()
+            .map(|class_list| bytes_of(&class_list))
+            .sum();
         let most = (self.pages.taken() / SPARE).max(BLOCK);
-        let fullest = row.used_bins().max_by_key(bytes_of);
-        let (Some((class, bin)), true) = (fullest, cached > most) else {
+        let fullest = depot.used_class_lists().max_by_key(bytes_of);
+        let (Some((class, class_list)), true) = (fullest, cached > most) else {
             return false;
         };
         let bytes = Table::<C>::TABLE.class(class).slab_bytes();
         let mut moved = 0;
         while moved < BLOCK {
-            let Some(slab) = bin.uncache() else { break };
+            let Some(slab) = class_list.uncache() else {
+                break;
+            };
             self.uncached(bytes);
             self.return_run(After::Recycle(slab));
             moved += bytes;
@@ -269,19 +274,22 @@ impl<C: Config> Heap<C> {
 
     /// Moves every whole slab that lingers in a list to the pages.
     fn sweep(&self) {
-        self.rows().for_each(|row| {
-            self.sweep_row(row);
+        self.depots().for_each(|depot| {
+            self.sweep_depot(depot);
         });
     }
 
     /// Moves the slabs that linger in a row to the pages.
-    fn sweep_row(&self, row: &Row<C::Lock>) -> Swept {
+    fn sweep_depot(&self, depot: &EpochDepot<C::Lock>) -> Swept {
         let mut swept = Swept::default();
-        // A slab that lingers was listed before its bin was closed, or is so now.
-        for (class, bin) in row.used_bins().filter(|(_, bin)| bin.listed() > 0) {
+        // A slab that lingers was listed before its class list was closed, or is so now.
+        for (class, class_list) in depot
+            .used_class_lists()
+            .filter(|(_, class_list)| class_list.listed() > 0)
+        {
             let mut seen = 0;
             let shape = Table::<C>::TABLE.class(class);
-            while let Some(after) = bin.sweep(shape, &mut seen) {
+            while let Some(after) = class_list.sweep(shape, &mut seen) {
                 self.return_run(after);
                 swept.moved(shape.slab_bytes());
             }
@@ -291,12 +299,15 @@ impl<C: Config> Heap<C> {
         swept
     }
 
-    /// Moves all of a row's empty slabs to the pages.
-    pub(super) fn empty_row(&self, row: &Row<C::Lock>) -> Swept {
-        let mut swept = self.sweep_row(row);
-        for (class, bin) in row.used_bins().filter(|(_, bin)| bin.cached() > 0) {
+    /// Moves all of a depot's empty slabs to the pages.
+    pub(super) fn empty_depot(&self, depot: &EpochDepot<C::Lock>) -> Swept {
+        let mut swept = self.sweep_depot(depot);
+        for (class, class_list) in depot
+            .used_class_lists()
+            .filter(|(_, class_list)| class_list.cached() > 0)
+        {
             let bytes = Table::<C>::TABLE.class(class).slab_bytes();
-            while let Some(slab) = bin.uncache() {
+            while let Some(slab) = class_list.uncache() {
                 self.uncached(bytes);
                 self.return_run(After::Recycle(slab));
                 swept.moved(bytes);
@@ -308,11 +319,13 @@ impl<C: Config> Heap<C> {
     /// Moves cached slabs, and bump blocks that wait, to the pages until caches hold at most `keep` bytes; whether there were any.
     fn empty_caches(&self, keep: usize) -> bool {
         let mut moved = self.empty_pool(keep);
-        for row in self.rows() {
-            for (class, bin) in row.used_bins() {
+        for depot in self.depots() {
+            for (class, class_list) in depot.used_class_lists() {
                 let bytes = Table::<C>::TABLE.class(class).slab_bytes();
                 while self.budget.bytes() > keep {
-                    let Some(slab) = bin.uncache() else { break };
+                    let Some(slab) = class_list.uncache() else {
+                        break;
+                    };
                     self.uncached(bytes);
                     self.return_run(After::Recycle(slab));
                     moved = true;

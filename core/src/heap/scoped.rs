@@ -17,7 +17,7 @@ use core::ptr::{self, NonNull};
 /// The slabs of a scope. Lies in the scope's memory, with one [`Open`] for each class behind it.
 #[derive(Debug)]
 pub(crate) struct ScopeSlabs {
-    /// All of them, also the used up ones, through their links: a slab in no bin is its owner's to link.
+    /// All of them, also the used up ones, through their links: a slab in no class list is its owner's to link.
     all: *const Slab,
 }
 

@@ -4,7 +4,7 @@
 use super::Heap;
 use crate::class::{Class, Purpose};
 use crate::config::{Config, Table};
-use crate::depot::{self, After, Bin, Owned, Row, SlotTake};
+use crate::depot::{self, After, ClassList, EpochDepot, Owned, SlotTake};
 use crate::epoch::Tag;
 use crate::error::{AllocError, FreeError};
 use crate::handle::TaggedSlab;
@@ -25,10 +25,10 @@ impl<C: Config> Heap<C> {
     };
 
     /// What a slab of a class in a row needs. One with tags is ready if it has an id.
-    fn meta_of(&self, row: &Row<C::Lock>, class: &Class, is_ready: bool) -> MetaShape {
+    fn meta_of(&self, depot: &EpochDepot<C::Lock>, class: &Class, is_ready: bool) -> MetaShape {
         if class.is_tagged {
             MetaShape::tagged(Layout::new::<TaggedSlab>(), is_ready)
-        } else if self.mixed.is_row(row.id()) {
+        } else if self.mixed.is_depot(depot.id()) {
             Self::MIXED_META
         } else {
             Self::PLAIN_META
@@ -39,11 +39,11 @@ impl<C: Config> Heap<C> {
     #[inline]
     pub(crate) fn alloc_slot(
         &self,
-        row: &Row<C::Lock>,
+        depot: &EpochDepot<C::Lock>,
         tag: Tag,
         class: usize,
     ) -> Result<NonNull<u8>, AllocError> {
-        let key = Key::new(row.id(), class as u8);
+        let key = Key::new(depot.id(), class as u8);
         let start = || {
             if C::SHUFFLED {
                 self.seed() as u32
@@ -51,16 +51,16 @@ impl<C: Config> Heap<C> {
                 C::cpu()
             }
         };
-        match row.bin(class).take_slot(key, C::SHUFFLED, start) {
-            SlotTake::Taken(slab, bit) if row.tag() == tag => {
+        match depot.class_list(class).take_slot(key, C::SHUFFLED, start) {
+            SlotTake::Taken(slab, bit) if depot.tag() == tag => {
                 Ok(self.slot(slab, bit, Table::<C>::TABLE.class(class)))
             }
             SlotTake::Taken(slab, bit) | SlotTake::Strayed(slab, bit) => {
                 // SAFETY: the take left this context holding the bit.
                 unsafe { self.give_back_stray(slab, bit) };
-                self.alloc_slot_slow(row, tag, class)
+                self.alloc_slot_slow(depot, tag, class)
             }
-            SlotTake::Empty => self.alloc_slot_slow(row, tag, class),
+            SlotTake::Empty => self.alloc_slot_slow(depot, tag, class),
         }
     }
 
@@ -68,17 +68,17 @@ impl<C: Config> Heap<C> {
     #[inline(never)]
     fn alloc_slot_slow(
         &self,
-        row: &Row<C::Lock>,
+        depot: &EpochDepot<C::Lock>,
         tag: Tag,
         class: usize,
     ) -> Result<NonNull<u8>, AllocError> {
-        let closed = || self.refused(AllocError::EpochClosed, Some(row), Some(class));
-        if row.tag() != tag {
+        let closed = || self.refused(AllocError::EpochClosed, Some(depot), Some(class));
+        if depot.tag() != tag {
             return Err(closed());
         }
         let shape = Table::<C>::TABLE.class(class);
-        let bin = row.bin(class);
-        let (slab, bit) = match bin.take_slot_locked(shape) {
+        let class_list = depot.class_list(class);
+        let (slab, bit) = match class_list.take_slot_locked(shape) {
             Some((slab, bit, was_cached)) => {
                 if was_cached {
                     self.uncached(shape.slab_bytes());
@@ -86,12 +86,12 @@ impl<C: Config> Heap<C> {
                 (slab, bit)
             }
             None => {
-                let (slab, _) = self.make_slab(row, tag, class)?;
-                (slab, bin.publish(Owned(slab), shape))
+                let (slab, _) = self.make_slab(depot, tag, class)?;
+                (slab, class_list.publish(Owned(slab), shape))
             }
         };
-        if row.tag() != tag {
-            // The epoch was closed meanwhile, and the row may serve another: see `depot::row`.
+        if depot.tag() != tag {
+            // The epoch was closed meanwhile, and the depot may serve another: see `depot::depot`.
             // SAFETY: the take left this context holding the bit.
             unsafe { self.give_back_stray(slab, bit) };
             return Err(closed());
@@ -154,20 +154,20 @@ impl<C: Config> Heap<C> {
         // SAFETY: the object is live, so its bit is held and the slab pinned.
         let body = unsafe { slab.body() };
         let bit = 1 << shape.slot_of(address.wrapping_sub(body.base.addr()));
-        // SAFETY: a slab's row is valid for as long as the heap.
-        let row = unsafe { &*body.row.cast::<Row<C::Lock>>() };
+        // SAFETY: a slab's depot is valid for as long as the heap.
+        let depot = unsafe { &*body.depot.cast::<EpochDepot<C::Lock>>() };
         // SAFETY: the caller gives up the object, which holds the bit.
-        unsafe { self.give_back(row.bin(class), slab, bit, shape, || 0) }
+        unsafe { self.give_back(depot.class_list(class), slab, bit, shape, || 0) }
     }
 
-    /// Gives a word back, and deals with a slab that became empty. `retired` as for [`Bin::give_back`].
+    /// Gives a word back, and deals with a slab that became empty. `retired` as for [`ClassList::give_back`].
     ///
     /// # Safety
-    /// The caller holds a slot of `word`; `bin` and `class` are the slab's.
+    /// The caller holds a slot of `word`; `class_list` and `class` are the slab's.
     #[inline]
     pub(crate) unsafe fn give_back(
         &self,
-        bin: &Bin<C::Lock>,
+        class_list: &ClassList<C::Lock>,
         slab: &Slab,
         word: u64,
         class: &Class,
@@ -176,7 +176,7 @@ impl<C: Config> Heap<C> {
         // SAFETY: the caller's promise.
         let after = unsafe {
             let keep = || self.keep(class.slab_bytes());
-            bin.give_back(slab, word, class, retired, || self.may_linger(), keep)
+            class_list.give_back(slab, word, class, retired, || self.may_linger(), keep)
         };
         match after {
             Ok(After::InUse | After::Cached) => Ok(()),
@@ -187,7 +187,7 @@ impl<C: Config> Heap<C> {
             }
             Ok(after) => {
                 let is_closed = self.return_run(after);
-                self.settle_row(is_closed, class.slab_bytes());
+                self.settle_depot(is_closed, class.slab_bytes());
                 Ok(())
             }
             Err(double) => {
@@ -203,16 +203,16 @@ impl<C: Config> Heap<C> {
     /// As for [`Heap::give_back`].
     pub(crate) unsafe fn give_back_held(
         &self,
-        bin: &Bin<C::Lock>,
+        class_list: &ClassList<C::Lock>,
         slab: &Slab,
         word: u64,
         class: &Class,
     ) {
-        bin.count_given(1);
+        class_list.count_given(1);
         // SAFETY: the caller's promise.
         let after = unsafe {
             let keep = || self.keep(class.slab_bytes());
-            bin.give_held(slab, word, class, keep)
+            class_list.give_held(slab, word, class, keep)
         };
         match after {
             Ok(After::InUse | After::Cached) => {}
@@ -220,7 +220,7 @@ impl<C: Config> Heap<C> {
             Ok(After::Strayed(slab, word)) => unsafe { self.give_back_stray(slab, word) },
             Ok(after) => {
                 let is_closed = self.return_run(after);
-                self.settle_row(is_closed, class.slab_bytes());
+                self.settle_depot(is_closed, class.slab_bytes());
             }
             Err(double) => self.note_double_free(u64::from(double.0.count_ones())),
         }
@@ -232,7 +232,7 @@ impl<C: Config> Heap<C> {
     /// For each as for [`Heap::give_back`].
     pub(crate) unsafe fn give_back_all<'s>(
         &self,
-        bin: &Bin<C::Lock>,
+        class_list: &ClassList<C::Lock>,
         held: impl Iterator<Item = (&'s Slab, u64)>,
         class: &Class,
     ) {
@@ -242,7 +242,7 @@ impl<C: Config> Heap<C> {
         // SAFETY: the caller's promise.
         let doubles = unsafe {
             let keep = || self.keep(class.slab_bytes());
-            bin.give_back_all(held, class, keep, |after| match after {
+            class_list.give_back_all(held, class, keep, |after| match after {
                 After::InUse | After::Cached => {}
                 After::Strayed(slab, word) => self.give_back_stray(slab, word),
                 after => {
@@ -251,12 +251,12 @@ impl<C: Config> Heap<C> {
                 }
             })
         };
-        bin.count_given(words);
+        class_list.count_given(words);
         if doubles > 0 {
             self.note_double_free(u64::from(doubles));
         }
         if left > 0 {
-            self.settle_row(closed, left);
+            self.settle_depot(closed, left);
         }
     }
 
@@ -269,46 +269,47 @@ impl<C: Config> Heap<C> {
         // The slots pin the slab, so what it is now stays true until they are given.
         let class = usize::from(slab.identity().key().class());
         if Table::<C>::TABLE.purpose(class) == Purpose::Scoped {
-            // No bin has it.
+            // No class list has it.
             // SAFETY: a scope's slabs are tagged.
             return self.put_orphan(unsafe { TaggedSlab::of(slab) }, bit, false);
         }
-        // SAFETY: pinned; a slab's row is valid for as long as the heap.
-        let row = unsafe { &*slab.body().row.cast::<Row<C::Lock>>() };
-        // SAFETY: the caller holds the bit, and the bin and class are the slab's.
+        // SAFETY: pinned; a slab's depot is valid for as long as the heap.
+        let depot = unsafe { &*slab.body().depot.cast::<EpochDepot<C::Lock>>() };
+        // SAFETY: the caller holds the bit, and the class list and class are the slab's.
         let _held = unsafe {
-            let (bin, shape) = (row.bin(class), Table::<C>::TABLE.class(class));
-            self.give_back(bin, slab, bit, shape, || depot::retired(slab, shape))
+            let (class_list, shape) = (depot.class_list(class), Table::<C>::TABLE.class(class));
+            self.give_back(class_list, slab, bit, shape, || depot::retired(slab, shape))
         };
     }
 
     /// A new slab, owned by the caller, and whether its slots read as zero.
     pub(crate) fn make_slab<'s>(
         &self,
-        row: &Row<C::Lock>,
+        depot: &EpochDepot<C::Lock>,
         tag: Tag,
         class: usize,
     ) -> Result<(&'s Slab, bool), AllocError> {
-        self.try_make_slab(row, tag, class)
-            .map_err(|error| self.refused(error, Some(row), Some(class)))
+        self.try_make_slab(depot, tag, class)
+            .map_err(|error| self.refused(error, Some(depot), Some(class)))
     }
 
     fn try_make_slab<'s>(
         &self,
-        row: &Row<C::Lock>,
+        depot: &EpochDepot<C::Lock>,
         tag: Tag,
         class: usize,
     ) -> Result<(&'s Slab, bool), AllocError> {
         let shape = Table::<C>::TABLE.class(class);
         if Self::counts(class) {
-            row.use_class(class);
+            depot.use_class(class);
         }
-        let meta = self.meta_of(row, shape, true);
+        let meta = self.meta_of(depot, shape, true);
         let (granules, align) = (u32::from(shape.granules), u32::from(shape.align));
         let (slab, run, zero) = self.with_reclaim(|| {
-            let (is_open, make_room) = (|| row.tag() == tag, |short| self.make_room(row, short));
-            let blocks = row.blocks();
-            // SAFETY: the row is one of this heap.
+            let (is_open, make_room) =
+                (|| depot.tag() == tag, |short| self.make_room(depot, short));
+            let blocks = depot.blocks();
+            // SAFETY: the depot is one of this heap.
             unsafe {
                 self.pages
                     .take_slab(blocks, meta, granules, align, is_open, make_room)
@@ -320,30 +321,30 @@ impl<C: Config> Heap<C> {
             self.name_slab(tagged).inspect_err(|_| {
                 // SAFETY: the slab and its run were just taken, and nobody else knows them.
                 unsafe {
-                    let slab = Some((slab, self.meta_of(row, shape, false)));
+                    let slab = Some((slab, self.meta_of(depot, shape, false)));
                     let base = run.base.addr();
                     self.pages
-                        .put_slab(row.blocks(), slab, run.chunk, base, granules);
+                        .put_slab(depot.blocks(), slab, run.chunk, base, granules);
                 }
             })?;
             tagged.set_base(run.base);
         }
         if Self::counts(class) {
-            row.count_slots(shape.slots() as isize);
+            depot.count_slots(shape.slots() as isize);
         }
-        self.count_slab(row, class, true);
-        let body = run.body(row, granules);
+        self.count_slab(depot, class, true);
+        let body = run.body(depot, granules);
         // SAFETY: the slab and its run were just taken, so they are this context's alone.
         unsafe {
-            slab.adopt(Key::new(row.id(), class as u8), body);
-            let is_home = row.id() == ROOT_ROW && class < Table::<C>::TABLE.len();
+            slab.adopt(Key::new(depot.id(), class as u8), body);
+            let is_home = depot.id() == ROOT_DEPOT && class < Table::<C>::TABLE.len();
             let entry = Entry::of_slab(slab, class as u8, is_home);
             set_entries::<C::Provider>(run.chunk, run.base.addr(), shape.named_granules(), entry);
         }
         Ok((slab, zero))
     }
 
-    /// Whether slots of this class are counted as their row's. A scope's are the scope's own affair.
+    /// Whether slots of this class are counted as their depot's. A scope's are the scope's own affair.
     fn counts(class: usize) -> bool {
         Table::<C>::TABLE.purpose(class) != Purpose::Scoped
     }
@@ -361,7 +362,7 @@ impl<C: Config> Heap<C> {
         unsafe {
             let body = slab.body();
             let (base, granules) = (body.base.addr(), body.granules);
-            let row = &*body.row.cast::<Row<C::Lock>>();
+            let depot = &*body.depot.cast::<EpochDepot<C::Lock>>();
             let class = usize::from(slab.identity().key().class());
             let shape = Table::<C>::TABLE.class(class);
             let (mut slots, mut is_ready) = (shape.slots(), true);
@@ -371,22 +372,24 @@ impl<C: Config> Heap<C> {
                     let retired = tagged.retired().count_ones();
                     slots -= retired as usize;
                     if Self::counts(class) {
-                        row.bin(class).count_retired(-retired.cast_signed());
+                        depot
+                            .class_list(class)
+                            .count_retired(-retired.cast_signed());
                     }
                     tagged.forget_id();
                     is_ready = false;
                 }
             }
             if Self::counts(class) {
-                row.count_slots(-(slots as isize));
+                depot.count_slots(-(slots as isize));
             }
-            self.count_slab(row, class, false);
-            let metadata = is_reusable.then_some((slab, self.meta_of(row, shape, is_ready)));
+            self.count_slab(depot, class, false);
+            let metadata = is_reusable.then_some((slab, self.meta_of(depot, shape, is_ready)));
             let chunk = body.chunk.cast();
             set_entries::<C::Provider>(chunk, base, shape.named_granules(), Entry::NONE);
-            let is_closed = !row.tag().is_open();
+            let is_closed = !depot.tag().is_open();
             self.pages
-                .put_slab(row.blocks(), metadata, chunk, base, granules);
+                .put_slab(depot.blocks(), metadata, chunk, base, granules);
             is_closed
         }
     }
@@ -438,8 +441,8 @@ impl<C: Config> Heap<C> {
     }
 }
 
-/// The number of the root epoch's row: the first that is made.
-pub(crate) const ROOT_ROW: u16 = 0;
+/// The number of the root epoch's depot: the first that is made.
+pub(crate) const ROOT_DEPOT: u16 = 0;
 
 /// The mark of a slot of a checked heap. Off-page, so no stray write of the program reaches it. `Relaxed`: whoever passes
 /// an object on orders its mark with it.

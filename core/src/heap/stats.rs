@@ -4,10 +4,10 @@
 //! gone through under its lock, which is taken where a local begins, ends, or comes to serve an epoch.
 
 use super::Heap;
-use crate::cache::{LocalCounters, LocalRow};
+use crate::cache::{CacheState, LocalCounters};
 use crate::class::MAX_CLASSES;
 use crate::config::{Config, Table};
-use crate::depot::{BinCounts, Row, Stock};
+use crate::depot::{ClassListCounts, EpochDepot, Stock};
 use crate::epoch::{Books, Epoch, EpochError, Label, Position};
 use crate::provider::PageProvider;
 use crate::snapshot::{
@@ -28,7 +28,7 @@ impl<C: Config> Heap<C> {
     #[must_use]
     pub fn stats(&self) -> HeapStats {
         let (mut slabs, mut slow) = (SlabStats::default(), SlowPathStats::default());
-        let (mut shared, mut bins) = (SharedPathStats::default(), LockStats::default());
+        let (mut shared, mut class_lists) = (SharedPathStats::default(), LockStats::default());
         let mut residency = Residency::default();
         let mut overflowed_bytes = 0u64;
         for class in 0..self.class_count() {
@@ -38,7 +38,7 @@ impl<C: Config> Heap<C> {
             slabs.add(&class.slabs);
             slow.add(&class.slow);
             shared.add(&class.shared);
-            bins.add(&class.lock);
+            class_lists.add(&class.lock);
             Self::place(&mut residency, &class);
             let overflowed = class
                 .slabs
@@ -84,7 +84,7 @@ impl<C: Config> Heap<C> {
             slow,
             shared,
             locks: Locks {
-                bins,
+                lists: class_lists,
                 pages: lock_stats(self.pages.lock_counts()),
                 ring: lock_stats(self.books.counts()),
                 locals: lock_stats(self.locals.counts()),
@@ -112,7 +112,7 @@ impl<C: Config> Heap<C> {
     /// handles.
     #[must_use]
     pub const fn class_count(&self) -> usize {
-        Table::<C>::BINS
+        Table::<C>::LISTED
     }
 
     /// The index of the class that serves a layout, if one does.
@@ -125,11 +125,11 @@ impl<C: Config> Heap<C> {
     /// slabs that have free slots, and the locals.
     #[must_use]
     pub fn class_stats(&self, index: usize) -> Option<ClassStats> {
-        if index >= Table::<C>::BINS {
+        if index >= Table::<C>::LISTED {
             return None;
         }
         let shape = Table::<C>::TABLE.class(index);
-        let mut counts = BinCounts::default();
+        let mut counts = ClassListCounts::default();
         let mut spread = 0;
         // Under the ring's lock, so that no era ends meanwhile and is found both here and there.
         self.books.with(|_| {
@@ -137,15 +137,15 @@ impl<C: Config> Heap<C> {
                 // SAFETY: the ring's lock is held.
                 counts.add(unsafe { &*counters.before.get() });
             }
-            for row in self.rows() {
-                let (bin, is_spread) = row.bin(index).counts();
-                counts.add(&bin);
+            for depot in self.depots() {
+                let (class_list, is_spread) = depot.class_list(index).counts();
+                counts.add(&class_list);
                 spread += u64::from(is_spread);
             }
         });
         let mut stock = Stock::default();
-        for row in self.rows() {
-            stock.add(&row.bin(index).stock(shape, STEP));
+        for depot in self.depots() {
+            stock.add(&depot.class_list(index).stock(shape, STEP));
         }
         let mut slow = slow_stats(&counts);
         let mut held = 0;
@@ -153,9 +153,9 @@ impl<C: Config> Heap<C> {
             list.for_each(|state| {
                 // SAFETY: states in the list are valid while its lock is held, and the class is one.
                 unsafe {
-                    held += LocalRow::held_of(state, Table::<C>::BINS, index) as u64;
-                    if let Some(counters) = LocalRow::home_counters(state) {
-                        let own = LocalCounters::class(counters, Table::<C>::BINS, index);
+                    held += CacheState::held_of(state, Table::<C>::LISTED, index) as u64;
+                    if let Some(counters) = CacheState::home_counters(state) {
+                        let own = LocalCounters::class(counters, Table::<C>::LISTED, index);
                         add_own(&mut slow, &own.from_stash, &own.spills);
                     }
                 }
@@ -239,11 +239,11 @@ impl<C: Config> Heap<C> {
         stats.bytes = stats.blocks.bytes + stats.mixed_bytes;
         stats.live_bytes = stats.blocks.live_bytes + stats.mixed_bytes;
         stats.pinned_bytes = stats.blocks.pinned_bytes;
-        let row = positions.get(epoch.index()).and_then(|at| at.row());
-        if let Some(row) =
-            row.filter(|row| row.tag() == epoch.tag() || row.tag() == epoch.tag().closed())
+        let depot = positions.get(epoch.index()).and_then(|at| at.depot());
+        if let Some(depot) =
+            depot.filter(|depot| depot.tag() == epoch.tag() || depot.tag() == epoch.tag().closed())
         {
-            self.fill_epoch(&mut stats, row);
+            self.fill_epoch(&mut stats, depot);
         }
         // Its figures, unless it ended meanwhile.
         self.books
@@ -266,8 +266,8 @@ impl<C: Config> Heap<C> {
         let is_there = is_open
             || position.pins().count() > 0
             || position
-                .row()
-                .is_some_and(|row| row.bytes() > 0 && row.tag() == epoch.tag().closed());
+                .depot()
+                .is_some_and(|depot| depot.bytes() > 0 && depot.tag() == epoch.tag().closed());
         is_there.then_some(epoch)
     }
 
@@ -293,20 +293,20 @@ impl<C: Config> Heap<C> {
     /// As for [`Heap::epoch_stats`].
     pub fn epoch_bytes(&self, epoch: Epoch) -> Result<u64, EpochError> {
         let positions = self.positions()?;
-        let (row, mixed) = self.books.with(|books| {
+        let (depot, mixed) = self.books.with(|books| {
             let (position, _) = books.of(positions.get(epoch.index()), epoch)?;
-            let row = position.row().map_or(0, Row::bytes) as u64;
-            Ok((row, position.pins().object_bytes()))
+            let depot = position.depot().map_or(0, EpochDepot::bytes) as u64;
+            Ok((depot, position.pins().object_bytes()))
         })?;
-        Ok(row + mixed + self.block_stats(Some(epoch)).0.bytes)
+        Ok(depot + mixed + self.block_stats(Some(epoch)).0.bytes)
     }
 
-    /// Adds what an era's bins and epoch caches say.
-    fn fill_epoch(&self, stats: &mut EpochStats, row: &Row<C::Lock>) {
-        let held = self.held_in(row);
-        for (class, bin) in row.used_bins() {
+    /// Adds what an era's class lists and epoch caches say.
+    fn fill_epoch(&self, stats: &mut EpochStats, depot: &EpochDepot<C::Lock>) {
+        let held = self.held_in(depot);
+        for (class, class_list) in depot.used_class_lists() {
             let shape = Table::<C>::TABLE.class(class);
-            let ((counts, is_spread), stock) = (bin.counts(), bin.stock(shape, STEP));
+            let ((counts, is_spread), stock) = (class_list.counts(), class_list.stock(shape, STEP));
             let slabs = slab_stats(&counts, &stock, shape.slots(), held[class]);
             let live = slabs.live_slots.saturating_mul(shape.size() as u64);
             stats.live_bytes = stats.live_bytes.saturating_add(live);
@@ -324,39 +324,40 @@ impl<C: Config> Heap<C> {
             stats.lock.add(&lock_stats(counts.lock));
         }
         let slow = &mut stats.slow;
-        let tag = row.tag();
+        let tag = depot.tag();
         self.locals.with(|list| {
             list.for_each(|state| {
                 // SAFETY: states in the list are valid while its lock is held.
                 unsafe {
-                    if (*state).row == row.id() && LocalRow::is_of(state, tag) {
+                    if (*state).depot == depot.id() && CacheState::is_of(state, tag) {
                         add_own(slow, &(*state).own.from_stash, &(*state).own.spills);
                     }
                 }
             });
-            add_own(slow, &row.counters.from_stash, &row.counters.spills);
+            add_own(slow, &depot.counters.from_stash, &depot.counters.spills);
         });
-        slow.no_word = row.counters.no_word.load(Relaxed);
-        row.counters.refused.add_to(slow);
-        let (objects, bytes) = row.large();
+        slow.no_word = depot.counters.no_word.load(Relaxed);
+        depot.counters.refused.add_to(slow);
+        let (objects, bytes) = depot.large();
         (stats.large_objects, stats.large_bytes) = (objects as u64, bytes as u64);
         stats.sizes.count(stats.large_objects, stats.large_bytes);
         stats.live_bytes = stats.live_bytes.saturating_add(bytes as u64);
-        stats.bytes = stats.bytes.saturating_add(row.bytes() as u64);
+        stats.bytes = stats.bytes.saturating_add(depot.bytes() as u64);
     }
 
     /// Slots that locals hold in a row, by class.
-    fn held_in(&self, row: &Row<C::Lock>) -> [u64; 2 * MAX_CLASSES] {
+    fn held_in(&self, depot: &EpochDepot<C::Lock>) -> [u64; 2 * MAX_CLASSES] {
         let mut held = [0; 2 * MAX_CLASSES];
         self.locals.with(|list| {
             list.for_each(|state| {
                 // SAFETY: states in the list are valid while its lock is held.
-                if unsafe { (*state).row } != row.id() {
+                if unsafe { (*state).depot } != depot.id() {
                     return;
                 }
-                for (class, held) in held.iter_mut().enumerate().take(Table::<C>::BINS) {
+                for (class, held) in held.iter_mut().enumerate().take(Table::<C>::LISTED) {
                     // SAFETY: as above, and the class is one.
-                    *held += unsafe { LocalRow::held_of(state, Table::<C>::BINS, class) } as u64;
+                    *held +=
+                        unsafe { CacheState::held_of(state, Table::<C>::LISTED, class) } as u64;
                 }
             });
         });
@@ -367,14 +368,14 @@ impl<C: Config> Heap<C> {
         let mut stats = LocalsStats::default();
         self.locals.with(|list| {
             list.for_each(|state| {
-                // SAFETY: states in the list are valid while its lock is held; so are their rows, and their
+                // SAFETY: states in the list are valid while its lock is held; so are their depots, and their
                 // locals' counters.
                 let (held, is_home, is_open, number) = unsafe {
                     (
-                        LocalRow::held::<C>(state).1 as u64,
-                        LocalRow::home_counters(state).is_some(),
-                        LocalRow::serves::<C::Lock>(state).tag().is_open(),
-                        (*LocalRow::counters(state)).number(),
+                        CacheState::held::<C>(state).1 as u64,
+                        CacheState::home_counters(state).is_some(),
+                        CacheState::serves::<C::Lock>(state).tag().is_open(),
+                        (*CacheState::counters(state)).number(),
                     )
                 };
                 stats.locals += u64::from(is_home);
@@ -432,17 +433,17 @@ impl<C: Config> Heap<C> {
         add(&mut residency.tails, tails);
     }
 
-    /// Opens the bins of a row that is to serve another era, and begins to count anew there: what was counted is kept
+    /// Opens the class lists of a depot that is to serve another era, and begins to count anew there: what was counted is kept
     /// by class. Under the ring's lock.
-    pub(super) fn begin_bins(&self, row: &Row<C::Lock>) {
-        for (class, bin) in row.used_bins() {
-            let counts = bin.begin_era();
+    pub(super) fn begin_class_lists(&self, depot: &EpochDepot<C::Lock>) {
+        for (class, class_list) in depot.used_class_lists() {
+            let counts = class_list.begin_era();
             if let Some(counters) = self.counters.class::<C>(class) {
                 // SAFETY: the ring's lock is held.
                 unsafe { (*counters.before.get()).add(&counts) };
             }
         }
-        row.counters.forget();
+        depot.counters.forget();
     }
 }
 
@@ -453,7 +454,7 @@ fn lock_stats(counts: LockCounts) -> LockStats {
     }
 }
 
-fn shared_stats(counts: &BinCounts, spread: u64) -> SharedPathStats {
+fn shared_stats(counts: &ClassListCounts, spread: u64) -> SharedPathStats {
     SharedPathStats {
         takes: counts.spread.takes,
         retries: counts.spread.retries,
@@ -463,7 +464,7 @@ fn shared_stats(counts: &BinCounts, spread: u64) -> SharedPathStats {
     }
 }
 
-fn slow_stats(counts: &BinCounts) -> SlowPathStats {
+fn slow_stats(counts: &ClassListCounts) -> SlowPathStats {
     SlowPathStats {
         depot_visits: counts.lists.visits,
         from_cache: counts.lists.from_cache,
@@ -479,7 +480,7 @@ fn add_own(slow: &mut SlowPathStats, from_stash: &AtomicU64, spills: &AtomicU64)
     slow.spills = slow.spills.saturating_add(spills.load(Relaxed));
 }
 
-fn slab_stats(counts: &BinCounts, stock: &Stock, slots: usize, held: u64) -> SlabStats {
+fn slab_stats(counts: &ClassListCounts, stock: &Stock, slots: usize, held: u64) -> SlabStats {
     let free = stock.free_slots as u64;
     let slabs = counts.slabs();
     let slots = slabs

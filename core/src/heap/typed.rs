@@ -10,7 +10,7 @@
 
 use super::Heap;
 use crate::config::Config;
-use crate::depot::Row;
+use crate::depot::EpochDepot;
 use crate::epoch::{Epoch, Tag};
 use crate::error::AllocError;
 use crate::handle::{Ended, Finished, HandleError, Ids, RawHandle, TaggedSlab, Unpinned};
@@ -150,18 +150,18 @@ impl<C: Config> Heap<C> {
         epoch: Epoch,
         value: T,
     ) -> Result<Handle<T>, AllocError> {
-        let row = self.open_row(epoch)?;
-        self.insert_at(row, epoch.tag(), value)
+        let depot = self.open_depot(epoch)?;
+        self.insert_at(depot, epoch.tag(), value)
     }
 
     fn insert_at<T>(
         &self,
-        row: &Row<C::Lock>,
+        depot: &EpochDepot<C::Lock>,
         tag: Tag,
         value: T,
     ) -> Result<Handle<T>, AllocError> {
         let class = self.handle_class(Layout::new::<T>())?;
-        let object = self.alloc_slot(row, tag, class)?;
+        let object = self.alloc_slot(depot, tag, class)?;
         // SAFETY: the object is large enough, aligned, and nobody else's.
         unsafe { object.cast::<T>().write(value) };
         // Named when it is written: a look that finds the name finds the value.

@@ -1,19 +1,19 @@
 //! The walker: reads a heap at rest and checks that every rule holds that binds its parts together.
 //!
 //! What it checks: each granule of each chunk is free or in exactly one run; each run's map entries,
-//! row and slab agree; for each slab the free slots, the words that locals hold and the live slots
+//! depot and slab agree; for each slab the free slots, the words that locals hold and the live slots
 //! are disjoint and together are all slots; a slab with a free slot is listed, a cached one is whole;
 //! in a checked heap the marks, and for objects with handles the tags, say the same as the words; and every sum that the heap keeps is the
 //! sum of its parts.
 
-use super::{Heap, ROOT_ROW};
+use super::{Heap, ROOT_DEPOT};
 use crate::block::BumpBlock;
-use crate::cache::LocalRow;
+use crate::cache::CacheState;
 use crate::class::{GRANULE, Purpose, is_extent};
 use crate::config::{Config, Table};
-use crate::depot::Row;
+use crate::depot::EpochDepot;
 use crate::handle::{FreeWord, RawHandle, TaggedSlab};
-use crate::pages::{BlockView, NO_ROW};
+use crate::pages::{BlockView, NO_DEPOT};
 use crate::slab::{Key, Slab};
 use crate::sync::{AtomicU8, Ordering};
 use core::fmt;
@@ -24,7 +24,7 @@ use core::ptr::{self, NonNull};
 pub struct Census {
     /// Slabs of classes, cached ones included.
     pub slabs: usize,
-    /// Of these, whole ones that wait in a bin's cache.
+    /// Of these, whole ones that wait in a class list's cache.
     pub cached_slabs: usize,
     /// Objects in slots.
     pub live_slots: usize,
@@ -61,7 +61,7 @@ pub struct Census {
 pub struct SlabCensus {
     /// The index of its class.
     pub class: usize,
-    /// It waits in a bin's cache.
+    /// It waits in a class list's cache.
     pub is_cached: bool,
     /// Its slots with objects.
     pub live: usize,
@@ -168,7 +168,7 @@ impl<C: Config> Heap<C> {
             bytes.warm,
         );
         verdict.demand(long_left == 0, "an extent ends in its region", 0);
-        self.walk_bins(&mut verdict, &mut census);
+        self.walk_class_lists(&mut verdict, &mut census);
         self.walk_records(&mut verdict);
         verdict.first.map_or(Ok(census), Err)
     }
@@ -183,7 +183,7 @@ impl<C: Config> Heap<C> {
     ) {
         let base = block.base.addr();
         let in_use = !block.free;
-        let is_owned = block.row != NO_ROW;
+        let is_owned = block.depot != NO_DEPOT;
         if *long_left > 0 {
             let here = (*long_left).min(64);
             *long_left -= here;
@@ -224,7 +224,7 @@ impl<C: Config> Heap<C> {
             }
             let key = slab.identity().key();
             let is_home =
-                key.row() == ROOT_ROW && usize::from(key.class()) < Table::<C>::TABLE.len();
+                key.depot() == ROOT_DEPOT && usize::from(key.class()) < Table::<C>::TABLE.len();
             verdict.demand(
                 entry.class() == usize::from(key.class()) && entry.is_home() == is_home,
                 "the page map knows a slab's class, and whether it is the root's",
@@ -276,8 +276,8 @@ impl<C: Config> Heap<C> {
                 return;
             }
             verdict.demand(
-                key.row() == block.row,
-                "a slab is of its block's row",
+                key.depot() == block.depot,
+                "a slab is of its block's depot",
                 address,
             );
             for other in granule..(granule + body.granules).min(64) {
@@ -340,8 +340,13 @@ impl<C: Config> Heap<C> {
             return None;
         }
         let shape = Table::<C>::TABLE.class(class);
-        // SAFETY: at rest; a slab's row is valid for as long as the heap.
-        let (body, row) = unsafe { (slab.body(), &*slab.body().row.cast::<Row<C::Lock>>()) };
+        // SAFETY: at rest; a slab's depot is valid for as long as the heap.
+        let (body, depot) = unsafe {
+            (
+                slab.body(),
+                &*slab.body().depot.cast::<EpochDepot<C::Lock>>(),
+            )
+        };
         verdict.demand(
             body.granules == u32::from(shape.granules),
             "a slab is as long as its class says",
@@ -362,8 +367,8 @@ impl<C: Config> Heap<C> {
             return None;
         }
         verdict.demand(
-            row.uses_class(class),
-            "a slab's class is noted in its row",
+            depot.uses_class(class),
+            "a slab's class is noted in its depot",
             address,
         );
         let all = shape.all & !tagged.map_or(0, TaggedSlab::retired);
@@ -380,13 +385,13 @@ impl<C: Config> Heap<C> {
         }
         let mut is_cached = false;
         let mut is_listed = false;
-        row.bin(class).for_each_listed(|listed, in_cache| {
+        depot.class_list(class).for_each_listed(|listed, in_cache| {
             is_listed |= ptr::eq(listed, slab);
             is_cached |= ptr::eq(listed, slab) && in_cache;
         });
         let free = slab.free();
         let mut held = if is_cached { shape.all } else { 0 };
-        self.for_each_held(row.id(), class, |word_slab, word, slot_address| {
+        self.for_each_held(depot.id(), class, |word_slab, word, slot_address| {
             let word = match slot_address {
                 Some(entry) if shape.is_tagged => {
                     let word = FreeWord(entry);
@@ -463,22 +468,22 @@ impl<C: Config> Heap<C> {
         })
     }
 
-    /// Calls `f` for each word and each address that a local of this row holds in this class.
+    /// Calls `f` for each word and each address that a local of this depot holds in this class.
     fn for_each_held(
         &self,
-        row: u16,
+        depot: u16,
         class: usize,
         mut f: impl FnMut(*const Slab, u64, Option<u64>),
     ) {
-        let classes = Table::<C>::BINS;
+        let classes = Table::<C>::LISTED;
         self.locals.with(|list| {
             list.for_each(|state| {
                 // SAFETY: states in the list are valid, and at rest.
-                if unsafe { (*state).row } != row {
+                if unsafe { (*state).depot } != depot {
                     return;
                 }
                 // SAFETY: as above.
-                let cell = unsafe { LocalRow::cell(state, classes, class) };
+                let cell = unsafe { CacheState::cell(state, classes, class) };
                 for index in 0..cell.in_magazine() {
                     f(ptr::null(), 0, Some(cell.magazine(index).name));
                 }
@@ -492,16 +497,16 @@ impl<C: Config> Heap<C> {
         });
     }
 
-    fn walk_bins(&self, verdict: &mut Verdict, census: &mut Census) {
+    fn walk_class_lists(&self, verdict: &mut Verdict, census: &mut Census) {
         let (mut cached, mut cached_bytes) = (0, 0);
-        for row in self.rows() {
-            for (class, bin) in row.bins() {
-                let key = Key::new(row.id(), class as u8);
-                bin.for_each_listed(|slab, in_cache| {
+        for depot in self.depots() {
+            for (class, class_list) in depot.class_lists() {
+                let key = Key::new(depot.id(), class as u8);
+                class_list.for_each_listed(|slab, in_cache| {
                     let address = ptr::from_ref(slab).addr();
                     verdict.demand(
                         slab.identity().key() == key,
-                        "a listed slab is of its bin",
+                        "a listed slab is of its class_list",
                         address,
                     );
                     if in_cache {

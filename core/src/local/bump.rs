@@ -16,7 +16,7 @@ use super::survivors::Survivors;
 use crate::block::{BumpBlock, Freed, Kind, Length, MAX_ALIGN, MAX_SHORT, MAX_SIZE, UNIT};
 use crate::cache::Owned;
 use crate::config::{Config, Table};
-use crate::depot::Row;
+use crate::depot::EpochDepot;
 use crate::epoch::{Epoch, Pin, Position};
 use crate::error::{AllocError, FreeError};
 use crate::heap::epoch_of;
@@ -283,7 +283,7 @@ impl<'h, C: Config> Local<'h, C> {
     fn go_on_in(
         &self,
         epoch: Epoch,
-        position: &'h Position<Row<C::Lock>>,
+        position: &'h Position<EpochDepot<C::Lock>>,
         block: &BumpBlock,
         is_only: bool,
     ) {

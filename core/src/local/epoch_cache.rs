@@ -1,14 +1,14 @@
-//! Epoch caches: what a local has in one row, and how it finds, makes and gives them up.
+//! Epoch caches: what a local has in one depot, and how it finds, makes and gives them up.
 
 use super::{Last, Local, NEAR};
-use crate::cache::{Cell, Entry, LocalCounters, LocalRow, OwnCounters, bump};
+use crate::cache::{CacheState, Cell, Entry, LocalCounters, OwnCounters, bump};
 use crate::config::{Config, Table};
-use crate::depot::Row;
+use crate::depot::EpochDepot;
 use crate::epoch::{Epoch, Serves, Tag};
 use crate::error::{AllocError, FreeError};
 use crate::handle::FreeWord;
 use crate::heap::Heap;
-use crate::pages::{Kind, NO_ROW};
+use crate::pages::{Kind, NO_DEPOT};
 use crate::sync::Ordering;
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
@@ -17,11 +17,11 @@ use lock_api::RawMutex;
 /// A local's place in a row: a copyable name for memory that the local owns.
 #[derive(Debug)]
 pub(super) struct EpochCache<'h, R> {
-    /// The row's number, or [`NO_ROW`].
+    /// The depot's number, or [`NO_DEPOT`].
     pub(super) id: u16,
     pub(super) cells: *mut Cell,
-    pub(super) row: &'h Row<R>,
-    pub(super) state: *mut LocalRow,
+    pub(super) depot: &'h EpochDepot<R>,
+    pub(super) state: *mut CacheState,
 }
 
 impl<R> Clone for EpochCache<'_, R> {
@@ -32,12 +32,12 @@ impl<R> Clone for EpochCache<'_, R> {
 impl<R> Copy for EpochCache<'_, R> {}
 
 impl<'h, R: RawMutex> EpochCache<'h, R> {
-    /// No epoch cache. It has a row only because a reference cannot be null.
-    pub(super) const fn none(row: &'h Row<R>) -> Self {
+    /// No epoch cache. It has a depot only because a reference cannot be null.
+    pub(super) const fn none(depot: &'h EpochDepot<R>) -> Self {
         Self {
-            id: NO_ROW,
+            id: NO_DEPOT,
             cells: ptr::null_mut(),
-            row,
+            depot,
             state: ptr::null_mut(),
         }
     }
@@ -45,22 +45,22 @@ impl<'h, R: RawMutex> EpochCache<'h, R> {
     /// A new epoch cache, known to the heap's registry.
     pub(super) fn make<C: Config<Lock = R>>(
         heap: &'h Heap<C>,
-        row: &'h Row<R>,
+        depot: &'h EpochDepot<R>,
         local: *const LocalCounters,
     ) -> Result<Self, AllocError> {
-        let classes = Table::<C>::BINS;
-        let (layout, cells_at) = LocalRow::layout(classes).ok_or(AllocError::TooLarge)?;
-        let memory = heap.with_reclaim(|| heap.pages.take_meta(Kind::LocalRow, layout))?;
-        let state: *mut LocalRow = memory.as_ptr().cast();
+        let classes = Table::<C>::LISTED;
+        let (layout, cells_at) = CacheState::layout(classes).ok_or(AllocError::TooLarge)?;
+        let memory = heap.with_reclaim(|| heap.pages.take_meta(Kind::CacheState, layout))?;
+        let state: *mut CacheState = memory.as_ptr().cast();
         // SAFETY: the memory is of this layout and nobody else's; the state is valid until `unmake`.
         unsafe {
-            state.write(LocalRow {
+            state.write(CacheState {
                 next: ptr::null_mut(),
                 prev: ptr::null_mut(),
-                row: row.id(),
-                at: ptr::from_ref(row).cast(),
+                depot: depot.id(),
+                at: ptr::from_ref(depot).cast(),
                 sibling: ptr::null_mut(),
-                era: Serves::tag(row.tag()),
+                era: Serves::tag(depot.tag()),
                 own: OwnCounters::default(),
                 local,
             });
@@ -71,28 +71,28 @@ impl<'h, R: RawMutex> EpochCache<'h, R> {
             }
             heap.locals.with(|list| list.insert(state));
             Ok(Self {
-                id: row.id(),
+                id: depot.id(),
                 cells,
-                row,
+                depot,
                 state,
             })
         }
     }
 
-    /// An epoch cache that is in no row any more gets one.
+    /// An epoch cache that is in no depot any more gets one.
     ///
     /// # Safety
     /// `state` is that of an empty epoch cache of this heap, not in its registry, and the caller's.
     unsafe fn again<C: Config<Lock = R>>(
         heap: &'h Heap<C>,
-        row: &'h Row<R>,
-        state: *mut LocalRow,
+        depot: &'h EpochDepot<R>,
+        state: *mut CacheState,
     ) -> Self {
         // SAFETY: the caller's promise.
         unsafe {
-            (*state).row = row.id();
-            (*state).at = ptr::from_ref(row).cast();
-            (*state).era.set(row.tag());
+            (*state).depot = depot.id();
+            (*state).at = ptr::from_ref(depot).cast();
+            (*state).era.set(depot.tag());
             (*state).own.forget();
             heap.locals.with(|list| list.insert(state));
             Self::of::<C>(state)
@@ -103,14 +103,14 @@ impl<'h, R: RawMutex> EpochCache<'h, R> {
     ///
     /// # Safety
     /// `state` is that of an epoch cache of a heap with this configuration.
-    unsafe fn of<C: Config>(state: *mut LocalRow) -> Self {
-        let cells_at = LocalRow::layout(Table::<C>::BINS).map_or(0, |(_, at)| at);
-        // SAFETY: the state is valid, its cells follow it, and rows are valid as long as the heap.
+    unsafe fn of<C: Config>(state: *mut CacheState) -> Self {
+        let cells_at = CacheState::layout(Table::<C>::LISTED).map_or(0, |(_, at)| at);
+        // SAFETY: the state is valid, its cells follow it, and depots are valid as long as the heap.
         unsafe {
             Self {
-                id: (*state).row,
+                id: (*state).depot,
                 cells: state.byte_add(cells_at).cast(),
-                row: &*(*state).at.cast(),
+                depot: &*(*state).at.cast(),
                 state,
             }
         }
@@ -148,15 +148,15 @@ impl<'h, C: Config> Local<'h, C> {
         }
     }
 
-    /// The epoch cache in the row of an epoch, which is at hand for the next allocation there.
+    /// The epoch cache in the depot of an epoch, which is at hand for the next allocation there.
     fn cache_in(&mut self, epoch: Epoch) -> Result<EpochCache<'h, C::Lock>, AllocError> {
-        let row = self.open_row(epoch)?;
-        let near = *self.near(row.id());
-        // What an epoch cache near at hand holds is of the era that its row serves: see `pick`.
-        let cache = if near.id == row.id() {
+        let depot = self.open_depot(epoch)?;
+        let near = *self.near(depot.id());
+        // What an epoch cache near at hand holds is of the era that its depot serves: see `pick`.
+        let cache = if near.id == depot.id() {
             near
         } else {
-            self.cache_of(row, epoch.tag())?
+            self.cache_of(depot, epoch.tag())?
         };
         if let Some(position) = self.heap.position(epoch) {
             // SAFETY: `inner` is valid and this local's alone.
@@ -174,19 +174,19 @@ impl<'h, C: Config> Local<'h, C> {
     /// The epoch cache in a row that serves an era.
     pub(super) fn cache_of(
         &mut self,
-        row: &'h Row<C::Lock>,
+        depot: &'h EpochDepot<C::Lock>,
         tag: Tag,
     ) -> Result<EpochCache<'h, C::Lock>, AllocError> {
         self.notice_closes();
-        if row.tag() != tag {
-            return Err(self.closed(row, None));
+        if depot.tag() != tag {
+            return Err(self.closed(depot, None));
         }
-        if row.id() == self.home.id {
+        if depot.id() == self.home.id {
             Ok(self.home)
         } else {
-            self.sit(row).map_err(|error| {
+            self.sit(depot).map_err(|error| {
                 self.count_refusal(error);
-                self.heap.refused(error, Some(row), None)
+                self.heap.refused(error, Some(depot), None)
             })
         }
     }
@@ -200,12 +200,12 @@ impl<'h, C: Config> Local<'h, C> {
         layout: Layout,
     ) -> Result<NonNull<u8>, AllocError> {
         self.notice_closes();
-        let row = self.open_row(epoch)?;
-        let object = self.heap.alloc_large(row, epoch.tag(), layout);
+        let depot = self.open_depot(epoch)?;
+        let object = self.heap.alloc_large(depot, epoch.tag(), layout);
         object.map(|(object, _)| object)
     }
 
-    /// Frees an object of a row where this local has no epoch cache near at hand.
+    /// Frees an object of a depot where this local has no epoch cache near at hand.
     ///
     /// # Safety
     /// As for [`Heap::free`], for a layout of this class.
@@ -218,11 +218,12 @@ impl<'h, C: Config> Local<'h, C> {
     ) -> Result<(), FreeError> {
         self.notice_closes();
         let address = object.addr().get();
-        // SAFETY: a live object lies in a chunk of the heap and pins its slab; rows stay valid.
-        let row: &'h Row<C::Lock> = unsafe { &*(*self.slab_of(address)).body().row.cast() };
+        // SAFETY: a live object lies in a chunk of the heap and pins its slab; depots stay valid.
+        let depot: &'h EpochDepot<C::Lock> =
+            unsafe { &*(*self.slab_of(address)).body().depot.cast() };
         // In a closed epoch a slot goes straight back, so that its slab can be reclaimed.
-        if row.tag().is_open()
-            && let Ok(cache) = self.sit(row)
+        if depot.tag().is_open()
+            && let Ok(cache) = self.sit(depot)
         {
             let entry = self.entry_of(address, class);
             if !self.cell(cache, class).push(entry, C::CHECKED) {
@@ -234,18 +235,18 @@ impl<'h, C: Config> Local<'h, C> {
         unsafe { self.heap.free_slot(object, class) }
     }
 
-    /// Keeps a slot with a tag at hand whose row has no epoch cache near at hand, or gives it back.
+    /// Keeps a slot with a tag at hand whose depot has no epoch cache near at hand, or gives it back.
     #[cold]
     #[inline(never)]
     pub(super) fn put_slot_elsewhere(
         &mut self,
-        row: &'h Row<C::Lock>,
+        depot: &'h EpochDepot<C::Lock>,
         class: usize,
         word: FreeWord,
     ) {
         self.notice_closes();
-        if row.tag().is_open()
-            && let Ok(cache) = self.sit(row)
+        if depot.tag().is_open()
+            && let Ok(cache) = self.sit(depot)
         {
             let entry = Entry::unmarked(word.0);
             if !self.cell(cache, class).push(entry, C::CHECKED) {
@@ -257,11 +258,14 @@ impl<'h, C: Config> Local<'h, C> {
     }
 
     /// The epoch cache in a row, made if there is none, and near at hand from now on.
-    fn sit(&mut self, row: &'h Row<C::Lock>) -> Result<EpochCache<'h, C::Lock>, AllocError> {
+    fn sit(
+        &mut self,
+        depot: &'h EpochDepot<C::Lock>,
+    ) -> Result<EpochCache<'h, C::Lock>, AllocError> {
         // SAFETY: `inner` and the epoch caches in its list are valid, and this local's alone.
         let state = unsafe {
             let mut state = (*self.inner).caches;
-            while !state.is_null() && (*state).row != row.id() {
+            while !state.is_null() && (*state).depot != depot.id() {
                 state = (*state).sibling;
             }
             state
@@ -271,9 +275,9 @@ impl<'h, C: Config> Local<'h, C> {
             let cache = unsafe {
                 let spare = core::mem::replace(&mut (*self.inner).spare, ptr::null_mut());
                 if spare.is_null() {
-                    EpochCache::make(self.heap, row, ptr::from_ref(self.counters()))?
+                    EpochCache::make(self.heap, depot, ptr::from_ref(self.counters()))?
                 } else {
-                    EpochCache::again(self.heap, row, spare)
+                    EpochCache::again(self.heap, depot, spare)
                 }
             };
             // SAFETY: the epoch cache was just made; `inner` is this local's.
@@ -286,7 +290,7 @@ impl<'h, C: Config> Local<'h, C> {
             // SAFETY: an epoch cache of this local.
             unsafe { EpochCache::of::<C>(state) }
         };
-        self.set_near(row.id(), cache);
+        self.set_near(depot.id(), cache);
         Ok(cache)
     }
 
@@ -302,7 +306,7 @@ impl<'h, C: Config> Local<'h, C> {
         let seen = unsafe { core::mem::replace(&mut (*self.inner).closes_seen, closes) };
         if closes != seen {
             self.leave_closed_blocks(closes);
-            self.leave_caches(|row| !row.tag().is_open());
+            self.leave_caches(|depot| !depot.tag().is_open());
         }
     }
 
@@ -314,7 +318,7 @@ impl<'h, C: Config> Local<'h, C> {
         self.leave_blocks_of(epoch);
         // SAFETY: `inner` is valid and this local's alone.
         if unsafe { !(*self.inner).caches.is_null() } {
-            self.leave_caches(|row| row.tag() == tag || row.tag() == tag.closed());
+            self.leave_caches(|depot| depot.tag() == tag || depot.tag() == tag.closed());
         }
     }
 
@@ -323,19 +327,19 @@ impl<'h, C: Config> Local<'h, C> {
         self.leave_all_blocks();
         self.give_spares();
         self.leave_caches(|_| true);
-        for class in 0..Table::<C>::BINS {
+        for class in 0..Table::<C>::LISTED {
             self.flush_class(self.home, class);
         }
     }
 
     #[cold]
-    fn leave_caches(&mut self, is_over: impl Fn(&Row<C::Lock>) -> bool) {
+    fn leave_caches(&mut self, is_over: impl Fn(&EpochDepot<C::Lock>) -> bool) {
         // SAFETY: `inner` and the epoch caches in its list are valid, and this local's alone.
         unsafe {
-            let mut link: *mut *mut LocalRow = &raw mut (*self.inner).caches;
+            let mut link: *mut *mut CacheState = &raw mut (*self.inner).caches;
             while !(*link).is_null() {
                 let cache: EpochCache<'h, C::Lock> = EpochCache::of::<C>(*link);
-                if is_over(cache.row) {
+                if is_over(cache.depot) {
                     *link = (*cache.state).sibling;
                     self.give_up(cache);
                 } else {
@@ -357,9 +361,9 @@ impl<'h, C: Config> Local<'h, C> {
         }
     }
 
-    /// Gives back all that is held in an epoch cache, which is in no row then.
+    /// Gives back all that is held in an epoch cache, which is in no depot then.
     fn vacate(&mut self, cache: EpochCache<'h, C::Lock>) {
-        for class in 0..Table::<C>::BINS {
+        for class in 0..Table::<C>::LISTED {
             // A cell that was never used has no store, and one without a store holds nothing.
             if self.cell(cache, class).has_store() {
                 self.flush_class(cache, class);
@@ -367,7 +371,7 @@ impl<'h, C: Config> Local<'h, C> {
             }
         }
         if self.near(cache.id).id == cache.id {
-            self.set_near(cache.id, EpochCache::none(self.home.row));
+            self.set_near(cache.id, EpochCache::none(self.home.depot));
         }
         // SAFETY: `inner` is valid and this local's alone.
         unsafe {
@@ -375,7 +379,7 @@ impl<'h, C: Config> Local<'h, C> {
                 (*self.inner).last = Last::NONE;
             }
         }
-        // SAFETY: the epoch cache was in the registry since it got its row.
+        // SAFETY: the epoch cache was in the registry since it got its depot.
         self.heap.locals.with(|list| unsafe {
             list.remove(cache.state);
             // Under the lock, so that who sums sees them here or there.
@@ -386,7 +390,7 @@ impl<'h, C: Config> Local<'h, C> {
     /// Gives the memory of an empty epoch cache back that is in no registry.
     fn unmake(&self, cache: EpochCache<'h, C::Lock>) {
         let pages = &self.heap.pages;
-        for class in 0..Table::<C>::BINS {
+        for class in 0..Table::<C>::LISTED {
             let cell = self.cell(cache, class);
             let kind = if cell.is_full_size() {
                 Kind::FullStore
@@ -399,32 +403,33 @@ impl<'h, C: Config> Local<'h, C> {
             }
         }
         // SAFETY: nobody has the epoch cache after this.
-        unsafe { pages.put_meta(Kind::LocalRow, NonNull::new_unchecked(cache.state.cast())) };
+        unsafe { pages.put_meta(Kind::CacheState, NonNull::new_unchecked(cache.state.cast())) };
     }
 
-    /// Adds what was done in an epoch cache that goes to what the row and the classes keep.
+    /// Adds what was done in an epoch cache that goes to what the depot and the classes keep.
     fn pass_counts_on(&self, cache: EpochCache<'h, C::Lock>) {
-        let row = cache.row;
+        let depot = cache.depot;
         // SAFETY: the epoch cache is this local's.
-        let (own, is_of_row, counters) = unsafe {
+        let (own, is_of_depot, counters) = unsafe {
             let state = cache.state;
             (
                 (*state).own.read(),
-                LocalRow::is_of(state, row.tag()),
-                LocalRow::home_counters(state),
+                CacheState::is_of(state, depot.tag()),
+                CacheState::home_counters(state),
             )
         };
         let (from_stash, spills) = own;
-        if is_of_row {
-            row.counters
+        if is_of_depot {
+            depot
+                .counters
                 .from_stash
                 .fetch_add(from_stash, Ordering::Relaxed);
-            row.counters.spills.fetch_add(spills, Ordering::Relaxed);
+            depot.counters.spills.fetch_add(spills, Ordering::Relaxed);
         }
         let Some(counters) = counters else {
             return;
         };
-        let classes = Table::<C>::BINS;
+        let classes = Table::<C>::LISTED;
         for class in 0..classes {
             // SAFETY: the counters are this local's.
             let (from_stash, spills) =
@@ -434,7 +439,7 @@ impl<'h, C: Config> Local<'h, C> {
     }
 
     /// Calls `f` for each epoch cache of this local.
-    pub(super) fn for_each_epoch_cache(&self, mut f: impl FnMut(*mut LocalRow)) {
+    pub(super) fn for_each_epoch_cache(&self, mut f: impl FnMut(*mut CacheState)) {
         f(self.home.state);
         // SAFETY: `inner` and the epoch caches in its list are valid, and this local's alone.
         unsafe {
@@ -448,9 +453,10 @@ impl<'h, C: Config> Local<'h, C> {
 
     /// Notes that an epoch was closed.
     #[cold]
-    pub(super) fn closed(&self, row: &Row<C::Lock>, class: Option<usize>) -> AllocError {
+    pub(super) fn closed(&self, depot: &EpochDepot<C::Lock>, class: Option<usize>) -> AllocError {
         bump(&self.counters().slow.epoch_closed);
-        self.heap.refused(AllocError::EpochClosed, Some(row), class)
+        self.heap
+            .refused(AllocError::EpochClosed, Some(depot), class)
     }
 }
 

@@ -3,7 +3,7 @@
 use super::Local;
 use crate::cache::{Cell, Entry};
 use crate::config::{Config, Table};
-use crate::depot::Row;
+use crate::depot::EpochDepot;
 use crate::epoch::{Epoch, Tag};
 use crate::error::AllocError;
 use crate::handle::{Finished, FreeWord, HandleError, RawHandle, TaggedSlab};
@@ -181,8 +181,8 @@ impl<'h, C: Config> Local<'h, C> {
         unsafe { self.heap.wipe_tagged(tagged, handle) };
         let word = FreeWord::after(handle);
         let class = handle.class() + Table::<C>::TABLE.len();
-        // Whoever ends an object holds its bit, so the slab is pinned and is of this row.
-        let id = tagged.slab().identity().key().row();
+        // Whoever ends an object holds its bit, so the slab is pinned and is of this depot.
+        let id = tagged.slab().identity().key().depot();
         let entry = Entry::unmarked(word.0);
         if id == self.home.id {
             if !self.cell(self.home, class).push(entry, C::CHECKED) {
@@ -192,9 +192,9 @@ impl<'h, C: Config> Local<'h, C> {
         }
         let near = *self.near(id);
         if near.id != id {
-            // SAFETY: the slab is pinned, and rows stay valid for as long as the heap.
-            let row = unsafe { &*tagged.slab().body().row.cast::<Row<C::Lock>>() };
-            self.put_slot_elsewhere(row, class, word);
+            // SAFETY: the slab is pinned, and depots stay valid for as long as the heap.
+            let depot = unsafe { &*tagged.slab().body().depot.cast::<EpochDepot<C::Lock>>() };
+            self.put_slot_elsewhere(depot, class, word);
         } else if !self.cell(near, class).push(entry, C::CHECKED) {
             self.spill(near, class, entry);
         }

@@ -297,7 +297,7 @@ impl<C: Config> Heap<C> {
 
 /// Takes what is at hand in a cell of a plain class.
 ///
-/// What the cell holds pins its row's slabs, so the row still serves the era in which it was taken, and its local took nothing
+/// What the cell holds pins its depot's slabs, so the depot still serves the era in which it was taken, and its local took nothing
 /// of a later one: there is no need to check the tag.
 #[inline(always)]
 pub(super) fn pick<C: Config>(cell: &Cell, class: usize) -> Option<NonNull<u8>> {

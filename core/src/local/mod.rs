@@ -7,7 +7,7 @@
 //!   goes it gives its bits back. There is nothing to adopt.
 //! - What a local holds is bounded: see [`Local::holding_bound`].
 //!
-//! A local has an *epoch cache* in each row that it serves: the root's for good, those of other epochs from
+//! A local has an *epoch cache* in each depot that it serves: the root's for good, those of other epochs from
 //! their first use until it notices, at a slow path, that the epoch was closed.
 
 mod bump;
@@ -20,13 +20,13 @@ mod slow;
 mod survivors;
 
 use crate::block::Length;
-use crate::cache::{Cell, Entry, LocalCounters, LocalRow};
+use crate::cache::{CacheState, Cell, Entry, LocalCounters};
 use crate::config::{Config, Table};
-use crate::depot::Row;
+use crate::depot::EpochDepot;
 use crate::epoch::{Epoch, Position, Tag};
 use crate::error::{AllocError, FreeError};
 use crate::heap::Heap;
-use crate::pages::{Kind, NO_ROW};
+use crate::pages::{Kind, NO_DEPOT};
 use crate::slab::{Slab, SlotName};
 use crate::snapshot::{self, LocalStats, SlowPathStats};
 use core::alloc::Layout;
@@ -56,7 +56,7 @@ fn slot_name<C: Config>(slab: *const Slab, slot: usize) -> u64 {
 /// on any local of the heap, or without one. Dropping a local gives back all that it holds.
 pub struct Local<'h, C: Config> {
     heap: &'h Heap<C>,
-    /// The epoch cache in the root's row.
+    /// The epoch cache in the root's depot.
     home: EpochCache<'h, C::Lock>,
     /// The rest. It lies apart so that nothing ever writes to the local itself, and the compiler can
     /// keep what the fast paths read in registers across a loop.
@@ -70,13 +70,13 @@ struct LocalInner<'h, R> {
     last: Last<R>,
     /// Bump blocks.
     bumps: Bumps<R>,
-    /// Epoch caches in other rows, by the lowest bits of the row's number.
+    /// Epoch caches in other depots, by the lowest bits of the depot's number.
     near: [EpochCache<'h, R>; NEAR],
     /// The newest epoch cache but the home one; the others follow it.
-    caches: *mut LocalRow,
-    /// An epoch cache in no row, empty, with the stores that its cells had: for the next epoch, so that a program with an
+    caches: *mut CacheState,
+    /// An epoch cache in no depot, empty, with the stores that its cells had: for the next epoch, so that a program with an
     /// epoch for each request does not get and give memory for each.
-    spare: *mut LocalRow,
+    spare: *mut CacheState,
     /// What a heap that shuffles draws from: never 0.
     draw: u64,
     /// How many epochs had been closed when the epoch caches were last looked through.
@@ -87,11 +87,11 @@ struct LocalInner<'h, R> {
     counters: *const LocalCounters,
 }
 
-/// An epoch, its position in the ring, and the cells of this local's epoch cache in the row that serves it.
+/// An epoch, its position in the ring, and the cells of this local's epoch cache in the depot that serves it.
 #[derive(Debug)]
 struct Last<R> {
     epoch: Option<Epoch>,
-    position: *const Position<Row<R>>,
+    position: *const Position<EpochDepot<R>>,
     cells: *mut Cell,
 }
 
@@ -119,8 +119,11 @@ impl<C: Config> Heap<C> {
 }
 
 impl<'h, C: Config> Local<'h, C> {
-    pub(crate) fn new(heap: &'h Heap<C>, root: &'h Row<C::Lock>) -> Result<Self, AllocError> {
-        let classes = Table::<C>::BINS;
+    pub(crate) fn new(
+        heap: &'h Heap<C>,
+        root: &'h EpochDepot<C::Lock>,
+    ) -> Result<Self, AllocError> {
+        let classes = Table::<C>::LISTED;
         let layout = LocalCounters::layout(classes)
             .and_then(|(counters, _)| Layout::new::<LocalInner<'h, C::Lock>>().extend(counters));
         let (layout, counters_at) = layout.map_err(|_| AllocError::TooLarge)?;
@@ -225,10 +228,10 @@ impl<'h, C: Config> Local<'h, C> {
         Ok(object)
     }
 
-    /// The row of an epoch, if it accepts allocations.
-    fn open_row(&self, epoch: Epoch) -> Result<&'h Row<C::Lock>, AllocError> {
-        let row = self.heap.open_row(epoch);
-        row.inspect_err(|error| self.count_refusal(*error))
+    /// The depot of an epoch, if it accepts allocations.
+    fn open_depot(&self, epoch: Epoch) -> Result<&'h EpochDepot<C::Lock>, AllocError> {
+        let depot = self.heap.open_depot(epoch);
+        depot.inspect_err(|error| self.count_refusal(*error))
     }
 
     /// A slot of a class, in an epoch.
@@ -370,7 +373,7 @@ impl<'h, C: Config> Local<'h, C> {
         }
     }
 
-    /// Frees an object of a class, of whatever row.
+    /// Frees an object of a class, of whatever depot.
     ///
     /// # Safety
     /// As for [`Heap::free`], for a layout of this class.
@@ -385,7 +388,7 @@ impl<'h, C: Config> Local<'h, C> {
         // SAFETY: the caller gives up the object, which is of this class.
         unsafe { self.heap.wipe_slot(object, class) };
         // The object's slot is held until it is given, so the slab stays what it is.
-        let id = slab.identity().key().row();
+        let id = slab.identity().key().depot();
         // SAFETY: the object was live, and is of this class.
         unsafe { self.heap.end_hold(slab, object, class) };
         let cache = if id == self.home.id {
@@ -412,7 +415,7 @@ impl<'h, C: Config> Local<'h, C> {
     pub fn alloc_zeroed(&mut self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
         let cache = self.home;
         let Some(class) = Table::<C>::TABLE.index_for(layout) else {
-            return self.heap.alloc_large_zeroed(cache.row, Tag::ROOT, layout);
+            return self.heap.alloc_large_zeroed(cache.depot, Tag::ROOT, layout);
         };
         if self.cell(cache, class).is_used_up() {
             // The slot that a refill hands out comes from its word too: make the word first.
@@ -444,12 +447,12 @@ impl<'h, C: Config> Local<'h, C> {
         };
         // SAFETY: the epoch caches are this local's, and nobody uses it meanwhile.
         self.for_each_epoch_cache(|state| unsafe {
-            let row = LocalRow::serves::<C::Lock>(state);
-            let held = LocalRow::held::<C>(state);
+            let depot = CacheState::serves::<C::Lock>(state);
+            let held = CacheState::held::<C>(state);
             stats.epochs += 1;
             stats.held_slots += held.0 as u64;
             stats.allocated_bytes += held.1 as u64;
-            if !row.tag().is_open() {
+            if !depot.tag().is_open() {
                 stats.closed_epochs += 1;
                 stats.held_in_closed_bytes += held.1 as u64;
             }
@@ -477,7 +480,7 @@ impl<'h, C: Config> Local<'h, C> {
     /// takes or leaves them, and spare ones.
     #[must_use]
     pub fn holding_bound() -> usize {
-        let classes = (0..Table::<C>::BINS).map(|bin| Table::<C>::TABLE.class(bin));
+        let classes = (0..Table::<C>::LISTED).map(|class_list| Table::<C>::TABLE.class(class_list));
         let slabs: usize = classes
             .map(|c| (usize::from(c.magazine) + usize::from(c.stash) + 1) * c.slab_bytes())
             .sum();
@@ -489,7 +492,7 @@ impl<'h, C: Config> Local<'h, C> {
         slabs + blocks
     }
 
-    /// The epoch cache that is near at hand and may be that of this row.
+    /// The epoch cache that is near at hand and may be that of this depot.
     #[inline]
     fn near(&self, id: u16) -> &EpochCache<'h, C::Lock> {
         // SAFETY: `inner` is valid and this local's alone.
@@ -498,7 +501,7 @@ impl<'h, C: Config> Local<'h, C> {
 
     #[inline]
     fn cell(&self, cache: EpochCache<'h, C::Lock>, class: usize) -> &Cell {
-        debug_assert!(class < Table::<C>::BINS && cache.id != NO_ROW);
+        debug_assert!(class < Table::<C>::LISTED && cache.id != NO_DEPOT);
         // SAFETY: an epoch cache has a cell for each class of the table, for as long as the local has the epoch cache.
         unsafe { &*cache.cells.add(class) }
     }

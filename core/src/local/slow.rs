@@ -2,7 +2,7 @@
 
 use super::{EpochCache, Local};
 use crate::cache::{
-    Entry, FULL, Gathered, Held, LocalCounters, LocalRow, MANY, OwnCounters, Room, SMALL, bump,
+    CacheState, Entry, FULL, Gathered, Held, LocalCounters, MANY, OwnCounters, Room, SMALL, bump,
 };
 use crate::config::{Config, Table};
 use crate::epoch::Tag;
@@ -38,7 +38,7 @@ impl<'h, C: Config> Local<'h, C> {
                 None => self.refill_home(class),
             };
         }
-        let object = self.heap.alloc_large(self.home.row, Tag::ROOT, layout);
+        let object = self.heap.alloc_large(self.home.depot, Tag::ROOT, layout);
         // SAFETY: as in `refill_home`.
         unsafe { object.inspect_err(|error| (*self.inner).failed = *error) }
             .ok()
@@ -63,7 +63,7 @@ impl<'h, C: Config> Local<'h, C> {
         match self.pick(cache.cells, class) {
             Some(object) => Ok(object),
             // There was no memory for the cell's store: a slot at a time, then.
-            None => self.heap.alloc_slot(cache.row, tag, class),
+            None => self.heap.alloc_slot(cache.depot, tag, class),
         }
     }
 
@@ -80,7 +80,7 @@ impl<'h, C: Config> Local<'h, C> {
         match self.pick_word(cache.cells, class) {
             Some(word) => Ok(word),
             None => {
-                let object = self.heap.alloc_slot(cache.row, tag, class)?;
+                let object = self.heap.alloc_slot(cache.depot, tag, class)?;
                 Ok(self.heap.free_word(object, class))
             }
         }
@@ -116,13 +116,13 @@ impl<'h, C: Config> Local<'h, C> {
         class: usize,
     ) -> Result<(), AllocError> {
         self.notice_closes();
-        if cache.row.tag() != tag {
+        if cache.depot.tag() != tag {
             // The epoch cache may be gone, too.
-            return Err(self.closed(cache.row, Some(class)));
+            return Err(self.closed(cache.depot, Some(class)));
         }
         if !self.cell(cache, class).has_store() {
             bump(&self.counters().slow.no_word);
-            self.heap.note_no_word(cache.row, class);
+            self.heap.note_no_word(cache.depot, class);
         }
         self.grow(cache, class);
         let heap = self.heap;
@@ -139,18 +139,21 @@ impl<'h, C: Config> Local<'h, C> {
             } else {
                 cell.stash_room().min(2)
             };
-            let from_cache = cache.row.bin(class).take(shape, room, |slab, word| {
-                cell.stash_push(Held { slab, word });
-            });
+            let from_cache = cache
+                .depot
+                .class_list(class)
+                .take(shape, room, |slab, word| {
+                    cell.stash_push(Held { slab, word });
+                });
             add(&self.counters().slow.words_taken, cell.stashed() as u64);
             if from_cache > 0 {
                 add(&self.counters().slow.from_cache, from_cache as u64);
                 heap.uncached(from_cache * shape.slab_bytes());
             }
-            if cache.row.tag() != tag {
-                // What was taken is of another era: see the head of `depot::row`.
+            if cache.depot.tag() != tag {
+                // What was taken is of another era: see the head of `depot::depot`.
                 self.flush_class(cache, class);
-                return Err(self.closed(cache.row, Some(class)));
+                return Err(self.closed(cache.depot, Some(class)));
             }
         } else {
             self.count_own(cache, class, |own| &own.from_stash);
@@ -163,7 +166,7 @@ impl<'h, C: Config> Local<'h, C> {
             cell.set_current(held, base, false);
             return Ok(());
         }
-        let made = heap.make_slab(cache.row, tag, class);
+        let made = heap.make_slab(cache.depot, tag, class);
         let (slab, is_zero) = made.inspect_err(|error| self.count_refusal(*error))?;
         bump(&self.counters().slow.new_slabs);
         // SAFETY: the slab was just made and is owned.
@@ -338,12 +341,12 @@ impl<'h, C: Config> Local<'h, C> {
     ) {
         // SAFETY: the epoch cache is this local's, and so are the counters, which have this class.
         unsafe {
-            LocalRow::be_of(cache.state, cache.row.tag());
+            CacheState::be_of(cache.state, cache.depot.tag());
             bump(which(&(*cache.state).own));
             let counters = (*self.inner).counters;
             bump(which(LocalCounters::class(
                 counters,
-                Table::<C>::BINS,
+                Table::<C>::LISTED,
                 class,
             )));
         }
@@ -363,11 +366,12 @@ impl<'h, C: Config> Local<'h, C> {
     fn give_back(&self, cache: EpochCache<'h, C::Lock>, class: usize, held: Held) {
         bump(&self.counters().slow.words_given);
         let shape = Table::<C>::TABLE.class(class);
-        // SAFETY: this local holds the word, and holds only words of its row and this class; held
+        // SAFETY: this local holds the word, and holds only words of its depot and this class; held
         // slabs are valid.
         unsafe {
-            let bin = cache.row.bin(class);
-            self.heap.give_back_held(bin, &*held.slab, held.word, shape);
+            let class_list = cache.depot.class_list(class);
+            self.heap
+                .give_back_held(class_list, &*held.slab, held.word, shape);
         }
     }
 
@@ -393,7 +397,8 @@ impl<'h, C: Config> Local<'h, C> {
         unsafe {
             let words = words.map(|held| (&*held.slab, held.word));
             let shape = Table::<C>::TABLE.class(class);
-            self.heap.give_back_all(cache.row.bin(class), words, shape);
+            self.heap
+                .give_back_all(cache.depot.class_list(class), words, shape);
         }
     }
 

@@ -20,7 +20,7 @@
 use super::Local;
 use crate::block::BumpBlock;
 use crate::config::{Config, Table};
-use crate::depot::Row;
+use crate::depot::EpochDepot;
 use crate::epoch::{Epoch, Position};
 use crate::error::AllocError;
 use crate::sync::Ordering::Relaxed;
@@ -69,7 +69,7 @@ pub(super) struct Survivors<R> {
     /// The epoch in which the local allocated such an object last.
     era: u64,
     /// An earlier one, its era and its record; how many such epochs came since.
-    sample: (u64, *const Position<Row<R>>),
+    sample: (u64, *const Position<EpochDepot<R>>),
     since: u8,
     /// Looks in a row that found nothing left of the sample.
     vain: u8,
@@ -143,7 +143,7 @@ impl<R> Survivors<R> {
     }
 
     /// Notes in which epoch such an object is allocated now, and now and then whether any was left of one that was noted before.
-    fn go_on_in(&mut self, era: u64, position: &Position<Row<R>>) {
+    fn go_on_in(&mut self, era: u64, position: &Position<EpochDepot<R>>) {
         if self.era == era {
             return;
         }
@@ -234,7 +234,7 @@ impl<'h, C: Config> Local<'h, C> {
     pub(super) fn alloc_survivor(
         &mut self,
         epoch: Epoch,
-        position: &'h Position<Row<C::Lock>>,
+        position: &'h Position<EpochDepot<C::Lock>>,
         layout: Layout,
     ) -> Option<NonNull<u8>> {
         let class = Table::<C>::TABLE.index_for(layout)?;
@@ -261,16 +261,16 @@ impl<'h, C: Config> Local<'h, C> {
 
     /// A slot of a mixed slab.
     fn take_mixed(&mut self, class: usize) -> Result<NonNull<u8>, AllocError> {
-        let row = self.heap.mixed_row()?;
-        let near = *self.near(row.id());
-        let cache = if near.id == row.id() {
+        let depot = self.heap.mixed_depot()?;
+        let near = *self.near(depot.id());
+        let cache = if near.id == depot.id() {
             near
         } else {
-            self.cache_of(row, row.tag())?
+            self.cache_of(depot, depot.tag())?
         };
         match self.pick(cache.cells, class) {
             Some(object) => Ok(object),
-            None => self.refill(cache, row.tag(), class),
+            None => self.refill(cache, depot.tag(), class),
         }
     }
 }

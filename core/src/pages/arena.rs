@@ -20,14 +20,14 @@ pub(super) const META_HEADER: usize = size_of::<Node>().next_multiple_of(64);
 pub(crate) enum Kind {
     /// Description of a large object.
     Large,
-    /// A depot row.
-    Row,
+    /// The depot of an epoch.
+    EpochDepot,
     /// The ring of epochs.
     Ring,
     /// What a local keeps beside its home epoch cache.
     Local,
-    /// A local's cells for one row.
-    LocalRow,
+    /// A local's cells for one depot.
+    CacheState,
     /// Small storage for a cell.
     SmallStore,
     /// Full storage for a cell.

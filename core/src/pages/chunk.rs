@@ -1,7 +1,7 @@
 //! The description of a chunk. Under the pages' lock, but for what is numbered and the entries behind it.
 
 use super::chain::{Linked, Links};
-use super::row_blocks::Block;
+use super::depot_blocks::Block;
 use super::table::Numbered;
 use super::tree::{Node, Use};
 use crate::provider::Region;

@@ -4,8 +4,8 @@ use crate::class::{BLOCK, GRANULE};
 use crate::provider::PageProvider;
 use core::marker::PhantomData;
 
-/// The number of no row.
-pub(crate) const NO_ROW: u16 = u16::MAX;
+/// The number of no depot.
+pub(crate) const NO_DEPOT: u16 = u16::MAX;
 
 /// The shape of `P`'s chunks.
 #[derive(Debug)]

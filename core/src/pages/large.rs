@@ -1,7 +1,7 @@
 //! Regions of their own, for objects that are larger than a chunk holds.
 
 use super::tree::{Node, Use};
-use super::{Kind, Pages, RowBlocks};
+use super::{DepotBlocks, Kind, Pages};
 use crate::error::{AllocError, FreeError};
 use crate::provider::{Capabilities, PageProvider};
 use crate::sync::Ordering;
@@ -12,13 +12,13 @@ use lock_api::RawMutex;
 impl<P: PageProvider, R: RawMutex> Pages<P, R> {
     /// A region of `size` bytes, a multiple of the page, for a large object; whether it reads as zero.
     /// `align` is the chunk size or more, so that it begins where no object of a chunk ever is. It
-    /// counts as a piece of `row`, unless `is_open` says that the row may not grow.
+    /// counts as a piece of `depot`, unless `is_open` says that the depot may not grow.
     ///
     /// # Safety
-    /// `row` is a row of this heap.
+    /// `depot` is a depot of this heap.
     pub(crate) unsafe fn take_region(
         &self,
-        row: *mut RowBlocks,
+        depot: *mut DepotBlocks,
         size: usize,
         align: usize,
         is_open: impl Fn() -> bool,
@@ -30,16 +30,16 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
                     return false;
                 }
                 let node: *mut Node = piece.as_ptr().cast();
-                // SAFETY: the piece is a node's memory, and the region was checked; the row is valid.
+                // SAFETY: the piece is a node's memory, and the region was checked; the depot is valid.
                 unsafe {
                     let purpose = Use::Large {
                         asked: size,
-                        row,
+                        depot,
                         is_short: false,
                     };
                     node.write(Node::new(region, purpose));
                     state.tree.insert(node);
-                    (*row).took(0);
+                    (*depot).took(0);
                 }
                 state.resident += region.size;
                 true
@@ -67,7 +67,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         }
     }
 
-    /// Gives the region of a large object of `size` bytes back, and tells which row it was a piece of. `is_meant` is asked
+    /// Gives the region of a large object of `size` bytes back, and tells which depot it was a piece of. `is_meant` is asked
     /// with whether it is short; `wipe` is called when the region is nobody's any more. On `Err` nothing has changed.
     ///
     /// # Safety
@@ -78,15 +78,15 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         size: usize,
         is_meant: impl FnOnce(bool) -> bool,
         wipe: impl FnOnce(NonNull<u8>),
-    ) -> Result<*mut RowBlocks, FreeError> {
-        let (region, row) = self.state.with(|state| {
+    ) -> Result<*mut DepotBlocks, FreeError> {
+        let (region, depot) = self.state.with(|state| {
             let found = state.tree.find(address);
             // SAFETY: what the tree finds is valid under the lock.
             let node = unsafe { found.as_ref() }.ok_or(FreeError::Foreign)?;
             let region = node.region;
             let Use::Large {
                 asked,
-                row,
+                depot,
                 is_short,
             } = node.purpose
             else {
@@ -99,20 +99,20 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
                 return Err(FreeError::WrongLayout);
             }
             state.resident -= region.size;
-            // SAFETY: the row is valid for as long as the heap; the node is in the tree, and its piece is of this kind.
+            // SAFETY: the depot is valid for as long as the heap; the node is in the tree, and its piece is of this kind.
             unsafe {
-                (*row).gave(0);
+                (*depot).gave(0);
                 state.tree.remove(found);
                 state
                     .arena
                     .put(Kind::Large, NonNull::new_unchecked(found.cast()));
             }
-            Ok((region, row))
+            Ok((region, depot))
         })?;
         // Of two frees one gets here.
         wipe(region.base);
         self.release(region);
-        Ok(row)
+        Ok(depot)
     }
 
     /// How many bytes the large object was asked to have that begins at an address.
@@ -129,7 +129,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
     }
 
     /// Makes the region of a large object longer or shorter, wherever it then is. On `Err` nothing has
-    /// changed: the limit does not allow it, or the provider cannot. Tells which row it is a piece of.
+    /// changed: the limit does not allow it, or the provider cannot. Tells which depot it is a piece of.
     ///
     /// # Safety
     /// The object is the caller's, of this heap, at `address` and of `old` bytes, and nobody uses it
@@ -139,7 +139,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
         address: usize,
         old: usize,
         (size, align, is_short): (usize, usize, bool),
-    ) -> Result<(NonNull<u8>, *mut RowBlocks), AllocError> {
+    ) -> Result<(NonNull<u8>, *mut DepotBlocks), AllocError> {
         let more = size.saturating_sub(old);
         if more > 0 {
             self.reserve(more)?;
@@ -155,7 +155,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
             let (region, purpose) = (node.region, node.purpose);
             let Use::Large {
                 asked,
-                row,
+                depot,
                 is_short: was_short,
             } = purpose
             else {
@@ -167,9 +167,9 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
             // SAFETY: the node is in the tree.
             unsafe { state.tree.remove(found) };
             state.resident -= region.size;
-            Some((found, region, row, was_short))
+            Some((found, region, depot, was_short))
         });
-        let Some((node, region, row, was_short)) = out else {
+        let Some((node, region, depot, was_short)) = out else {
             give_up(more);
             return Err(AllocError::OutOfMemory);
         };
@@ -184,7 +184,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
             moved.map_or((region, old, was_short), |now| (now, size, is_short));
         let purpose = Use::Large {
             asked,
-            row,
+            depot,
             is_short,
         };
         self.state.with(|state| {
@@ -211,6 +211,6 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
             self.returned.fetch_add(1, Ordering::Relaxed);
         }
         let _exposed = now.base.as_ptr().expose_provenance();
-        Ok((now.base, row))
+        Ok((now.base, depot))
     }
 }

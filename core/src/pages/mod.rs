@@ -11,6 +11,7 @@ mod arena;
 mod block;
 mod chain;
 mod chunk;
+mod depot_blocks;
 mod entry;
 mod geometry;
 mod large;
@@ -19,7 +20,6 @@ mod meta;
 mod purge;
 mod records;
 mod regions;
-mod row_blocks;
 mod runs;
 mod state;
 mod stats;
@@ -48,18 +48,18 @@ use whole::Whole;
 
 pub(crate) use arena::Kind;
 pub(crate) use chunk::Chunk;
+pub(crate) use depot_blocks::DepotBlocks;
 pub(crate) use entry::{Entry, EntryKind};
-pub(crate) use geometry::{Geometry, NO_ROW};
+pub(crate) use geometry::{Geometry, NO_DEPOT};
 pub(crate) use map::{PageMap, set_entries};
 pub(crate) use meta::{MetaShape, Record};
-pub(crate) use row_blocks::RowBlocks;
 pub(crate) use state::Short;
 pub use stats::PageStats;
 #[cfg(feature = "walker")]
 pub(crate) use view::BlockView;
 
 /// Pieces up to which an epoch is small: what is not touched of its blocks is not to be in memory.
-const SMALL_ROW: usize = 8;
+const SMALL_DEPOT: usize = 8;
 
 /// The longest extent that is made present whole, whether such are used whole or not.
 const MAX_POPULATED: usize = 8 * BLOCK;
@@ -244,15 +244,15 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
             && PageShape::new(self.provider.page_size()).is_some()
     }
 
-    /// A record of a slab and memory for it: a run from the blocks of `row` or, above half a block, an extent. The flag tells
+    /// A record of a slab and memory for it: a run from the blocks of `depot` or, above half a block, an extent. The flag tells
     /// whether it reads as zero. Before memory is touched for the first time for it, or a chunk is got, `make_room` may make room,
-    /// and says whether it did. `is_open` is asked under the lock whether the row may still grow.
+    /// and says whether it did. `is_open` is asked under the lock whether the depot may still grow.
     ///
     /// # Safety
-    /// `row` is a row of this heap.
+    /// `depot` is a depot of this heap.
     pub(crate) unsafe fn take_slab<'s, T: Record + 's>(
         &self,
-        row: *mut RowBlocks,
+        depot: *mut DepotBlocks,
         meta: MetaShape,
         granules: u32,
         align: u32,
@@ -265,16 +265,16 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
                 return Err(Short::Closed);
             }
             let slab = state.take_record(meta)?;
-            // SAFETY: the caller's row.
+            // SAFETY: the caller's depot.
             unsafe {
-                let is_small = (*row).pieces < SMALL_ROW;
+                let is_small = (*depot).pieces < SMALL_DEPOT;
                 let taken = if is_extent {
                     state.take_extent(granules, effort)
                 } else {
-                    state.take_run(row, granules, align, effort)
+                    state.take_run(depot, granules, align, effort)
                 };
                 taken.map(|run| {
-                    (*row).took(bytes);
+                    (*depot).took(bytes);
                     let opens = run.opens && !is_small;
                     (slab, Run { opens, ..run })
                 })
@@ -293,7 +293,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
                 // SAFETY: as above, and nothing of the run was used.
                 unsafe {
                     self.put_slab(
-                        row,
+                        depot,
                         Some((slab, meta)),
                         run.chunk,
                         run.base.addr(),
@@ -308,10 +308,10 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
     /// Takes a slab's memory back, and its metadata unless that is used up.
     ///
     /// # Safety
-    /// They belong together, were taken for this row, and are the caller's alone; the slab's life was ended.
+    /// They belong together, were taken for this depot, and are the caller's alone; the slab's life was ended.
     pub(crate) unsafe fn put_slab<T: Record>(
         &self,
-        row: *mut RowBlocks,
+        depot: *mut DepotBlocks,
         slab: Option<(&T, MetaShape)>,
         chunk: *mut Chunk,
         base: usize,
@@ -327,7 +327,7 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
                 if let Some((slab, meta)) = slab {
                     state.put_record(slab, meta);
                 }
-                (*row).gave(bytes);
+                (*depot).gave(bytes);
                 if is_extent(granules as usize) {
                     state.shrink_extent(chunk, base, granules, 0);
                 } else {
@@ -491,25 +491,25 @@ impl<P: PageProvider, R: RawMutex> Pages<P, R> {
             .with(|state| unsafe { state.arena.put(kind, piece) });
     }
 
-    /// Runs `f` under the lock with the number of pieces that are out of a row.
+    /// Runs `f` under the lock with the number of pieces that are out of a depot.
     ///
     /// # Safety
-    /// `row` is a row of this heap.
+    /// `depot` is a depot of this heap.
     pub(crate) unsafe fn with_pieces<T>(
         &self,
-        row: *mut RowBlocks,
+        depot: *mut DepotBlocks,
         f: impl FnOnce(usize) -> T,
     ) -> T {
-        // SAFETY: the row is valid, and the lock guards it.
-        self.state.with(|_| f(unsafe { (*row).pieces }))
+        // SAFETY: the depot is valid, and the lock guards it.
+        self.state.with(|_| f(unsafe { (*depot).pieces }))
     }
 
-    /// Ends the era of a row: the bytes that it gave back in it, and did not take again.
+    /// Ends the era of a depot: the bytes that it gave back in it, and did not take again.
     ///
     /// # Safety
-    /// `row` is a row of this heap.
-    pub(crate) unsafe fn end_era(&self, row: *mut RowBlocks) -> usize {
-        // SAFETY: the row is valid, and the lock guards it.
-        self.state.with(|_| unsafe { (*row).end_era() })
+    /// `depot` is a depot of this heap.
+    pub(crate) unsafe fn end_era(&self, depot: *mut DepotBlocks) -> usize {
+        // SAFETY: the depot is valid, and the lock guards it.
+        self.state.with(|_| unsafe { (*depot).end_era() })
     }
 }

@@ -87,7 +87,7 @@ impl Map {
 fn hand_out(chunk: *mut Chunk, slab: &'static Slab, base: usize) {
     let body = Body {
         base: ptr::without_provenance_mut(base),
-        row: ptr::null(),
+        depot: ptr::null(),
         chunk: chunk.cast(),
         granules: 1,
     };

@@ -5,10 +5,10 @@
 
 use super::chain::{Chain, Links};
 use super::chunk::{Chunk, OPEN};
+use super::depot_blocks::Block;
 use super::entry::EntryWord;
 use super::geometry::Geometry;
 use super::map::{PageMap, number_of};
-use super::row_blocks::Block;
 use super::state::{Short, State};
 use super::tree::{Node, Use};
 use crate::provider::{PageProvider, Region};
@@ -153,7 +153,7 @@ impl<P: PageProvider> State<P> {
                         free: !0,
                         dirty: 0,
                         gone: 0,
-                        row: ptr::null_mut(),
+                        depot: ptr::null_mut(),
                         links: Links::UNLINKED,
                         bucket: 0,
                         index: index as u8,

@@ -9,14 +9,14 @@
 //! - `gone` holds the granules that were decommitted and not committed since.
 //!
 //! A block is in one of four states: *free* (its bit is in the chunk's `free_blocks`), *owned* by a
-//! row (it is in the row's bucket for its longest free run, if it has one), part of an *extent* (all of it, or in the
+//! depot (it is in the depot's bucket for its longest free run, if it has one), part of an *extent* (all of it, or in the
 //! extent's last block the first granules), or *in transit*. A page is *warm* when all its granules are free and some granule is dirty: it is
 //! what a decommit would give back. `State::warm` is the sum over all blocks, at all times.
 
 use super::block::{PageShape, longest_run, mask, ones};
 use super::chunk::Chunk;
+use super::depot_blocks::Block;
 use super::geometry::Geometry;
-use super::row_blocks::Block;
 use super::state::State;
 use crate::class::{BLOCK, GRANULE};
 use crate::provider::PageProvider;
@@ -69,16 +69,16 @@ impl<P: PageProvider> State<P> {
     /// The chunk is valid, and no granule of a block is in use or in transit if all are free.
     pub(super) unsafe fn settle(&mut self, chunk: *mut Chunk, blocks: u64) {
         let mut free = 0;
-        // SAFETY: the chunk, its blocks and the rows that own them are valid.
+        // SAFETY: the chunk, its blocks and the depots that own them are valid.
         unsafe {
             for index in ones(blocks) {
                 let block = Self::block(chunk, index);
                 if (*block).free != !0 {
                     continue;
                 }
-                if !(*block).row.is_null() {
-                    (&mut (*(*block).row).buckets)[(*block).bucket as usize].remove(block);
-                    (*block).row = ptr::null_mut();
+                if !(*block).depot.is_null() {
+                    (&mut (*(*block).depot).buckets)[(*block).bucket as usize].remove(block);
+                    (*block).depot = ptr::null_mut();
                 }
                 free |= 1 << index;
             }
@@ -94,7 +94,7 @@ impl<P: PageProvider> State<P> {
         }
     }
 
-    /// Changes the bits of a set of blocks and keeps everything that is derived from them: the rows' buckets, the
+    /// Changes the bits of a set of blocks and keeps everything that is derived from them: the depots' buckets, the
     /// chunk's and the heap's warm bytes, and the resident bytes.
     ///
     /// # Safety
@@ -108,7 +108,7 @@ impl<P: PageProvider> State<P> {
         let page = self.page;
         let (mut before, mut after) = (Sums::default(), Sums::default());
         let mut touched = 0;
-        // SAFETY: the chunk, its blocks, and the rows that own blocks are valid.
+        // SAFETY: the chunk, its blocks, and the depots that own blocks are valid.
         unsafe {
             for index in ones(blocks) {
                 let block = Self::block(chunk, index);
@@ -116,12 +116,12 @@ impl<P: PageProvider> State<P> {
                 f(&mut *block, page);
                 after.add(&*block, page);
                 touched |= u64::from((*block).dirty != 0) << index;
-                if let Some(row) = (*block).row.as_mut() {
-                    row.buckets[(*block).bucket as usize].remove(block);
+                if let Some(depot) = (*block).depot.as_mut() {
+                    depot.buckets[(*block).bucket as usize].remove(block);
                     let longest = longest_run((*block).free);
                     if longest > 0 {
                         (*block).bucket = longest.ilog2() as u8;
-                        row.buckets[(*block).bucket as usize].insert(block);
+                        depot.buckets[(*block).bucket as usize].insert(block);
                     }
                 }
             }

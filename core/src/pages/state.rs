@@ -22,7 +22,7 @@ pub(crate) enum Short {
     Chunk,
     /// Chunks in a row, as many as so many blocks.
     Extent(u32),
-    /// Nothing can help: the row's epoch is closed.
+    /// Nothing can help: the depot's epoch is closed.
     Closed,
 }
 

@@ -1,7 +1,7 @@
 //! Which free granules are handed out. All under the pages' lock.
 //!
 //! Principles:
-//! - A row's own blocks come first, then free blocks that are in memory, then, unless there are empty slabs that
+//! - A depot's own blocks come first, then free blocks that are in memory, then, unless there are empty slabs that
 //!   could be used instead, free ones that are not.
 //! - Each search is bounded, but for the last one before a request is refused.
 
@@ -9,8 +9,8 @@ use super::Run;
 use super::block::{UNIT, fit, mask, ones};
 use super::chain::Chain;
 use super::chunk::{Chunk, LONG};
+use super::depot_blocks::{Block, DepotBlocks};
 use super::geometry::Geometry;
-use super::row_blocks::{Block, RowBlocks};
 use super::state::{Short, State};
 use crate::class::{BLOCK, GRANULE, MAX_CLASS_SIZE};
 use crate::provider::PageProvider;
@@ -54,27 +54,27 @@ struct Place {
 const WARM_LOOKS: usize = 16;
 
 impl<P: PageProvider> State<P> {
-    /// A run of `len` granules from the row's blocks, or from a block that it gets for it.
+    /// A run of `len` granules from the depot's blocks, or from a block that it gets for it.
     ///
     /// # Safety
-    /// `row` is a valid row of this heap; its buckets are only touched under this lock.
+    /// `depot` is a valid depot of this heap; its buckets are only touched under this lock.
     pub(super) unsafe fn take_run(
         &mut self,
-        row: *mut RowBlocks,
+        depot: *mut DepotBlocks,
         len: u32,
         align: u32,
         effort: Effort,
     ) -> Result<Run, Short> {
-        // SAFETY: the row and the blocks in its buckets are valid.
+        // SAFETY: the depot and the blocks in its buckets are valid.
         unsafe {
-            if let Some((block, start)) = Self::find_run(&(*row).buckets, len, align, effort) {
+            if let Some((block, start)) = Self::find_run(&(*depot).buckets, len, align, effort) {
                 let chunk = Self::chunk_of(block);
                 return Ok(self.carve(chunk, 1 << (*block).index, mask(start, len)));
             }
             let (chunk, index) = self.find_blocks(1, effort)?;
             self.close_blocks(chunk, 1 << index);
             let block = Self::block(chunk, index);
-            (*block).row = row;
+            (*block).depot = depot;
             Ok(self.carve(chunk, 1 << index, mask(0, len)))
         }
     }

@@ -4,7 +4,7 @@
 extern crate std;
 
 use super::arena::META_HEADER;
-use super::{Geometry, Kind, META_REGION, MetaShape, Pages, RowBlocks, Run};
+use super::{DepotBlocks, Geometry, Kind, META_REGION, MetaShape, Pages, Run};
 use crate::class::{BLOCK, GRANULE};
 use crate::error::AllocError;
 use crate::provider::{FaultyProvider, StaticProvider};
@@ -18,7 +18,7 @@ type Provider<'m> = FaultyProvider<StaticProvider<'m, { 4 * BLOCK }>, true, 64>;
 
 /// Something that is out.
 enum Out<'s> {
-    Slab(*mut RowBlocks, &'s Slab, Run, u32),
+    Slab(*mut DepotBlocks, &'s Slab, Run, u32),
     Region(NonNull<u8>, usize),
 }
 
@@ -54,8 +54,8 @@ fn runs_and_regions_are_disjoint_and_come_back() {
     let mut memory = Box::<[u8]>::new_uninit_slice(3 << 20);
     let provider: Provider<'_> = FaultyProvider::new(StaticProvider::new(&mut memory));
     let mut pages: Pages<&Provider<'_>, spin::Mutex<()>> = Pages::new(&provider);
-    let mut rows = [RowBlocks::new(0), RowBlocks::new(1)];
-    let rows = rows.as_mut_ptr();
+    let mut depots = [DepotBlocks::new(0), DepotBlocks::new(1)];
+    let depots = depots.as_mut_ptr();
     let meta = MetaShape::plain(Layout::new::<Slab>());
     let mut out: Vec<(Out<'_>, u8)> = Vec::new();
     let mut seed = 11u64;
@@ -71,31 +71,32 @@ fn runs_and_regions_are_disjoint_and_come_back() {
         let taken = match random(16) {
             0..6 => {
                 let (granules, align) = (1 + random(32) as u32, [1, 1, 2, 4][random(4)]);
-                // SAFETY: the rows outlive the pages' use of them.
-                let row = unsafe { rows.add(random(2)) };
+                // SAFETY: the depots outlive the pages' use of them.
+                let depot = unsafe { depots.add(random(2)) };
                 // SAFETY: as above.
                 let taken =
-                    unsafe { pages.take_slab(row, meta, granules, align, || true, |_| false) };
+                    unsafe { pages.take_slab(depot, meta, granules, align, || true, |_| false) };
                 taken.map(|(slab, run, _)| {
                     assert!(run.base.addr().is_multiple_of(align as usize * GRANULE));
-                    Out::Slab(row, slab, run, granules)
+                    Out::Slab(depot, slab, run, granules)
                 })
             }
             6 => {
                 // More than half a block.
                 let granules = 33 + random(4 * 64 - 32) as u32;
-                // SAFETY: the rows outlive the pages' use of them.
-                let taken = unsafe { pages.take_slab(rows, meta, granules, 1, || true, |_| false) };
+                // SAFETY: the depots outlive the pages' use of them.
+                let taken =
+                    unsafe { pages.take_slab(depots, meta, granules, 1, || true, |_| false) };
                 taken.map(|(slab, run, _)| {
                     assert!(run.base.addr().is_multiple_of(BLOCK));
-                    Out::Slab(rows, slab, run, granules)
+                    Out::Slab(depots, slab, run, granules)
                 })
             }
             7 => {
                 let size = 4096 * (1 + random(20));
                 // SAFETY: as above.
                 let taken = unsafe {
-                    pages.take_region(rows, size, Geometry::<&Provider<'_>>::CHUNK, || true)
+                    pages.take_region(depots, size, Geometry::<&Provider<'_>>::CHUNK, || true)
                 };
                 taken.map(|(base, _)| {
                     assert!(
@@ -112,9 +113,9 @@ fn runs_and_regions_are_disjoint_and_come_back() {
                 // SAFETY: it was out and is used no more.
                 unsafe {
                     match gone {
-                        Out::Slab(row, slab, run, n) => {
+                        Out::Slab(depot, slab, run, n) => {
                             let slab = Some((slab, meta));
-                            pages.put_slab(row, slab, run.chunk, run.base.addr(), n);
+                            pages.put_slab(depot, slab, run.chunk, run.base.addr(), n);
                         }
                         Out::Region(base, n) => {
                             pages
@@ -174,17 +175,17 @@ fn metadata_is_used_to_its_end() {
     };
     for over in [ROOM - 63, ROOM, META_REGION, 1 << 30] {
         assert_eq!(
-            pages.take_meta(Kind::Row, aligned(over)),
+            pages.take_meta(Kind::EpochDepot, aligned(over)),
             Err(AllocError::TooLarge)
         );
     }
     assert_eq!(provider.accounts().regions, 0);
     assert_eq!(take(Kind::Counters, aligned(ROOM - 1024)), 1);
     assert_eq!(take(Kind::Large, aligned(1024)), 1, "it just fits");
-    assert_eq!(take(Kind::Row, aligned(ROOM - 64)), 2, "the longest");
+    assert_eq!(take(Kind::EpochDepot, aligned(ROOM - 64)), 2, "the longest");
     assert_eq!(take(Kind::Ring, aligned(ROOM - 2048)), 3);
     assert_eq!(take(Kind::Local, aligned(4096)), 4, "2,048 are put aside");
-    assert_eq!(take(Kind::LocalRow, aligned(ROOM - 4096 - WORTH)), 4);
+    assert_eq!(take(Kind::CacheState, aligned(ROOM - 4096 - WORTH)), 4);
     assert_eq!(
         take(Kind::SmallStore, aligned(2048)),
         4,
@@ -204,12 +205,12 @@ fn chunks_are_for_objects_alone() {
     let mut memory = Box::<[u8]>::new_uninit_slice(3 << 20);
     let provider: Provider<'_> = FaultyProvider::new(StaticProvider::new(&mut memory));
     let mut pages: Pages<&Provider<'_>, spin::Mutex<()>> = Pages::new(&provider);
-    let mut row = RowBlocks::new(0);
+    let mut depot = DepotBlocks::new(0);
     let meta = MetaShape::plain(Layout::new::<Slab>());
     for chunks in 1..4 {
-        // SAFETY: the row outlives the pages' use of it.
+        // SAFETY: the depot outlives the pages' use of it.
         let taken =
-            unsafe { pages.take_slab::<Slab>(&raw mut row, meta, 4 * 64, 1, || true, |_| false) };
+            unsafe { pages.take_slab::<Slab>(&raw mut depot, meta, 4 * 64, 1, || true, |_| false) };
         assert!(taken.is_ok());
         assert_eq!(pages.bytes().meta, META_REGION);
         assert_eq!(

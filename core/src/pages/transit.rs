@@ -4,7 +4,7 @@
 
 use super::block::{PageShape, UNIT, mask, ones};
 use super::chunk::Chunk;
-use super::row_blocks::Block;
+use super::depot_blocks::Block;
 use super::state::State;
 use crate::class::{BLOCK, GRANULE};
 use crate::provider::{PageProvider, Region};

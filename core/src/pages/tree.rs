@@ -6,7 +6,7 @@
 //! least that of its children. Priorities are a hash of the address, so the depth is logarithmic
 //! for any order of insertion and recursion stays shallow.
 
-use super::row_blocks::RowBlocks;
+use super::depot_blocks::DepotBlocks;
 use crate::provider::Region;
 use core::ptr;
 
@@ -17,11 +17,11 @@ pub(crate) enum Use {
     Meta,
     /// A chunk.
     Chunk,
-    /// One large object that asked for so many bytes, of this row. It is short if it was made so short that an extent would
+    /// One large object that asked for so many bytes, of this depot. It is short if it was made so short that an extent would
     /// serve it.
     Large {
         asked: usize,
-        row: *mut RowBlocks,
+        depot: *mut DepotBlocks,
         is_short: bool,
     },
 }

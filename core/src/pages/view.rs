@@ -2,7 +2,7 @@
 
 use super::Pages;
 use super::chunk::Chunk;
-use super::geometry::{Geometry, NO_ROW};
+use super::geometry::{Geometry, NO_DEPOT};
 use super::runs::{resident_bytes, warm_bytes};
 use super::state::State;
 use super::tree::{Node, Use};
@@ -26,7 +26,7 @@ pub(crate) struct RegionView {
 pub(crate) struct BlockView {
     pub(crate) base: *mut u8,
     pub(crate) free: u64,
-    pub(crate) row: u16,
+    pub(crate) depot: u16,
     pub(crate) is_free: bool,
 }
 
@@ -101,7 +101,7 @@ impl<P: PageProvider> State<P> {
                 f(BlockView {
                     base,
                     free: block.free,
-                    row: block.row.as_ref().map_or(NO_ROW, |row| row.id),
+                    depot: block.depot.as_ref().map_or(NO_DEPOT, |depot| depot.id),
                     is_free: (*chunk).free_blocks >> index & 1 == 1,
                 });
             }

@@ -72,7 +72,7 @@ const BLOCK_ALIGN: usize = 64;
 /// ```compile_fail,E0310
 /// # use temporal_slab::{Heap, Scope, config::Standard, provider::StaticProvider};
 /// # let heap: Heap<Standard<StaticProvider<'_>>> = Heap::new(StaticProvider::new(&mut []));
-/// fn borrow<'a, T>(scope: &'a Scope<'_, Standard<StaticProvider<'_>>>, value: T) { let _ = scope.alloc_with_drop(value); }
+/// fn borrow<'a, T: Send>(scope: &'a Scope<'_, Standard<StaticProvider<'_>>>, value: T) { let _ = scope.alloc_with_drop(value); }
 /// ```
 pub struct Scope<'h, C: Config> {
     heap: &'h Heap<C>,

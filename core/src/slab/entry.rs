@@ -38,11 +38,11 @@ impl Entry {
 
 #[cfg(not(loom))]
 impl Run {
-    /// What a slab of this run says, which has so many granules, for a row.
-    pub(crate) fn body<R>(&self, row: &R, granules: u32) -> Body {
+    /// What a slab of this run says, which has so many granules, for a depot.
+    pub(crate) fn body<R>(&self, depot: &R, granules: u32) -> Body {
         Body {
             base: self.base,
-            row: ptr::from_ref(row).cast(),
+            depot: ptr::from_ref(depot).cast(),
             chunk: self.chunk.cast(),
             granules,
         }

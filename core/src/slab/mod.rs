@@ -8,7 +8,7 @@
 //! free  |  words held (locals, the depot's cache, a claimer)  |  live  =  all slots,   disjoint.
 //! ```
 //!
-//! - *pinned*: somebody holds a bit. The slab cannot become empty, so its body (base, row, chunk)
+//! - *pinned*: somebody holds a bit. The slab cannot become empty, so its body (base, depot, chunk)
 //!   and its identity cannot change, and the holder may read them.
 //! - *claimed*: `free` went from `all` to 0 by one CAS. The winner holds every bit and is the only
 //!   owner; it alone may cache the slab, recycle it and write its body.
@@ -17,7 +17,7 @@
 //!
 //! # Orderings
 //!
-//! - `give` is `Release` (and `SeqCst`, for `Bin::set_closed`): the holder's last accesses to its slots,
+//! - `give` is `Release` (and `SeqCst`, for `ClassList::set_closed`): the holder's last accesses to its slots,
 //!   and an owner's writes to the body, happen before whatever takes those bits. It pairs with the
 //!   `Acquire` of `take_all`, `take_bit` and `claim`. All changes of `free` are read-modify-writes, so
 //!   each of them continues the release sequences of all gives before it, and a claimer or taker
@@ -46,13 +46,13 @@ use core::ptr;
 #[cfg(not(loom))]
 pub(crate) use mark::{FREE, LIVE, MARKS_AT, SlotName};
 
-/// What a slab is for, and in which of its lives: `[63:24] incarnation | [23:8] row | [7:0] class`.
+/// What a slab is for, and in which of its lives: `[63:24] incarnation | [23:8] depot | [7:0] class`.
 ///
 /// The incarnation moves on at each claim that recycles or caches, so two lives never compare equal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Identity(u64);
 
-/// The row (epoch) and class of a slab, without its incarnation.
+/// The depot (epoch) and class of a slab, without its incarnation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Key(u32);
 
@@ -70,10 +70,10 @@ impl Key {
         self == Self::DEAD
     }
 
-    pub(crate) const fn new(row: u16, class: u8) -> Self {
-        Self((row as u32) << 8 | class as u32)
+    pub(crate) const fn new(depot: u16, class: u8) -> Self {
+        Self((depot as u32) << 8 | class as u32)
     }
-    pub(crate) const fn row(self) -> u16 {
+    pub(crate) const fn depot(self) -> u16 {
         (self.0 >> 8) as u16
     }
     pub(crate) const fn class(self) -> u8 {
@@ -106,8 +106,8 @@ impl Identity {
 pub(crate) struct Body {
     /// The first slot.
     pub(crate) base: *mut u8,
-    /// The row that the slab belongs to.
-    pub(crate) row: *const (),
+    /// The depot that the slab belongs to.
+    pub(crate) depot: *const (),
     /// The chunk that its memory came from.
     pub(crate) chunk: *mut (),
     /// How many granules it has.
@@ -119,7 +119,7 @@ pub(crate) struct Body {
 #[derive(Debug)]
 struct BodyCell {
     base: AtomicPtr<u8>,
-    row: AtomicPtr<()>,
+    depot: AtomicPtr<()>,
     chunk: AtomicPtr<()>,
     granules: AtomicU32,
 }
@@ -129,7 +129,7 @@ impl BodyCell {
     const fn new(body: Body) -> Self {
         Self {
             base: AtomicPtr::new(body.base),
-            row: AtomicPtr::new(body.row.cast_mut()),
+            depot: AtomicPtr::new(body.depot.cast_mut()),
             chunk: AtomicPtr::new(body.chunk),
             granules: AtomicU32::new(body.granules),
         }
@@ -139,7 +139,7 @@ impl BodyCell {
     fn get(&self) -> Body {
         Body {
             base: self.base.load(Ordering::Relaxed),
-            row: self.row.load(Ordering::Relaxed),
+            depot: self.depot.load(Ordering::Relaxed),
             chunk: self.chunk.load(Ordering::Relaxed),
             granules: self.granules.load(Ordering::Relaxed),
         }
@@ -147,7 +147,7 @@ impl BodyCell {
 
     fn set(&self, body: Body) {
         self.base.store(body.base, Ordering::Relaxed);
-        self.row.store(body.row.cast_mut(), Ordering::Relaxed);
+        self.depot.store(body.depot.cast_mut(), Ordering::Relaxed);
         self.chunk.store(body.chunk, Ordering::Relaxed);
         self.granules.store(body.granules, Ordering::Relaxed);
     }
@@ -173,7 +173,7 @@ impl BodyCell {
     }
 }
 
-/// A slab's place in a list: its bin's lock guards it, or its owner while it is in no bin.
+/// A slab's place in a list: its class list's lock guards it, or its owner while it is in no class list.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Link {
     pub(crate) next: *const Slab,
@@ -254,7 +254,7 @@ impl Slab {
 
     const NOWHERE: Body = Body {
         base: ptr::null_mut(),
-        row: ptr::null(),
+        depot: ptr::null(),
         chunk: ptr::null_mut(),
         granules: 0,
     };
@@ -269,7 +269,7 @@ impl Slab {
         self.free.load(Ordering::Relaxed)
     }
 
-    /// As [`Slab::free`], in one order with the gives: see `Bin::set_closed`.
+    /// As [`Slab::free`], in one order with the gives: see `ClassList::set_closed`.
     pub(crate) fn free_in_order(&self) -> u64 {
         self.free.load(Ordering::SeqCst)
     }
@@ -281,7 +281,7 @@ impl Slab {
         self.free.fetch_or(0, Ordering::Release)
     }
 
-    /// The identity. Stable while the caller pins the slab or holds its bin's lock.
+    /// The identity. Stable while the caller pins the slab or holds its class list's lock.
     #[inline]
     pub(crate) fn identity(&self) -> Identity {
         self.identity.load(Ordering::Relaxed).into()
@@ -305,7 +305,7 @@ impl Slab {
     }
 
     /// # Safety
-    /// The caller holds the lock of the bin that the slab's key names, or owns the slab.
+    /// The caller holds the lock of the class list that the slab's key names, or owns the slab.
     pub(crate) unsafe fn link(&self) -> Link {
         // SAFETY: the caller excludes writers.
         unsafe { self.link.get() }
@@ -341,7 +341,7 @@ impl Slab {
     /// `false` if that was the last one; the slab must then never be used again.
     ///
     /// # Safety
-    /// The caller owns the slab and holds the lock of its bin.
+    /// The caller owns the slab and holds the lock of its class list.
     pub(crate) unsafe fn end_life(&self) -> bool {
         let identity = self.identity().next();
         self.identity.store(identity.0, Ordering::Relaxed);
@@ -394,7 +394,7 @@ impl Slab {
             return Ok(Given::Claimed);
         }
         let identity = self.identity();
-        // `Release`, and `SeqCst` for the sake of `Bin::set_closed`.
+        // `Release`, and `SeqCst` for the sake of `ClassList::set_closed`.
         let old = self.free.fetch_or(word, Ordering::SeqCst);
         if old & word != 0 {
             return Err(DoubleFree(old & word));

@@ -133,7 +133,7 @@ impl Residency {
 #[non_exhaustive]
 pub struct Locks {
     /// Those of the lists, together.
-    pub bins: LockStats,
+    pub lists: LockStats,
     /// The pages'.
     pub pages: LockStats,
     /// The ring's.
@@ -146,7 +146,7 @@ impl Locks {
     /// All of them together.
     #[must_use]
     pub const fn all(&self) -> LockStats {
-        let mut all = self.bins;
+        let mut all = self.lists;
         all.add(&self.pages);
         all.add(&self.ring);
         all.add(&self.locals);

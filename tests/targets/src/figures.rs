@@ -47,7 +47,7 @@ pub(crate) fn check(bytes: &mut Bytes<'_>) -> Known<()> {
     of.shared = shared(bytes)?;
     let locks = &mut of.locks;
     for lock in [
-        &mut locks.bins,
+        &mut locks.lists,
         &mut locks.pages,
         &mut locks.ring,
         &mut locks.locals,

@@ -118,7 +118,7 @@ pub fn of_heap(stats: &HeapStats, to: Sink<'_>) {
     slow_path(to, &stats.slow);
     shared_path(to, &stats.shared);
     let all = [
-        ("lists", stats.locks.bins),
+        ("lists", stats.locks.lists),
         ("pages", stats.locks.pages),
         ("ring", stats.locks.ring),
         ("locals", stats.locks.locals),

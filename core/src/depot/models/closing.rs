@@ -1,4 +1,4 @@
-//! The close of a bin, while slots are taken and given. Each model was seen to fail once with the mutation named above it.
+//! The close of a class list, while slots are taken and given. Each model was seen to fail once with the mutation named above it.
 
 use super::{HERE, THERE, World};
 use crate::depot::{After, Keep, Owned, SlotTake};
@@ -10,7 +10,7 @@ use loom::thread;
 /// A slab is left whole where the shared path looks first, while a sweep and a take come by: it is
 /// taken or swept, never both, and a sweep afterwards finds it if neither got it.
 ///
-/// Mutation: `Bin::sweep` does not claim. Mutation: `Slab::claim` loads, compares and stores.
+/// Mutation: `ClassList::sweep` does not claim. Mutation: `Slab::claim` loads, compares and stores.
 #[test]
 fn sweep_against_take_and_lingering_give() {
     loom::model(|| {
@@ -47,13 +47,13 @@ fn sweep_against_take_and_lingering_give() {
     });
 }
 
-/// A giver that found the slab full is on its way to list it, another lets it linger, and the bin is
+/// A giver that found the slab full is on its way to list it, another lets it linger, and the class list is
 /// closed and swept before the first arrives: the first ends the slab's life. Step by step, because
 /// loom takes `SeqCst` accesses for weaker ones.
 ///
 /// Mutation: `Lists::follow` only lists.
 #[test]
-fn a_late_listing_in_a_closed_bin_strands_nothing() {
+fn a_late_listing_in_a_closed_class_list_strands_nothing() {
     loom::model(|| {
         let world = World::new(2, 0);
         world.here.set_hint(&world.slab);
@@ -78,32 +78,32 @@ fn a_late_listing_in_a_closed_bin_strands_nothing() {
             .follow(&world.slab, given, &world.class, || Keep::Cached);
         assert!(
             matches!(after, After::Recycle(_)),
-            "a whole slab is stranded in a closed bin"
+            "a whole slab is stranded in a closed class_list"
         );
         assert_eq!(World::listed(&world.here, &world.slab), (0, 0));
     });
 }
 
-/// An allocation that names an epoch, while the epoch is closed, drained and its row serves the next:
+/// An allocation that names an epoch, while the epoch is closed, drained and its depot serves the next:
 /// the allocation is refused, or its object lies in a slab of the epoch that it named.
 ///
-/// Mutation: the allocation looks at what the row serves before it has its slot. Mutation:
-/// `Slab::take_bit` made `Relaxed`. Mutation: `Bin::sweep` does not claim.
+/// Mutation: the allocation looks at what the depot serves before it has its slot. Mutation:
+/// `Slab::take_bit` made `Relaxed`. Mutation: `ClassList::sweep` does not claim.
 #[test]
 fn alloc_against_close() {
     loom::model(|| {
-        let (world, row, [old, next]) = in_an_era();
-        let (other, their_row) = (Arc::clone(&world), Arc::clone(&row));
+        let (world, depot, [old, next]) = in_an_era();
+        let (other, their_depot) = (Arc::clone(&world), Arc::clone(&depot));
         let thread = thread::spawn(move || {
-            // As `Heap::shut_row` and `reclaim_closed`.
-            their_row.set(old.closed());
+            // As `Heap::shut_depot` and `reclaim_closed`.
+            their_depot.set(old.closed());
             other.here.set_closed(true);
             let Some(After::Recycle(Owned(slab))) = other.here.sweep(&other.class, &mut 0) else {
                 return;
             };
-            // Drained: the row serves the next era, which the slab is made for anew.
+            // Drained: the depot serves the next era, which the slab is made for anew.
             other.here.set_closed(false);
-            their_row.set(next);
+            their_depot.set(next);
             // SAFETY: the sweep left this thread the owner.
             unsafe { other.objects[2].set(3) };
             other.adopt_quietly(HERE);
@@ -112,7 +112,7 @@ fn alloc_against_close() {
         });
         // As `Heap::alloc_slot`.
         if let SlotTake::Taken(_, bit) = world.here.take_slot(HERE, false, || 0) {
-            if row.get() == old {
+            if depot.get() == old {
                 // SAFETY: the slot is held, so nobody writes this meanwhile; loom checks it.
                 assert_eq!(
                     unsafe { world.objects[2].get() },
@@ -130,7 +130,7 @@ fn alloc_against_close() {
 /// The last slot of a closed epoch's slab is freed while the close sweeps: one of the two gets the slab,
 /// and it is not left behind in a list.
 ///
-/// Mutation: `Lists::end_life` says that a closed bin is open. Mutation: `set_closed` does nothing.
+/// Mutation: `Lists::end_life` says that a closed class_list is open. Mutation: `set_closed` does nothing.
 #[test]
 fn free_against_close() {
     loom::model(|| {
@@ -154,14 +154,14 @@ fn free_against_close() {
     });
 }
 
-/// A local takes a slab from the cache, while its epoch is closed and the row serves the next, which has the slab in its cache: the
-/// local's object is of its own era, and then the row was not drained; or it finds the tag changed, and gives the slab back.
+/// A local takes a slab from the cache, while its epoch is closed and the depot serves the next, which has the slab in its cache: the
+/// local's object is of its own era, and then the depot was not drained; or it finds the tag changed, and gives the slab back.
 ///
 /// Mutation: the local does not look at the tag again.
 #[test]
 fn take_against_the_next_era() {
     loom::model(|| {
-        let (world, row, [old, next]) = in_an_era();
+        let (world, depot, [old, next]) = in_an_era();
         let give = |world: &World, word| {
             // SAFETY: this thread holds the word.
             let given = unsafe {
@@ -174,25 +174,25 @@ fn take_against_the_next_era() {
         let mut all = 0;
         world.here.take(&world.class, 1, |_, word| all = word);
         give(&world, all);
-        let (other, their_row) = (Arc::clone(&world), Arc::clone(&row));
+        let (other, their_depot) = (Arc::clone(&world), Arc::clone(&depot));
         let thread = thread::spawn(move || {
-            // As `Heap::shut_row`, `Heap::empty_row`, `Heap::is_drained` and `Heap::give_row`: there is one slab in all.
-            their_row.set(old.closed());
+            // As `Heap::shut_depot`, `Heap::empty_depot`, `Heap::is_drained` and `Heap::give_depot`: there is one slab in all.
+            their_depot.set(old.closed());
             other.here.set_closed(true);
             if let Some(Owned(slab)) = other.here.uncache() {
                 other.here.set_closed(false);
-                their_row.set(next);
-                // SAFETY: nobody has a slot of the row.
+                their_depot.set(next);
+                // SAFETY: nobody has a slot of the depot.
                 unsafe { other.objects[2].set(3) };
                 assert!(core::ptr::eq(slab, &raw const other.slab));
                 give(&other, all);
             }
         });
         // As `Local::restock`.
-        if row.get() == old {
+        if depot.get() == old {
             let mut held = 0;
             world.here.take(&world.class, 1, |_, word| held = word);
-            if held != 0 && row.get() == old {
+            if held != 0 && depot.get() == old {
                 // SAFETY: the slots are held, so nobody writes this meanwhile; loom checks it.
                 let of = unsafe { world.objects[2].get() };
                 assert_eq!(of, 2, "an object of the next era");
@@ -204,14 +204,14 @@ fn take_against_the_next_era() {
     });
 }
 
-/// A slab whose slots are free, a row that serves era 2, and the tags of that and of era 3. Slot 2, which is none, stands
-/// for what is written where the row begins to serve an era.
+/// A slab whose slots are free, a depot that serves era 2, and the tags of that and of era 3. Slot 2, which is none, stands
+/// for what is written where the depot begins to serve an era.
 fn in_an_era() -> (Arc<World>, Arc<Serves>, [Tag; 2]) {
     let world = World::new(2, 0b11);
     let [old, next] = [2, 3].map(|era| Tag::open(NonZeroU64::new(era).expect("not zero")));
-    let row = Arc::new(Serves::nothing());
-    row.set(old);
+    let depot = Arc::new(Serves::nothing());
+    depot.set(old);
     // SAFETY: one thread so far.
     unsafe { world.objects[2].set(2) };
-    (world, row, [old, next])
+    (world, depot, [old, next])
 }

@@ -5,10 +5,10 @@ use crate::depot::{After, Keep, Owned, SlotTake};
 use loom::sync::Arc;
 use loom::thread;
 
-/// A giver that is about to list the slab, while another empties it, recycles it into another bin and
+/// A giver that is about to list the slab, while another empties it, recycles it into another class list and
 /// uses it there: the first leaves it alone.
 ///
-/// Mutation: `Bin::list` does not compare identities.
+/// Mutation: `ClassList::list` does not compare identities.
 #[test]
 fn recycle_against_listing_leaves_the_next_life_alone() {
     loom::model(|| {
@@ -43,7 +43,7 @@ fn recycle_against_listing_leaves_the_next_life_alone() {
 /// The shared path takes a bit of a slab that is being recycled into another class: it keeps the bit
 /// only if the slab is still of the class that it asked for, and then it stays so.
 ///
-/// Mutation: `Bin::take_slot` answers `Taken` without comparing keys. Mutation: `Slab::claim` loads,
+/// Mutation: `ClassList::take_slot` answers `Taken` without comparing keys. Mutation: `Slab::claim` loads,
 /// compares and stores instead of one CAS. Mutation: `take_bit` or `publish` made `Relaxed`.
 #[test]
 fn shared_take_against_recycle_into_another_class() {
@@ -71,7 +71,7 @@ fn shared_take_against_recycle_into_another_class() {
                 assert_eq!(slab.free() & bit, 0);
             }
             SlotTake::Strayed(slab, bit) => {
-                // SAFETY: the bit is held here, and the slab is of the other bin.
+                // SAFETY: the bit is held here, and the slab is of the other class list.
                 let given = unsafe {
                     world
                         .there
@@ -89,7 +89,7 @@ fn shared_take_against_recycle_into_another_class() {
 /// A slab is emptied, cached and taken out whole, while an earlier giver is still on its way to list
 /// it: it must not be listed, for a local holds all of it.
 ///
-/// Mutation: `Slab::end_life` does not move the incarnation, and `Bin::list` does not look at the
+/// Mutation: `Slab::end_life` does not move the incarnation, and `ClassList::list` does not look at the
 /// word.
 #[test]
 fn cache_against_listing() {
@@ -140,7 +140,7 @@ fn a_claim_is_behind_what_came_between() {
 }
 
 /// A giver empties the slab and is late with its claim. Meanwhile another takes a slot, gives it back,
-/// claims, and recycles the slab into another bin, where its slots are free again: the first must not take
+/// claims, and recycles the slab into another class list, where its slots are free again: the first must not take
 /// it for its own there, but gives back what it got.
 ///
 /// Mutation: `Slab::claim_in` does not compare identities.
@@ -184,7 +184,7 @@ fn a_late_claim_does_not_own_the_next_life() {
 }
 /// Reclaim empties the cache while an allocation wants the slab in it: one of them gets it.
 ///
-/// Mutation: `Bin::uncache` leaves the slab in the cache (`first` instead of `pop`).
+/// Mutation: `ClassList::uncache` leaves the slab in the cache (`first` instead of `pop`).
 #[test]
 fn reclaim_against_alloc_has_one_owner() {
     loom::model(|| {

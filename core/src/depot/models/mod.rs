@@ -6,7 +6,7 @@
 mod closing;
 mod lives;
 
-use super::{After, Bin, Keep, Owned, SlotTake};
+use super::{After, ClassList, Keep, Owned, SlotTake};
 use crate::class::Class;
 use crate::slab::{Body, Key, Slab};
 use crate::sync::Cell;
@@ -14,12 +14,12 @@ use core::ptr;
 use loom::sync::Arc;
 use loom::thread;
 
-type TestBin = Bin<spin::Mutex<()>>;
+type TestBin = ClassList<spin::Mutex<()>>;
 
 const HERE: Key = Key::new(0, 1);
 const THERE: Key = Key::new(7, 2);
 
-/// A slab, the bin that it begins in, and one that it may be recycled into.
+/// A slab, the class list that it begins in, and one that it may be recycled into.
 struct World {
     slab: Slab,
     here: TestBin,
@@ -30,7 +30,7 @@ struct World {
     objects: [Cell<u32>; 3],
 }
 
-// SAFETY: the slab and the bins are made to be shared.
+// SAFETY: the slab and the class lists are made to be shared.
 unsafe impl Send for World {}
 // SAFETY: as above.
 unsafe impl Sync for World {}
@@ -73,7 +73,7 @@ impl World {
     fn adopt_quietly(&self, key: Key) {
         let body = Body {
             base: ptr::null_mut(),
-            row: ptr::null(),
+            depot: ptr::null(),
             chunk: ptr::null_mut(),
             granules: u32::from(key.class()),
         };
@@ -91,7 +91,7 @@ impl World {
         }
     }
 
-    /// Gives slots back to the bin that the slab begins in.
+    /// Gives slots back to the class list that the slab begins in.
     fn give(&self, word: u64, keep: Keep) -> After<'_> {
         self.touch(word);
         self.give_quietly(word, keep)
@@ -107,10 +107,10 @@ impl World {
         given.expect("no model frees twice")
     }
 
-    /// Whether the slab is in a bin's lists: (partial, cached).
-    fn listed(bin: &TestBin, slab: &Slab) -> (usize, usize) {
+    /// Whether the slab is in a class list's lists: (partial, cached).
+    fn listed(class_list: &TestBin, slab: &Slab) -> (usize, usize) {
         let mut found = (0, 0);
-        bin.lists.with(|lists| {
+        class_list.lists.with(|lists| {
             for (list, count) in [
                 (&lists.partial, &mut found.0),
                 (&lists.cached, &mut found.1),
@@ -128,7 +128,7 @@ impl World {
         found
     }
 
-    /// At rest: a slab with free slots is listed once in the bin of its key, and nowhere else.
+    /// At rest: a slab with free slots is listed once in the class list of its key, and nowhere else.
     fn check(&self) {
         let (here, there) = (
             Self::listed(&self.here, &self.slab),
@@ -141,11 +141,11 @@ impl World {
         );
         assert!(
             key == HERE || here == (0, 0),
-            "a bin lists only slabs of its key"
+            "a class_list lists only slabs of its key"
         );
         assert!(
             key == THERE || there == (0, 0),
-            "a bin lists only slabs of its key"
+            "a class_list lists only slabs of its key"
         );
         let listed = if key == HERE { here.0 } else { there.0 };
         assert!(
@@ -164,7 +164,7 @@ impl World {
 /// accesses.
 ///
 /// Mutation: `Slab::give` made `Relaxed` (the models of takes see it). Mutation: `Slab::end_life` does not move
-/// the incarnation, and `Bin::list` does not look at the word.
+/// the incarnation, and `ClassList::list` does not look at the word.
 #[test]
 fn give_back_against_give_back_empties_once() {
     loom::model(|| {
@@ -184,7 +184,7 @@ fn give_back_against_give_back_empties_once() {
 
 /// Two gives to a full slab that stays in use: it is listed, once.
 ///
-/// Mutation: `Bin::list` does not look whether the slab is listed (with `Slab::give` made to answer
+/// Mutation: `ClassList::list` does not look whether the slab is listed (with `Slab::give` made to answer
 /// `WasFull` to both). Mutation: `Slab::give` answers `More` to a give that found the word 0.
 #[test]
 fn give_back_against_give_back_lists_once() {

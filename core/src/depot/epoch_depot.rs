@@ -1,22 +1,22 @@
-//! One epoch's depot: a bin for each class, and the blocks that the epoch draws slabs from.
+//! One epoch's depot: a class list for each class, and the blocks that the epoch draws slabs from.
 //!
-//! A row lies in metadata memory and is never freed while the heap lives, so a pointer to one stays
-//! valid. Its bins follow it in memory. A row serves one era; when it is *drained* (no slab, no single object and no
+//! A depot lies in metadata memory and is never freed while the heap lives, so a pointer to one stays
+//! valid. Its class lists follow it in memory. A depot serves one era; when it is *drained* (no slab, no single object and no
 //! region is left of it) it may serve another. Its id stays its own.
 //!
 //! # Which era does an allocation land in?
 //!
-//! Whoever holds a slot of a row's slab knows that the row is not drained, so the row's tag cannot
+//! Whoever holds a slot of a depot's slab knows that the depot is not drained, so the depot's tag cannot
 //! move on to another era while the slot is held. An allocation that names an epoch therefore takes
 //! its slot first and then reads the tag (`Relaxed`: the `Acquire` of the take is behind everything
-//! that was done to the row when it began to serve): if the tag is not that of the epoch, open, the
+//! that was done to the depot when it began to serve): if the tag is not that of the epoch, open, the
 //! slot goes back and the answer is `EpochClosed`. New slabs are made under the pages' lock, where
 //! the tag is changed too, so none is made for an era that is over.
 
-use super::Bin;
+use super::ClassList;
 use super::counts::Refusals;
 use crate::epoch::{Serves, Tag};
-use crate::pages::RowBlocks;
+use crate::pages::DepotBlocks;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use core::alloc::{Layout, LayoutError};
 use core::cell::UnsafeCell;
@@ -26,36 +26,36 @@ use lock_api::RawMutex;
 /// No position of the ring.
 const NOWHERE: u32 = u32::MAX;
 
-/// The bins and blocks of one epoch.
+/// The class lists and blocks of one epoch.
 #[derive(Debug)]
-pub(crate) struct Row<R> {
+pub(crate) struct EpochDepot<R> {
     id: u16,
-    bins: NonNull<Bin<R>>,
+    class_lists: NonNull<ClassList<R>>,
     classes: usize,
     serves: Serves,
-    /// Slots of this row's slabs and single objects. `Relaxed`: a count, exact at rest.
+    /// Slots of this depot's slabs and single objects. `Relaxed`: a count, exact at rest.
     slots: AtomicUsize,
     /// Bytes of its slabs and single objects. `Relaxed`, as `slots`.
     bytes: AtomicUsize,
     /// Single objects and their bytes. `Relaxed`, as `slots`.
     large: AtomicUsize,
     large_bytes: AtomicUsize,
-    /// What happened in the era that the row serves.
+    /// What happened in the era that the depot serves.
     pub(crate) counters: RowCounters,
     /// The classes of which a slab may have been made in this era, a bit for each: an epoch that uses few is closed
     /// and opened by looking at few. `Relaxed`: whoever makes a slab notes its class before it takes the pages' lock,
     /// under which it finds the era open; whoever ends the era reads this after it did so under the same lock.
     used: [AtomicU64; 2],
-    /// The position of the ring that has the row, or `NOWHERE`. Under the ring's lock, so `Relaxed`.
+    /// The position of the ring that has the depot, or `NOWHERE`. Under the ring's lock, so `Relaxed`.
     position: AtomicU32,
-    /// The row that was made before this one. Set before the row is published, by
+    /// The depot that was made before this one. Set before the depot is published, by
     /// `Release` of `Heap::newest`, then constant: `Relaxed`.
-    pub(crate) older: AtomicPtr<Row<R>>,
+    pub(crate) older: AtomicPtr<EpochDepot<R>>,
     /// Guarded by the pages' lock.
-    blocks: UnsafeCell<RowBlocks>,
+    blocks: UnsafeCell<DepotBlocks>,
 }
 
-/// What happened in a row's era that its bins do not count. `Relaxed`: figures.
+/// What happened in a row's era that its class_lists do not count. `Relaxed`: figures.
 #[derive(Debug, Default)]
 pub(crate) struct RowCounters {
     /// Of epoch caches that are gone.
@@ -76,36 +76,36 @@ impl RowCounters {
     }
 }
 
-// SAFETY: bins are `Sync` by their locks and atomics; `blocks` is guarded by the pages' lock.
-unsafe impl<R: Send + Sync> Sync for Row<R> {}
+// SAFETY: class_lists are `Sync` by their locks and atomics; `blocks` is guarded by the pages' lock.
+unsafe impl<R: Send + Sync> Sync for EpochDepot<R> {}
 
-impl<R: RawMutex> Row<R> {
-    /// The memory that a row with `classes` bins needs, and where its bins begin in it.
+impl<R: RawMutex> EpochDepot<R> {
+    /// The memory that a depot with `classes` class_lists needs, and where its class_lists begin in it.
     pub(crate) fn layout(classes: usize) -> Result<(Layout, usize), LayoutError> {
-        Layout::new::<Self>().extend(Layout::array::<Bin<R>>(classes)?)
+        Layout::new::<Self>().extend(Layout::array::<ClassList<R>>(classes)?)
     }
 
-    /// Writes an empty row into `memory`.
+    /// Writes an empty depot into `memory`.
     ///
     /// # Safety
-    /// `memory` is of `layout(classes)`, with bins at `bins_at`, unused, and stays valid for as long
-    /// as the row is used.
+    /// `memory` is of `layout(classes)`, with class_lists at `class_lists_at`, unused, and stays valid for as long
+    /// as the depot is used.
     pub(crate) unsafe fn place(
         memory: NonNull<u8>,
-        bins_at: usize,
+        class_lists_at: usize,
         classes: usize,
         id: u16,
     ) -> NonNull<Self> {
-        // SAFETY: the memory is long enough for the row and its bins.
+        // SAFETY: the memory is long enough for the depot and its class lists.
         unsafe {
-            let bins = memory.add(bins_at).cast::<Bin<R>>();
+            let class_lists = memory.add(class_lists_at).cast::<ClassList<R>>();
             for class in 0..classes {
-                bins.add(class).write(Bin::new());
+                class_lists.add(class).write(ClassList::new());
             }
-            let row = memory.cast::<Self>();
-            row.write(Self {
+            let depot = memory.cast::<Self>();
+            depot.write(Self {
                 id,
-                bins,
+                class_lists,
                 classes,
                 serves: Serves::nothing(),
                 slots: AtomicUsize::new(0),
@@ -116,9 +116,9 @@ impl<R: RawMutex> Row<R> {
                 used: [const { AtomicU64::new(0) }; 2],
                 position: AtomicU32::new(NOWHERE),
                 older: AtomicPtr::new(ptr::null_mut()),
-                blocks: UnsafeCell::new(RowBlocks::new(id)),
+                blocks: UnsafeCell::new(DepotBlocks::new(id)),
             });
-            row
+            depot
         }
     }
 
@@ -126,7 +126,7 @@ impl<R: RawMutex> Row<R> {
         self.id
     }
 
-    /// What the row serves. Stable, but for a close, while the caller holds a slot of the row.
+    /// What the depot serves. Stable, but for a close, while the caller holds a slot of the depot.
     #[inline]
     pub(crate) fn tag(&self) -> Tag {
         self.serves.get()
@@ -137,7 +137,7 @@ impl<R: RawMutex> Row<R> {
         self.serves.set(tag);
     }
 
-    /// A position of the ring has the row from now on, or none.
+    /// A position of the ring has the depot from now on, or none.
     pub(crate) fn attach(&self, position: Option<u32>) {
         self.position
             .store(position.unwrap_or(NOWHERE), Ordering::Relaxed);
@@ -195,17 +195,17 @@ impl<R: RawMutex> Row<R> {
         (self.large.load(Ordering::Relaxed), bytes)
     }
 
-    /// The bin of a class of the heap's table.
+    /// The class list of a class of the heap's table.
     #[inline]
-    pub(crate) fn bin(&self, class: usize) -> &Bin<R> {
+    pub(crate) fn class_list(&self, class: usize) -> &ClassList<R> {
         debug_assert!(class < self.classes);
-        // SAFETY: the index of a class of the table that the row was made for.
-        unsafe { self.bins.add(class).as_ref() }
+        // SAFETY: the index of a class of the table that the depot was made for.
+        unsafe { self.class_lists.add(class).as_ref() }
     }
 
-    /// Every bin, with its class.
-    pub(crate) fn bins(&self) -> impl Iterator<Item = (usize, &Bin<R>)> {
-        (0..self.classes).map(|class| (class, self.bin(class)))
+    /// Every class list, with its class.
+    pub(crate) fn class_lists(&self) -> impl Iterator<Item = (usize, &ClassList<R>)> {
+        (0..self.classes).map(|class| (class, self.class_list(class)))
     }
 
     /// Notes that a slab of a class is going to be made.
@@ -225,8 +225,8 @@ impl<R: RawMutex> Row<R> {
         word.is_some_and(|word| word.load(Ordering::Relaxed) >> (class % 64) & 1 == 1)
     }
 
-    /// The bins that may have, or had, slabs in this era, with their classes.
-    pub(crate) fn used_bins(&self) -> impl Iterator<Item = (usize, &Bin<R>)> {
+    /// The class lists that may have, or had, slabs in this era, with their classes.
+    pub(crate) fn used_class_lists(&self) -> impl Iterator<Item = (usize, &ClassList<R>)> {
         let words = self.used.iter().enumerate();
         words.flat_map(move |(index, word)| {
             let mut left = word.load(Ordering::Relaxed);
@@ -234,7 +234,7 @@ impl<R: RawMutex> Row<R> {
                 let bit = left.checked_ilog2()?;
                 left &= !(1 << bit);
                 let class = index * 64 + bit as usize;
-                Some((class, self.bin(class)))
+                Some((class, self.class_list(class)))
             })
         })
     }
@@ -247,7 +247,7 @@ impl<R: RawMutex> Row<R> {
     }
 
     /// For the pages, under their lock.
-    pub(crate) const fn blocks(&self) -> *mut RowBlocks {
+    pub(crate) const fn blocks(&self) -> *mut DepotBlocks {
         self.blocks.get()
     }
 }

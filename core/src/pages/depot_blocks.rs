@@ -1,4 +1,4 @@
-//! Blocks of 64 granules, and those that a row owns. Under the pages' lock.
+//! Blocks of 64 granules, and those that a depot owns. Under the pages' lock.
 
 use super::chain::{Chain, Linked, Links};
 
@@ -8,8 +8,8 @@ pub(crate) struct Block {
     pub(super) free: u64,
     pub(super) dirty: u64,
     pub(super) gone: u64,
-    /// The row's buckets, for an owned block.
-    pub(super) row: *mut RowBlocks,
+    /// The depot's buckets, for an owned block.
+    pub(super) depot: *mut DepotBlocks,
     pub(super) links: Links<Block>,
     pub(super) bucket: u8,
     pub(super) index: u8,
@@ -22,20 +22,20 @@ impl Linked<0> for Block {
     }
 }
 
-/// A row's blocks by the length of their longest free run: bucket `b` has runs of `2^b` or more.
+/// A depot's blocks by the length of their longest free run: bucket `b` has runs of `2^b` or more.
 #[derive(Debug)]
-pub(crate) struct RowBlocks {
+pub(crate) struct DepotBlocks {
     #[cfg(feature = "walker")]
     pub(super) id: u16,
-    /// Slabs, single objects and regions that are out. A row with none is drained.
+    /// Slabs, single objects and regions that are out. A depot with none is drained.
     pub(super) pieces: usize,
-    /// Bytes that came back since the row's era began, less those that it took since: what a close is to give back beside
+    /// Bytes that came back since the depot's era began, less those that it took since: what a close is to give back beside
     /// what it finds. Others may have them by now, who give them back instead.
     freed: usize,
     pub(super) buckets: [Chain<Block, 0>; 7],
 }
 
-impl RowBlocks {
+impl DepotBlocks {
     #[cfg_attr(not(feature = "walker"), expect(unused_variables))]
     pub(crate) const fn new(id: u16) -> Self {
         Self {
