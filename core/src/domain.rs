@@ -185,7 +185,8 @@ impl<C: Config> DomainGuard<'_, C> {
         layout: Layout,
     ) -> Result<NonNull<u8>, AllocError> {
         if !core::ptr::eq(local.heap(), self.domain.heap) {
-            return Err(AllocError::OtherHeap);
+            let heap = self.domain.heap;
+            return Err(heap.refused(AllocError::OtherHeap, None, None));
         }
         local.alloc_in(self.domain.epoch, layout)
     }

@@ -1,7 +1,7 @@
 //! Looks up addresses from threads that own nothing there, while their mappings are removed.
 //!
 //! As the core's test of this name, over `MmapProvider`, which unmaps chunks: [`Heap::usable_size`] and [`Local::usable_size`] of a
-//! heap of the test's own, and [`TemporalSlab::size_of`] of the process's heap. All of it is safe code.
+//! heap of the test's own, and [`TemporalSlab::usable_size`] of the process's heap. All of it is safe code.
 //!
 //! Catches a header of a chunk that is read after the lock was released under which the chunk was found, or that a thread's
 //! local remembers: the process ends by SIGSEGV. So each test runs in a process of its own.
@@ -151,12 +151,12 @@ fn addresses_of_the_process() {
             for bytes in &kept {
                 let object = NonNull::new(bytes.as_ptr().cast_mut()).unwrap();
                 show(rng, object);
-                let found = TemporalSlab::size_of(object).unwrap();
+                let found = TemporalSlab::usable_size(object).unwrap();
                 assert!(found >= bytes.capacity(), "{found} of {}", bytes.capacity());
             }
             drop(kept);
             make(TemporalSlab::heap(), rng);
         },
-        || TemporalSlab::size_of,
+        || TemporalSlab::usable_size,
     );
 }

@@ -269,12 +269,12 @@ fn what_is_wrong_is_found() {
         ["heap uses local"]
     );
     assert_eq!(
-        found("heap", "use crate::{depot::Row, local::Local};\n"),
+        found("heap", "use crate::{depot::EpochDepot, local::Local};\n"),
         ["heap uses local"]
     );
     assert_eq!(found("heap", "use crate::Local;\n"), ["heap uses local"]);
     assert_eq!(found("seat", ""), ["seat is in no layer"]);
-    let fine = "use crate::depot::Row;\n//! As [`crate::local`] says.\n#[cfg(test)]\nmod tests { use crate::local::Local; }\n";
+    let fine = "use crate::depot::EpochDepot;\n//! As [`crate::local`] says.\n#[cfg(test)]\nmod tests { use crate::local::Local; }\n";
     assert_eq!(found("heap", fine), [""; 0]);
     let uses = |edges: &[(&str, &str)]| {
         let mut all: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();

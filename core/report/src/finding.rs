@@ -216,7 +216,7 @@ impl Finding {
                  what dies early"
             }
             Self::CacheTooSmall { .. } => {
-                "let the policy keep more: Policy::keeping with more bytes, or OnClose"
+                "let the policy keep more: Policy::keeping with more bytes, or Policy::ON_CLOSE"
             }
             Self::DecommitFails { .. } => {
                 "see why the system refuses: locked pages, a seccomp filter, a provider without \

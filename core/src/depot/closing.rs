@@ -34,7 +34,7 @@ impl<R: lock_api::RawMutex> ClassList<R> {
     ///
     /// A giver that lets its slab linger first gave (`SeqCst`) and then found the slab to be the hint
     /// (`SeqCst`); the closer first clears the hint (`SeqCst`) and then, in the sweep, reads the words
-    /// (`SeqCst`). One of the two sees the other, so no slab lingers in a closed class_list.
+    /// (`SeqCst`). One of the two sees the other, so no slab lingers in a closed class list.
     pub(crate) fn set_closed(&self, is_closed: bool) {
         self.with(|lists| {
             lists.is_closed = is_closed;

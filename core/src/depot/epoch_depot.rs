@@ -17,6 +17,7 @@ use super::ClassList;
 use super::counts::Refusals;
 use crate::epoch::{Serves, Tag};
 use crate::pages::DepotBlocks;
+use crate::slab::Body;
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use core::alloc::{Layout, LayoutError};
 use core::cell::UnsafeCell;
@@ -55,7 +56,7 @@ pub(crate) struct EpochDepot<R> {
     blocks: UnsafeCell<DepotBlocks>,
 }
 
-/// What happened in a row's era that its class_lists do not count. `Relaxed`: figures.
+/// What happened in a depot's era that its class lists do not count. `Relaxed`: figures.
 #[derive(Debug, Default)]
 pub(crate) struct RowCounters {
     /// Of epoch caches that are gone.
@@ -76,11 +77,23 @@ impl RowCounters {
     }
 }
 
-// SAFETY: class_lists are `Sync` by their locks and atomics; `blocks` is guarded by the pages' lock.
+// SAFETY: class lists are `Sync` by their locks and atomics; `blocks` is guarded by the pages' lock.
 unsafe impl<R: Send + Sync> Sync for EpochDepot<R> {}
 
+impl Body {
+    /// The depot that the slab is of.
+    ///
+    /// # Safety
+    /// The slab is one of a heap whose lock is `R` and which lives as long as `'h`.
+    #[inline(always)]
+    pub(crate) unsafe fn depot_of<'h, R>(&self) -> &'h EpochDepot<R> {
+        // SAFETY: bodies name depots of their heap, which are valid for as long as it.
+        unsafe { &*self.depot.cast() }
+    }
+}
+
 impl<R: RawMutex> EpochDepot<R> {
-    /// The memory that a depot with `classes` class_lists needs, and where its class_lists begin in it.
+    /// The memory that a depot with `classes` class lists needs, and where they begin in it.
     pub(crate) fn layout(classes: usize) -> Result<(Layout, usize), LayoutError> {
         Layout::new::<Self>().extend(Layout::array::<ClassList<R>>(classes)?)
     }
@@ -88,7 +101,7 @@ impl<R: RawMutex> EpochDepot<R> {
     /// Writes an empty depot into `memory`.
     ///
     /// # Safety
-    /// `memory` is of `layout(classes)`, with class_lists at `class_lists_at`, unused, and stays valid for as long
+    /// `memory` is of `layout(classes)`, with class lists at `class_lists_at`, unused, and stays valid for as long
     /// as the depot is used.
     pub(crate) unsafe fn place(
         memory: NonNull<u8>,

@@ -1,4 +1,4 @@
-//! Doubly linked lists of slabs through [`Slab::link`], guarded by the lock of their class_list.
+//! Doubly linked lists of slabs through [`Slab::link`], guarded by the lock of their class list.
 //!
 //! Invariant: a slab is in a list exactly when its `prev` is not null; the first slab's `prev` is
 //! the slab itself.
@@ -41,7 +41,7 @@ impl List {
     }
 
     /// # Safety
-    /// The caller holds the lock of the class_list that `slab` belongs to, or owns `slab`.
+    /// The caller holds the lock of the class list that `slab` belongs to, or owns `slab`.
     pub(super) unsafe fn contains_any(slab: &Slab) -> bool {
         // SAFETY: the caller excludes writers.
         !unsafe { slab.link() }.prev.is_null()

@@ -92,7 +92,7 @@ impl Lists {
     /// Does under the lock what a give calls for.
     ///
     /// # Safety
-    /// `given` is what a give of `slab`, which was of this class_list then, came back with.
+    /// `given` is what a give of `slab`, which was of this class list then, came back with.
     pub(super) unsafe fn follow<'s>(
         &mut self,
         slab: &'s Slab,
@@ -153,7 +153,7 @@ impl Lists {
     /// Ends the life of an emptied slab.
     ///
     /// # Safety
-    /// The caller owns `slab`, which is of this class_list.
+    /// The caller owns `slab`, which is of this class list.
     pub(super) unsafe fn end_life<'s>(
         &mut self,
         slab: &'s Slab,
@@ -161,7 +161,7 @@ impl Lists {
         keep: impl FnOnce() -> Keep,
     ) -> After<'s> {
         // SAFETY: this class list's lock is held and the caller owns the slab; if it is listed, it is in
-        // `partial`, because a slab in the cache is owned by the class_list and not by the caller.
+        // `partial`, because a slab in the cache is owned by the class list and not by the caller.
         unsafe {
             if List::contains_any(slab) {
                 self.partial.remove(slab);

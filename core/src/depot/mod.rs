@@ -31,7 +31,7 @@
 //! # Orderings
 //!
 //! `hint` is stored with `Release` after the slab was listed and read with `Acquire`: the reader
-//! sees at least an initialised slab. That nothing lingers in a closed class_list rests on it, too: `set_closed` clears it with
+//! sees at least an initialised slab. That nothing lingers in a closed class list rests on it, too: `set_closed` clears it with
 //! `SeqCst`, and `give_back` reads it so; see `closing`. See `slab` for the word itself.
 
 mod closing;
@@ -191,11 +191,11 @@ impl<R: lock_api::RawMutex> ClassList<R> {
     }
 
     /// Gives `word` of `slab` back. `retired` tells which of its slots are out of use, `may_linger` decides
-    /// whether an emptied hint stays as it is, `keep`, under the lock, whether another emptied slab of a class_list
+    /// whether an emptied hint stays as it is, `keep`, under the lock, whether another emptied slab of a class list
     /// that is closed, or is not, stays in the cache.
     ///
     /// # Safety
-    /// The caller holds at least one slot of `word`; `slab` is of this class_list and of class `class`.
+    /// The caller holds at least one slot of `word`; `slab` is of this class list and of class `class`.
     #[inline]
     pub(crate) unsafe fn give_back<'s>(
         &self,
@@ -266,7 +266,7 @@ impl<R: lock_api::RawMutex> ClassList<R> {
     /// until the slab gets new tags, which it does when the other slots are empty.
     ///
     /// # Safety
-    /// The caller holds `bit`; `slab` is of this class_list and of class `class`, which is a tagged one.
+    /// The caller holds `bit`; `slab` is of this class list and of class `class`, which is a tagged one.
     #[cold]
     pub(crate) unsafe fn retire<'s>(
         &self,
@@ -411,7 +411,7 @@ impl<R: lock_api::RawMutex> ClassList<R> {
     }
 
     /// # Safety
-    /// The caller owns `slab`, it is in no list, and `lists` is this class_list's, locked.
+    /// The caller owns `slab`, it is in no list, and `lists` is this class list's, locked.
     unsafe fn open(&self, lists: &mut Lists, slab: &Slab, class: &Class) -> u64 {
         let bit = 1;
         // Listed before it is opened: whoever takes and gives its bits back finds it listed.
@@ -494,7 +494,7 @@ mod tests {
     use crate::class::ClassTable;
     use crate::slab::Body;
 
-    /// Where to begin is the program's code (`Config::cpu`) and may use the heap. Catches a call of it under the class_list's lock, which ends
+    /// Where to begin is the program's code (`Config::cpu`) and may use the heap. Catches a call of it under the class list's lock, which ends
     /// never.
     #[test]
     fn a_start_is_asked_for_without_the_lock() {

@@ -4,7 +4,7 @@
 //! When too many takes of a window collided, starts are spread by CPU; when few do, they are not.
 //! Three windows in a row must agree before the mode changes, so it does not flap.
 //!
-//! The controller runs under its class_list's lock; only `retries` and `mode` are touched outside it.
+//! The controller runs under its class list's lock; only `retries` and `mode` are touched outside it.
 
 use crate::sync::{AtomicU8, AtomicU32, Ordering};
 

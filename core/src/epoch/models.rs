@@ -333,7 +333,7 @@ fn close_against_close_and_open() {
         let at_once = ring.positions[1].close_at_once(epoch.era_id());
         let next = ring.open_bare(1);
         closer.join().unwrap();
-        assert_ne!(at_once, AtOnce::HasRow);
+        assert_ne!(at_once, AtOnce::HasDepot);
         if let Some(next) = next {
             assert_eq!(ring.positions[1].open_era(), next.era(), "it was closed");
         }

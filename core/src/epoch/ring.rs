@@ -142,7 +142,7 @@ pub(crate) enum AtOnce {
     NotClosed,
     Closed,
     /// It is closed, and has a depot by now that is to be shut.
-    HasRow,
+    HasDepot,
 }
 
 /// What else is known of a position's epoch.
@@ -250,7 +250,7 @@ impl<T> Position<T> {
         match (is_closed, self.depot()) {
             (false, _) => AtOnce::NotClosed,
             (true, None) => AtOnce::Closed,
-            (true, Some(_)) => AtOnce::HasRow,
+            (true, Some(_)) => AtOnce::HasDepot,
         }
     }
 

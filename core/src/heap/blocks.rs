@@ -6,7 +6,6 @@
 use super::{Heap, ROOT_DEPOT};
 use crate::block::{BumpBlock, Freed, Kind, Length};
 use crate::config::{Config, Table};
-use crate::depot::EpochDepot;
 use crate::epoch::{Epoch, Pin};
 use crate::error::{AllocError, FreeError};
 use crate::pages::{Entry, MetaShape, set_entries};
@@ -172,7 +171,8 @@ impl<C: Config> Heap<C> {
             return;
         }
         self.unmake_block(block);
-        if self.policy().returns_on_close() {
+        let policy = self.policy();
+        if policy.returns_on_close() && !policy.keeps_nothing() {
             self.blocks.due.fetch_add(bytes, Ordering::Relaxed);
         }
         self.settle();
@@ -201,7 +201,7 @@ impl<C: Config> Heap<C> {
             slab.adopt(Key::new(ROOT_DEPOT, Key::NO_BLOCK), body);
             let is_reusable = slab.end_life();
             let meta = is_reusable.then_some((slab, Self::block_meta(kind)));
-            let depot = &*body.depot.cast::<EpochDepot<C::Lock>>();
+            let depot = body.depot_of::<C::Lock>();
             self.pages
                 .put_slab(depot.blocks(), meta, chunk, base, kind.granules() as u32);
         }

@@ -118,7 +118,7 @@ impl<C: Config> Heap<C> {
         }
     }
 
-    /// Ends allocation in a row. Under the ring's lock.
+    /// Ends allocation in a depot. Under the ring's lock.
     pub(super) fn shut_depot(&self, depot: &EpochDepot<C::Lock>) {
         // SAFETY: the depot is one of this heap.
         unsafe {

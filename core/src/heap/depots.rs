@@ -1,4 +1,4 @@
-//! Rows: what an epoch that has slabs gets its memory through. An epoch has none before it needs one, and leaves it when nothing is left
+//! Depots: what an epoch that has slabs gets its memory through. An epoch has none before it needs one, and leaves it when nothing is left
 //! in it; so there are as many as epochs needed one at the same time. Which epoch has which depot changes under the ring's lock.
 
 use super::Heap;
@@ -57,7 +57,7 @@ impl<C: Config> Heap<C> {
         Err(AllocError::EpochClosed)
     }
 
-    /// Ends allocation in a row that an epoch got while it was closed at once. Under the ring's lock.
+    /// Ends allocation in a depot that an epoch got while it was closed at once. Under the ring's lock.
     pub(super) fn shut_late(&self, depot: &EpochDepot<C::Lock>) {
         self.shut_depot(depot);
         // A local may have found the depot meanwhile.

@@ -81,7 +81,7 @@ impl<C: Config> Heap<C> {
         match depot {
             Ok(depot) => Ok(self.give_back_closed(epoch, depot, before)),
             // It was closed here. A thread that opened the position since found its depot empty, and shut it.
-            Err(_) if at_once == AtOnce::HasRow => Ok(Closed::default()),
+            Err(_) if at_once == AtOnce::HasDepot => Ok(Closed::default()),
             Err(error) => Err(error),
         }
     }

@@ -3,10 +3,10 @@
 use super::Heap;
 use crate::class::{MIN_HANDLE_SIZE, Purpose};
 use crate::config::{Config, Table};
-use crate::depot::{self, After, EpochDepot};
+use crate::depot::EpochDepot;
 use crate::epoch::{Epoch, Tag};
 use crate::error::AllocError;
-use crate::handle::{Ended, Finished, FreeWord, HandleError, Ids, RawHandle, TaggedSlab};
+use crate::handle::{Ended, FreeWord, HandleError, Ids, RawHandle, TaggedSlab};
 use crate::pages::Kind;
 use core::alloc::Layout;
 use core::ptr::NonNull;
@@ -183,25 +183,6 @@ impl<C: Config> Heap<C> {
         Ok(())
     }
 
-    /// Gives the slot that a handle names, and whose bit the caller holds, back.
-    #[inline]
-    pub(crate) fn put_slot(&self, tagged: &TaggedSlab, handle: RawHandle) {
-        let slab = tagged.slab();
-        // SAFETY: whoever ends an object holds its slot.
-        unsafe { self.wipe_tagged(tagged, handle) };
-        // SAFETY: whoever ends an object holds its bit, so the slab is pinned; depots stay valid; class list and
-        // class are the slab's.
-        let _given = unsafe {
-            let depot = &*slab.body().depot.cast::<EpochDepot<C::Lock>>();
-            let class = usize::from(slab.identity().key().class());
-            let shape = Table::<C>::TABLE.class(class);
-            let bit = 1 << handle.slot();
-            self.give_back(depot.class_list(class), slab, bit, shape, || {
-                tagged.retired()
-            })
-        };
-    }
-
     /// Ends the object that a handle names.
     pub(crate) fn end_object(
         &self,
@@ -217,67 +198,6 @@ impl<C: Config> Heap<C> {
     #[inline]
     pub(crate) fn is_scoped(handle: RawHandle) -> bool {
         handle.class() >= Table::<C>::TABLE.named()
-    }
-
-    /// Gives the slot of an object that was ended back.
-    pub(crate) fn put_ended(&self, tagged: &TaggedSlab, handle: RawHandle, finished: Finished) {
-        let (slab, bit) = (tagged.slab(), 1 << handle.slot());
-        if Self::is_scoped(handle) {
-            if finished.is_orphaned {
-                // SAFETY: whoever ends an orphaned object holds its slot. What is not orphaned its scope overwrites.
-                unsafe { self.wipe_tagged(tagged, handle) };
-                self.put_orphan(tagged, bit, finished.is_exhausted);
-            }
-            return;
-        }
-        if !finished.is_exhausted {
-            return self.put_slot(tagged, handle);
-        }
-        // SAFETY: whoever ends an object holds its slot.
-        unsafe { self.wipe_tagged(tagged, handle) };
-        // SAFETY: whoever ends an object holds its bit, so the slab is pinned; depots stay valid.
-        let depot = unsafe { &*slab.body().depot.cast::<EpochDepot<C::Lock>>() };
-        let class = usize::from(slab.identity().key().class());
-        let (class_list, shape) = (depot.class_list(class), Table::<C>::TABLE.class(class));
-        depot.count_slots(-1);
-        class_list.count_retired(1);
-        // SAFETY: as above; class list and class are the slab's.
-        let after =
-            unsafe { class_list.retire(slab, bit, shape, || self.keep(shape.slab_bytes())) };
-        self.follow_up(after, shape.slab_bytes());
-    }
-
-    /// Gives slots of a scope's slab back whose scope is gone.
-    #[cold]
-    pub(crate) fn put_orphan(&self, tagged: &TaggedSlab, word: u64, are_exhausted: bool) {
-        let slab = tagged.slab();
-        let class = usize::from(slab.identity().key().class());
-        let shape = Table::<C>::TABLE.class(class);
-        // SAFETY: the caller holds the slots, and a scope's slab is never listed.
-        let after = unsafe {
-            if are_exhausted {
-                Ok(depot::retire_unlisted(slab, word, shape))
-            } else {
-                depot::give_unlisted(slab, word, shape)
-            }
-        };
-        match after {
-            Ok(after) => self.follow_up(after, shape.slab_bytes()),
-            Err(double) => self.note_double_free(u64::from(double.0.count_ones())),
-        }
-    }
-
-    /// Deals with a slab that may have become empty.
-    fn follow_up(&self, after: After<'_>, bytes: usize) {
-        match after {
-            After::InUse | After::Cached => {}
-            // SAFETY: what the give came back with left this context holding the word.
-            After::Strayed(slab, word) => unsafe { self.give_back_stray(slab, word) },
-            after => {
-                let is_closed = self.return_run(after);
-                self.settle_depot(is_closed, bytes);
-            }
-        }
     }
 
     /// Sees to it that an owned slab has an id.

@@ -218,7 +218,7 @@ impl<C: Config> Heap<C> {
         // SAFETY: the claim made this context the owner; the object is the caller's to give up; depots
         // are valid for as long as the heap.
         let (is_closed, bytes) = unsafe {
-            let depot = &*body.depot.cast::<EpochDepot<C::Lock>>();
+            let depot = body.depot_of::<C::Lock>();
             let bytes = body.granules as usize * GRANULE;
             depot.remove_large(bytes);
             self.singles(body.granules).remove(bytes);
@@ -305,7 +305,7 @@ impl<C: Config> Heap<C> {
         unsafe { slab.set_granules(to) };
         let (from, to) = (from as usize * GRANULE, to as usize * GRANULE);
         // SAFETY: a slab's depot is valid for as long as the heap.
-        let depot = unsafe { &*body.depot.cast::<EpochDepot<C::Lock>>() };
+        let depot = unsafe { body.depot_of::<C::Lock>() };
         depot.resize_large(from, to);
         self.counters.long_runs.resize(from, to);
         if to < from {

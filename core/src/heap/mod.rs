@@ -14,6 +14,7 @@ mod closing;
 mod counters;
 mod depots;
 mod epochs;
+mod give_back;
 mod handles;
 mod large;
 mod mixed;
@@ -92,7 +93,7 @@ pub struct Heap<C: Config> {
     pub(crate) counters: Counters,
 }
 
-// SAFETY: everything inside is atomic or behind `R`, which is a mutex; the provider is shared.
+// SAFETY: everything inside is atomic or behind the configuration's lock, which is a mutex; the provider is shared.
 unsafe impl<C: Config<Provider: Sync, Lock: Sync>> Sync for Heap<C> {}
 // SAFETY: the pointers inside name memory that belongs to the heap and moves with it.
 unsafe impl<C: Config<Provider: Send, Lock: Send>> Send for Heap<C> {}
@@ -133,7 +134,7 @@ impl<C: Config> Heap<C> {
 
     /// Allocates, without a local. A size of zero gets a unique pointer that must be freed too.
     ///
-    /// This works from any context that `R` keeps others out of: with the default lock, a spin lock
+    /// This works from any context that the configuration's lock keeps others out of: with the default lock, a spin lock
     /// that masks nothing, an interrupt handler must not interrupt code that may be in the heap.
     ///
     /// # Errors

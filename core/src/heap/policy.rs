@@ -2,7 +2,7 @@
 
 /// How much of what is empty stays in memory, and what a close does with what it empties.
 ///
-/// What is more goes back to the provider at once, in batches of up to 2 MiB. [`Heap::reclaim`](crate::Heap::reclaim) gives all of it
+/// What is more goes back to the provider in batches of up to 2 MiB, or page by page where nothing is kept. [`Heap::reclaim`](crate::Heap::reclaim) gives all of it
 /// back, whatever the policy, and so does a heap whose provider has nothing left.
 ///
 /// ```
@@ -14,8 +14,8 @@
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
-    /// Empty bytes that may stay, rounded down to a multiple of 512; `usize::MAX`: all. With 0, pages go back one by one as they become
-    /// free.
+    /// Empty bytes that may stay, rounded down to a multiple of 512, so that less than 512 are none; `usize::MAX`: all, whatever
+    /// `live_divisor` is. With 0, and no share, pages go back one by one as they become free.
     pub keep: usize,
     /// What is in use divided by this may stay, if that is more; 0: no such share.
     pub live_divisor: u8,

@@ -138,7 +138,8 @@ impl<C: Config> Heap<C> {
 
     /// Whether empty bump blocks wait at all: they are for the next epoch of any local.
     pub(crate) fn keeps_blocks(&self) -> bool {
-        !self.policy().returns_on_close()
+        let policy = self.policy();
+        !policy.returns_on_close() && !policy.keeps_nothing()
     }
 
     /// Whether an empty slab may stay as it is where the shared path looks first.
@@ -245,10 +246,7 @@ impl<C: Config> Heap<C> {
         let bytes_of = |(class, class_list): &(usize, &ClassList<C::Lock>)| {
             class_list.cached() * Table::<C>::TABLE.class(*class).slab_bytes()
         };
-        let cached: usize = depot
-            .used_class_lists()
-            .map(|class_list| bytes_of(&class_list))
-            .sum();
+        let cached: usize = depot.used_class_lists().map(|used| bytes_of(&used)).sum();
         let most = (self.pages.taken() / SPARE).max(BLOCK);
         let fullest = depot.used_class_lists().max_by_key(bytes_of);
         let (Some((class, class_list)), true) = (fullest, cached > most) else {
@@ -279,7 +277,7 @@ impl<C: Config> Heap<C> {
         });
     }
 
-    /// Moves the slabs that linger in a row to the pages.
+    /// Moves the slabs that linger in a depot to the pages.
     fn sweep_depot(&self, depot: &EpochDepot<C::Lock>) -> Swept {
         let mut swept = Swept::default();
         // A slab that lingers was listed before its class list was closed, or is so now.

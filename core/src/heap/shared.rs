@@ -4,7 +4,7 @@
 use super::Heap;
 use crate::class::{Class, Purpose};
 use crate::config::{Config, Table};
-use crate::depot::{self, After, ClassList, EpochDepot, Owned, SlotTake};
+use crate::depot::{EpochDepot, Owned, SlotTake};
 use crate::epoch::Tag;
 use crate::error::{AllocError, FreeError};
 use crate::handle::TaggedSlab;
@@ -24,8 +24,13 @@ impl<C: Config> Heap<C> {
         }
     };
 
-    /// What a slab of a class in a row needs. One with tags is ready if it has an id.
-    fn meta_of(&self, depot: &EpochDepot<C::Lock>, class: &Class, is_ready: bool) -> MetaShape {
+    /// What a slab of a class in a depot needs. One with tags is ready if it has an id.
+    pub(super) fn meta_of(
+        &self,
+        depot: &EpochDepot<C::Lock>,
+        class: &Class,
+        is_ready: bool,
+    ) -> MetaShape {
         if class.is_tagged {
             MetaShape::tagged(Layout::new::<TaggedSlab>(), is_ready)
         } else if self.mixed.is_depot(depot.id()) {
@@ -155,131 +160,9 @@ impl<C: Config> Heap<C> {
         let body = unsafe { slab.body() };
         let bit = 1 << shape.slot_of(address.wrapping_sub(body.base.addr()));
         // SAFETY: a slab's depot is valid for as long as the heap.
-        let depot = unsafe { &*body.depot.cast::<EpochDepot<C::Lock>>() };
+        let depot = unsafe { body.depot_of::<C::Lock>() };
         // SAFETY: the caller gives up the object, which holds the bit.
         unsafe { self.give_back(depot.class_list(class), slab, bit, shape, || 0) }
-    }
-
-    /// Gives a word back, and deals with a slab that became empty. `retired` as for [`ClassList::give_back`].
-    ///
-    /// # Safety
-    /// The caller holds a slot of `word`; `class_list` and `class` are the slab's.
-    #[inline]
-    pub(crate) unsafe fn give_back(
-        &self,
-        class_list: &ClassList<C::Lock>,
-        slab: &Slab,
-        word: u64,
-        class: &Class,
-        retired: impl FnOnce() -> u64,
-    ) -> Result<(), FreeError> {
-        // SAFETY: the caller's promise.
-        let after = unsafe {
-            let keep = || self.keep(class.slab_bytes());
-            class_list.give_back(slab, word, class, retired, || self.may_linger(), keep)
-        };
-        match after {
-            Ok(After::InUse | After::Cached) => Ok(()),
-            Ok(After::Strayed(slab, word)) => {
-                // SAFETY: the give left this context holding the word.
-                unsafe { self.give_back_stray(slab, word) };
-                Ok(())
-            }
-            Ok(after) => {
-                let is_closed = self.return_run(after);
-                self.settle_depot(is_closed, class.slab_bytes());
-                Ok(())
-            }
-            Err(double) => {
-                self.note_double_free(u64::from(double.0.count_ones()));
-                Err(FreeError::DoubleFree)
-            }
-        }
-    }
-
-    /// Gives a word back that an epoch cache held, which is mostly a whole slab when the epoch cache is given up.
-    ///
-    /// # Safety
-    /// As for [`Heap::give_back`].
-    pub(crate) unsafe fn give_back_held(
-        &self,
-        class_list: &ClassList<C::Lock>,
-        slab: &Slab,
-        word: u64,
-        class: &Class,
-    ) {
-        class_list.count_given(1);
-        // SAFETY: the caller's promise.
-        let after = unsafe {
-            let keep = || self.keep(class.slab_bytes());
-            class_list.give_held(slab, word, class, keep)
-        };
-        match after {
-            Ok(After::InUse | After::Cached) => {}
-            // SAFETY: the give left this context holding the word.
-            Ok(After::Strayed(slab, word)) => unsafe { self.give_back_stray(slab, word) },
-            Ok(after) => {
-                let is_closed = self.return_run(after);
-                self.settle_depot(is_closed, class.slab_bytes());
-            }
-            Err(double) => self.note_double_free(u64::from(double.0.count_ones())),
-        }
-    }
-
-    /// Gives many words back at once that an epoch cache held.
-    ///
-    /// # Safety
-    /// For each as for [`Heap::give_back`].
-    pub(crate) unsafe fn give_back_all<'s>(
-        &self,
-        class_list: &ClassList<C::Lock>,
-        held: impl Iterator<Item = (&'s Slab, u64)>,
-        class: &Class,
-    ) {
-        let (mut left, mut closed) = (0, false);
-        let mut words = 0;
-        let held = held.inspect(|_| words += 1);
-        // SAFETY: the caller's promise.
-        let doubles = unsafe {
-            let keep = || self.keep(class.slab_bytes());
-            class_list.give_back_all(held, class, keep, |after| match after {
-                After::InUse | After::Cached => {}
-                After::Strayed(slab, word) => self.give_back_stray(slab, word),
-                after => {
-                    closed = self.return_run(after);
-                    left += class.slab_bytes();
-                }
-            })
-        };
-        class_list.count_given(words);
-        if doubles > 0 {
-            self.note_double_free(u64::from(doubles));
-        }
-        if left > 0 {
-            self.settle_depot(closed, left);
-        }
-    }
-
-    /// Gives slots back that were taken from a slab that had been recycled.
-    ///
-    /// # Safety
-    /// The caller holds them.
-    #[cold]
-    pub(super) unsafe fn give_back_stray(&self, slab: &Slab, bit: u64) {
-        // The slots pin the slab, so what it is now stays true until they are given.
-        let class = usize::from(slab.identity().key().class());
-        if Table::<C>::TABLE.purpose(class) == Purpose::Scoped {
-            // No class list has it.
-            // SAFETY: a scope's slabs are tagged.
-            return self.put_orphan(unsafe { TaggedSlab::of(slab) }, bit, false);
-        }
-        // SAFETY: pinned; a slab's depot is valid for as long as the heap.
-        let depot = unsafe { &*slab.body().depot.cast::<EpochDepot<C::Lock>>() };
-        // SAFETY: the caller holds the bit, and the class list and class are the slab's.
-        let _held = unsafe {
-            let (class_list, shape) = (depot.class_list(class), Table::<C>::TABLE.class(class));
-            self.give_back(class_list, slab, bit, shape, || depot::retired(slab, shape))
-        };
     }
 
     /// A new slab, owned by the caller, and whether its slots read as zero.
@@ -345,53 +228,8 @@ impl<C: Config> Heap<C> {
     }
 
     /// Whether slots of this class are counted as their depot's. A scope's are the scope's own affair.
-    fn counts(class: usize) -> bool {
+    pub(super) fn counts(class: usize) -> bool {
         Table::<C>::TABLE.purpose(class) != Purpose::Scoped
-    }
-
-    /// Gives an owned slab's run back to the pages, and its metadata unless it is used up. Tells whether
-    /// the slab's epoch is closed.
-    pub(super) fn return_run(&self, after: After<'_>) -> bool {
-        let (slab, is_reusable) = match after {
-            After::Recycle(Owned(slab)) => (slab, true),
-            After::Retire(Owned(slab)) => (slab, false),
-            After::InUse | After::Cached | After::Strayed(..) => return false,
-        };
-        // SAFETY: the slab is owned, by its type, so its body is stable, its run is in nobody's
-        // use, and both may go back.
-        unsafe {
-            let body = slab.body();
-            let (base, granules) = (body.base.addr(), body.granules);
-            let depot = &*body.depot.cast::<EpochDepot<C::Lock>>();
-            let class = usize::from(slab.identity().key().class());
-            let shape = Table::<C>::TABLE.class(class);
-            let (mut slots, mut is_ready) = (shape.slots(), true);
-            if shape.is_tagged {
-                let tagged = TaggedSlab::of(slab);
-                if tagged.retired() != 0 {
-                    let retired = tagged.retired().count_ones();
-                    slots -= retired as usize;
-                    if Self::counts(class) {
-                        depot
-                            .class_list(class)
-                            .count_retired(-retired.cast_signed());
-                    }
-                    tagged.forget_id();
-                    is_ready = false;
-                }
-            }
-            if Self::counts(class) {
-                depot.count_slots(-(slots as isize));
-            }
-            self.count_slab(depot, class, false);
-            let metadata = is_reusable.then_some((slab, self.meta_of(depot, shape, is_ready)));
-            let chunk = body.chunk.cast();
-            set_entries::<C::Provider>(chunk, base, shape.named_granules(), Entry::NONE);
-            let is_closed = !depot.tag().is_open();
-            self.pages
-                .put_slab(depot.blocks(), metadata, chunk, base, granules);
-            is_closed
-        }
     }
 
     /// Checks that `object` begins a live object of `class`, and notes that it is free.

@@ -345,7 +345,7 @@ impl<C: Config> Heap<C> {
         stats.bytes = stats.bytes.saturating_add(depot.bytes() as u64);
     }
 
-    /// Slots that locals hold in a row, by class.
+    /// Slots that locals hold in a depot, by class.
     fn held_in(&self, depot: &EpochDepot<C::Lock>) -> [u64; 2 * MAX_CLASSES] {
         let mut held = [0; 2 * MAX_CLASSES];
         self.locals.with(|list| {
@@ -380,7 +380,7 @@ impl<C: Config> Heap<C> {
                 };
                 stats.locals += u64::from(is_home);
                 stats.epoch_caches += 1;
-                stats.allocated_bytes += held;
+                stats.held_bytes += held;
                 if !is_open {
                     stats.closed_epoch_caches += 1;
                     stats.held_in_closed_bytes += held;

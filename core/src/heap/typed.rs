@@ -173,7 +173,7 @@ impl<C: Config> Heap<C> {
         Handle::new(self.name(object, class), self.ids.heap())
     }
 
-    /// Reads the value of a handle. While it is read it stays, whoever removes it.
+    /// Reads the value of a handle. While it is read it stays, whoever discards it.
     ///
     /// # Errors
     /// If the value is gone, was never of this heap, or has 255 readers.
@@ -195,7 +195,7 @@ impl<C: Config> Heap<C> {
     /// # Errors
     /// If the value is gone, or was never of this heap.
     pub fn discard<T>(&self, handle: Handle<T>) -> Result<(), HandleError> {
-        self.remove_and(handle, |tagged, finished| {
+        self.discard_and(handle, |tagged, finished| {
             self.put_ended(tagged, handle.raw, finished);
         })
     }
@@ -205,13 +205,13 @@ impl<C: Config> Heap<C> {
     /// # Errors
     /// If the value is gone, was never of this heap, or is being read.
     pub fn remove<T>(&self, handle: Handle<T>) -> Result<T, HandleError> {
-        self.take_and(handle, |tagged, finished| {
+        self.remove_and(handle, |tagged, finished| {
             self.put_ended(tagged, handle.raw, finished);
         })
     }
 
     /// As [`Heap::discard`]; `put` gets the slot.
-    pub(crate) fn remove_and<T>(
+    pub(crate) fn discard_and<T>(
         &self,
         handle: Handle<T>,
         put: impl FnOnce(&TaggedSlab, Finished),
@@ -235,7 +235,7 @@ impl<C: Config> Heap<C> {
     }
 
     /// As [`Heap::remove`]; `put` gets the slot.
-    pub(crate) fn take_and<T>(
+    pub(crate) fn remove_and<T>(
         &self,
         handle: Handle<T>,
         put: impl FnOnce(&TaggedSlab, Finished),
@@ -245,7 +245,7 @@ impl<C: Config> Heap<C> {
         let tag = tagged.tag(raw.slot());
         let left = tag.leave_unread(raw);
         left.map_err(|error| refused(self.clearer(raw, error)))?;
-        // SAFETY: as in `remove_and`; the slot's content is not a value any more after this.
+        // SAFETY: as in `discard_and`; the slot's content is not a value any more after this.
         let value = unsafe { self.value_of::<T>(tagged, raw).read() };
         put(tagged, tag.finish(raw.slot(), Ids::<C>::LAST));
         Ok(value)

@@ -11,7 +11,6 @@ use crate::block::BumpBlock;
 use crate::cache::CacheState;
 use crate::class::{GRANULE, Purpose, is_extent};
 use crate::config::{Config, Table};
-use crate::depot::EpochDepot;
 use crate::handle::{FreeWord, RawHandle, TaggedSlab};
 use crate::pages::{BlockView, NO_DEPOT};
 use crate::slab::{Key, Slab};
@@ -341,12 +340,7 @@ impl<C: Config> Heap<C> {
         }
         let shape = Table::<C>::TABLE.class(class);
         // SAFETY: at rest; a slab's depot is valid for as long as the heap.
-        let (body, depot) = unsafe {
-            (
-                slab.body(),
-                &*slab.body().depot.cast::<EpochDepot<C::Lock>>(),
-            )
-        };
+        let (body, depot) = unsafe { (slab.body(), slab.body().depot_of::<C::Lock>()) };
         verdict.demand(
             body.granules == u32::from(shape.granules),
             "a slab is as long as its class says",

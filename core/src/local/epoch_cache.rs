@@ -14,7 +14,7 @@ use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 use lock_api::RawMutex;
 
-/// A local's place in a row: a copyable name for memory that the local owns.
+/// A local's place in a depot: a copyable name for memory that the local owns.
 #[derive(Debug)]
 pub(super) struct EpochCache<'h, R> {
     /// The depot's number, or [`NO_DEPOT`].
@@ -171,7 +171,7 @@ impl<'h, C: Config> Local<'h, C> {
         Ok(cache)
     }
 
-    /// The epoch cache in a row that serves an era.
+    /// The epoch cache in a depot that serves an era.
     pub(super) fn cache_of(
         &mut self,
         depot: &'h EpochDepot<C::Lock>,
@@ -219,8 +219,7 @@ impl<'h, C: Config> Local<'h, C> {
         self.notice_closes();
         let address = object.addr().get();
         // SAFETY: a live object lies in a chunk of the heap and pins its slab; depots stay valid.
-        let depot: &'h EpochDepot<C::Lock> =
-            unsafe { &*(*self.slab_of(address)).body().depot.cast() };
+        let depot: &'h EpochDepot<C::Lock> = unsafe { (*self.slab_of(address)).body().depot_of() };
         // In a closed epoch a slot goes straight back, so that its slab can be reclaimed.
         if depot.tag().is_open()
             && let Ok(cache) = self.sit(depot)
@@ -257,7 +256,7 @@ impl<'h, C: Config> Local<'h, C> {
         self.put_back(word);
     }
 
-    /// The epoch cache in a row, made if there is none, and near at hand from now on.
+    /// The epoch cache in a depot, made if there is none, and near at hand from now on.
     fn sit(
         &mut self,
         depot: &'h EpochDepot<C::Lock>,

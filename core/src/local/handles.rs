@@ -3,7 +3,6 @@
 use super::Local;
 use crate::cache::{Cell, Entry};
 use crate::config::{Config, Table};
-use crate::depot::EpochDepot;
 use crate::epoch::{Epoch, Tag};
 use crate::error::AllocError;
 use crate::handle::{Finished, FreeWord, HandleError, RawHandle, TaggedSlab};
@@ -80,7 +79,7 @@ impl<'h, C: Config> Local<'h, C> {
     /// As for [`Heap::discard`].
     pub fn discard<T>(&mut self, handle: Handle<T>) -> Result<(), HandleError> {
         let heap = self.heap;
-        heap.remove_and(handle, |tagged, finished| {
+        heap.discard_and(handle, |tagged, finished| {
             self.put_ended(tagged, handle.raw(), finished);
         })
     }
@@ -91,7 +90,7 @@ impl<'h, C: Config> Local<'h, C> {
     /// As for [`Heap::remove`].
     pub fn remove<T>(&mut self, handle: Handle<T>) -> Result<T, HandleError> {
         let heap = self.heap;
-        heap.take_and(handle, |tagged, finished| {
+        heap.remove_and(handle, |tagged, finished| {
             self.put_ended(tagged, handle.raw(), finished);
         })
     }
@@ -193,7 +192,7 @@ impl<'h, C: Config> Local<'h, C> {
         let near = *self.near(id);
         if near.id != id {
             // SAFETY: the slab is pinned, and depots stay valid for as long as the heap.
-            let depot = unsafe { &*tagged.slab().body().depot.cast::<EpochDepot<C::Lock>>() };
+            let depot = unsafe { tagged.slab().body().depot_of::<C::Lock>() };
             self.put_slot_elsewhere(depot, class, word);
         } else if !self.cell(near, class).push(entry, C::CHECKED) {
             self.spill(near, class, entry);

@@ -451,7 +451,7 @@ impl<'h, C: Config> Local<'h, C> {
             let held = CacheState::held::<C>(state);
             stats.epochs += 1;
             stats.held_slots += held.0 as u64;
-            stats.allocated_bytes += held.1 as u64;
+            stats.held_bytes += held.1 as u64;
             if !depot.tag().is_open() {
                 stats.closed_epochs += 1;
                 stats.held_in_closed_bytes += held.1 as u64;
@@ -480,7 +480,7 @@ impl<'h, C: Config> Local<'h, C> {
     /// takes or leaves them, and spare ones.
     #[must_use]
     pub fn holding_bound() -> usize {
-        let classes = (0..Table::<C>::LISTED).map(|class_list| Table::<C>::TABLE.class(class_list));
+        let classes = (0..Table::<C>::LISTED).map(|class| Table::<C>::TABLE.class(class));
         let slabs: usize = classes
             .map(|c| (usize::from(c.magazine) + usize::from(c.stash) + 1) * c.slab_bytes())
             .sum();

@@ -51,7 +51,10 @@ impl MetaShape {
 
 /// What the layers above keep for memory that they took, and what the page map leads to: a slab. While it is unused, this
 /// layer owns it and links it to others.
-pub(crate) trait Record: Sized {
+///
+/// # Safety
+/// It is the only type of records of a heap, and each layout of a [`MetaShape`] begins with one.
+pub(crate) unsafe trait Record: Sized {
     /// A new one, unused.
     fn new() -> Self;
 

@@ -27,7 +27,7 @@ impl<C: Config> Scope<'_, C> {
         Ok(self.heap.name(object, class))
     }
 
-    /// Moves a value into the scope and names it. It is dropped when it is removed, or with the scope.
+    /// Moves a value into the scope and names it. It is dropped when it is discarded, or with the scope.
     /// Readers that are in the middle of it then keep it until they are done.
     ///
     /// # Errors
@@ -53,7 +53,7 @@ impl<C: Config> Scope<'_, C> {
                     handle,
                     heap: self.heap,
                 });
-                self.ask(&raw mut (*note).1, noted.cast(), remove_noted::<T, C>);
+                self.ask(&raw mut (*note).1, noted.cast(), discard_noted::<T, C>);
             }
         }
         Ok(handle)
@@ -82,16 +82,16 @@ impl<C: Config> Scope<'_, C> {
     }
 }
 
-/// Drops a value that was noted, unless it was removed before.
+/// Drops a value that was noted, unless it was discarded or removed before.
 ///
 /// # Safety
 /// `noted` is a `Noted` of these types, whose heap is still there.
-unsafe fn remove_noted<T, C: Config>(noted: *mut u8) {
+unsafe fn discard_noted<T, C: Config>(noted: *mut u8) {
     // SAFETY: the caller's promise.
     let (handle, heap) = unsafe {
         let noted = &*noted.cast::<Noted<T, C>>();
         (noted.handle, &*noted.heap)
     };
-    // It may have been removed: then there is nothing to do.
+    // It may have been discarded or removed: then there is nothing to do.
     let _removed = heap.discard(handle);
 }

@@ -88,7 +88,7 @@ pub struct Scope<'h, C: Config> {
 }
 
 // SAFETY: the scope owns its blocks. What is in them is borrowed while it is reachable, and the values
-// whose destructors it runs are `Send`, by the bound of `boxed`.
+// whose destructors it runs are `Send`, by the bound of `alloc_with_drop`.
 unsafe impl<C: Config<Provider: Sync, Lock: Sync>> Send for Scope<'_, C> {}
 
 /// A destructor to run. Lies beside its value, in the scope's memory.

@@ -49,8 +49,9 @@ impl Run {
     }
 }
 
+// SAFETY: all layouts of `MetaShape` begin with a `Slab`, and nothing else is a record.
 #[cfg(not(loom))]
-impl Record for Slab {
+unsafe impl Record for Slab {
     fn new() -> Self {
         Self::new()
     }

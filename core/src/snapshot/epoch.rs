@@ -134,7 +134,7 @@ pub struct LocalStats {
     /// Slots that it holds.
     pub held_slots: u64,
     /// Their bytes.
-    pub allocated_bytes: u64,
+    pub held_bytes: u64,
     /// Of these bytes, those in closed epochs.
     pub held_in_closed_bytes: u64,
     /// Why it left its fast path.
@@ -152,7 +152,7 @@ pub struct LocalsStats {
     /// Of these, epochs that were closed since.
     pub closed_epoch_caches: u64,
     /// Bytes of the slots that they hold.
-    pub allocated_bytes: u64,
+    pub held_bytes: u64,
     /// Of these, in closed epochs.
     pub held_in_closed_bytes: u64,
     /// The number of the local that holds the most in one closed epoch, and how many bytes.

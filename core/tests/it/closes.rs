@@ -287,6 +287,16 @@ fn a_policy_that_keeps_nothing_leaves_nothing() {
         assert_eq!(heap.stats().slabs.slabs, 0, "{policy:?}");
         // SAFETY: there are no locals and no other threads.
         unsafe { heap.walk() }.expect("the heap is whole");
+        let heap = TestHeap::<crate::common::Bumping<Host>>::new(Host::default());
+        heap.set_policy(policy);
+        let mut local = heap.local().unwrap();
+        let epoch = heap.open_epoch().unwrap();
+        let object = local.alloc_in(epoch, layout(100)).unwrap();
+        // SAFETY: it is live and used no more.
+        unsafe { local.free(object, layout(100)) }.unwrap();
+        local.leave(epoch);
+        heap.close(epoch).unwrap();
+        assert_eq!(heap.stats().blocks.blocks, 0, "none waits: {policy:?}");
     }
 }
 

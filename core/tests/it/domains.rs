@@ -149,6 +149,7 @@ fn a_domain_is_of_one_heap() {
         inside.alloc(&mut local, layout()),
         Err(AllocError::OtherHeap)
     );
+    assert_eq!(heap.stats().errors.allocs, [0, 0, 0, 0, 0, 1]);
     assert_eq!(other.epoch_stats(theirs).unwrap().live_objects(), 0);
 }
 

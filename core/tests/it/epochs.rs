@@ -419,7 +419,7 @@ fn epochs_under_contention() {
 
 /// Threads with an epoch for each of their rounds, in a short ring, whose objects are freed by others, some after the
 /// close; the policy changes meanwhile. No object is written to by another era, none is lost, and at the end the sums
-/// hold. Catches a row that serves a new era while an object of the old one lives, and a taker that comes late.
+/// hold. Catches a depot that serves a new era while an object of the old one lives, and a taker that comes late.
 #[test]
 fn eras_under_contention() {
     let heap = TestHeap::<ShortRing<Host>>::new(Host::default());

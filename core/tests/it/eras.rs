@@ -19,7 +19,7 @@ const SIZES: [usize; 4] = [16, 64, 200, 700];
 
 /// What an epoch leaves is memory for anything: no slab is left of it, whatever the policy, and the next one takes no more from the
 /// provider where the policy keeps it. All figures are those of the era alone, at each step. Catches slabs that are counted in two
-/// eras or stay in none, and bins that do not open again.
+/// eras or stay in none, and class lists that do not open again.
 #[test]
 fn an_era_leaves_pages() {
     let policies = [
@@ -97,7 +97,7 @@ fn an_era_leaves_pages() {
     }
 }
 
-/// What is freed after the close leaves no slab either; and while one object lives the row serves no other era. Catches a row that is
+/// What is freed after the close leaves no slab either; and while one object lives the depot serves no other era. Catches a depot that is
 /// taken for drained while it is not.
 #[test]
 fn a_late_free_leaves_no_slab() {
@@ -127,7 +127,7 @@ fn a_late_free_leaves_no_slab() {
     }
 }
 
-/// A handle of an era that is over is refused, though its slab serves again, in the same row. Catches a slab that
+/// A handle of an era that is over is refused, though its slab serves again, in the same depot. Catches a slab that
 /// begins another life with its old tags.
 #[test]
 fn handles_of_an_era_before_are_stale() {
@@ -154,7 +154,7 @@ fn handles_of_an_era_before_are_stale() {
     }
 }
 
-/// The bound is one for all rows, however their epochs come and go: what waits is never more, and is counted to the byte. Catches what
+/// The bound is one for all depots, however their epochs come and go: what waits is never more, and is counted to the byte. Catches what
 /// is told twice or not at all.
 #[test]
 fn what_waits_is_bounded() {

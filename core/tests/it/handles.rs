@@ -390,7 +390,7 @@ fn first_handles_of_many_threads() {
     }
 }
 
-/// Handles and plain objects of one class never share a slab. Catches a bin that serves both.
+/// Handles and plain objects of one class never share a slab. Catches a class list that serves both.
 #[test]
 fn handles_and_pointers_do_not_mix() {
     let heap = TestHeap::<Checked<Host>>::new(Host::default());

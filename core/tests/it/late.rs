@@ -1,5 +1,5 @@
 //! Who comes late to an era's end: a taker or a reclaimer that stands still between two locks while the epoch closes
-//! and its row begins to serve the next. A lock with a hook has them stand still where they do harm.
+//! and its depot begins to serve the next. A lock with a hook has them stand still where they do harm.
 #![cfg(not(miri))]
 
 use crate::common::hooked::{Hooked, hooked};
@@ -26,7 +26,7 @@ impl Steps {
 
 type TheHeap = Heap<ShortRing<HostProvider<{ 1 << 18 }>, Hooked>>;
 
-/// An epoch that has its row.
+/// An epoch that has its depot.
 fn open(heap: &TheHeap) -> Epoch {
     let epoch = heap.open_epoch().unwrap();
     let object = heap.alloc_in(epoch, layout(20_000)).unwrap();
@@ -35,7 +35,7 @@ fn open(heap: &TheHeap) -> Epoch {
     epoch
 }
 
-/// A taker found its epoch open and stands still; the epoch is closed, and its row serves the next, which has a slab there; the taker
+/// A taker found its epoch open and stands still; the epoch is closed, and its depot serves the next, which has a slab there; the taker
 /// takes a slot of that, sees the tag and gives it back. Catches an object of one era in a slab of another, and a slot that is lost.
 #[test]
 fn a_taker_that_comes_late() {
@@ -45,7 +45,7 @@ fn a_taker_that_comes_late() {
     std::thread::scope(|scope| {
         let late = scope.spawn(|| {
             let stands_still = |is_lock, number| match (is_lock, number) {
-                // Before the bin's lock, and behind the check of the tag.
+                // Before the class list's lock, and behind the check of the tag.
                 (true, 1) => {
                     steps.go(1);
                     steps.wait(2);
@@ -81,7 +81,7 @@ fn a_taker_that_comes_late() {
 }
 
 /// A reclaimer took a slab from the cache of an epoch and stands still, while that is closed and the next begins: in no era there is a slab
-/// too many or too few. Catches a row that serves again while a slab of it is in somebody's hands.
+/// too many or too few. Catches a depot that serves again while a slab of it is in somebody's hands.
 #[test]
 fn a_reclaim_under_way() {
     for stop in 1..12 {

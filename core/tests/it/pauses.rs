@@ -1,4 +1,4 @@
-//! A paused heap keeps everybody out of its pages', its ring's and its bins' locks, and goes on afterwards.
+//! A paused heap keeps everybody out of its pages', its ring's and its class lists' locks, and goes on afterwards.
 
 use crate::common::host::HostProvider;
 use crate::common::{layout, steps, walk};
@@ -17,7 +17,7 @@ type TestHeap = Heap<Unchecked<HostProvider<{ 1 << 18 }>>>;
 fn nobody_is_inside_a_paused_heap() {
     let heap = TestHeap::new(HostProvider::default());
     let epoch = heap.open_epoch().unwrap();
-    // Slabs that are full: the first free in one is under the bin's lock.
+    // Slabs that are full: the first free in one is under the class list's lock.
     let full: Vec<_> = (0..64)
         .map(|_| heap.alloc_in(epoch, layout(512)).unwrap())
         .collect();
@@ -29,7 +29,7 @@ fn nobody_is_inside_a_paused_heap() {
             unsafe { heap.free(large, layout(30_000)) }.unwrap();
         }),
         ("ring", &|| assert!(heap.state(epoch).is_ok())),
-        ("bin", &|| {
+        ("class list", &|| {
             let first = NonNull::new(first.load(Ordering::Relaxed)).unwrap();
             // SAFETY: it is live and freed once.
             unsafe { heap.free(first, layout(512)) }.unwrap();
@@ -37,7 +37,7 @@ fn nobody_is_inside_a_paused_heap() {
     ];
     let done: [AtomicUsize; 3] = Default::default();
     let begun = AtomicUsize::new(0);
-    // SAFETY: nothing else is done with the heap here until `go_on`, which is called once.
+    // SAFETY: nothing else is done with the heap here until `after_fork`, which is called once.
     unsafe { heap.before_fork() };
     std::thread::scope(|scope| {
         let threads: Vec<_> = tasks

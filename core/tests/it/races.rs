@@ -62,7 +62,7 @@ fn one_after_the_other(first: impl FnOnce() -> u64 + Send, then: impl FnOnce(u64
     });
 }
 
-/// The first allocation makes the root epoch's row; the next thread finds a whole one. Its class is another one, so that
+/// The first allocation makes the root epoch's depot; the next thread finds a whole one. Its class is another one, so that
 /// it is not the list's lock which makes it whole.
 #[test]
 fn the_root_is_whole() {
@@ -95,9 +95,9 @@ fn the_ring_is_whole() {
     );
 }
 
-/// As above, for a thread that looks at all rows first.
+/// As above, for a thread that looks at all depots first.
 #[test]
-fn rows_are_whole() {
+fn depots_are_whole() {
     let heap = new_heap();
     one_after_the_other(
         || {
@@ -108,15 +108,15 @@ fn rows_are_whole() {
     );
 }
 
-/// An epoch is opened with a new row; who has its token finds a whole one.
+/// An epoch is opened with a new depot; who has its token finds a whole one.
 #[test]
-fn the_row_of_a_position_is_whole() {
+fn the_depot_of_a_position_is_whole() {
     let heap = new_heap();
     heap.current().unwrap();
     one_after_the_other(
         || {
             let epoch = heap.open_epoch().unwrap();
-            // With its first object it gets a row.
+            // With its first object it gets a depot.
             heap.alloc_in(epoch, layout(64)).unwrap();
             epoch.era() << 8 | epoch.index() as u64
         },
@@ -191,9 +191,9 @@ temporal_slab_actions::configs! {
     }
 }
 
-/// The row of the slabs that epochs share is made by one thread, and another comes for it.
+/// The depot of the slabs that epochs share is made by one thread, and another comes for it.
 #[test]
-fn the_row_of_mixed_slabs_is_whole() {
+fn the_depot_of_mixed_slabs_is_whole() {
     let heap = TestHeap::<Seeing<HostProvider>>::new(HostProvider::default());
     let taught = || {
         let mut local = heap.local().unwrap();

@@ -333,7 +333,7 @@ fn an_outdated_hint_into_a_scopes_slab() {
     let handle = heap.alloc_raw(layout).unwrap();
     heap.free_raw(handle).unwrap();
     heap.reclaim();
-    // The metadata of the slab that the bin remembers is this scope's now.
+    // The metadata of the slab that the class list remembers is this scope's now.
     let scope = Scope::new(&heap);
     let values: Vec<_> = (0..4u8).map(|n| scope.insert([n; 8192]).unwrap()).collect();
     let readings: Vec<_> = values[1..].iter().map(|h| heap.get(*h).unwrap()).collect();

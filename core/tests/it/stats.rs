@@ -27,7 +27,7 @@ fn run<C: Config>(heap: &Heap<C>, seed: u64) {
             let held: u64 = world
                 .locals
                 .iter()
-                .map(|local| local.stats().allocated_bytes)
+                .map(|local| local.stats().held_bytes)
                 .sum();
             assert_eq!(now.residency.held, held, "held is what the locals say");
             before = now;

@@ -1,4 +1,4 @@
-//! Values with handles: read, removed and taken, by many at once, and dropped once.
+//! Values with handles: read, discarded and removed, by many at once, and dropped once.
 
 use crate::common::host::HostProvider;
 use crate::common::{steps, walk};
@@ -196,7 +196,7 @@ fn destructors_come_back_to_the_heap() {
     drop(unsafe { Box::from_raw(place) });
 }
 
-/// Threads read, remove and take the same values: each is dropped or taken once, and no reader ever sees
+/// Threads read, discard and remove the same values: each is dropped or removed once, and no reader ever sees
 /// one that is gone. Catches (under Miri too) a read that races the drop.
 #[test]
 fn readers_and_removers() {

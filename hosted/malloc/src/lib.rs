@@ -147,7 +147,7 @@ pub unsafe extern "C" fn realloc(object: *mut c_void, size: usize) -> *mut c_voi
         unsafe { free(object) };
         return ptr::null_mut();
     }
-    let room = match TemporalSlab::size_of(old) {
+    let room = match TemporalSlab::usable_size(old) {
         Ok(room) => room,
         Err(error) => {
             misuse::found("realloc", old, error);
@@ -203,7 +203,7 @@ pub unsafe extern "C" fn malloc_usable_size(object: *mut c_void) -> usize {
     let Some(object) = NonNull::new(object.cast::<u8>()) else {
         return 0;
     };
-    TemporalSlab::size_of(object).unwrap_or_else(|error| {
+    TemporalSlab::usable_size(object).unwrap_or_else(|error| {
         misuse::found("malloc_usable_size", object, error);
         0
     })

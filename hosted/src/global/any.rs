@@ -91,11 +91,11 @@ impl TemporalSlab {
     /// # Errors
     /// As there.
     #[inline]
-    pub fn size_of(object: NonNull<u8>) -> Result<usize, FreeError> {
+    pub fn usable_size(object: NonNull<u8>) -> Result<usize, FreeError> {
         HEAP.usable_size(object)
     }
 
-    /// Moves a large object of `room` bytes, as [`TemporalSlab::size_of`] says, to where `new` fits, by its pages. `None`
+    /// Moves a large object of `room` bytes, as [`TemporalSlab::usable_size`] says, to where `new` fits, by its pages. `None`
     /// where that is no way.
     ///
     /// # Safety

@@ -130,7 +130,7 @@ fn alloc_against_close() {
 /// The last slot of a closed epoch's slab is freed while the close sweeps: one of the two gets the slab,
 /// and it is not left behind in a list.
 ///
-/// Mutation: `Lists::end_life` says that a closed class_list is open. Mutation: `set_closed` does nothing.
+/// Mutation: `Lists::end_life` says that a closed class list is open. Mutation: `set_closed` does nothing.
 #[test]
 fn free_against_close() {
     loom::model(|| {

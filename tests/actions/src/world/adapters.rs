@@ -126,7 +126,7 @@ impl<C: Config> World<'_, C> {
         assert_eq!(now.live_objects(), self.live() as u64);
         assert_eq!(now.locals.locals, self.locals.len() as u64);
         let stats = self.locals.iter().map(|local| local.stats());
-        let held: u64 = stats.map(|local| local.allocated_bytes).sum();
+        let held: u64 = stats.map(|local| local.held_bytes).sum();
         // And blocks in which nothing lives, of locals.
         let blocks = now.residency.held - held;
         assert!(

@@ -380,11 +380,11 @@ mod tests {
 
     #[test]
     fn names_outlive_a_change_above() {
-        let name = "core/src/depot/row.rs:56:9: replace Row::id -> u16 with 0";
-        assert_eq!(file_of(name), "depot/row.rs");
+        let name = "core/src/depot/epoch_depot.rs:56:9: replace EpochDepot::id -> u16 with 0";
+        assert_eq!(file_of(name), "depot/epoch_depot.rs");
         assert_eq!(
             without_place(name),
-            "depot/row.rs: replace Row::id -> u16 with 0"
+            "depot/epoch_depot.rs: replace EpochDepot::id -> u16 with 0"
         );
     }
 }
