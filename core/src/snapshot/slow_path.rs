@@ -16,8 +16,9 @@ pub struct Counter {
 }
 
 /// Makes a snapshot and what counts for it out of one table. A line is a counter: its field, what reports call it and,
-/// where several share that name, its cause; and what it counts. Snapshots, sums, JSON, Prometheus and the schema
-/// follow.
+/// where several share that name, its cause; and what it counts. The snapshot of a local, sums, JSON, Prometheus and the
+/// schema follow. What classes, epochs and the heap tell of it is taken from class lists and locals in `heap/stats.rs`: a
+/// line that is not there is 0 for them.
 macro_rules! counters {
     (
         $(#[$doc:meta])* $stats:ident, counted in $live:ident:
