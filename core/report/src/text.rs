@@ -166,7 +166,7 @@ fn shared(to: &mut dyn Write, stats: &HeapStats) -> fmt::Result {
     let (locks, shared) = (stats.locks.all(), &stats.shared);
     writeln!(
         to,
-        "locks: {} taken, {:.2} % waited; shared path: {} takes, {:.2} % again, {} lists spread",
+        "locks: {} taken, {:.2} % waited; shared path: {} takes, {:.2} % retried, {} lists spread by CPU",
         locks.taken,
         locks.contention() * 100.0,
         shared.takes,

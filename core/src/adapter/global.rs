@@ -48,7 +48,7 @@ unsafe impl<C: Config + 'static> FindLocal<C> for SharedOnly {
 ///
 /// The local belongs to the heap that the first call names. Calls that name another get `None`.
 pub struct LockedLocal<C: Config + 'static> {
-    /// Set with `Acquire`, cleared with `Release`: each user of the local is behind the one before.
+    /// Set with `Acquire`, cleared with `Release`: each use of the local happens before the next.
     in_use: AtomicBool,
     local: UnsafeCell<Option<Local<'static, C>>>,
 }

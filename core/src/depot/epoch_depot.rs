@@ -8,8 +8,8 @@
 //!
 //! Whoever holds a slot of a depot's slab knows that the depot is not drained, so the depot's tag cannot
 //! move on to another era while the slot is held. An allocation that names an epoch therefore takes
-//! its slot first and then reads the tag (`Relaxed`: the `Acquire` of the take is behind everything
-//! that was done to the depot when it began to serve): if the tag is not that of the epoch, open, the
+//! its slot first and then reads the tag (`Relaxed`: everything that was done to the depot when it began to
+//! serve happens before the `Acquire` of the take): if the tag is not that of the epoch, open, the
 //! slot goes back and the answer is `EpochClosed`. New slabs are made under the pages' lock, where
 //! the tag is changed too, so none is made for an era that is over.
 

@@ -221,8 +221,8 @@ impl<R: lock_api::RawMutex> ClassList<R> {
         })
     }
 
-    /// As [`ClassList::give_back`], for who holds many slots: of a slab all of whose slots it holds it is the owner, and
-    /// need not give them for anybody to see.
+    /// As [`ClassList::give_back`], for a caller that holds many slots. A caller that holds every slot owns the slab, so it
+    /// gives nothing and ends the slab's life at once.
     ///
     /// # Safety
     /// As for [`ClassList::give_back`].

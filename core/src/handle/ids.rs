@@ -18,7 +18,7 @@
 //! one compare-and-swap, before anything else here. It is a number that leads to nothing, so it is `Relaxed`: whoever
 //! makes the root has read it before, and of two reads of one atomic, one after the other, the later sees nothing older.
 //! `root`, the leaves and the entries are stored with `Release`, when what they point to is written, and loaded with
-//! `Acquire`: who sees the root is behind the start, and who finds an entry finds a whole slab. `next` is changed by
+//! `Acquire`: `start` happens before a load that finds the root, and an entry that is found leads to an initialised slab. `next` is changed by
 //! compare-and-swap alone, so each number goes out once: `Relaxed`.
 
 use super::{RawHandle, TaggedSlab};

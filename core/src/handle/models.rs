@@ -150,8 +150,8 @@ fn get_against_free_and_recycle() {
     });
 }
 
-/// A look for an object that is being made, by one who knows what its handle will be: none, or where it is. Nothing else
-/// puts the look behind the making.
+/// A look for an object that is being made, by a thread that knows what its handle will be: none, or where it is.
+/// Nothing else orders the making before the look.
 ///
 /// Mutation: `SlotTag::name` made `Relaxed`. Mutation: `is_named` looks `Relaxed`.
 #[test]

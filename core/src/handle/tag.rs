@@ -18,14 +18,14 @@
 //!
 //! # Orderings
 //!
-//! - `begin` is `Relaxed`: no look finds a free word, and who names an object here has the slot's bit, and with it the
-//!   owner's `publish` or a later give, behind it.
+//! - `begin` is `Relaxed`: no look finds a free word, and the context that names an object here holds the slot's bit, so
+//!   the owner's `publish` or a later give happened before.
 //! - `name` is `Release`: what was written to the object and to the slab before it happens before a
 //!   look that finds the name (`Acquire`).
 //! - `pin` is `Acquire` for the same reason. `unpin` is `Release`, and every change that ends an
-//!   object is `Acquire`: the end is behind all that readers did.
-//! - `end`, `leave` and `finish` are also `Release`, so that whoever finds the slot free, or the tag
-//!   changed, is behind the end: see the second look in `TaggedSlab::find`.
+//!   object is `Acquire`: all that readers did happens before the end.
+//! - `end`, `leave` and `finish` are also `Release`: the end happens before a look that finds the slot free or the tag
+//!   changed. See the second look in `TaggedSlab::find`.
 //!
 //! Each retry loop goes round when somebody else changed the word in between: a reader came or went,
 //! or the object ended, which ends the loop.
@@ -141,7 +141,7 @@ impl SlotTag {
         names(self.0.load(Ordering::Acquire), handle)
     }
 
-    /// As [`SlotTag::is_named`], for one who was behind the first look.
+    /// As [`SlotTag::is_named`]. `Relaxed`: the first look, an `Acquire`, already synchronised.
     #[inline]
     pub(crate) fn is_still_named(&self, handle: RawHandle) -> bool {
         names(self.0.load(Ordering::Relaxed), handle)

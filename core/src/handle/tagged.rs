@@ -6,14 +6,14 @@
 //! live, and `retired` says so. All slots are then `class.all` without it. Of a retire and the give of
 //! the last other slots one must find the slab empty: the retirer first adds to `retired` and then
 //! reads the word by a read-modify-write ([`Slab::free_settled`]); a giver first adds to the word and
-//! then reads `retired`. The two meet in the word: if the giver is the later one it is behind the
-//! retirer and reads what that added; if the retirer is, it finds the giver's bits. If both find the slab
+//! then reads `retired`. The two meet in the word: if the giver is the later one, the retirer's
+//! addition happens before it and is read; if the retirer is, it finds the giver's bits. If both find the slab
 //! empty the claim's compare-and-swap decides, in which life it happens included ([`Slab::claim_in`]).
 //!
 //! A giver may read what a retirer added although that did not come to the word yet. It then claims without
-//! having met it there, and is to be behind what the retirer did to its slot all the same: so the retirer adds
-//! with `Release`, and whoever asks for `retired` does so with `Acquire`. Of those who retire all slots the
-//! last one owns the slab, and is behind the others by `retired` alone (`AcqRel`). An owner clears it when the
+//! having met it there, and what the retirer did to its slot must happen before the claim all the same: so the retirer
+//! adds with `Release`, and `retired` is read with `Acquire`. Of the contexts that retire all slots the last one owns the
+//! slab, and the others happen before it by `retired` alone (`AcqRel`). An owner clears it when the
 //! slab gets a fresh id.
 
 use super::RawHandle;
@@ -31,7 +31,8 @@ pub(super) const SLOTS: usize = 64;
 pub(crate) struct TaggedSlab {
     slab: Slab,
     /// The first slot, for looks that pin nothing. An owner stores it (`Release`) before any slot of
-    /// this life is named; whoever loads it (`Acquire`) is behind the ends of the lives before.
+    /// this life is named; the ends of the lives before happen before a load (`Acquire`) that
+    /// finds it.
     base: AtomicPtr<u8>,
     /// Slots that are out of use until the slab gets a fresh id. `AcqRel` in `retire`, with itself and
     /// the `Acquire` in `retired`; an owner clears it `Relaxed`.

@@ -100,7 +100,7 @@ impl<C: Config> Heap<C> {
         Ok(closed)
     }
 
-    /// Counts one more who is inside an epoch, as a domain's guard does: for callers whose guards are not values.
+    /// Increments the domain count of an epoch, for bindings without RAII.
     ///
     /// # Errors
     /// If the epoch is closed, or there is no memory.

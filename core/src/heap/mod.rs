@@ -199,8 +199,7 @@ impl<C: Config> Heap<C> {
         }
     }
 
-    /// Whether an object serves `new` as it stands, in place of `old`. If so it is from now on to be
-    /// freed with `new`.
+    /// Returns true if `new` fits without moving the object. It is then freed with `new`.
     #[must_use]
     pub fn resize_in_place(&self, object: NonNull<u8>, old: Layout, new: Layout) -> bool {
         let provider = self.pages.provider();
@@ -310,9 +309,9 @@ impl<C: Config> Heap<C> {
 
     /// Every depot that exists, the newest first.
     pub(crate) fn depots(&self) -> impl Iterator<Item = &EpochDepot<C::Lock>> {
-        // SAFETY: depots stay valid for as long as the heap; the `Acquire` is behind the depot's making.
+        // SAFETY: depots stay valid for as long as the heap; the depot's initialisation happens before the `Acquire`.
         let newest = unsafe { self.newest.load(Ordering::Acquire).as_ref() };
-        // SAFETY: as above; a depot was behind the ones that are older when it was published.
+        // SAFETY: as above; older depots were initialised before a newer one was published.
         core::iter::successors(newest, |depot| unsafe {
             depot.older.load(Ordering::Relaxed).as_ref()
         })

@@ -152,8 +152,8 @@ impl<C: Config> Heap<C> {
         self.budget.take(bytes);
     }
 
-    /// What was empty all the time since this was asked last: at least so many bytes of what is reclaimable
-    /// were of no use to anybody. For whoever gives back what stays empty; there should be one who asks.
+    /// Returns the low-water mark of the reclaimable bytes since the last call, and resets it. For one caller, such as a thread
+    /// that gives back what stays empty.
     pub fn take_idle_bytes(&self) -> usize {
         self.pages.least_warm() + self.budget.least()
     }

@@ -474,8 +474,8 @@ impl<'h, C: Config> Local<'h, C> {
 
     /// The most bytes of slabs that a local keeps from becoming empty, for each epoch that it serves:
     /// each entry of each magazine and each word of each stash may be the last one that is held of
-    /// its slab; objects with handles and others have their own. It takes use of every class, in the worst order, to
-    /// come near it; a local that uses one class of 128 bytes holds on to 776 KiB at most, one of a class above 8 KiB to 400, and one that has used a class
+    /// its slab; objects with handles and others have their own. Reached only if every class is used, in the worst
+    /// order; a local that uses one class of 128 bytes holds on to 776 KiB at most, one of a class above 8 KiB to 400, and one that has used a class
     /// of up to 2 KiB only a few times, in this epoch and in those that it had the same epoch cache for, to a quarter of that class's share. Where there are bump blocks, those of an epoch whose objects are all dead, until the local
     /// takes or leaves them, and spare ones.
     #[must_use]

@@ -20,18 +20,18 @@
 //! - `give` is `Release` (and `SeqCst`, for `ClassList::set_closed`): the holder's last accesses to its slots,
 //!   and an owner's writes to the body, happen before whatever takes those bits. It pairs with the
 //!   `Acquire` of `take_all`, `take_bit` and `claim`. All changes of `free` are read-modify-writes, so
-//!   each of them continues the release sequences of all gives before it, and a claimer or taker
-//!   is behind every giver, not only the last.
+//!   each of them continues the release sequences of all gives before it, and every give happens
+//!   before a claim or take that follows it, not only the last one.
 //! - `claim` is `Acquire` although the give before it is `SeqCst`: between the two another may have
-//!   taken a slot and given it back, and the claimer must be behind that too.
-//! - `free_settled` is `Release`: a give that comes after it is behind it. It pairs with the `give`.
-//! - `publish` is `Release`: only an owner makes it, and it has everything behind it. That it is a
-//!   read-modify-write spares a model the question how it lies to the takes that found nothing.
+//!   taken a slot and given it back, and that must happen before the claim, too.
+//! - `free_settled` is `Release`: it happens before a give that reads it or what follows it. It pairs with the `give`.
+//! - `publish` is `Release`: only an owner calls it, and all that the owner did happens before a take. It is a
+//!   read-modify-write, so that it and the takes that found nothing have one order.
 //! - `identity` is `Relaxed` for those who hold a bit, which they got by an `Acquire` after the owner's `Release`, or
 //!   the lock under which the owner wrote. A look-up, which has neither but only an address, reads it `Acquire`
 //!   ([`Slab::seen`]): `adopt` stores it `Release` after the body, so that it sees this life's body or a later one.
 //!   What it decides by that it decides again by a compare-and-swap on the identity, or by a mark.
-//! - `body` is atomic, `Relaxed`: one who does not pin the slab may read it, and see parts of two lives.
+//! - `body` is atomic, `Relaxed`: a context that does not pin the slab may read it, and see parts of two lives.
 
 mod entry;
 #[cfg(not(loom))]

@@ -12,7 +12,7 @@
  */
 typedef enum {
   /*
-   It did not.
+   No error.
    */
   SLAB_BARE_ERROR_NONE = 0,
   /*

@@ -41,7 +41,7 @@ pub struct SlabPages {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SlabBareError {
-    /// It did not.
+    /// No error.
     None = 0,
     /// A pointer is null that must not be, or a number is out of range.
     Argument = 1,

@@ -160,8 +160,8 @@ impl World {
     }
 }
 
-/// Two gives that together empty the slab: exactly one claims it, and it is behind the other's last
-/// accesses.
+/// Two gives that together empty the slab: exactly one claims it, and the other's last accesses happen before
+/// that.
 ///
 /// Mutation: `Slab::give` made `Relaxed` (the models of takes see it). Mutation: `Slab::end_life` does not move
 /// the incarnation, and `ClassList::list` does not look at the word.
